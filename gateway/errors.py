@@ -54,6 +54,9 @@ INVALID_GRAPHQL: Final = "INVALID_GRAPHQL"
 _TOKENS: Final = {"Name": "a name", "<EOF>": "the end of the document", "String": "a string"}
 """Kinds of tokens in messages. Punctuators and keywords are shown as they are."""
 
+REPLAYED: Final = {"Idempotency-Replayed": "true"}
+"""Headers of a response that repeats the outcome of an earlier request with the same idempotency key."""
+
 _MAX_LOCATIONS: Final = 5
 _RETRY_AFTER_SECONDS: Final = 1
 _RETRYABLE_CODES: Final = frozenset({Code.RESOURCE_EXHAUSTED, Code.UNAVAILABLE})
@@ -100,6 +103,8 @@ def problem_from_error(error: WalletError) -> tuple[Problem, dict[str, str]]:
         headers["Retry-After"] = error.retry_after_seconds
     if error.code is Code.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"
+    if error.is_replay:
+        headers |= REPLAYED
     return body, headers
 
 

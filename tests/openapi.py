@@ -53,6 +53,11 @@ class Contract:
         """Assert that the body matches a schema of the contract."""
         self._validate(self._spec["components"]["schemas"][name], body)
 
+    def parameter_schema(self, name: str) -> dict[str, Any]:
+        """Return the schema of a shared parameter."""
+        schema: dict[str, Any] = self._spec["components"]["parameters"][name]["schema"]
+        return schema
+
     def _validate(self, schema: dict[str, Any], body: Any) -> None:
         whole = schema | {"components": self._spec["components"]}
         Draft202012Validator(whole, format_checker=_FORMATS).validate(body)

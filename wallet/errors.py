@@ -4,7 +4,7 @@ Each class has its data as fields, a machine name (`reason`) and a gRPC status c
 errors to gRPC statuses and back, `gateway.errors` maps them to HTTP and GraphQL.
 """
 
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from enum import Enum
 from typing import ClassVar, Final, Self
 
@@ -45,11 +45,14 @@ class WalletError(Exception):
         reason: stable machine name.
         code: gRPC status code.
         template: format string of the message, with the fields of the class. Callers see the message.
+        is_replay: whether this is the stored outcome of an earlier request with the same idempotency key. It is no
+            part of the error's data: a replayed error equals the first one.
     """
 
     reason: ClassVar[str]
     code: ClassVar[Code]
     template: ClassVar[str]
+    is_replay = False
 
     @property
     def message(self) -> str:
@@ -58,6 +61,12 @@ class WalletError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+    def as_replay(self) -> Self:
+        """Return a copy that is marked as a replay."""
+        replayed = replace(self)
+        replayed.is_replay = True
+        return replayed
 
     def metadata(self) -> dict[str, str]:
         """Return the fields as strings, enough for `from_metadata` to rebuild the error."""

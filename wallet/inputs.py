@@ -10,9 +10,12 @@ from uuid import UUID
 from wallet.errors import FieldViolation, InvalidInput
 from wallet.money import EXPONENTS, Money, MoneyError
 
+Source = TypeVar("Source")
 Value = TypeVar("Value")
 
-_MAX_KEY_LENGTH: Final = 255
+MAX_KEY_LENGTH: Final = 255
+"""Maximum length of an idempotency key."""
+IDEMPOTENCY_KEY_RULE: Final = f"must be 1 to {MAX_KEY_LENGTH} printable ASCII characters"
 _MAX_AMOUNT: Final = Decimal(2**63 - 1)
 """Largest amount that a message can carry. The services' limits are lower."""
 
@@ -50,11 +53,17 @@ def parse_digits(text: str) -> str:
     return text
 
 
-def idempotency_key_violations(key: str) -> list[FieldViolation]:
-    """Return the violations of an idempotency key; an empty list if it is valid."""
-    if 1 <= len(key) <= _MAX_KEY_LENGTH and key.isascii() and key.isprintable() and key == key.strip():
-        return []
-    return [FieldViolation("idempotencyKey", f"must be 1 to {_MAX_KEY_LENGTH} printable ASCII characters")]
+def is_idempotency_key(text: str) -> bool:
+    """Return whether the text can be an idempotency key; `IDEMPOTENCY_KEY_RULE` has the rule."""
+    return 1 <= len(text) <= MAX_KEY_LENGTH and text.isascii() and text.isprintable()
+
+
+def idempotency_key_violations(key: str, raw_key: str | None = None) -> list[FieldViolation]:
+    """Return the violations of an idempotency key and of its raw form, if there is one."""
+    violations = [] if is_idempotency_key(key) else [FieldViolation("idempotencyKey", IDEMPOTENCY_KEY_RULE)]
+    if raw_key is not None and not is_idempotency_key(raw_key):
+        violations.append(FieldViolation("rawIdempotencyKey", IDEMPOTENCY_KEY_RULE))
+    return violations
 
 
 class FieldParser:
@@ -67,10 +76,10 @@ class FieldParser:
     def __init__(self) -> None:
         self._violations: list[FieldViolation] = []
 
-    def parse(self, field: str, parse: Callable[[str], Value], text: str) -> Value:
+    def parse(self, field: str, parse: Callable[[Source], Value], source: Source) -> Value:
         """Parse one field; a ValueError of `parse` becomes a violation with the same message."""
         try:
-            return parse(text)
+            return parse(source)
         except ValueError as error:
             self._violations.append(FieldViolation(field, str(error)))
             return None  # type: ignore[return-value]  # never used: the exit of the context raises

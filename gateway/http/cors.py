@@ -89,6 +89,7 @@ def with_cors(app: ASGIApp, options: CorsOptions) -> ASGIApp:
         allow_methods=["GET", "HEAD", "POST"],
         allow_headers=options.headers,
         expose_headers=[
+            "Idempotency-Replayed",
             "Location",
             "RateLimit",
             "RateLimit-Policy",

@@ -3,13 +3,16 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
-from gateway.rest.guarded_route import GuardedRoute, IdempotencyKey
+from gateway.errors import REPLAYED
+from gateway.rest.guarded_route import GuardedRoute
+from gateway.rest.idempotency_key import read_idempotency_key
 from gateway.rest.page_charge import ChargePage
 from openapi import models
 from subgraphs.bank import client
 from subgraphs.bank.client import BankClient
+from wallet import inputs
 
 
 def account_routes(bank: BankClient, charge_page: ChargePage) -> APIRouter:
@@ -30,12 +33,14 @@ def account_routes(bank: BankClient, charge_page: ChargePage) -> APIRouter:
         return models.AccountPage(accounts=[account_to_rest(each) for each in page.accounts], has_more=page.has_more)
 
     @router.post("/accounts", status_code=201)
-    async def open_account(
-        body: models.OpenAccountRequest, idempotency_key: IdempotencyKey, response: Response
-    ) -> models.Account:
-        account = await bank.open_account(body.currency, idempotency_key)
-        response.headers["Location"] = f"/accounts/{account.id}"
-        return account_to_rest(account)
+    async def open_account(body: models.OpenAccountRequest, request: Request, response: Response) -> models.Account:
+        with inputs.FieldParser() as fields:
+            key = read_idempotency_key(request.headers, fields)
+        opened = await bank.open_account(body.currency, key.text, raw_idempotency_key=key.raw)
+        response.headers["Location"] = f"/accounts/{opened.account.id}"
+        if opened.is_replay:
+            response.headers.update(REPLAYED)
+        return account_to_rest(opened.account)
 
     @router.get("/accounts/{accountId}")
     async def get_account(accountId: UUID) -> models.Account:  # noqa: N803  the contract's name

@@ -1,9 +1,9 @@
 """Route class of the REST API: role check, query parameters, content type and strict JSON before FastAPI."""
 
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, Final
+from typing import Any
 
-from fastapi import Header, Request, Response
+from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from gateway.http import strict_json
@@ -14,13 +14,6 @@ from gateway.rest.starlette_internals import set_parsed_body
 from kit.http.invalid_requests import QueryParameters
 from kit.rpc import request_context
 from wallet.errors import FieldViolation, InvalidInput
-
-_IDEMPOTENCY_KEY: Final = r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$"
-
-IdempotencyKey = Annotated[
-    str,
-    Header(alias="Idempotency-Key", min_length=1, max_length=255, pattern=_IDEMPOTENCY_KEY),
-]
 
 
 class UnsupportedMediaTypeError(Exception):

@@ -2,9 +2,11 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
-from gateway.rest.guarded_route import GuardedRoute, IdempotencyKey
+from gateway.errors import REPLAYED
+from gateway.rest.guarded_route import GuardedRoute
+from gateway.rest.idempotency_key import read_idempotency_key
 from openapi import models
 from subgraphs.card import client
 from subgraphs.card.client import CardClient
@@ -20,17 +22,20 @@ def top_up_routes(card: CardClient) -> APIRouter:
     async def create_top_up(
         accountId: UUID,  # noqa: N803  the contract's name
         body: models.TopUpRequest,
-        idempotency_key: IdempotencyKey,
+        request: Request,
         response: Response,
     ) -> models.TopUp:
         with inputs.FieldParser() as fields:
+            key = read_idempotency_key(request.headers, fields)
             amount = fields.parse_money(body.amount, body.currency)
             number = fields.parse("card.number", inputs.parse_digits, body.card.number.get_secret_value())
             cvv = fields.parse("card.cvv", inputs.parse_digits, body.card.cvv.get_secret_value())
         details = client.CardDetails(number, body.card.expiry_month, body.card.expiry_year, cvv)
-        top_up = await card.create_top_up(accountId, amount, details, idempotency_key)
-        response.headers["Location"] = f"/accounts/{accountId}/topups/{top_up.id}"
-        return top_up_to_rest(top_up)
+        created = await card.create_top_up(accountId, amount, details, key.text, key.raw)
+        response.headers["Location"] = f"/accounts/{accountId}/topups/{created.top_up.id}"
+        if created.is_replay:
+            response.headers.update(REPLAYED)
+        return top_up_to_rest(created.top_up)
 
     @router.get("/accounts/{accountId}/topups/{topUpId}", response_model_exclude_none=True)
     async def get_top_up(accountId: UUID, topUpId: UUID) -> models.TopUp:  # noqa: N803  the contract's names

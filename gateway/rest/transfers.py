@@ -2,9 +2,11 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
-from gateway.rest.guarded_route import GuardedRoute, IdempotencyKey
+from gateway.errors import REPLAYED
+from gateway.rest.guarded_route import GuardedRoute
+from gateway.rest.idempotency_key import read_idempotency_key
 from openapi import models
 from subgraphs.bank import client
 from subgraphs.bank.client import BankClient
@@ -20,13 +22,16 @@ def transfer_routes(bank: BankClient) -> APIRouter:
     async def create_transfer(
         accountId: UUID,  # noqa: N803  the contract's name
         body: models.TransferRequest,
-        idempotency_key: IdempotencyKey,
+        request: Request,
         response: Response,
     ) -> models.Transfer:
         with inputs.FieldParser() as fields:
+            key = read_idempotency_key(request.headers, fields)
             amount = fields.parse_money(body.amount, body.currency)
-        receipt = await bank.transfer(accountId, body.recipient_id, amount, idempotency_key)
+        receipt = await bank.transfer(accountId, body.recipient_id, amount, key.text, key.raw)
         response.headers["Location"] = f"/accounts/{accountId}/transfers/{receipt.transfer.id}"
+        if receipt.is_replay:
+            response.headers.update(REPLAYED)
         return transfer_to_rest(receipt.transfer)
 
     @router.get("/accounts/{accountId}/transfers/{transferId}")

@@ -26,6 +26,8 @@ DOMAIN = "wallet"
 """`ErrorInfo.domain` of our errors."""
 
 _KEY = "idempotency_key"
+_IS_REPLAY = "is_replay"
+"""Entry of the metadata of a replayed error."""
 
 RETRY_AFTER_SECONDS = 1
 """Default retry delay of errors that limits cause."""
@@ -38,6 +40,8 @@ def error_to_status(error: WalletError) -> status_pb2.Status:
     """
     status = status_pb2.Status(code=error.code.value, message=error.message)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata())
+    if error.is_replay:
+        info.metadata[_IS_REPLAY] = "true"
     status.details.add().Pack(info)
     if isinstance(error, InvalidInput):
         bad_request = error_details_pb2.BadRequest()
@@ -84,7 +88,9 @@ def error_from_status(status: status_pb2.Status) -> WalletError:
     if issubclass(cls, InvalidInput):
         fields = bad_request.field_violations
         return InvalidInput(tuple(FieldViolation(field.field, field.description) for field in fields))
-    return cls.from_metadata(dict(info.metadata))
+    error = cls.from_metadata(dict(info.metadata))
+    error.is_replay = _IS_REPLAY in info.metadata
+    return error
 
 
 def error_from_rpc(error: grpc.aio.AioRpcError, service: str) -> WalletError:

@@ -25,6 +25,7 @@ from subgraphs.bank.client.types import (
     Event,
     HeldPosting,
     LedgerIdentity,
+    OpenedAccount,
     Posting,
     Receipt,
     Transfer,
@@ -69,8 +70,15 @@ class BankClient:
         async with open_channel(target, SERVICE, _READS, tls, name="bank") as opened:
             yield cls(bank_pb2_grpc.BankServiceStub(opened), limits)
 
-    async def transfer(self, sender_id: UUID, recipient_id: UUID, amount: Money, idempotency_key: str) -> Receipt:
-        """Move money once per idempotency key.
+    async def transfer(
+        self,
+        sender_id: UUID,
+        recipient_id: UUID,
+        amount: Money,
+        idempotency_key: str,
+        raw_idempotency_key: str = "",
+    ) -> Receipt:
+        """Move money once per idempotency key; see `TransferRequest` for the two forms of a key.
 
         Returns:
             The transfer with the sender's posting.
@@ -80,6 +88,7 @@ class BankClient:
             recipient_id=str(recipient_id),
             amount=money_to_proto(amount),
             idempotency_key=idempotency_key,
+            raw_idempotency_key=raw_idempotency_key,
         )
         response = await self._calls.unary(self._stub.TransferMoney, request)
         return receipt_from_proto(response)
@@ -119,7 +128,8 @@ class BankClient:
         )
         response = await self._calls.unary(self._stub.DepositMoney, request)
         balance = money_from_proto(response.account_balance)
-        return Receipt(transfer_from_proto(response.transfer), Posting(account_id, response.account_version, balance))
+        posting = Posting(account_id, response.account_version, balance)
+        return Receipt(transfer_from_proto(response.transfer), posting, response.is_replay)
 
     async def get_balance(self, account_id: UUID) -> Balance:
         """Return the account's current balance and version."""
@@ -162,14 +172,21 @@ class BankClient:
             raise account
         return account
 
-    async def open_account(self, currency: str, idempotency_key: str, owner_id: str = "") -> Account:
-        """Open an empty account, once per idempotency key.
+    async def open_account(
+        self, currency: str, idempotency_key: str, owner_id: str = "", raw_idempotency_key: str = ""
+    ) -> OpenedAccount:
+        """Open an empty account, once per idempotency key; see `TransferRequest` for the two forms of a key.
 
         The caller owns it unless `owner_id` names another user, which only admins may do.
         """
-        request = bank_pb2.OpenAccountRequest(currency=currency, owner_id=owner_id, idempotency_key=idempotency_key)
+        request = bank_pb2.OpenAccountRequest(
+            currency=currency,
+            owner_id=owner_id,
+            idempotency_key=idempotency_key,
+            raw_idempotency_key=raw_idempotency_key,
+        )
         response = await self._calls.unary(self._stub.OpenAccount, request)
-        return account_from_proto(response.account)
+        return OpenedAccount(account_from_proto(response.account), response.is_replay)
 
     async def close_account(self, account_id: UUID) -> Account:
         """Close an empty account permanently and return it. Safe to retry."""

@@ -37,6 +37,7 @@ def transfer_request_to_proto(request: TransferRequest) -> bank_pb2.TransferMone
         recipient_id=str(request.recipient_id),
         amount=money_to_proto(request.amount),
         idempotency_key=request.idempotency_key,
+        raw_idempotency_key=request.raw_idempotency_key,
     )
 
 
@@ -44,7 +45,7 @@ def receipt_from_proto(message: bank_pb2.TransferMoneyResponse) -> Receipt:
     """Convert a transfer response; the receipt has the sender's posting."""
     balance = money_from_proto(message.sender_balance)
     transfer = transfer_from_proto(message.transfer)
-    return Receipt(transfer, Posting(transfer.sender_id, message.sender_version, balance))
+    return Receipt(transfer, Posting(transfer.sender_id, message.sender_version, balance), message.is_replay)
 
 
 def transfer_from_proto(message: bank_pb2.Transfer) -> Transfer:

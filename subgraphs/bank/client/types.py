@@ -1,7 +1,7 @@
 """Values that the bank's client takes and returns."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -28,6 +28,14 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenedAccount:
+    """Account in its current state; `is_replay` if an earlier request with the same key opened it."""
+
+    account: Account
+    is_replay: bool
+
+
+@dataclass(frozen=True, slots=True)
 class AccountPage:
     """Accounts in id order; `has_more` if another page follows."""
 
@@ -37,12 +45,16 @@ class AccountPage:
 
 @dataclass(frozen=True, slots=True)
 class TransferRequest:
-    """Requested transfer. The bank executes it once per caller and idempotency key."""
+    """Requested transfer. The bank executes it once per caller and idempotency key.
+
+    `raw_idempotency_key` is another form of the key, which earlier releases stored; empty if there is none.
+    """
 
     sender_id: UUID
     recipient_id: UUID
     amount: Money
     idempotency_key: str
+    raw_idempotency_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +80,14 @@ class Posting:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Transfer with the posting of the account that the caller acts for."""
+    """Transfer with the posting of the account that the caller acts for.
+
+    `is_replay` if an earlier request with the same key made the transfer. A replayed receipt equals the first one.
+    """
 
     transfer: Transfer
     posting: Posting
+    is_replay: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

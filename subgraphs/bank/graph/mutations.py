@@ -88,6 +88,5 @@ class Mutation:
         "DEADLINE_EXCEEDED the outcome is unknown: retry with the same key.",
     )
     async def open_account(self, info: Info, input: OpenAccountInput) -> OpenAccountResult:  # noqa: A002
-        return OpenAccountSuccess(
-            account=Account.from_client(await info.context.bank.open_account(input.currency, input.idempotency_key))
-        )
+        opened = await info.context.bank.open_account(input.currency, input.idempotency_key)
+        return OpenAccountSuccess(account=Account.from_client(opened.account))

@@ -13,7 +13,7 @@ from kit.rpc.status import error_from_status
 from kit.rpc.tls import TLS
 from protos.wallet.card.v1 import card_pb2, card_pb2_grpc
 from subgraphs.card.client.converters import card_details_to_proto, top_up_from_proto
-from subgraphs.card.client.types import CardDetails, TopUp, TopUpPage
+from subgraphs.card.client.types import CardDetails, CreatedTopUp, TopUp, TopUpPage
 from wallet.errors import WalletError
 from wallet.money import Money
 
@@ -62,8 +62,22 @@ class CardClient:
         async with open_channel(target, SERVICE, _READS, tls, name="card") as opened:
             yield cls(card_pb2_grpc.CardServiceStub(opened), limits, gateway_token)
 
-    async def create_top_up(self, account_id: UUID, amount: Money, card: CardDetails, idempotency_key: str) -> TopUp:
+    async def create_top_up(
+        self,
+        account_id: UUID,
+        amount: Money,
+        card: CardDetails,
+        idempotency_key: str,
+        raw_idempotency_key: str = "",
+    ) -> CreatedTopUp:
         """Start a top-up once per idempotency key.
+
+        Args:
+            account_id: account that receives the amount.
+            amount: amount to take from the card.
+            card: card to charge.
+            idempotency_key: identifies the request for this caller.
+            raw_idempotency_key: another form of the key, which earlier releases stored; empty if there is none.
 
         Returns:
             The top-up in its current state, which may be final. A declined card is not an error: the status is
@@ -74,11 +88,12 @@ class CardClient:
             amount=money_to_proto(amount),
             card=card_details_to_proto(card),
             idempotency_key=idempotency_key,
+            raw_idempotency_key=raw_idempotency_key,
         )
         host = current_request.get().client_address
         stated = address_metadata(host, self._gateway_token()) if host and self._gateway_token else ()
         response = await self._calls.unary(self._stub.ProcessCardTopUp, request, stated)
-        return top_up_from_proto(response.top_up)
+        return CreatedTopUp(top_up_from_proto(response.top_up), response.is_replay)
 
     async def get_top_up(self, top_up_id: UUID) -> TopUp:
         """Return the current state of a top-up."""

@@ -61,6 +61,14 @@ class TopUp:
 
 
 @dataclass(frozen=True, slots=True)
+class CreatedTopUp:
+    """Top-up in its current state; `is_replay` if an earlier request with the same key started it."""
+
+    top_up: TopUp
+    is_replay: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TopUpPage:
     """Top-ups, newest first, and whether there are older or newer ones."""
 

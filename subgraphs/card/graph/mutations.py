@@ -94,7 +94,8 @@ class Mutation:
             number = fields.parse("card.number", inputs.parse_digits, input.card.number.text)
             cvv = fields.parse("card.cvv", inputs.parse_digits, input.card.cvv.text)
         card = CardDetails(number, input.card.expiry_month, input.card.expiry_year, cvv)
-        top_up = await info.context.card.create_top_up(account_id, amount, card, input.idempotency_key)
+        created = await info.context.card.create_top_up(account_id, amount, card, input.idempotency_key)
+        top_up = created.top_up
         if top_up.status == _DECLINED:
             return CardDeclined.from_client(top_up)
         return TopUpAccountSuccess(top_up=TopUp.from_client(top_up))

@@ -32,27 +32,55 @@ async def list_all(bank: RunningBank, caller: Caller, owner: str = "", page_size
 
 class TestOpen:
     async def test_opened_account_is_empty_and_belongs_to_the_caller(self, bank: RunningBank, alice: Caller) -> None:
-        opened = await alice(bank.client.open_account("JPY", str(uuid4())))
+        opened = (await alice(bank.client.open_account("JPY", str(uuid4())))).account
         assert (opened.owner_id, opened.status, opened.version) == ("alice", "OPEN", 0)
         assert opened.balance == Money.parse("0", "JPY")
         assert await alice(bank.client.get_account(opened.id)) == opened
 
     async def test_default_currency_of_an_account_is_the_rouble(self, bank: RunningBank, alice: Caller) -> None:
-        assert (await alice(bank.client.open_account("", str(uuid4())))).balance == rub("0")
+        assert (await alice(bank.client.open_account("", str(uuid4())))).account.balance == rub("0")
 
     async def test_concurrent_requests_with_one_key_open_one_account(self, bank: RunningBank, alice: Caller) -> None:
         key = str(uuid4())
         opened = await asyncio.gather(*(alice(bank.client.open_account("RUB", key)) for _ in range(10)))
-        assert len(set(opened)) == 1
+        assert len({each.account for each in opened}) == 1
+        assert sorted(each.is_replay for each in opened) == [False] + [True] * 9
 
     async def test_replayed_key_returns_the_current_state_of_the_account(
         self, bank: RunningBank, alice: Caller
     ) -> None:
         key, source = str(uuid4()), await bank.open("alice")
         opened = await alice(bank.client.open_account("RUB", key))
-        await alice(bank.client.transfer(source, opened.id, rub("1"), key))
+        await alice(bank.client.transfer(source, opened.account.id, rub("1"), key))
         again = await alice(bank.client.open_account("RUB", key))
-        assert (again.id, again.balance) == (opened.id, rub("1"))
+        assert (again.account.id, again.account.balance) == (opened.account.id, rub("1"))
+        assert (opened.is_replay, again.is_replay) == (False, True)
+
+    async def test_account_of_an_earlier_release_is_found_by_the_quoted_key(
+        self, bank: RunningBank, alice: Caller
+    ) -> None:
+        key = str(uuid4())
+        earlier = await alice(bank.client.open_account("RUB", f'"{key}"'))
+        again = await alice(bank.client.open_account("RUB", key, raw_idempotency_key=f'"{key}"'))
+        assert (again.account, again.is_replay) == (earlier.account, True)
+
+    async def test_quoted_key_finds_its_own_account_before_that_of_the_bare_key(
+        self, bank: RunningBank, alice: Caller
+    ) -> None:
+        key = str(uuid4())
+        earlier = await alice(bank.client.open_account("USD", f'"{key}"'))
+        bare = await alice(bank.client.open_account("RUB", key))
+        again = await alice(bank.client.open_account("USD", key, raw_idempotency_key=f'"{key}"'))
+        assert again.account == earlier.account
+        assert (await alice(bank.client.open_account("RUB", key))).account == bare.account
+        with pytest.raises(IdempotencyConflict):
+            await alice(bank.client.open_account("RUB", key, raw_idempotency_key=f'"{key}"'))
+
+    async def test_new_quoted_key_opens_the_account_of_the_bare_key(self, bank: RunningBank, alice: Caller) -> None:
+        key = str(uuid4())
+        quoted = await alice(bank.client.open_account("RUB", key, raw_idempotency_key=f'"{key}"'))
+        bare = await alice(bank.client.open_account("RUB", key))
+        assert (bare.account, quoted.is_replay, bare.is_replay) == (quoted.account, False, True)
 
     async def test_key_with_another_currency_is_a_conflict(self, bank: RunningBank, alice: Caller) -> None:
         key = str(uuid4())
@@ -64,17 +92,18 @@ class TestOpen:
         key = str(uuid4())
         mine = await alice(bank.client.open_account("RUB", key))
         bobs = await bank.user("bob")(bank.client.open_account("RUB", key))
-        assert mine.id != bobs.id
+        assert mine.account.id != bobs.account.id
 
     async def test_admin_opens_an_account_for_a_named_owner(self, bank: RunningBank, admin: Caller) -> None:
-        opened = await admin(bank.client.open_account("RUB", str(uuid4()), owner_id="carol"))
+        opened = (await admin(bank.client.open_account("RUB", str(uuid4()), owner_id="carol"))).account
         assert await bank.user("carol")(bank.client.get_account(opened.id)) == opened
-        assert (await admin(bank.client.open_account("RUB", str(uuid4())))).owner_id == "admin"
+        assert (await admin(bank.client.open_account("RUB", str(uuid4())))).account.owner_id == "admin"
         with pytest.raises(InvalidInput):
             await admin(bank.client.open_account("RUB", str(uuid4()), owner_id="x" * 256))
 
     async def test_customer_opens_accounts_only_for_themselves(self, bank: RunningBank, alice: Caller) -> None:
-        assert (await alice(bank.client.open_account("RUB", str(uuid4()), owner_id="alice"))).owner_id == "alice"
+        opened = await alice(bank.client.open_account("RUB", str(uuid4()), owner_id="alice"))
+        assert opened.account.owner_id == "alice"
         with pytest.raises(PermissionDenied):
             await alice(bank.client.open_account("RUB", str(uuid4()), owner_id="bob"))
 

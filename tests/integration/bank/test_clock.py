@@ -28,7 +28,7 @@ async def test_wrong_clock_of_a_replica_dates_no_operation(
             opened = await alice(bank.client.open_account("RUB", "k"))
             ended = await bank.sql.fetchval("SELECT clock_timestamp()")
             assert began <= receipt.transfer.created_at <= ended
-            assert began <= opened.created_at <= ended
+            assert began <= opened.account.created_at <= ended
             await assert_ledger_invariants(bank.sql)
             async with httpx.AsyncClient(trust_env=False) as http:
                 ready = await http.get(f"{bank.admin}/health/ready")

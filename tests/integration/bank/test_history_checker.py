@@ -133,6 +133,14 @@ def ignores_the_fingerprint(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Command, "fingerprint", property(lambda self: b"constant"))
 
 
+def marks_first_answers_as_replays(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Command, "is_replay", lambda self, transfer: True)
+
+
+def marks_no_replay(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Command, "is_replay", lambda self, transfer: False)
+
+
 def writes_a_wrong_entry(patch: pytest.MonkeyPatch) -> None:
     for name in ("_WRITE_LOCKED", "_WRITE_IF_UNCHANGED"):
         right = "recipient_version, id, amount, recipient_balance"
@@ -178,6 +186,8 @@ async def cause_no_fault() -> None:
         (allows_overdrafts, Invariant.RULES),
         (refuses_covered_transfers, Invariant.JUSTIFIED),
         (ignores_the_fingerprint, Invariant.CONFLICT),
+        (marks_first_answers_as_replays, Invariant.REPLAY),
+        (marks_no_replay, Invariant.REPLAY),
         (writes_a_wrong_entry, Invariant.ENTRIES),
         (decreases_times, Invariant.TIME),
         (dates_transfers_in_the_future, Invariant.FUTURE),

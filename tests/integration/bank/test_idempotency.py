@@ -1,12 +1,19 @@
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 
-from subgraphs.bank.client import Receipt
+from kit.db.asyncpg_internals import UncancelledConnection
+from subgraphs.bank.client import Receipt, TransferRequest
+from subgraphs.bank.service.adapters.postgres.batch import Batch, CommitOutcomeUnknown, optimistic_batch
+from subgraphs.bank.service.application import ledger
 from tests.integration.bank.harness import Caller, RunningBank, assert_ledger_invariants, rub
-from wallet.errors import AccountNotFound, IdempotencyConflict, InsufficientFunds, WalletError
+from wallet.errors import AccountNotFound, IdempotencyConflict, InsufficientFunds, InvalidInput, WalletError
 from wallet.money import Money
 
 
@@ -86,6 +93,144 @@ class TestTransferKeys:
         assert await sends(bank.client.transfer(sender, recipient, rub("1"), key)) == first
         if len(key) < 255:
             assert await sends(bank.client.transfer(sender, recipient, rub("1"), key + "!")) != first
+
+
+class TestQuotedKeys:
+    """Requests with a raw form of their key, as the gateway sends them for a quoted header."""
+
+    async def test_transfer_of_an_earlier_release_is_replayed_by_its_raw_form(self, own_bank: RunningBank) -> None:
+        sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
+        alice = own_bank.user("alice")
+        earlier = await alice(own_bank.client.transfer(sender, recipient, rub("1"), '"k1"'))
+        again = await alice(own_bank.client.transfer(sender, recipient, rub("1"), "k1", '"k1"'))
+        assert (again, again.is_replay) == (earlier, True)
+        requests = [TransferRequest(sender, recipient, rub("1"), "k1", raw) for raw in ('"k1"', '"k1"', "")]
+        batch = await alice(own_bank.client.batch_transfer(requests))
+        assert batch[:2] == [earlier, earlier]
+        assert batch[2] != earlier, "the bare key had no outcome"
+        assert await own_bank.balance(sender) == 998
+        await assert_ledger_invariants(own_bank.sql)
+
+    async def test_refusal_of_an_earlier_release_is_replayed_by_its_raw_form(self, bank: RunningBank) -> None:
+        sender, recipient = await bank.open("quotes", "0"), await bank.open("bob")
+        quotes = bank.user("quotes")
+        with pytest.raises(InsufficientFunds):
+            await quotes(bank.client.transfer(sender, recipient, rub("1"), '"k1"'))
+        await bank.sql.execute("UPDATE idempotency_keys SET refusal = refusal - 'transfer_id' WHERE key = '\"k1\"'")
+        await bank.user("bob")(bank.client.transfer(recipient, sender, rub("10"), f"helps-{sender}"))
+        with pytest.raises(InsufficientFunds) as caught:
+            await quotes(bank.client.transfer(sender, recipient, rub("1"), "k1", '"k1"'))
+        assert caught.value.is_replay
+
+    async def test_quoted_and_bare_key_move_money_once(self, own_bank: RunningBank) -> None:
+        sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
+        alice, transfer = own_bank.user("alice"), own_bank.client.transfer
+        raw = ["", '"k1"'] * 10
+        receipts = await asyncio.gather(*(alice(transfer(sender, recipient, rub("1"), "k1", form)) for form in raw))
+        assert len(set(receipts)) == 1
+        assert sum(not receipt.is_replay for receipt in receipts) == 1
+        assert await own_bank.count_rows() == {"transfers": 1, "entries": 2, "idempotency_keys": 1, "outbox": 1}
+
+    async def test_with_both_forms_stored_each_header_keeps_its_own_outcome(self, bank: RunningBank) -> None:
+        sender, recipient = await bank.open("both"), await bank.open("bob")
+        both, transfer = bank.user("both"), bank.client.transfer
+        earlier = await both(transfer(sender, recipient, rub("1"), '"k1"'))
+        bare = await both(transfer(sender, recipient, rub("2"), "k1"))
+        assert await both(transfer(sender, recipient, rub("1"), "k1", '"k1"')) == earlier
+        assert await both(transfer(sender, recipient, rub("2"), "k1")) == bare
+        with pytest.raises(IdempotencyConflict):
+            await both(transfer(sender, recipient, rub("2"), "k1", '"k1"'))
+        assert await bank.balance(sender) == 997
+
+    async def test_raw_form_is_looked_up_by_the_same_statement(
+        self, own_bank: RunningBank, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
+        alice, statements = own_bank.user("alice"), list[str]()
+
+        def record(method: Any) -> Any:
+            async def call(self: Any, query: str, *arguments: Any, **options: Any) -> Any:
+                if "idempotency_keys" in query:
+                    statements.append(query)
+                return await method(self, query, *arguments, **options)
+
+            return call
+
+        for name in ("fetch", "fetchval", "fetchrow", "execute"):
+            monkeypatch.setattr(UncancelledConnection, name, record(getattr(UncancelledConnection, name)))
+        await alice(own_bank.client.transfer(sender, recipient, rub("1"), "bare"))
+        for_bare, statements[:] = list(statements), []
+        await alice(own_bank.client.transfer(sender, recipient, rub("1"), "k1", '"k1"'))
+        assert statements == for_bare
+        assert len(for_bare) == 2, "one read and one write"
+
+    async def test_invalid_raw_form_is_refused(self, bank: RunningBank) -> None:
+        sender, recipient = await bank.open("wrong"), await bank.open("bob")
+        for raw in ("é", "x" * 256):
+            with pytest.raises(InvalidInput, match="rawIdempotencyKey: must be 1 to 255"):
+                await bank.user("wrong")(bank.client.transfer(sender, recipient, rub("1"), "k1", raw))
+
+
+class TestReplayMark:
+    async def test_only_repeated_transfers_are_marked(self, bank: RunningBank) -> None:
+        sender, recipient = await bank.open("marks"), await bank.open("bob")
+        marks, transfer = bank.user("marks"), bank.client.transfer
+        receipts = [await marks(transfer(sender, recipient, rub("1"), "k")) for _ in range(3)]
+        requests = [TransferRequest(sender, recipient, rub("1"), key) for key in ("k", "batch", "batch")]
+        receipts += await marks(bank.client.batch_transfer(requests))  # type: ignore[arg-type]  # no errors
+        assert [each.is_replay for each in receipts] == [False, True, True, True, False, True]
+
+    async def test_only_repeated_deposits_are_marked(self, bank: RunningBank, card: Caller) -> None:
+        account = await bank.open("bob", "0")
+        deposits = [await card(bank.client.deposit(account, rub("5"), "marked", {})) for _ in range(2)]
+        assert [each.is_replay for each in deposits] == [False, True]
+
+    async def test_only_repeated_refusals_are_marked(self, bank: RunningBank) -> None:
+        sender, recipient = await bank.open("refuses", "0"), await bank.open("bob")
+        refuses = bank.user("refuses")
+        marks = []
+        for _ in range(3):
+            with pytest.raises(InsufficientFunds) as caught:
+                await refuses(bank.client.transfer(sender, recipient, rub("5"), "k"))
+            marks.append(caught.value.is_replay)
+        requests = [TransferRequest(sender, recipient, rub("5"), key) for key in ("k", "batch", "batch")]
+        outcomes = await refuses(bank.client.batch_transfer(requests))
+        marks += [each.is_replay for each in outcomes]
+        assert marks == [False, True, True, True, False, True]
+
+    async def test_conflict_is_no_replay(self, bank: RunningBank) -> None:
+        sender, recipient = await bank.open("conflicts"), await bank.open("bob")
+        conflicts, transfer = bank.user("conflicts"), bank.client.transfer
+        await conflicts(transfer(sender, recipient, rub("1"), "k"))
+        for _ in range(2):
+            with pytest.raises(IdempotencyConflict) as caught:
+                await conflicts(transfer(sender, recipient, rub("2"), "k"))
+            assert not caught.value.is_replay
+
+    async def test_outcome_that_the_bank_finds_after_a_lost_commit_is_no_replay(
+        self, own_bank: RunningBank, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
+        lost = []
+
+        @asynccontextmanager
+        async def lose_confirmation(pool: asyncpg.Pool) -> AsyncIterator[Batch]:
+            async with optimistic_batch(pool) as batch:
+                yield batch
+            lost.append(pool)
+            raise CommitOutcomeUnknown
+
+        monkeypatch.setattr(ledger, "optimistic_batch", lose_confirmation)
+        alice, transfer = own_bank.user("alice"), own_bank.client.transfer
+        first = await alice(transfer(sender, recipient, rub("1"), "k"))
+        with pytest.raises(InsufficientFunds) as refused:
+            await alice(transfer(sender, recipient, rub("5000"), "refused"))
+        assert (len(lost), first.is_replay, refused.value.is_replay) == (2, False, False)
+        again = await alice(transfer(sender, recipient, rub("1"), "k"))
+        with pytest.raises(InsufficientFunds) as refused_again:
+            await alice(transfer(sender, recipient, rub("5000"), "refused"))
+        assert (again, again.is_replay, refused_again.value.is_replay) == (first, True, True)
+        assert await own_bank.balance(sender) == 999
 
 
 class TestDepositKeys:

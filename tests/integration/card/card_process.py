@@ -18,7 +18,7 @@ from kit.rpc.channel import ClientLimits
 from stack import probes
 from stack.ports import free_ports
 from stack.process import Child, Output, Process, module
-from subgraphs.card.client import CardClient, CardDetails, TopUp
+from subgraphs.card.client import CardClient, CardDetails, CreatedTopUp, TopUp
 from subgraphs.card.service.__main__ import serve
 from subgraphs.card.service.settings import Settings
 from tests.conftest import SERVICES, USERS, Keys
@@ -54,9 +54,20 @@ class RunningCard:
     async def top_up(
         self, account: UUID, amount: Money, key: str, number: str = VISA, caller: str = "alice", **overrides: Any
     ) -> TopUp:
-        return await self.user(caller)(
-            self.client.create_top_up(account, amount, card_details(number, **overrides), key)
-        )
+        return (await self.create(account, amount, key, number, caller, **overrides)).top_up
+
+    async def create(
+        self,
+        account: UUID,
+        amount: Money,
+        key: str,
+        number: str = VISA,
+        caller: str = "alice",
+        raw_key: str = "",
+        **overrides: Any,
+    ) -> CreatedTopUp:
+        details = card_details(number, **overrides)
+        return await self.user(caller)(self.client.create_top_up(account, amount, details, key, raw_key))
 
     async def wait_until_final(self, id_: UUID, caller: str = "alice", within: float = 10) -> TopUp:
         """Return the top-up once it is final."""

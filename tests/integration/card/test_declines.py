@@ -70,7 +70,7 @@ class Client:
         """Return the top-up, or the error that the client gets."""
         with self.env.bank.user("alice").calling():
             try:
-                return await top_ups.create(
+                top_up, _ = await top_ups.create(
                     self.caller,
                     self.account,
                     self.env.money("1.00"),
@@ -80,6 +80,7 @@ class Client:
                 )
             except WalletError as error:
                 return error
+            return top_up
 
 
 def kinds(results: list[TopUp | WalletError]) -> Counter[str]:
@@ -408,11 +409,12 @@ class TestProcess:
             async with CardClient.connect(target, gateway_token=lambda: proof) as client:
                 reset = current_request.set(context)
                 try:
-                    return (await client.create_top_up(account, rub("1"), details, uuid.uuid4().hex)).status
+                    created = await client.create_top_up(account, rub("1"), details, uuid.uuid4().hex)
                 except TopUpDeclinesExceeded as error:
                     return error.reason
                 finally:
                     current_request.reset(reset)
+                return created.top_up.status
 
         details, gateway = card_details(DECLINED), keys.service("gateway")
         assert [await top_up("8.8.8.8", gateway) for _ in range(3)] == ["DECLINED"] * 2 + ["TOP_UP_DECLINES_EXCEEDED"]

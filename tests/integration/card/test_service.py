@@ -77,6 +77,44 @@ class TestTopUp:
         assert (replay.id, replay.status) == (first.id, "COMPLETED")
         assert await card.bank.balance(account) == 5
 
+    async def test_only_repeated_requests_are_marked_as_replays(self, card: RunningCard) -> None:
+        account = await card.bank.open("alice", "0")
+        for key, number in (("paid", "4242424242424242"), ("declined", "4000000000000002")):
+            created = [await card.create(account, rub("5.00"), f"marked {key}", number) for _ in range(3)]
+            assert [each.is_replay for each in created] == [False, True, True]
+        concurrent = await asyncio.gather(*(card.create(account, rub("5.00"), "marked once") for _ in range(8)))
+        assert sorted(each.is_replay for each in concurrent) == [False] + [True] * 7
+
+    async def test_top_up_of_an_earlier_release_is_found_by_the_quoted_key(self, card: RunningCard) -> None:
+        account = await card.bank.open("alice", "0")
+        earlier = await card.create(account, rub("5.00"), '"earlier"')
+        again = await card.create(account, rub("5.00"), "earlier", raw_key='"earlier"')
+        assert (again.top_up.id, again.is_replay) == (earlier.top_up.id, True)
+        assert await card.bank.balance(account) == 5
+
+    async def test_quoted_and_bare_key_are_one_top_up(self, card: RunningCard) -> None:
+        account = await card.bank.open("alice", "0")
+        forms = ["", '"two forms"'] * 4
+        created = await asyncio.gather(
+            *(card.create(account, rub("5.00"), "two forms", raw_key=form) for form in forms)
+        )
+        assert len({each.top_up.id for each in created}) == 1
+        assert (await card.wait_until_final(created[0].top_up.id)).status == "COMPLETED"
+        assert await card.bank.balance(account) == 5
+
+    async def test_with_both_forms_stored_each_header_keeps_its_own_top_up(self, card: RunningCard) -> None:
+        account = await card.bank.open("alice", "0")
+        earlier = await card.create(account, rub("5.00"), '"both"')
+        bare = await card.create(account, rub("6.00"), "both")
+        quoted = await card.create(account, rub("5.00"), "both", raw_key='"both"')
+        assert [quoted.top_up.id, (await card.create(account, rub("6.00"), "both")).top_up.id] == [
+            earlier.top_up.id,
+            bare.top_up.id,
+        ]
+        with pytest.raises(IdempotencyConflict):
+            await card.create(account, rub("6.00"), "both", raw_key='"both"')
+        assert await card.bank.balance(account) == 11
+
     async def test_repeated_request_is_answered_after_the_account_was_closed(self, card: RunningCard) -> None:
         account = await card.bank.open("alice", "0")
         declined = await card.top_up(account, rub("5.00"), "then closed", "4000000000000002")

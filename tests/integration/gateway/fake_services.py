@@ -36,6 +36,7 @@ class FakeCard(card_pb2_grpc.CardServiceServicer):
 
     Attributes:
         answer: response or error of every call about one top-up.
+        is_replay: whether the next top-up answers a repeated request.
         listed: top-ups of the account, newest first.
         streams: one list of states for each of the next `WatchTopUp` calls; an error ends the stream.
         requests: received requests, in order.
@@ -46,6 +47,7 @@ class FakeCard(card_pb2_grpc.CardServiceServicer):
     def __init__(self) -> None:
         self.metadata: list[dict[str, Any]] = []
         self.answer: card_pb2.TopUp | WalletError = top_up()
+        self.is_replay = False
         self.listed: list[card_pb2.TopUp] = []
         self.streams: list[list[card_pb2.TopUp | WalletError]] = []
         self.requests: list[Any] = []
@@ -60,7 +62,7 @@ class FakeCard(card_pb2_grpc.CardServiceServicer):
 
     async def ProcessCardTopUp(self, request: Any, context: Any) -> card_pb2.ProcessCardTopUpResponse:  # noqa: N802
         self.metadata.append(dict(context.invocation_metadata()))
-        return card_pb2.ProcessCardTopUpResponse(top_up=self._answer(request))
+        return card_pb2.ProcessCardTopUpResponse(top_up=self._answer(request), is_replay=self.is_replay)
 
     async def GetTopUp(self, request: Any, context: Any) -> card_pb2.GetTopUpResponse:  # noqa: N802
         return card_pb2.GetTopUpResponse(top_up=self._answer(request))

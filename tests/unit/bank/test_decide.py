@@ -378,10 +378,89 @@ class TestClearingAccount:
         assert clearing_account_id("RUB") == UUID("7cd3d790-d947-5b6c-942a-89999b119ad2")
 
 
-@pytest.mark.parametrize("replayed", [True, False])
-def test_stored_outcome_is_replayed_or_conflicts(*, replayed: bool) -> None:
-    request = transfer(A, B, "1")
-    records = IdempotencyRecord(request.fingerprint if replayed else b"", AccountClosed(str(A)))
-    decision = decide({}, {request.key: records}, [request], START)
-    assert decision.outcomes == [AccountClosed(str(A)) if replayed else IdempotencyConflict("k")]
-    assert not decision.new_records
+class TestReplays:
+    @pytest.mark.parametrize("replayed", [True, False])
+    def test_stored_outcome_is_replayed_or_conflicts(self, *, replayed: bool) -> None:
+        request = transfer(A, B, "1")
+        record = IdempotencyRecord(request.fingerprint if replayed else b"", AccountClosed(str(A)), uuid4())
+        decision = decide({}, {request.key: record}, [request], START)
+        assert decision.outcomes == [AccountClosed(str(A)) if replayed else IdempotencyConflict("k")]
+        assert [is_replay(request, outcome) for outcome in decision.outcomes] == [replayed]
+        assert not decision.new_records
+
+    @given(ledgers(), batches())
+    def test_only_the_first_outcome_of_a_key_is_no_replay(
+        self, accounts: dict[UUID, Account], batch: list[Command]
+    ) -> None:
+        outcomes = decide(accounts, {}, batch, START).outcomes
+        decided = [
+            (request, outcome)
+            for request, outcome in zip(batch, outcomes, strict=True)
+            if not isinstance(outcome, IdempotencyConflict)
+        ]
+        used = set()
+        for request, outcome in decided:
+            assert is_replay(request, outcome) == (request.key in used)
+            used.add(request.key)
+
+    @given(ledgers(), batches())
+    def test_batch_that_is_decided_again_after_its_commit_has_the_same_marks(
+        self, accounts: dict[UUID, Account], batch: list[Command]
+    ) -> None:
+        first = decide(accounts, {}, batch, START)
+        again = decide(afterwards(accounts, first), first.new_records, batch, START)
+        assert again == Decision(first.outcomes, [], [], {})
+        marks = [[is_replay(*each) for each in zip(batch, made.outcomes, strict=True)] for made in (first, again)]
+        assert marks[0] == marks[1]
+
+    def test_refusal_of_an_earlier_release_is_a_replay(self) -> None:
+        request = transfer(A, B, "1")
+        record = IdempotencyRecord(request.fingerprint, AccountClosed(str(A)), None)
+        (outcome,) = decide({}, {request.key: record}, [request], START).outcomes
+        assert is_replay(request, outcome)
+
+
+class TestQuotedKeys:
+    def test_record_of_the_raw_form_is_replayed(self) -> None:
+        request = quoted(transfer(A, B, "1"))
+        assert request.raw_key is not None
+        record = IdempotencyRecord(request.fingerprint, AccountClosed(str(A)), uuid4())
+        decision = decide({A: account(A), B: account(B)}, {request.raw_key: record}, [request], START)
+        assert decision == Decision([AccountClosed(str(A))], [], [], {})
+
+    def test_record_of_the_raw_form_comes_before_that_of_the_key(self) -> None:
+        request = quoted(transfer(A, B, "1"))
+        assert request.raw_key is not None
+        records = {
+            request.raw_key: IdempotencyRecord(request.fingerprint, AccountClosed(str(A)), uuid4()),
+            request.key: IdempotencyRecord(request.fingerprint, AccountNotFound(str(B)), uuid4()),
+        }
+        bare = replace(request, raw_key=None)
+        assert decide({}, records, [request, bare], START).outcomes == [
+            AccountClosed(str(A)),
+            AccountNotFound(str(B)),
+        ]
+
+    def test_quoted_and_bare_key_in_one_batch_move_money_once(self) -> None:
+        bare = transfer(A, B, "1")
+        batch = [quoted(bare), bare, quoted(replace(bare, transfer_id=uuid4()))]
+        decision = decide({A: account(A), B: account(B)}, {}, batch, START)
+        assert len(decision.transfers) == 1
+        assert decision.outcomes == list(decision.transfers) * 3
+        assert decision.new_records.keys() == {bare.key}
+
+    def test_raw_form_that_the_same_batch_uses_as_a_key_is_replayed(self) -> None:
+        request = quoted(transfer(A, B, "1"))
+        assert request.raw_key is not None
+        literal = replace(request, key=request.raw_key, raw_key=None, transfer_id=uuid4())
+        decision = decide({A: account(A), B: account(B)}, {}, [literal, request], START)
+        assert decision.outcomes == list(decision.transfers) * 2
+
+
+def is_replay(request: Command, outcome: Outcome) -> bool:
+    return request.is_replay(outcome) if isinstance(outcome, Transfer) else outcome.is_replay
+
+
+def quoted(request: Command) -> Command:
+    """Return the request as if its key was sent in quotation marks."""
+    return replace(request, raw_key=replace(request.key, key=f'"{request.key.key}"'))

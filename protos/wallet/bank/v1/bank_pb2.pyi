@@ -142,10 +142,16 @@ class TransferMoneyRequest(_message.Message):
     RECIPIENT_ID_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    RAW_IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     sender_id: _builtins.str
     recipient_id: _builtins.str
     idempotency_key: _builtins.str
     """1 to 255 printable ASCII characters."""
+    raw_idempotency_key: _builtins.str
+    """Another form of the key, which earlier releases stored: the quoted string of an `Idempotency-Key` header. If this
+    form has a record, its outcome is the answer; otherwise the request is executed once under `idempotency_key`.
+    Empty if there is none. 1 to 255 printable ASCII characters.
+    """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """Positive, with at most the currency's number of decimals."""
@@ -157,10 +163,11 @@ class TransferMoneyRequest(_message.Message):
         recipient_id: _builtins.str = ...,
         amount: _money_pb2.Money | None = ...,
         idempotency_key: _builtins.str = ...,
+        raw_idempotency_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "idempotency_key", b"idempotency_key", "recipient_id", b"recipient_id", "sender_id", b"sender_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "idempotency_key", b"idempotency_key", "raw_idempotency_key", b"raw_idempotency_key", "recipient_id", b"recipient_id", "sender_id", b"sender_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -173,8 +180,11 @@ class TransferMoneyResponse(_message.Message):
     TRANSFER_FIELD_NUMBER: _builtins.int
     SENDER_VERSION_FIELD_NUMBER: _builtins.int
     SENDER_BALANCE_FIELD_NUMBER: _builtins.int
+    IS_REPLAY_FIELD_NUMBER: _builtins.int
     sender_version: _builtins.int
     """Sender's version and balance directly after the transfer; a replay returns the same values."""
+    is_replay: _builtins.bool
+    """Whether this is the stored outcome of an earlier request with the same key."""
     @_builtins.property
     def transfer(self) -> Global___Transfer: ...
     @_builtins.property
@@ -185,10 +195,11 @@ class TransferMoneyResponse(_message.Message):
         transfer: Global___Transfer | None = ...,
         sender_version: _builtins.int = ...,
         sender_balance: _money_pb2.Money | None = ...,
+        is_replay: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sender_balance", b"sender_balance", "transfer", b"transfer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sender_balance", b"sender_balance", "sender_version", b"sender_version", "transfer", b"transfer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_replay", b"is_replay", "sender_balance", b"sender_balance", "sender_version", b"sender_version", "transfer", b"transfer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -321,7 +332,10 @@ class DepositMoneyResponse(_message.Message):
     TRANSFER_FIELD_NUMBER: _builtins.int
     ACCOUNT_VERSION_FIELD_NUMBER: _builtins.int
     ACCOUNT_BALANCE_FIELD_NUMBER: _builtins.int
+    IS_REPLAY_FIELD_NUMBER: _builtins.int
     account_version: _builtins.int
+    is_replay: _builtins.bool
+    """Whether this is the stored outcome of an earlier request with the same key."""
     @_builtins.property
     def transfer(self) -> Global___Transfer: ...
     @_builtins.property
@@ -332,10 +346,11 @@ class DepositMoneyResponse(_message.Message):
         transfer: Global___Transfer | None = ...,
         account_version: _builtins.int = ...,
         account_balance: _money_pb2.Money | None = ...,
+        is_replay: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["account_balance", b"account_balance", "transfer", b"transfer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_balance", b"account_balance", "account_version", b"account_version", "transfer", b"transfer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_balance", b"account_balance", "account_version", b"account_version", "is_replay", b"is_replay", "transfer", b"transfer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -567,22 +582,26 @@ class OpenAccountRequest(_message.Message):
     CURRENCY_FIELD_NUMBER: _builtins.int
     OWNER_ID_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    RAW_IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     currency: _builtins.str
     """ISO 4217; empty means RUB."""
     owner_id: _builtins.str
     """Owner of the new account; empty means the caller. A customer must not name another user."""
     idempotency_key: _builtins.str
     """1 to 255 printable ASCII characters."""
+    raw_idempotency_key: _builtins.str
+    """Another form of the key, as in TransferMoneyRequest."""
     def __init__(
         self,
         *,
         currency: _builtins.str = ...,
         owner_id: _builtins.str = ...,
         idempotency_key: _builtins.str = ...,
+        raw_idempotency_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "idempotency_key", b"idempotency_key", "owner_id", b"owner_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "idempotency_key", b"idempotency_key", "owner_id", b"owner_id", "raw_idempotency_key", b"raw_idempotency_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -593,16 +612,20 @@ class OpenAccountResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCOUNT_FIELD_NUMBER: _builtins.int
+    IS_REPLAY_FIELD_NUMBER: _builtins.int
+    is_replay: _builtins.bool
+    """Whether an earlier request with the same key opened the account."""
     @_builtins.property
     def account(self) -> Global___Account: ...
     def __init__(
         self,
         *,
         account: Global___Account | None = ...,
+        is_replay: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "is_replay", b"is_replay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

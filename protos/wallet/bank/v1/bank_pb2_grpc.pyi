@@ -35,7 +35,8 @@ class BankServiceStub:
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
-    ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. UNAVAILABLE and DEADLINE_EXCEEDED
+    ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. A refusal that repeats the stored
+    outcome of an earlier request with the same idempotency key has the metadata `is_replay` = `true`. UNAVAILABLE and DEADLINE_EXCEEDED
     on a call with an idempotency key mean that the outcome is unknown: retry with the same key. RESOURCE_EXHAUSTED
     means that nothing was done; google.rpc.RetryInfo has the time to wait.
     """
@@ -105,7 +106,8 @@ class BankServiceAsyncStub(BankServiceStub):
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
-    ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. UNAVAILABLE and DEADLINE_EXCEEDED
+    ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. A refusal that repeats the stored
+    outcome of an earlier request with the same idempotency key has the metadata `is_replay` = `true`. UNAVAILABLE and DEADLINE_EXCEEDED
     on a call with an idempotency key mean that the outcome is unknown: retry with the same key. RESOURCE_EXHAUSTED
     means that nothing was done; google.rpc.RetryInfo has the time to wait.
     """
@@ -171,7 +173,8 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
-    ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. UNAVAILABLE and DEADLINE_EXCEEDED
+    ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. A refusal that repeats the stored
+    outcome of an earlier request with the same idempotency key has the metadata `is_replay` = `true`. UNAVAILABLE and DEADLINE_EXCEEDED
     on a call with an idempotency key mean that the outcome is unknown: retry with the same key. RESOURCE_EXHAUSTED
     means that nothing was done; google.rpc.RetryInfo has the time to wait.
     """

@@ -27,17 +27,17 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n protos/wallet/card/v1/card.proto\x12\x0ewallet.card.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17google/type/money.proto\"C\n\x04\x43\x61rd\x12(\n\x05\x62rand\x18\x01 \x01(\x0e\x32\x19.wallet.card.v1.CardBrand\x12\x11\n\tlast_four\x18\x02 \x01(\t\"\xb3\x02\n\x05TopUp\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\"\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.Money\x12+\n\x06status\x18\x04 \x01(\x0e\x32\x1b.wallet.card.v1.TopUpStatus\x12\"\n\x04\x63\x61rd\x18\x05 \x01(\x0b\x32\x14.wallet.card.v1.Card\x12\x0f\n\x07\x66\x61ilure\x18\x06 \x01(\t\x12\x13\n\x0btransfer_id\x18\x07 \x01(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\n \x01(\x03\"U\n\x0b\x43\x61rdDetails\x12\x0e\n\x06number\x18\x01 \x01(\t\x12\x14\n\x0c\x65xpiry_month\x18\x02 \x01(\x05\x12\x13\n\x0b\x65xpiry_year\x18\x03 \x01(\x05\x12\x0b\n\x03\x63vv\x18\x04 \x01(\t\"\x95\x01\n\x17ProcessCardTopUpRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\"\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x12.google.type.Money\x12)\n\x04\x63\x61rd\x18\x03 \x01(\x0b\x32\x1b.wallet.card.v1.CardDetails\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\"A\n\x18ProcessCardTopUpResponse\x12%\n\x06top_up\x18\x01 \x01(\x0b\x32\x15.wallet.card.v1.TopUp\"\x1d\n\x0fGetTopUpRequest\x12\n\n\x02id\x18\x01 \x01(\t\"9\n\x10GetTopUpResponse\x12%\n\x06top_up\x18\x01 \x01(\x0b\x32\x15.wallet.card.v1.TopUp\"$\n\x15\x42\x61tchGetTopUpsRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\"\xc6\x01\n\x16\x42\x61tchGetTopUpsResponse\x12>\n\x07results\x18\x01 \x03(\x0b\x32-.wallet.card.v1.BatchGetTopUpsResponse.Result\x1al\n\x06Result\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x15.wallet.card.v1.TopUpH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"b\n\x11ListTopUpsRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\nolder_than\x18\x03 \x01(\t\x12\x12\n\nnewer_than\x18\x04 \x01(\t\"b\n\x12ListTopUpsResponse\x12&\n\x07top_ups\x18\x01 \x03(\x0b\x32\x15.wallet.card.v1.TopUp\x12\x11\n\thas_older\x18\x02 \x01(\x08\x12\x11\n\thas_newer\x18\x03 \x01(\x08\"\x1f\n\x11WatchTopUpRequest\x12\n\n\x02id\x18\x01 \x01(\t\";\n\x12WatchTopUpResponse\x12%\n\x06top_up\x18\x01 \x01(\x0b\x32\x15.wallet.card.v1.TopUp*\x90\x02\n\x0bTopUpStatus\x12\x1d\n\x19TOP_UP_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15TOP_UP_STATUS_CREATED\x10\x01\x12\x1c\n\x18TOP_UP_STATUS_AUTHORIZED\x10\x02\x12\x1a\n\x16TOP_UP_STATUS_CAPTURED\x10\x03\x12\x1b\n\x17TOP_UP_STATUS_COMPLETED\x10\x04\x12\x1a\n\x16TOP_UP_STATUS_DECLINED\x10\x05\x12\x18\n\x14TOP_UP_STATUS_VOIDED\x10\x06\x12\x1a\n\x16TOP_UP_STATUS_REFUNDED\x10\x07\x12\x1e\n\x1aTOP_UP_STATUS_NEEDS_REVIEW\x10\x08*\xaf\x01\n\tCardBrand\x12\x1a\n\x16\x43\x41RD_BRAND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41RD_BRAND_VISA\x10\x01\x12\x19\n\x15\x43\x41RD_BRAND_MASTERCARD\x10\x02\x12\x12\n\x0e\x43\x41RD_BRAND_MIR\x10\x03\x12\x13\n\x0f\x43\x41RD_BRAND_AMEX\x10\x04\x12\x17\n\x13\x43\x41RD_BRAND_UNIONPAY\x10\x05\x12\x14\n\x10\x43\x41RD_BRAND_OTHER\x10\x06\x32\xd0\x03\n\x0b\x43\x61rdService\x12\x65\n\x10ProcessCardTopUp\x12\'.wallet.card.v1.ProcessCardTopUpRequest\x1a(.wallet.card.v1.ProcessCardTopUpResponse\x12M\n\x08GetTopUp\x12\x1f.wallet.card.v1.GetTopUpRequest\x1a .wallet.card.v1.GetTopUpResponse\x12_\n\x0e\x42\x61tchGetTopUps\x12%.wallet.card.v1.BatchGetTopUpsRequest\x1a&.wallet.card.v1.BatchGetTopUpsResponse\x12S\n\nListTopUps\x12!.wallet.card.v1.ListTopUpsRequest\x1a\".wallet.card.v1.ListTopUpsResponse\x12U\n\nWatchTopUp\x12!.wallet.card.v1.WatchTopUpRequest\x1a\".wallet.card.v1.WatchTopUpResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n protos/wallet/card/v1/card.proto\x12\x0ewallet.card.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17google/type/money.proto\"C\n\x04\x43\x61rd\x12(\n\x05\x62rand\x18\x01 \x01(\x0e\x32\x19.wallet.card.v1.CardBrand\x12\x11\n\tlast_four\x18\x02 \x01(\t\"\xb3\x02\n\x05TopUp\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\"\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.Money\x12+\n\x06status\x18\x04 \x01(\x0e\x32\x1b.wallet.card.v1.TopUpStatus\x12\"\n\x04\x63\x61rd\x18\x05 \x01(\x0b\x32\x14.wallet.card.v1.Card\x12\x0f\n\x07\x66\x61ilure\x18\x06 \x01(\t\x12\x13\n\x0btransfer_id\x18\x07 \x01(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\n \x01(\x03\"U\n\x0b\x43\x61rdDetails\x12\x0e\n\x06number\x18\x01 \x01(\t\x12\x14\n\x0c\x65xpiry_month\x18\x02 \x01(\x05\x12\x13\n\x0b\x65xpiry_year\x18\x03 \x01(\x05\x12\x0b\n\x03\x63vv\x18\x04 \x01(\t\"\xb2\x01\n\x17ProcessCardTopUpRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\"\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x12.google.type.Money\x12)\n\x04\x63\x61rd\x18\x03 \x01(\x0b\x32\x1b.wallet.card.v1.CardDetails\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\x12\x1b\n\x13raw_idempotency_key\x18\x05 \x01(\t\"T\n\x18ProcessCardTopUpResponse\x12%\n\x06top_up\x18\x01 \x01(\x0b\x32\x15.wallet.card.v1.TopUp\x12\x11\n\tis_replay\x18\x02 \x01(\x08\"\x1d\n\x0fGetTopUpRequest\x12\n\n\x02id\x18\x01 \x01(\t\"9\n\x10GetTopUpResponse\x12%\n\x06top_up\x18\x01 \x01(\x0b\x32\x15.wallet.card.v1.TopUp\"$\n\x15\x42\x61tchGetTopUpsRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\"\xc6\x01\n\x16\x42\x61tchGetTopUpsResponse\x12>\n\x07results\x18\x01 \x03(\x0b\x32-.wallet.card.v1.BatchGetTopUpsResponse.Result\x1al\n\x06Result\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x15.wallet.card.v1.TopUpH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"b\n\x11ListTopUpsRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\nolder_than\x18\x03 \x01(\t\x12\x12\n\nnewer_than\x18\x04 \x01(\t\"b\n\x12ListTopUpsResponse\x12&\n\x07top_ups\x18\x01 \x03(\x0b\x32\x15.wallet.card.v1.TopUp\x12\x11\n\thas_older\x18\x02 \x01(\x08\x12\x11\n\thas_newer\x18\x03 \x01(\x08\"\x1f\n\x11WatchTopUpRequest\x12\n\n\x02id\x18\x01 \x01(\t\";\n\x12WatchTopUpResponse\x12%\n\x06top_up\x18\x01 \x01(\x0b\x32\x15.wallet.card.v1.TopUp*\x90\x02\n\x0bTopUpStatus\x12\x1d\n\x19TOP_UP_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15TOP_UP_STATUS_CREATED\x10\x01\x12\x1c\n\x18TOP_UP_STATUS_AUTHORIZED\x10\x02\x12\x1a\n\x16TOP_UP_STATUS_CAPTURED\x10\x03\x12\x1b\n\x17TOP_UP_STATUS_COMPLETED\x10\x04\x12\x1a\n\x16TOP_UP_STATUS_DECLINED\x10\x05\x12\x18\n\x14TOP_UP_STATUS_VOIDED\x10\x06\x12\x1a\n\x16TOP_UP_STATUS_REFUNDED\x10\x07\x12\x1e\n\x1aTOP_UP_STATUS_NEEDS_REVIEW\x10\x08*\xaf\x01\n\tCardBrand\x12\x1a\n\x16\x43\x41RD_BRAND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41RD_BRAND_VISA\x10\x01\x12\x19\n\x15\x43\x41RD_BRAND_MASTERCARD\x10\x02\x12\x12\n\x0e\x43\x41RD_BRAND_MIR\x10\x03\x12\x13\n\x0f\x43\x41RD_BRAND_AMEX\x10\x04\x12\x17\n\x13\x43\x41RD_BRAND_UNIONPAY\x10\x05\x12\x14\n\x10\x43\x41RD_BRAND_OTHER\x10\x06\x32\xd0\x03\n\x0b\x43\x61rdService\x12\x65\n\x10ProcessCardTopUp\x12\'.wallet.card.v1.ProcessCardTopUpRequest\x1a(.wallet.card.v1.ProcessCardTopUpResponse\x12M\n\x08GetTopUp\x12\x1f.wallet.card.v1.GetTopUpRequest\x1a .wallet.card.v1.GetTopUpResponse\x12_\n\x0e\x42\x61tchGetTopUps\x12%.wallet.card.v1.BatchGetTopUpsRequest\x1a&.wallet.card.v1.BatchGetTopUpsResponse\x12S\n\nListTopUps\x12!.wallet.card.v1.ListTopUpsRequest\x1a\".wallet.card.v1.ListTopUpsResponse\x12U\n\nWatchTopUp\x12!.wallet.card.v1.WatchTopUpRequest\x1a\".wallet.card.v1.WatchTopUpResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.wallet.card.v1.card_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TOPUPSTATUS']._serialized_start=1444
-  _globals['_TOPUPSTATUS']._serialized_end=1716
-  _globals['_CARDBRAND']._serialized_start=1719
-  _globals['_CARDBRAND']._serialized_end=1894
+  _globals['_TOPUPSTATUS']._serialized_start=1492
+  _globals['_TOPUPSTATUS']._serialized_end=1764
+  _globals['_CARDBRAND']._serialized_start=1767
+  _globals['_CARDBRAND']._serialized_end=1942
   _globals['_CARD']._serialized_start=135
   _globals['_CARD']._serialized_end=202
   _globals['_TOPUP']._serialized_start=205
@@ -45,27 +45,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CARDDETAILS']._serialized_start=514
   _globals['_CARDDETAILS']._serialized_end=599
   _globals['_PROCESSCARDTOPUPREQUEST']._serialized_start=602
-  _globals['_PROCESSCARDTOPUPREQUEST']._serialized_end=751
-  _globals['_PROCESSCARDTOPUPRESPONSE']._serialized_start=753
-  _globals['_PROCESSCARDTOPUPRESPONSE']._serialized_end=818
-  _globals['_GETTOPUPREQUEST']._serialized_start=820
-  _globals['_GETTOPUPREQUEST']._serialized_end=849
-  _globals['_GETTOPUPRESPONSE']._serialized_start=851
-  _globals['_GETTOPUPRESPONSE']._serialized_end=908
-  _globals['_BATCHGETTOPUPSREQUEST']._serialized_start=910
-  _globals['_BATCHGETTOPUPSREQUEST']._serialized_end=946
-  _globals['_BATCHGETTOPUPSRESPONSE']._serialized_start=949
-  _globals['_BATCHGETTOPUPSRESPONSE']._serialized_end=1147
-  _globals['_BATCHGETTOPUPSRESPONSE_RESULT']._serialized_start=1039
-  _globals['_BATCHGETTOPUPSRESPONSE_RESULT']._serialized_end=1147
-  _globals['_LISTTOPUPSREQUEST']._serialized_start=1149
-  _globals['_LISTTOPUPSREQUEST']._serialized_end=1247
-  _globals['_LISTTOPUPSRESPONSE']._serialized_start=1249
-  _globals['_LISTTOPUPSRESPONSE']._serialized_end=1347
-  _globals['_WATCHTOPUPREQUEST']._serialized_start=1349
-  _globals['_WATCHTOPUPREQUEST']._serialized_end=1380
-  _globals['_WATCHTOPUPRESPONSE']._serialized_start=1382
-  _globals['_WATCHTOPUPRESPONSE']._serialized_end=1441
-  _globals['_CARDSERVICE']._serialized_start=1897
-  _globals['_CARDSERVICE']._serialized_end=2361
+  _globals['_PROCESSCARDTOPUPREQUEST']._serialized_end=780
+  _globals['_PROCESSCARDTOPUPRESPONSE']._serialized_start=782
+  _globals['_PROCESSCARDTOPUPRESPONSE']._serialized_end=866
+  _globals['_GETTOPUPREQUEST']._serialized_start=868
+  _globals['_GETTOPUPREQUEST']._serialized_end=897
+  _globals['_GETTOPUPRESPONSE']._serialized_start=899
+  _globals['_GETTOPUPRESPONSE']._serialized_end=956
+  _globals['_BATCHGETTOPUPSREQUEST']._serialized_start=958
+  _globals['_BATCHGETTOPUPSREQUEST']._serialized_end=994
+  _globals['_BATCHGETTOPUPSRESPONSE']._serialized_start=997
+  _globals['_BATCHGETTOPUPSRESPONSE']._serialized_end=1195
+  _globals['_BATCHGETTOPUPSRESPONSE_RESULT']._serialized_start=1087
+  _globals['_BATCHGETTOPUPSRESPONSE_RESULT']._serialized_end=1195
+  _globals['_LISTTOPUPSREQUEST']._serialized_start=1197
+  _globals['_LISTTOPUPSREQUEST']._serialized_end=1295
+  _globals['_LISTTOPUPSRESPONSE']._serialized_start=1297
+  _globals['_LISTTOPUPSRESPONSE']._serialized_end=1395
+  _globals['_WATCHTOPUPREQUEST']._serialized_start=1397
+  _globals['_WATCHTOPUPREQUEST']._serialized_end=1428
+  _globals['_WATCHTOPUPRESPONSE']._serialized_start=1430
+  _globals['_WATCHTOPUPRESPONSE']._serialized_end=1489
+  _globals['_CARDSERVICE']._serialized_start=1945
+  _globals['_CARDSERVICE']._serialized_end=2409
 # @@protoc_insertion_point(module_scope)

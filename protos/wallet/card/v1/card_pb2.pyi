@@ -213,9 +213,15 @@ class ProcessCardTopUpRequest(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     CARD_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    RAW_IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     idempotency_key: _builtins.str
     """1 to 255 printable ASCII characters."""
+    raw_idempotency_key: _builtins.str
+    """Another form of the key, which earlier releases stored: the quoted string of an `Idempotency-Key` header. If this
+    form has a top-up, that is the answer; otherwise a top-up is started once under `idempotency_key`. Empty if there is
+    none. 1 to 255 printable ASCII characters.
+    """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """Positive, with at most the currency's number of decimals, within the service's limits."""
@@ -229,10 +235,11 @@ class ProcessCardTopUpRequest(_message.Message):
         amount: _money_pb2.Money | None = ...,
         card: Global___CardDetails | None = ...,
         idempotency_key: _builtins.str = ...,
+        raw_idempotency_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "card", b"card"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "card", b"card", "idempotency_key", b"idempotency_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "card", b"card", "idempotency_key", b"idempotency_key", "raw_idempotency_key", b"raw_idempotency_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -243,16 +250,20 @@ class ProcessCardTopUpResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TOP_UP_FIELD_NUMBER: _builtins.int
+    IS_REPLAY_FIELD_NUMBER: _builtins.int
+    is_replay: _builtins.bool
+    """Whether an earlier request with the same key started the top-up."""
     @_builtins.property
     def top_up(self) -> Global___TopUp: ...
     def __init__(
         self,
         *,
         top_up: Global___TopUp | None = ...,
+        is_replay: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["top_up", b"top_up"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["top_up", b"top_up"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_replay", b"is_replay", "top_up", b"top_up"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

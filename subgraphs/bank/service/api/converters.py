@@ -106,6 +106,7 @@ def command_from_proto(caller: Principal, request: bank_pb2.TransferMoneyRequest
         id_from_text("recipientId", request.recipient_id),
         amount_from_proto(request.amount),
         request.idempotency_key,
+        request.raw_idempotency_key or None,
     )
 
 
@@ -130,19 +131,21 @@ def account_to_proto(account: Account) -> bank_pb2.Account:
     )
 
 
-def receipt_to_proto(transfer: Transfer) -> bank_pb2.TransferMoneyResponse:
+def receipt_to_proto(transfer: Transfer, *, is_replay: bool) -> bank_pb2.TransferMoneyResponse:
     """Convert a transfer to the response of `TransferMoney`, with the sender's posting."""
     return bank_pb2.TransferMoneyResponse(
         transfer=transfer_to_proto(transfer),
         sender_version=transfer.sender.version,
         sender_balance=money_to_proto(transfer.sender.balance_after),
+        is_replay=is_replay,
     )
 
 
-def outcome_to_proto(outcome: Outcome) -> bank_pb2.BatchTransferMoneyResponse.Result:
-    """Convert one outcome of a batch."""
+def outcome_to_proto(command: Command | InvalidInput, outcome: Outcome) -> bank_pb2.BatchTransferMoneyResponse.Result:
+    """Convert the outcome of one request of a batch."""
     if isinstance(outcome, Transfer):
-        return bank_pb2.BatchTransferMoneyResponse.Result(value=receipt_to_proto(outcome))
+        is_replay = isinstance(command, Command) and command.is_replay(outcome)
+        return bank_pb2.BatchTransferMoneyResponse.Result(value=receipt_to_proto(outcome, is_replay=is_replay))
     return bank_pb2.BatchTransferMoneyResponse.Result(error=status.error_to_status(outcome))
 
 

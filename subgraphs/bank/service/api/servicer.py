@@ -48,7 +48,8 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.TransferMoneyResponse:
         command = command_from_proto(request_context.current_principal(), request)
-        return receipt_to_proto(await self._bank.transfer(command))
+        transfer = await self._bank.transfer(command)
+        return receipt_to_proto(transfer, is_replay=command.is_replay(transfer))
 
     async def BatchTransferMoney(
         self,
@@ -58,17 +59,16 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         if len(request.transfers) > _MAX_TRANSFERS:
             raise InvalidInput.for_field("transfers", f"must be at most {_MAX_TRANSFERS}")
         caller = request_context.current_principal()
-        outcomes = await self._bank.batch_transfer(
-            [command_or_error_from_proto(caller, each) for each in request.transfers]
-        )
-        return bank_pb2.BatchTransferMoneyResponse(results=[outcome_to_proto(outcome) for outcome in outcomes])
+        commands = [command_or_error_from_proto(caller, each) for each in request.transfers]
+        outcomes = await self._bank.batch_transfer(commands)
+        return bank_pb2.BatchTransferMoneyResponse(results=map(outcome_to_proto, commands, outcomes))
 
     async def DepositMoney(
         self,
         request: bank_pb2.DepositMoneyRequest,
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.DepositMoneyResponse:
-        transfer = await self._bank.deposit(
+        transfer, is_replay = await self._bank.deposit(
             id_from_text("accountId", request.account_id),
             amount_from_proto(request.amount),
             request.idempotency_key,
@@ -78,6 +78,7 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
             transfer=transfer_to_proto(transfer),
             account_version=transfer.recipient.version,
             account_balance=money_to_proto(transfer.recipient.balance_after),
+            is_replay=is_replay,
         )
 
     async def GetBalance(
@@ -143,13 +144,14 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         request: bank_pb2.OpenAccountRequest,
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.OpenAccountResponse:
-        account = await self._bank.open_account(
+        account, is_replay = await self._bank.open_account(
             request_context.current_principal(),
             request.owner_id,
             request.currency or DEFAULT_CURRENCY,
             request.idempotency_key,
+            request.raw_idempotency_key or None,
         )
-        return bank_pb2.OpenAccountResponse(account=account_to_proto(account))
+        return bank_pb2.OpenAccountResponse(account=account_to_proto(account), is_replay=is_replay)
 
     async def CloseAccount(
         self,

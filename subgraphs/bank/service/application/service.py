@@ -93,8 +93,11 @@ class Bank:
         amount: Money,
         idempotency_key: str,
         descriptor: Mapping[str, str],
-    ) -> Transfer:
+    ) -> tuple[Transfer, bool]:
         """Credit an account from the clearing account of the currency, once per key.
+
+        Returns:
+            The deposit, and whether an earlier request made it.
 
         Raises:
             InvalidInput, AccountNotFound, AccountClosed, CurrencyMismatch, IdempotencyConflict: no money moved.
@@ -112,7 +115,8 @@ class Bank:
             traceparent=request_context.current_trace().sampled_traceparent,
         )
         rules.check(command)
-        return await self._execute(command)
+        transfer = await self._execute(command)
+        return transfer, command.is_replay(transfer)
 
     async def _execute(self, command: Command) -> Transfer:
         """Return the command's transfer, or raise its refusal."""
@@ -121,26 +125,40 @@ class Bank:
             return outcome
         raise outcome
 
-    async def open_account(self, caller: Principal, owner_id: str, currency: str, idempotency_key: str) -> Account:
+    async def open_account(
+        self, caller: Principal, owner_id: str, currency: str, idempotency_key: str, raw_key: str | None = None
+    ) -> tuple[Account, bool]:
         """Open an empty account once per caller and key. A replay returns the same account.
 
         The caller owns the account, unless the caller may move all money and names another owner.
+
+        Args:
+            caller: verified caller.
+            owner_id: owner of the account; empty for the caller.
+            currency: currency of the account.
+            idempotency_key: identifies the request for this caller.
+            raw_key: form of the key that earlier releases stored, if the client quoted it. An account of this form is
+                the answer.
+
+        Returns:
+            The account, and whether an earlier request opened it.
 
         Raises:
             InvalidInput, PermissionDenied, IdempotencyConflict: no account was opened.
             Unavailable: the outcome is unknown; retry with the same key.
         """
         owner_id = _authorized_owner(caller, owner_id, may_name_others=caller.can_write_all)
-        violations = inputs.idempotency_key_violations(idempotency_key)
+        violations = inputs.idempotency_key_violations(idempotency_key, raw_key)
         if currency not in EXPONENTS:
             violations.append(FieldViolation("currency", "must be an ISO 4217 currency"))
         if violations:
             raise InvalidInput(tuple(violations))
         id_ = rules.opened_account_id(IdempotencyKey(caller.scope, _OPEN, idempotency_key))
-        account = await self._accounts.open(id_, owner_id, currency)
+        earlier_id = raw_key and rules.opened_account_id(IdempotencyKey(caller.scope, _OPEN, raw_key))
+        account, is_replay = await self._accounts.open(id_, owner_id, currency, earlier_id or None)
         if (account.owner_id, account.balance.currency) != (owner_id, currency):
             raise IdempotencyConflict(idempotency_key)
-        return account
+        return account, is_replay
 
     async def close_account(self, caller: Principal, account_id: UUID) -> Account:
         """Close an empty account permanently and return it. Closing a closed account succeeds.
@@ -238,9 +256,14 @@ class Bank:
 
 
 def transfer_command(
-    caller: Principal, sender_id: UUID, recipient_id: UUID, amount: Money, idempotency_key: str
+    caller: Principal,
+    sender_id: UUID,
+    recipient_id: UUID,
+    amount: Money,
+    idempotency_key: str,
+    raw_key: str | None = None,
 ) -> Command:
-    """Create the command of a caller's transfer.
+    """Create the command of a caller's transfer. `raw_key` is the form of the key that earlier releases stored.
 
     Raises:
         InvalidInput: a field is invalid, independently of the accounts.
@@ -255,6 +278,7 @@ def transfer_command(
         owner_id=None if caller.can_write_all else caller.subject,
         descriptor={},
         traceparent=request_context.current_trace().sampled_traceparent,
+        raw_key=None if raw_key is None else IdempotencyKey(caller.scope, _TRANSFER, raw_key),
     )
     rules.check(command)
     return command

@@ -76,6 +76,8 @@ class Command:
         owner_id: required owner of the sender's account; None if the caller may move money from every account.
         descriptor: texts that the deposit's event carries unchanged.
         traceparent: trace context, if sampled; not part of the fingerprint.
+        raw_key: form of the key that earlier releases stored, if the client quoted it. A record of this form is the
+            command's; new records have `key`.
     """
 
     transfer_id: UUID
@@ -87,6 +89,7 @@ class Command:
     owner_id: str | None
     descriptor: Mapping[str, str]
     traceparent: str | None = None
+    raw_key: IdempotencyKey | None = None
 
     @property
     def fingerprint(self) -> bytes:
@@ -95,6 +98,10 @@ class Command:
         if self.descriptor:
             fields.append(json.dumps(self.descriptor, sort_keys=True))
         return hashlib.sha256(" ".join(fields).encode()).digest()
+
+    def is_replay(self, transfer: "Transfer") -> bool:
+        """Return whether an earlier command with the same key made the transfer."""
+        return transfer.id != self.transfer_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +133,28 @@ Outcome = Transfer | WalletError
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyRecord:
-    """Stored outcome of an idempotency key, with the fingerprint of the request that used the key first."""
+    """Stored outcome of an idempotency key, with the command that used the key first.
+
+    Attributes:
+        fingerprint: fingerprint of the command.
+        outcome: outcome of the command.
+        transfer_id: `Command.transfer_id` of the command; None for a refusal that an earlier release stored.
+    """
 
     fingerprint: bytes
     outcome: Outcome
+    transfer_id: UUID | None
 
     def replay(self, command: Command) -> Outcome:
-        """Return the stored outcome, or a conflict if the command differs from the first request."""
+        """Return the stored outcome, or a conflict if the command differs from the first request.
+
+        A refusal is marked as a replay, unless this is the first command itself: it is decided again after its commit
+        was not confirmed. `Command.is_replay` tells the same of a transfer.
+        """
         if self.fingerprint != command.fingerprint:
             return IdempotencyConflict(command.key.key)
+        if isinstance(self.outcome, WalletError) and self.transfer_id != command.transfer_id:
+            return self.outcome.as_replay()
         return self.outcome
 
 

@@ -50,7 +50,8 @@ def check(command: Command) -> None:
         violations.append(FieldViolation("amount", f"must be at most {MAX_AMOUNT:f}"))
     if command.sender_id == command.recipient_id:
         violations.append(FieldViolation("recipientId", "must differ from the sender's account"))
-    violations.extend(idempotency_key_violations(command.key.key))
+    raw_key = None if command.raw_key is None else command.raw_key.key
+    violations.extend(idempotency_key_violations(command.key.key, raw_key))
     if len(command.descriptor) > _MAX_DESCRIPTOR_ENTRIES or any(
         len(text) > _MAX_DESCRIPTOR_LENGTH or "\0" in text for item in command.descriptor.items() for text in item
     ):
@@ -76,7 +77,8 @@ def decide(
     Args:
         accounts: current state of all existing accounts that the commands name. The caller locks them or verifies at
             commit that they did not change.
-        records: stored idempotency records of the commands' keys.
+        records: stored idempotency records of the commands' keys. A record of the raw form of a key comes before that
+            of the key: an earlier release stored it for a request with exactly this header.
         commands: commands that passed `check`.
         now: current time. An operation is never dated before an earlier operation of either account.
     """
@@ -86,13 +88,15 @@ def decide(
     transfers: list[Transfer] = []
     for command in commands:
         record = records.get(command.key) or new_records.get(command.key)
+        if command.raw_key is not None:
+            record = records.get(command.raw_key) or new_records.get(command.raw_key) or record
         if record is not None:
             outcomes.append(record.replay(command))
             continue
         outcome = _apply(after, command, now)
         if isinstance(outcome, Transfer):
             transfers.append(outcome)
-        new_records[command.key] = IdempotencyRecord(command.fingerprint, outcome)
+        new_records[command.key] = IdempotencyRecord(command.fingerprint, outcome, command.transfer_id)
         outcomes.append(outcome)
     changed = [account for id_, account in after.items() if account is not accounts[id_]]
     return Decision(outcomes, transfers, changed, new_records)

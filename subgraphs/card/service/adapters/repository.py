@@ -456,12 +456,14 @@ class Repository:
 
 
 async def _find_by_key(sql: AsyncConnection, key: IdempotencyKey) -> TopUp | None:
-    row = (await sql.execute(_with_key(key))).one_or_none()
-    return None if row is None else _top_up_from_row(row)
+    rows = [_top_up_from_row(row) for row in await sql.execute(_with_key(key))]
+    return next((each for each in rows if each.key.key == key.raw), rows[0] if rows else None)
 
 
 def _with_key(key: IdempotencyKey) -> Select[Any]:
-    return select(top_ups).where(top_ups.c.principal == key.principal, top_ups.c.idempotency_key == key.key)
+    """Select the top-ups of a key: at most one of each of its forms."""
+    forms = [key.key] if key.raw is None else [key.key, key.raw]
+    return select(top_ups).where(top_ups.c.principal == key.principal, top_ups.c.idempotency_key.in_(forms))
 
 
 def _lock_key(kind: LimitKind, subject: Subject) -> int:

@@ -53,8 +53,9 @@ class CardServicer(card_pb2_grpc.CardServiceServicer):
         card = card_details_from_proto(request.card)
         caller = request_context.current_principal()
         address = await stated_address(context, self._verifier)
-        top_up = await self._top_ups.create(caller, account_id, amount, card, request.idempotency_key, address)
-        return card_pb2.ProcessCardTopUpResponse(top_up=top_up_to_proto(top_up))
+        key, raw_key = request.idempotency_key, request.raw_idempotency_key or None
+        top_up, is_replay = await self._top_ups.create(caller, account_id, amount, card, key, address, raw_key)
+        return card_pb2.ProcessCardTopUpResponse(top_up=top_up_to_proto(top_up), is_replay=is_replay)
 
     async def GetTopUp(
         self,

@@ -120,7 +120,8 @@ class TopUps:
         card: CardDetails,
         idempotency_key: str,
         address: str | None = None,
-    ) -> TopUp:
+        raw_key: str | None = None,
+    ) -> tuple[TopUp, bool]:
         """Start a top-up, once for each caller and key, and wait for its end for a short time.
 
         Args:
@@ -130,9 +131,11 @@ class TopUps:
             card: card to charge.
             idempotency_key: identifies the request for this caller.
             address: address or network of the client, if the gateway stated it.
+            raw_key: form of the key that earlier releases stored, if the client quoted it. A top-up of this form is the
+                answer.
 
         Returns:
-            The top-up in its current state. A replay returns the same top-up.
+            The top-up in its current state, and whether an earlier request started it.
 
         Raises:
             InvalidInput, AccountNotFound, AccountClosed, CurrencyMismatch, TopUpLimitExceeded, IdempotencyConflict:
@@ -142,11 +145,11 @@ class TopUps:
                 started.
             Unavailable, DeadlineExceeded: the outcome is unknown; a retry with the same key is safe.
         """
-        violations = check_request(amount, idempotency_key)
+        key = IdempotencyKey(caller.scope, idempotency_key, raw_key)
+        violations = check_request(amount, key)
         violations += check_card(card, (self._clock() - _MAX_OFFSET_WEST_OF_UTC).date())
         if violations:
             raise InvalidInput(tuple(violations))
-        key = IdempotencyKey(caller.scope, idempotency_key)
         top_up = await self._repository.find_by_key(key)
         if top_up is None:
             clock = asyncio.get_running_loop().time
@@ -156,12 +159,13 @@ class TopUps:
             async with self._turns.take(caller.scope, wait_seconds):
                 top_up = await self._reserve(attempt, wait_until)
                 if top_up is None:
-                    return await self._wait_for_end(await self._begin(caller, account_id, amount, card, attempt))
+                    top_up = await self._begin(caller, account_id, amount, card, attempt)
+                    return await self._wait_for_end(top_up), top_up.id != attempt.id
         # A replay is answered even if cards were declined or the account was closed since.
         if not is_replay(top_up, self._secret, card, account_id, amount):
             raise IdempotencyConflict(idempotency_key)
         await self._saga.resume(top_up)
-        return await self._wait_for_end(top_up)
+        return await self._wait_for_end(top_up), True
 
     async def get(self, caller: Principal, id_: UUID) -> TopUp:
         """Return a top-up.

@@ -61,10 +61,15 @@ STATUS_BY_STEP: Final[Mapping[Step, Status]] = {
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """Idempotency key of a request, unique for each principal."""
+    """Idempotency key of a request, unique for each principal.
+
+    `raw` is the form of the key that earlier releases stored, if the client quoted it. It also finds a top-up, before
+    `key` does; new top-ups are stored with `key`.
+    """
 
     principal: str
     key: str
+    raw: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,12 @@ from subgraphs.bank.service.adapters.postgres.database import connection
 from subgraphs.bank.service.adapters.postgres.rows import ACCOUNT, account_from_row
 from subgraphs.bank.service.domain.model import Account
 
-_OPEN: Final = "INSERT INTO accounts (id, owner_id, currency) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING"
+_OPEN: Final = """
+    INSERT INTO accounts (id, owner_id, currency)
+    SELECT $1::uuid, $2::text, $3::text WHERE NOT EXISTS (SELECT FROM accounts WHERE id = $4::uuid)
+    ON CONFLICT (id) DO NOTHING
+"""
+_OPENED: Final = f"{ACCOUNT} WHERE id IN ($1, $2) ORDER BY id = $2 DESC LIMIT 1"
 
 _CLOSE: Final = """
     UPDATE accounts SET status = 'CLOSED', updated_at = greatest(updated_at, now())
@@ -24,13 +29,23 @@ class Accounts:
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
-    async def open(self, account_id: UUID, owner_id: str, currency: str) -> Account:
-        """Insert an empty account unless the id exists, and return the stored account."""
+    async def open(
+        self, account_id: UUID, owner_id: str, currency: str, earlier_id: UUID | None = None
+    ) -> tuple[Account, bool]:
+        """Insert an empty account unless it exists, and return the stored account and whether it existed before.
+
+        Args:
+            account_id: id of the account.
+            owner_id: its owner.
+            currency: its currency.
+            earlier_id: id that an earlier release would have given the account. If it exists, it is the account.
+        """
         async with connection(self._pool) as session:
-            if await session.execute(_OPEN, account_id, owner_id, currency) == "INSERT 0 0":
+            inserted = await session.execute(_OPEN, account_id, owner_id, currency, earlier_id) != "INSERT 0 0"
+            if not inserted:
                 await session.execute(CONFIRM_COMMITS)
-            (row,) = await session.fetch(f"{ACCOUNT} WHERE id = $1", account_id)
-        return account_from_row(row)
+            (row,) = await session.fetch(_OPENED, account_id, earlier_id)
+        return account_from_row(row), not inserted
 
     async def close(self, account_id: UUID) -> Account | None:
         """Close the account if it is empty, and return its state afterwards; None if it does not exist.

@@ -216,6 +216,7 @@ class Batch:
         """
         ids = {id_ for command in commands for id_ in (command.sender_id, command.recipient_id)}
         keys = [command.key for command in commands]
+        keys += [command.raw_key for command in commands if command.raw_key is not None]
         self._traceparents = {each.transfer_id: each.traceparent for each in commands if each.traceparent is not None}
         rows = await self._session.fetch(
             _READ_AND_LOCK if self._locks else _READ_ONLY,
@@ -236,9 +237,10 @@ class Batch:
         transfers = {row["id"]: transfer_from_row(row) for row in transfer_rows}
         return {
             IdempotencyKey(row["principal"], row["operation"], row["key"]): IdempotencyRecord(
-                row["fingerprint"],
-                transfers[row["transfer_id"]] if row["refusal"] is None else _refusal_from_json(row["refusal"]),
+                row["fingerprint"], transfers[row["transfer_id"]], row["transfer_id"]
             )
+            if row["refusal"] is None
+            else _refused_record_from_json(row["fingerprint"], row["refusal"])
             for row in rows
         }
 
@@ -279,7 +281,7 @@ class Batch:
             [key.key for key in keys],
             [record.fingerprint for record in records],
             [record.outcome.id if isinstance(record.outcome, Transfer) else None for record in records],
-            [None if isinstance(record.outcome, Transfer) else _refusal_to_json(record.outcome) for record in records],
+            [None if isinstance(record.outcome, Transfer) else _refusal_to_json(record) for record in records],
             *(() if self._locks else _precondition(self._accounts_read)),
         )
         if not holds:
@@ -299,9 +301,13 @@ def _precondition(read: Sequence[Account]) -> tuple[list[Any], ...]:
     return [a.id for a in read], [a.version for a in read], [a.status for a in read], [a.updated_at for a in read]
 
 
-def _refusal_to_json(refusal: WalletError) -> dict[str, Any]:
-    return {"reason": refusal.reason, "metadata": refusal.metadata()}
+def _refusal_to_json(record: IdempotencyRecord) -> dict[str, Any]:
+    assert isinstance(record.outcome, WalletError)  # noqa: S101  the other outcome is a transfer
+    refusal = record.outcome
+    return {"reason": refusal.reason, "metadata": refusal.metadata(), "transfer_id": str(record.transfer_id)}
 
 
-def _refusal_from_json(stored: Mapping[str, Any]) -> WalletError:
-    return ERRORS_BY_REASON[stored["reason"]].from_metadata(stored["metadata"])
+def _refused_record_from_json(fingerprint: bytes, stored: Mapping[str, Any]) -> IdempotencyRecord:
+    refusal = ERRORS_BY_REASON[stored["reason"]].from_metadata(stored["metadata"])
+    transfer_id = stored.get("transfer_id")  # earlier releases did not store it
+    return IdempotencyRecord(fingerprint, refusal, None if transfer_id is None else UUID(transfer_id))

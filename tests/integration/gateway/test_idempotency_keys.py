@@ -1,0 +1,180 @@
+"""The headers `Idempotency-Key` and `Idempotency-Replayed`, over a real bank and a fake card service."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from protos.wallet.card.v1 import card_pb2
+from tests.conftest import Keys
+from tests.integration.bank.harness import RunningBank, rub, run_bank
+from tests.integration.gateway.fake_services import ACCOUNT, FakeCard
+from tests.integration.gateway.gateway_process import Gateway, run_gateway
+from tests.openapi import REST
+from wallet.errors import AccountClosed
+
+CARD = {"number": "4242424242424242", "expiryMonth": 12, "expiryYear": 2031, "cvv": "123"}
+
+
+class Client:
+    """REST client of alice, who has 1000.00 RUB."""
+
+    def __init__(self, bank: RunningBank, http: httpx.AsyncClient, account: UUID, recipient: UUID) -> None:
+        self.bank = bank
+        self.http = http
+        self.account = account
+        self.recipient = recipient
+
+    async def transfer(self, *keys: str, amount: str = "1.00") -> httpx.Response:
+        """Post a transfer with a header line for each key."""
+        headers = [("Idempotency-Key", key) for key in keys]
+        body = {"recipientId": str(self.recipient), "amount": amount}
+        return await self.http.post(f"/accounts/{self.account}/transfers", json=body, headers=headers)
+
+    async def transfer_by_socket(self, key: str) -> tuple[str, str]:
+        """Post a transfer with white space that HTTP clients remove, and return the head and the body of the answer."""
+        body = json.dumps({"recipientId": str(self.recipient), "amount": "1.00"})
+        url = self.http.base_url
+        head = (
+            f"POST /accounts/{self.account}/transfers HTTP/1.1\r\nHost: {url.netloc.decode()}\r\n"
+            f"Authorization: {self.http.headers['Authorization']}\r\nIdempotency-Key:{key}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write((head + body).encode())
+        async with asyncio.timeout(30):
+            answer = (await reader.read()).decode()
+        writer.close()
+        head, _, body = answer.partition("\r\n\r\n")
+        return head, body
+
+
+@pytest.fixture
+async def client(ledger_url: str, keys: Keys, tmp_path: Path) -> AsyncIterator[Client]:
+    async with (
+        run_bank(keys, tmp_path, ledger_url) as bank,
+        run_gateway(keys, tmp_path, bank.target) as gateway,
+        httpx.AsyncClient(
+            base_url=gateway,
+            headers={"Authorization": f"Bearer {keys.user('alice')}"},
+            event_hooks={"response": [REST.check_hook]},
+            trust_env=False,
+        ) as http,
+    ):
+        yield Client(bank, http, await bank.open("alice"), await bank.open("bob"))
+
+
+def replayed(response: httpx.Response) -> str | None:
+    value: str | None = response.headers.get("Idempotency-Replayed")
+    return value
+
+
+class TestTransfers:
+    async def test_all_forms_of_a_key_are_one_transfer(self, client: Client) -> None:
+        answers = [await client.transfer(form) for form in ("k1", '"k1"', "k1", '"k1"')]
+        assert [answer.status_code for answer in answers] == [201] * 4
+        assert len({answer.text for answer in answers}) == 1
+        assert [replayed(answer) for answer in answers] == [None, "true", "true", "true"]
+        assert await client.bank.balance(client.account) == 999
+
+    async def test_white_space_around_the_value_is_no_part_of_the_key(self, client: Client) -> None:
+        first = await client.transfer("k1")
+        for value in ("k1 ", "  k1", "\tk1 \t", ' "k1"\t'):
+            head, body = await client.transfer_by_socket(value)
+            assert head.startswith("HTTP/1.1 201 "), value
+            assert "idempotency-replayed: true" in head.lower()
+            assert body == first.text
+        assert await client.bank.balance(client.account) == 999
+
+    async def test_escaped_characters_are_part_of_the_key(self, client: Client) -> None:
+        answers = [await client.transfer(form) for form in (r"a\"b", r'"a\\\"b"', 'a"b', r'"a\"b"', r'"a\\b"')]
+        assert [answer.status_code for answer in answers] == [201] * 5
+        assert [replayed(answer) for answer in answers] == [None, "true", None, "true", None]
+        assert await client.bank.balance(client.account) == 997
+
+    async def test_quoted_key_of_an_earlier_release_gets_its_first_answer(self, client: Client) -> None:
+        alice, transfer = client.bank.user("alice"), client.bank.client.transfer
+        earlier = await alice(transfer(client.account, client.recipient, rub("1.00"), '"k1"'))
+        again = await client.transfer('"k1"')
+        assert (again.status_code, again.json()["id"], replayed(again)) == (201, str(earlier.transfer.id), "true")
+        assert await client.bank.balance(client.account) == 999
+
+    async def test_repeated_refusals_are_marked(self, client: Client) -> None:
+        answers = [await client.transfer(form, amount="5000.00") for form in ("k1", '"k1"')]
+        assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(400, "INSUFFICIENT_FUNDS")] * 2
+        assert [replayed(answer) for answer in answers] == [None, "true"]
+        conflict = await client.transfer("k1", amount="1.00")
+        assert (conflict.status_code, conflict.json()["code"], replayed(conflict)) == (
+            422,
+            "IDEMPOTENCY_CONFLICT",
+            None,
+        )
+
+    async def test_one_of_concurrent_answers_is_not_marked(self, client: Client) -> None:
+        answers = await asyncio.gather(*(client.transfer(form) for form in ["k1", '"k1"'] * 5))
+        assert [replayed(answer) for answer in answers].count(None) == 1
+        assert await client.bank.balance(client.account) == 999
+
+    @pytest.mark.parametrize(
+        ("lines", "problem"),
+        [
+            ((), "is required"),
+            (("k1", "k1"), "must be sent once"),
+            (("k1", '"k1"'), "must be sent once"),
+            (('"k1',), "starts with a quotation mark"),
+            (('"k1", "k2"',), "starts with a quotation mark"),
+            (('""',), "must be 1 to 255 printable ASCII characters"),
+            (("x" * 256,), "must be 1 to 255 printable ASCII characters"),
+        ],
+    )
+    async def test_other_headers_are_refused(self, client: Client, lines: tuple[str, ...], problem: str) -> None:
+        refused = await client.transfer(*lines)
+        assert (refused.status_code, refused.json()["code"]) == (400, "INVALID_INPUT")
+        (field,) = refused.json()["fields"]
+        assert field["field"] == "Idempotency-Key"
+        assert field["message"].startswith(problem)
+        assert await client.bank.balance(client.account) == 1000
+
+    async def test_invalid_key_and_amount_are_both_named(self, client: Client) -> None:
+        refused = await client.transfer('"', amount="1.001")
+        assert [field["field"] for field in refused.json()["fields"]] == ["Idempotency-Key", "amount"]
+
+
+class TestAccounts:
+    async def test_all_forms_of_a_key_open_one_account(self, client: Client) -> None:
+        earlier = await client.bank.user("alice")(client.bank.client.open_account("RUB", '"earlier"'))
+        answers = [
+            await client.http.post("/accounts", json={"currency": "RUB"}, headers={"Idempotency-Key": form})
+            for form in ("k1", '"k1"', '"earlier"')
+        ]
+        assert [answer.status_code for answer in answers] == [201] * 3
+        assert [replayed(answer) for answer in answers] == [None, "true", "true"]
+        assert answers[0].json() == answers[1].json()
+        assert answers[2].json()["id"] == str(earlier.account.id)
+
+
+class TestTopUps:
+    @staticmethod
+    async def post(gateway: Gateway, key: str) -> httpx.Response:
+        body: dict[str, Any] = {"amount": "10.00", "card": CARD}
+        return await gateway.http.post(f"/accounts/{ACCOUNT}/topup", json=body, headers={"Idempotency-Key": key})
+
+    async def test_card_service_gets_both_forms_of_a_quoted_key(self, gateway: Gateway, card: FakeCard) -> None:
+        for key in ("k1", r'"k\"1"', '"' + "x" * 254 + '"'):
+            assert (await self.post(gateway, key)).status_code == 202
+        forms = [(request.idempotency_key, request.raw_idempotency_key) for request in card.requests]
+        assert forms == [("k1", ""), ('k"1', r'"k\"1"'), ("x" * 254, "")]
+
+    async def test_repeated_top_ups_are_marked(self, gateway: Gateway, card: FakeCard) -> None:
+        first = await self.post(gateway, "k1")
+        card.is_replay = True
+        again = await self.post(gateway, "k1")
+        assert (replayed(first), replayed(again)) == (None, "true")
+        card.answer = AccountClosed(str(ACCOUNT))
+        assert replayed(await self.post(gateway, "k2")) is None
+        assert isinstance(card.requests[0], card_pb2.ProcessCardTopUpRequest)
