@@ -223,10 +223,10 @@ class CustomerApi:
             try:
                 headers = _auth_headers(token) | {"Idempotency-Key": request.key.key}
                 response = await self._http.post(post.path, json=post.body, headers=headers)
-                status, body = response.status_code, response.json()
+                status, body, received = response.status_code, response.json(), response.headers
             except (httpx.HTTPError, ValueError):
-                status, body = 0, {}
-        answer = rest.parse_answer(request, status, body)
+                status, body, received = 0, {}, httpx.Headers()
+        answer = rest.parse_answer(request, status, body, received)
         record = RequestRecord(
             name=CHECKER, due=began, began=began, ended=time.monotonic(), request=request, answer=answer
         )

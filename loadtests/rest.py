@@ -60,34 +60,39 @@ def good_card_number(account: UUID) -> str:
     return next(number for digit in range(10) if has_valid_check_digit(number := f"{digits}{digit}"))
 
 
-def parse_answer(request: LedgerRequest, status: int, response: Mapping[str, Any]) -> Answer:
-    """Convert an HTTP answer.
+def parse_answer(
+    request: LedgerRequest, status: int, response: Mapping[str, Any], headers: Mapping[str, str]
+) -> Answer:
+    """Convert an HTTP answer of the REST API.
 
     Args:
         request: request that was sent.
         status: HTTP status; 0 if there was no answer.
         response: JSON body; empty if there was none.
+        headers: headers of the response.
     """
     if status in _UNKNOWN:
         return UnknownOutcome(response.get("code", _UNKNOWN[status]))
+    is_replay = headers.get("Idempotency-Replayed") == "true"
     if status == HTTPStatus.CREATED:
-        return Receipt(UUID(response["id"]), request.body.sender_id, None, None, Decimal(response["amount"]))
+        amount = Decimal(response["amount"])
+        return Receipt(UUID(response["id"]), request.body.sender_id, None, None, amount, is_replay)
     if status == HTTPStatus.ACCEPTED:
         transfer_id = response.get("transferId")
         return TopUpState(UUID(response["id"]), response["status"], UUID(transfer_id) if transfer_id else None)
-    return parse_error(request, response.get("code", str(status)), response)
+    return parse_error(request, response.get("code", str(status)), response, is_replay=is_replay)
 
 
-def parse_error(request: LedgerRequest, code: str, data: Mapping[str, Any]) -> Answer:
-    """Convert an error, given its stable code and its data."""
+def parse_error(request: LedgerRequest, code: str, data: Mapping[str, Any], *, is_replay: bool | None = None) -> Answer:
+    """Convert an error, given its stable code, its data, and whether it was marked as a replay."""
     if code in _UNKNOWN.values():
         return UnknownOutcome(code)
     if code == "INSUFFICIENT_FUNDS":
         amounts = {name: data[name] for name in ("needed", "available", "currency")}
-        return Refusal(code, {"account_id": str(request.body.sender_id), **amounts})
-    return Refusal(code) if code == CONFLICT else NoEffect(code)
+        return Refusal(code, {"account_id": str(request.body.sender_id), **amounts}, is_replay)
+    return Refusal(code, is_replay=is_replay) if code == CONFLICT else NoEffect(code)
 
 
-def check_read(status: int, response: Mapping[str, Any]) -> Answer | None:
+def check_read(status: int, response: Mapping[str, Any], _: Mapping[str, str]) -> Answer | None:
     """Return the error of a read, or None if it succeeded."""
     return None if status == HTTPStatus.OK else NoEffect(response.get("code", _UNKNOWN.get(status, str(status))))

@@ -75,6 +75,7 @@ class Receipt:
     """The transfer is committed: its effect on the account of the caller.
 
     None marks values that an API does not return: the REST API returns neither version nor balance, GraphQL no version.
+    `is_replay` is whether the answer was marked as a replay; it is None if the API does not mark replays.
     """
 
     transfer_id: UUID
@@ -82,6 +83,7 @@ class Receipt:
     version: int | None
     balance_after: Decimal | None
     amount: Decimal
+    is_replay: bool | None = field(default=None, compare=False)
 
     def includes(self, other: Self) -> bool:
         """Return whether the other receipt equals this one, apart from values that it lacks."""
@@ -94,10 +96,14 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Refusal of a request by the ledger: reason and data of the error. A retry with the same key gets it again."""
+    """Refusal of a request by the ledger: reason and data of the error. A retry with the same key gets it again.
+
+    `is_replay` is as in `Receipt`.
+    """
 
     reason: str
     metadata: Mapping[str, str] = field(default_factory=dict)
+    is_replay: bool | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,9 +258,10 @@ def answer_from_outcome(outcome: client.Receipt | WalletError) -> Answer:
             outcome.posting.version,
             outcome.posting.balance_after.amount,
             outcome.transfer.amount.amount,
+            outcome.is_replay,
         )
     if isinstance(outcome, _REFUSALS):
-        return Refusal(outcome.reason, outcome.metadata())
+        return Refusal(outcome.reason, outcome.metadata(), outcome.is_replay)
     if isinstance(outcome, _UNKNOWN_OUTCOMES):
         return UnknownOutcome(outcome.reason)
     return NoEffect(outcome.reason)

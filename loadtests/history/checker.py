@@ -127,6 +127,21 @@ class KeyHistory:
             invariant = self._violated_by(call.request.body, call.answer)
             if invariant:
                 yield self._violation(invariant, [call])
+        yield from self._check_replays()
+
+    def _check_replays(self) -> Iterator[Violation]:
+        """Check the marks of replays: one decision at most has none, and a marked one is of a repeated request."""
+        decided = [(call, call.answer) for call in self.calls if isinstance(call.answer, Receipt | Refusal)]
+        first = [call for call, answer in decided if _is_decision(answer) and answer.is_replay is False]
+        if len(first) > 1:
+            yield self._violation(Invariant.REPLAY, first)
+        for call, answer in decided:
+            if answer.is_replay and not (_is_decision(answer) and self._is_repeated(call)):
+                yield self._violation(Invariant.REPLAY, [call])
+
+    def _is_repeated(self, call: RecordedCall) -> bool:
+        """Return whether another call with the same request may have been decided before this one was answered."""
+        return any(each is not call and each.request == call.request and each.began < call.ended for each in self.calls)
 
     def _violation(self, invariant: Invariant, calls: Sequence[RecordedCall] | None = None) -> Violation:
         return Violation(invariant, self.rows, self.calls if calls is None else calls)

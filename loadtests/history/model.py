@@ -31,6 +31,7 @@ class Invariant(StrEnum):
     REFUSED = "a refused request is not in the ledger, and its key has the reason"
     JUSTIFIED = "a refusal was true at some moment between the first call with its key and the first answer"
     SAME = "one key and one request have one answer"
+    REPLAY = "an answer is marked as a replay if, and only if, an earlier call with the key and the request was decided"
     CONFLICT = "of several requests with one key only the first is executed, the others are conflicts"
     NO_EFFECT = "a call without effect left no row"
     KNOWN = "after enough retries, every outcome is known"

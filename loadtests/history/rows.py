@@ -158,5 +158,6 @@ def entry_from_rest(account_id: UUID, operation: Mapping[str, Any]) -> Entry:
 
 
 def _idempotency_row(row: asyncpg.Record) -> IdempotencyRow:
-    refusal = None if row["refusal"] is None else Refusal(**orjson.loads(row["refusal"]))
+    stored = None if row["refusal"] is None else orjson.loads(row["refusal"])
+    refusal = stored and Refusal(stored["reason"], stored["metadata"])
     return IdempotencyRow(IdempotencyKey(row["principal"], row["operation"], row["key"]), row["transfer_id"], refusal)

@@ -35,9 +35,11 @@ class GraphQLTransfers(TransferUser):
         return self.post_ledger_request("GraphQL transfer", "/graphql", operation, sender, request, _parse_answer)
 
 
-def _parse_answer(request: LedgerRequest, status: int, response: Mapping[str, Any]) -> Answer:
+def _parse_answer(
+    request: LedgerRequest, status: int, response: Mapping[str, Any], headers: Mapping[str, str]
+) -> Answer:
     if status != HTTPStatus.OK:
-        return rest.parse_answer(request, status, response)
+        return rest.parse_answer(request, status, response, headers)
     if errors := response.get("errors"):
         return rest.parse_error(request, errors[0]["extensions"]["code"], {})
     result = response["data"]["transferMoney"]

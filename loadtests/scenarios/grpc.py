@@ -56,6 +56,7 @@ class GrpcTransfers(TransferUser):
                 response.sender_version,
                 converters.money_from_proto(response.sender_balance).amount,
                 converters.money_from_proto(response.transfer.amount).amount,
+                response.is_replay,
             )
         except grpc.RpcError as error:
             answer = answer_from_outcome(error_from_rpc(error, "the bank"))  # type: ignore[arg-type]  # has every attribute that is read

@@ -39,6 +39,6 @@ class Reads(WalletUser):
         self.send_http("overview", "POST", "/graphql", customer, _check_graphql_read, json=operation)
 
 
-def _check_graphql_read(status: int, response: Mapping[str, Any]) -> Answer | None:
+def _check_graphql_read(status: int, response: Mapping[str, Any], headers: Mapping[str, str]) -> Answer | None:
     errors = response.get("errors")
-    return NoEffect(errors[0]["extensions"]["code"]) if errors else rest.check_read(status, response)
+    return NoEffect(errors[0]["extensions"]["code"]) if errors else rest.check_read(status, response, headers)

@@ -19,8 +19,8 @@ from loadtests.history.calls import Answer, IdempotencyKey, LedgerRequest, NoEff
 from loadtests.history.storage import HistoryWriter, RequestRecord
 from loadtests.plan import Customer, Plan
 
-ParseAnswer: TypeAlias = Callable[[int, Mapping[str, Any]], Answer | None]
-"""Converts an HTTP status and a JSON body. For a read, None means success."""
+ParseAnswer: TypeAlias = Callable[[int, Mapping[str, Any], Mapping[str, str]], Answer | None]
+"""Converts an HTTP status, a JSON body and the headers. For a read, None means success."""
 
 _DUPLICATE_SHARE: Final = 0.05  # share of transfers that are sent twice at once, as by a double tap
 _CONFLICT_SHARE: Final = 0.01  # share of transfers that are also sent with another amount and the same key
@@ -96,7 +96,7 @@ class WalletUser(FastHttpUser):
         def send() -> Answer | None:
             sending = self.client.request(method, path, name=name, headers=headers, json=json, catch_response=True)
             with sending as response:
-                answer = parse(response.status_code, _json_object(response))
+                answer = parse(response.status_code, _json_object(response), response.headers or {})
                 if isinstance(answer, UnknownOutcome | NoEffect):
                     response.failure(answer.reason)
                 else:
@@ -112,7 +112,7 @@ class WalletUser(FastHttpUser):
         body: Any,
         customer: Customer,
         request: LedgerRequest,
-        parse: Callable[[LedgerRequest, int, Mapping[str, Any]], Answer],
+        parse: Callable[[LedgerRequest, int, Mapping[str, Any], Mapping[str, str]], Answer],
     ) -> Answer | None:
         """Send and record a POST that changes the ledger."""
         return self.send_http(name, "POST", path, customer, partial(parse, request), request, body)

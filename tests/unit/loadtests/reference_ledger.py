@@ -130,20 +130,27 @@ class ReferenceLedger:
         assert isinstance(receipt, Receipt)
         self.falsify_call(place, answer=replace(receipt, **values))  # type: ignore[arg-type]
 
+    def falsify_mark(self, place: int, *, is_replay: bool | None) -> None:
+        """Change whether the answer of a recorded call is marked as a replay."""
+        answer = self.calls[place].answer
+        assert isinstance(answer, Receipt | Refusal)
+        self.falsify_call(place, answer=replace(answer, is_replay=is_replay))
+
     def falsify_account(self, id_: UUID, **values: object) -> None:
         """Change fields of an account's row."""
         self.accounts[id_] = replace(self.accounts[id_], **values)  # type: ignore[arg-type]
 
     def _execute(self, request: LedgerRequest) -> Answer:
         row = next((row for row in self.keys if row.key == request.key), None)
+        is_replay = row is not None
         if row is None:
             self.bodies[request.key] = request.body
             refusal = self._refusal_for(request)
             row = IdempotencyRow(request.key, None if refusal else self._post(request), refusal)
             self.keys.append(row)
         if request.body != self.bodies[request.key]:
-            return Refusal("IDEMPOTENCY_CONFLICT", {"idempotency_key": request.key.key})
-        return row.refusal or self._receipt(row.transfer_id, request.key.operation)
+            return Refusal("IDEMPOTENCY_CONFLICT", {"idempotency_key": request.key.key}, is_replay=False)
+        return replace(row.refusal or self._receipt(row.transfer_id, request.key.operation), is_replay=is_replay)
 
     def _refusal_for(self, request: LedgerRequest) -> Refusal | None:
         body, sender = request.body, self.accounts.get(request.body.sender_id)

@@ -236,7 +236,7 @@ class TestAnswers:
     def test_different_refusals_of_one_request_are_a_violation(self, ledger: ReferenceLedger) -> None:
         ledger.transfer(amount=1000)
         ledger.transfer(amount=1000)
-        refusal = ledger.calls[0].answer
+        refusal = ledger.calls[1].answer
         assert isinstance(refusal, Refusal)
         ledger.falsify_call(answer=replace(refusal, metadata={**refusal.metadata, "available": "99"}))
         assert ledger.violated_invariants() == {Invariant.SAME}
@@ -251,13 +251,13 @@ class TestAnswers:
         receipt = ledger.transfer(amount=10)
         ledger.transfer(amount=11)
         ledger.falsify_call(answer=receipt)
-        assert ledger.violated_invariants() == {Invariant.CONFLICT}
+        assert ledger.violated_invariants() == {Invariant.CONFLICT, Invariant.REPLAY}
 
     def test_two_refused_requests_with_one_key_are_a_violation(self, ledger: ReferenceLedger) -> None:
         refusal = ledger.transfer(amount=1000)
         ledger.transfer(amount=1001)
         ledger.falsify_call(answer=refusal)
-        assert ledger.violated_invariants() == {Invariant.CONFLICT}
+        assert ledger.violated_invariants() == {Invariant.CONFLICT, Invariant.REPLAY}
 
     def test_conflict_without_an_earlier_request_is_a_violation(self, ledger: ReferenceLedger) -> None:
         ledger.transfer()
@@ -278,6 +278,39 @@ class TestAnswers:
     def test_no_effect_answer_to_an_unexecuted_request_is_accepted(self, ledger: ReferenceLedger) -> None:
         ledger.transfer(is_executed=False)
         ledger.falsify_call(answer=NoEffect("RESOURCE_EXHAUSTED"))
+        assert ledger.violated_invariants() == set()
+
+    @pytest.mark.parametrize("amount", [10, 1000], ids=["receipt", "refusal"])
+    def test_first_answer_that_is_marked_as_a_replay_is_a_violation(self, ledger: ReferenceLedger, amount: int) -> None:
+        ledger.transfer(amount=amount)
+        ledger.transfer("another", amount=1)
+        ledger.falsify_mark(0, is_replay=True)
+        assert ledger.violated_invariants() == {Invariant.REPLAY}
+
+    @pytest.mark.parametrize("amount", [10, 1000], ids=["receipt", "refusal"])
+    def test_repeated_answer_without_a_mark_is_a_violation(self, ledger: ReferenceLedger, amount: int) -> None:
+        ledger.transfer(amount=amount)
+        ledger.transfer(amount=amount)
+        assert ledger.violated_invariants() == set()
+        ledger.falsify_mark(1, is_replay=False)
+        assert ledger.violated_invariants() == {Invariant.REPLAY}
+
+    def test_conflict_that_is_marked_as_a_replay_is_a_violation(self, ledger: ReferenceLedger) -> None:
+        for amount in (10, 11, 11):
+            ledger.transfer(amount=amount)
+        ledger.falsify_mark(2, is_replay=True)
+        assert ledger.violated_invariants() == {Invariant.REPLAY}
+
+    def test_replay_of_a_lost_answer_is_accepted(self, ledger: ReferenceLedger) -> None:
+        ledger.transfer(is_answered=False)
+        ledger.transfer()
+        assert ledger.calls[1].answer.is_replay  # type: ignore[union-attr]  # a receipt
+        assert ledger.violated_invariants() == set()
+
+    def test_answers_of_an_api_without_marks_are_accepted(self, ledger: ReferenceLedger) -> None:
+        for place in range(2):
+            ledger.transfer()
+            ledger.falsify_mark(place, is_replay=None)
         assert ledger.violated_invariants() == set()
 
     def test_unresolved_outcome_is_a_violation(self, ledger: ReferenceLedger) -> None:

@@ -38,6 +38,8 @@ REQUEST = LedgerRequest(
         Receipt(TRANSFER, ALICE, 7, Decimal("1.20"), Decimal("10.50")),
         Receipt(TRANSFER, ALICE, None, None, Decimal("10.50")),
         Refusal("INSUFFICIENT_FUNDS", {"needed": "10.50", "available": "1.00"}),
+        Receipt(TRANSFER, ALICE, 7, Decimal("1.20"), Decimal("10.50"), is_replay=True),
+        Refusal("INSUFFICIENT_FUNDS", {"needed": "10.50", "available": "1.00"}, is_replay=True),
         TopUpState(TRANSFER, "COMPLETED", BOB),
         TopUpState(TRANSFER, "CREATED"),
         UnknownOutcome("UNAVAILABLE"),
@@ -49,7 +51,9 @@ def test_written_ledger_request_and_answer_are_read_back(tmp_path: Path, answer:
     record = RequestRecord(name="transfer", due=1.0, began=1.5, ended=2.0, error="", request=REQUEST, answer=answer)
     with HistoryWriter(tmp_path) as writer:
         writer.write(record)
-    assert list(read_records(tmp_path)) == [record]
+    (read,) = read_records(tmp_path)
+    assert read == record
+    assert getattr(read.answer, "is_replay", None) == getattr(answer, "is_replay", None)
 
 
 def test_written_reads_subscriptions_and_dropped_requests_are_read_back(tmp_path: Path) -> None:
