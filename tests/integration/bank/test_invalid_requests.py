@@ -68,7 +68,7 @@ bad_amounts = pytest.mark.parametrize(
         pytest.param(money(1, 0, "X" * 100_000), id="a currency of a hundred thousand letters"),
     ],
 )
-bad_keys = pytest.mark.parametrize("key", ["", " ", "x" * 256, "x" * 100_000, "a\nb", "a\0b", "ключ"])
+bad_keys = pytest.mark.parametrize("key", ["", "x" * 256, "x" * 100_000, "a\nb", "a\0b", "ключ"])
 
 
 class TestTransferMoney:
