@@ -35,7 +35,7 @@ REST_RULES: Final[Mapping[str, AccessRule]] = {
 PUBLIC_PATHS: Final = frozenset(route.partition(" ")[2] for route, rule in REST_RULES.items() if rule.is_public)
 """Paths where tokens are not verified; a caller with an expired token gets a new one there."""
 
-SIGN_IN_PREFIX: Final = "/auth/"
+AUTH_PREFIX: Final = "/auth/"
 """Prefix of the paths that receive passwords or refresh tokens."""
 
 GRAPH_RULES: Final[Mapping[str, AccessRule]] = {

@@ -1,6 +1,6 @@
 """Settings of the gateway."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -24,6 +24,8 @@ from kit.runtime.settings import (
 
 class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSettings):
     """Settings of the gateway; each field is the environment variable of the same name in upper case."""
+
+    deprecated_names: ClassVar[Mapping[str, str]] = {"gateway_rate_sign_in": "gateway_rate_login"}
 
     removed_names: ClassVar[frozenset[str]] = frozenset(
         {
@@ -98,9 +100,7 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
     gateway_rate_anonymous: Rate = Field(
         RateLimitOptions.anonymous, description="limit of requests without a token and of new WebSockets, per address"
     )
-    gateway_rate_sign_in: Rate = Field(
-        RateLimitOptions.sign_in, description="limit of requests to `/auth/…`, per address"
-    )
+    gateway_rate_login: Rate = Field(RateLimitOptions.login, description="limit of requests to `/auth/…`, per address")
 
     @field_validator("gateway_connections")
     @classmethod
@@ -142,5 +142,5 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
             requests=self.gateway_rate_requests,
             cost=self.gateway_rate_cost,
             anonymous=self.gateway_rate_anonymous,
-            sign_in=self.gateway_rate_sign_in,
+            login=self.gateway_rate_login,
         )

@@ -14,7 +14,7 @@ from gateway.http.content_encoding import ContentDecoding
 from gateway.http.exchange import CLIENT_CLOSED_REQUEST, HEALTH_PATHS, Exchange
 from gateway.http.rate_limits import RateLimiter
 from gateway.http.timeouts import BodyTimeoutError, run_with_timeouts
-from gateway.policy import SIGN_IN_PREFIX
+from gateway.policy import AUTH_PREFIX
 from kit.auth.principal import TokenVerifier
 from kit.http.addresses import address_key
 from kit.rpc import request_context
@@ -105,8 +105,8 @@ class RequestMiddleware:
             RateLimited: the caller's or the address' limit is exceeded.
         """
         limiter, address = self._rate_limiter, exchange.scope.get("client")
-        if exchange.scope["path"].startswith(SIGN_IN_PREFIX):
-            limit, client = limiter.sign_in, address_key(address)
+        if exchange.scope["path"].startswith(AUTH_PREFIX):
+            limit, client = limiter.login, address_key(address)
         else:
             limit, client = limiter.limit_for(request_context.current_request.get().principal, address)
         exchange.read_rate_limit_status = partial(limiter.status, limit, client)

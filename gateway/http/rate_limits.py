@@ -59,7 +59,7 @@ class RateLimitOptions:
         requests: requests of one caller; each message on a WebSocket counts as a request.
         cost: estimated cost of one caller's GraphQL operations.
         anonymous: requests without a valid token and new WebSockets, of one address.
-        sign_in: requests to `/auth/…`, of one address.
+        login: requests to `/auth/…`, of one address.
     """
 
     is_on: bool = True
@@ -67,7 +67,7 @@ class RateLimitOptions:
     requests: Rate = "6000/minute"
     cost: Rate = "3000000/minute"
     anonymous: Rate = "600/minute"
-    sign_in: Rate = "60/minute"
+    login: Rate = "60/minute"
 
 
 class Limit:
@@ -201,7 +201,7 @@ class RateLimiter:
         self.requests = Limit("requests", options.requests)
         self.cost = Limit("cost", options.cost)
         self.anonymous = Limit("anonymous", options.anonymous)
-        self.sign_in = Limit("sign-in", options.sign_in)
+        self.login = Limit("sign-in", options.login)  # clients and dashboards know this name
         self._is_on = options.is_on
         self._local = local or MemorySlidingWindowStorage()
         self._shared = shared

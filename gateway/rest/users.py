@@ -1,4 +1,4 @@
-"""Routes of users, sign-in, sign-out and passwords.
+"""Routes of users, login, logout and passwords.
 
 Passwords and tokens are passed on to identity and never stored or logged.
 """

@@ -74,7 +74,7 @@ def _plan_processes(
     plan = {each.name: each for each in build_plan(ports, data, Postgres(data, ports.postgres))}
     for name in ("bank", "card", "analytics", "identity", "gateway"):
         plan[name] = _with_environment(plan[name], addresses)
-    unlimited = {"GATEWAY_RATE_SIGN_IN": NO_RATE_LIMIT}  # the recovery probe logs in often
+    unlimited = {"GATEWAY_RATE_LOGIN": NO_RATE_LIMIT}  # the recovery probe logs in often
     plan["gateway"] = _with_environment(plan["gateway"], unlimited)
     plan["card"] = _with_environment(plan["card"], NO_DECLINE_LIMITS)
     grpc, admin = second

@@ -67,7 +67,7 @@ class TestFaults:
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     data = tmp_path_factory.mktemp("outages")
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("GATEWAY_RATE_SIGN_IN", NO_RATE_LIMIT)  # the recovery probe logs in often
+        environment.setenv("GATEWAY_RATE_LOGIN", NO_RATE_LIMIT)  # the recovery probe logs in often
         async with run_system(Ports.free(), data) as system:
             yield system
     remove_cluster(data)

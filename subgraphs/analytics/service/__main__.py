@@ -38,11 +38,20 @@ NAME: Final = "analytics"
 """Name of the service for other services, and id of the consumer group."""
 
 
-async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Run analytics until `stop` is set. ClickHouse, Kafka and the bank may be unavailable at any time."""
+_GRACE_SECONDS: Final = 5.0
+"""Time that a missing event gets to arrive by the topic before the repair reads it from the bank."""
+
+
+async def serve(settings: Settings, stop: asyncio.Event, *, grace_seconds: float = _GRACE_SECONDS) -> None:
+    """Run analytics until `stop` is set. ClickHouse, Kafka and the bank may be unavailable at any time.
+
+    Args:
+        settings: settings of the process.
+        stop: ends the process.
+        grace_seconds: time that a missing event gets to arrive by the topic before the repair reads it from the bank.
+    """
     tls = TLS.from_settings(settings)
     kafka = KafkaClients(settings.kafka_bootstrap_servers, NAME, settings.analytics_session_seconds)
-    grace_seconds = settings.analytics_repair_grace_seconds
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database.connect(settings.clickhouse_dsn.get_secret_value()))
         history, copies = History(database), Copies(database)

@@ -16,6 +16,7 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
         {
             "analytics_linger_seconds",
             "analytics_unreadable_limit",
+            "analytics_repair_grace_seconds",
             "analytics_repair_seconds",
             "analytics_watch_check_seconds",
         }
@@ -32,10 +33,6 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
         6.0, description="silence after which the consumer group removes a member"
     )
     analytics_batch: PositiveInt = Field(ConsumerLimits().batch_size, description="maximum messages in one insert")
-    analytics_repair_grace_seconds: float = Field(
-        5.0,
-        description="time that a missing event gets to arrive by the topic before the repair reads it from the bank",
-    )
     analytics_watch_access_seconds: PositiveFloat = Field(
         HubLimits().access_interval_seconds,
         description="interval between checks that a subscriber may still read the account",

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -29,7 +30,7 @@ from subgraphs.card.service.application.decline_watch import run_decline_watch
 from subgraphs.card.service.application.integrity import top_up_integrity
 from subgraphs.card.service.application.saga import Saga, SagaLimits
 from subgraphs.card.service.application.service import TopUpOptions, TopUps
-from subgraphs.card.service.application.subscription_hub import SubscriptionHub
+from subgraphs.card.service.application.subscription_hub import POLL_SECONDS, SubscriptionHub
 from subgraphs.card.service.domain.declines import DeclineLimits
 from subgraphs.card.service.domain.rules import Limit
 from subgraphs.card.service.settings import Settings
@@ -40,8 +41,24 @@ _ATTEMPT_MARGIN_SECONDS: Final = 2.0
 """Time for the calls of the bank and the database, besides those of the acquirer, before a top-up exists."""
 
 
-async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Run the service until `stop` is set. The database, the bank and the acquirer may be unavailable at any time."""
+_SAGA_LIMITS: Final = SagaLimits()
+
+
+async def serve(
+    settings: Settings,
+    stop: asyncio.Event,
+    *,
+    saga_limits: SagaLimits = _SAGA_LIMITS,
+    poll_seconds: float = POLL_SECONDS,
+) -> None:
+    """Run the service until `stop` is set. The database, the bank and the acquirer may be unavailable at any time.
+
+    Args:
+        settings: settings of the service.
+        stop: ends the service.
+        saga_limits: limits of the saga; `CARD_DRIVERS` replaces the number of its drivers.
+        poll_seconds: interval at which subscribed top-ups are read without a notification.
+    """
     tls = TLS.from_settings(settings)
     async with AsyncExitStack() as stack:
         url, max_connections = settings.card_database_url.get_secret_value(), settings.card_database_connections
@@ -57,8 +74,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         signer = TokenSigner.from_file(NAME, settings.service_key_file, settings.auth_audience)
         ledger = BankLedger(bank, ServiceTokenProvider(signer, NAME))
-        saga = Saga(repository, acquirer, ledger, _saga_limits(settings))
-        hub = SubscriptionHub(repository, poll_seconds=settings.card_poll_seconds)
+        saga = Saga(repository, acquirer, ledger, replace(saga_limits, drivers=settings.card_drivers))
+        hub = SubscriptionHub(repository, poll_seconds=poll_seconds)
         await stack.enter_async_context(saga.running())
         decline_limits = _decline_limits(settings)
         tasks: dict[str, Callable[[], Awaitable[None]]] = {
@@ -120,16 +137,6 @@ def _decline_limits(settings: Settings) -> DeclineLimits:
         window_seconds=settings.card_decline_window_seconds,
         attempt_seconds=settings.acquirer_timeout_seconds + settings.acquirer_budget_seconds + _ATTEMPT_MARGIN_SECONDS,
         shared_networks=tuple(settings.card_shared_networks),
-    )
-
-
-def _saga_limits(settings: Settings) -> SagaLimits:
-    return SagaLimits(
-        interval_seconds=settings.card_interval_seconds,
-        lease_seconds=settings.card_lease_seconds,
-        first_pause_seconds=settings.card_first_pause_seconds,
-        longest_pause_seconds=settings.card_longest_pause_seconds,
-        drivers=settings.card_drivers,
     )
 
 

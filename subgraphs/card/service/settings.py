@@ -44,6 +44,11 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
             "card_answer_seconds",
             "card_authorization_window_seconds",
             "card_captures",
+            "card_first_pause_seconds",
+            "card_interval_seconds",
+            "card_lease_seconds",
+            "card_longest_pause_seconds",
+            "card_poll_seconds",
         }
     )
 
@@ -104,23 +109,8 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
     card_decline_window_seconds: PositiveFloat = Field(
         _DECLINES.window_seconds, description="sliding window of the limits of declined cards"
     )
-    card_poll_seconds: PositiveFloat = Field(
-        2.0, description="interval at which subscribed top-ups are read without a notification"
-    )
     card_access_seconds: PositiveFloat = Field(
         60.0, description="interval between checks that a subscriber may still read the account"
-    )
-    card_interval_seconds: PositiveFloat = Field(
-        _LIMITS.interval_seconds, description="interval at which the completer looks for due top-ups"
-    )
-    card_lease_seconds: PositiveFloat = Field(
-        _LIMITS.lease_seconds, description="time after which another process continues the top-up of a dead driver"
-    )
-    card_first_pause_seconds: PositiveFloat = Field(
-        _LIMITS.first_pause_seconds, description="maximum delay before the first retry of a step; doubles each time"
-    )
-    card_longest_pause_seconds: PositiveFloat = Field(
-        _LIMITS.longest_pause_seconds, description="maximum delay before any retry of a step"
     )
     card_drivers: PositiveInt = Field(
         _LIMITS.drivers, description="maximum top-ups that are resumed concurrently, besides those of current callers"

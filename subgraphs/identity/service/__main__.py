@@ -22,8 +22,14 @@ from subgraphs.identity.service.domain.lockout import LockoutPolicy
 from subgraphs.identity.service.settings import Settings
 
 
-async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set. The database may be down at the start, and at any time later."""
+async def serve(settings: Settings, stop: asyncio.Event, *, hash_waiting: int = defaults.HASH_WAITING) -> None:
+    """Serve until `stop` is set. The database may be down at the start, and at any time later.
+
+    Args:
+        settings: settings of the service.
+        stop: ends the service.
+        hash_waiting: passwords that may wait for a hashing thread.
+    """
     tls = TLS.from_settings(settings)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(
@@ -40,7 +46,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             Passwords(
                 Argon2Parameters(settings.identity_hash_memory_kib, settings.identity_hash_passes),
                 threads=defaults.HASH_THREADS,
-                waiting=settings.identity_hash_waiting,
+                waiting=hash_waiting,
             )
         )
         policy = TokenPolicy(
@@ -49,8 +55,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             settings.identity_refresh_secret,
             settings.identity_access_seconds,
         )
-        lockout = LockoutPolicy(first_seconds=settings.identity_lock_first_seconds)
-        identity = Identity(repository, passwords, keys, policy, lockout)
+        identity = Identity(repository, passwords, keys, policy, LockoutPolicy())
         pruning = process.run_with_restarts(
             identity.prune_forever, name="prune", first_delay_seconds=1.0, longest_delay_seconds=60.0
         )

@@ -8,13 +8,13 @@ from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
 
 from kit.runtime.settings import Address, AuthSettings, LogSettings, TLSSettings, TracingSettings, is_development_key
 from subgraphs.identity.service.adapters.passwords import Argon2Parameters
-from subgraphs.identity.service.domain.lockout import LockoutPolicy
 
 HASH_THREADS: Final = 2
 """Maximum concurrent password hashes, each with `IDENTITY_HASH_MEMORY_KIB` of memory."""
+HASH_WAITING: Final = 32
+"""Passwords that may wait for a hashing thread."""
 
 _DEFAULTS: Final = Argon2Parameters()
-_LOCKOUT: Final = LockoutPolicy()
 _OWASP_MINIMUM: Final = Argon2Parameters(memory_kib=19 * 1024, passes=2)
 """Minimum of OWASP's Password Storage Cheat Sheet for Argon2id."""
 _HOUR_SECONDS: Final = 3_600.0
@@ -30,6 +30,8 @@ class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
             "identity_refresh_seconds",
             "identity_refresh_grace_seconds",
             "identity_hash_threads",
+            "identity_hash_waiting",
+            "identity_lock_first_seconds",
         }
     )
 
@@ -47,14 +49,6 @@ class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
         _DEFAULTS.memory_kib, ge=8 * _DEFAULTS.lanes, description="memory of one password hash (Argon2id)"
     )
     identity_hash_passes: PositiveInt = Field(_DEFAULTS.passes, description="passes over that memory")
-    identity_hash_waiting: int = Field(32, ge=0, description="passwords that may wait for a hashing thread")
-
-    identity_lock_first_seconds: float = Field(
-        _LOCKOUT.first_seconds,
-        gt=0,
-        le=_LOCKOUT.longest_seconds,
-        description="lock of a name after five failed logins; each further one doubles it, up to 15 minutes",
-    )
 
     def production_errors(self) -> Iterator[str]:  # noqa: D102  see the base class
         yield from super().production_errors()

@@ -37,6 +37,8 @@ from tests.integration.analytics.fake_bank import FakeBank
 from tests.kafka.brokers import Broker
 from tests.waiting import until
 
+GRACE_SECONDS = 0.2
+"""Time before the repair, shorter than in production."""
 CE_TYPES = {OperationType.TRANSFER: "wallet.transfer.completed", OperationType.TOP_UP: "wallet.topup.completed"}
 
 
@@ -207,7 +209,7 @@ async def background(task: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.
 async def run_analytics(settings: Settings) -> AsyncIterator[None]:
     """Run analytics in this process. It is ready in the block and stopped at its end."""
     stop = asyncio.Event()
-    running = asyncio.create_task(main.serve(settings, stop))
+    running = asyncio.create_task(main.serve(settings, stop, grace_seconds=GRACE_SECONDS))
 
     async def is_ready() -> bool:
         assert not running.done(), running.result()
@@ -240,7 +242,6 @@ def make_settings(keys: Keys, folder: Path, clickhouse_dsn: str, **more: Any) ->
         clickhouse_dsn=clickhouse_dsn,
         service_key_file=private,
         analytics_session_seconds=1.0,
-        analytics_repair_grace_seconds=0.2,
         **more,
     )
 

@@ -16,7 +16,7 @@ from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from subgraphs.analytics.client import AnalyticsClient, Operation, OperationFilter
 from subgraphs.analytics.service import __main__ as main
 from subgraphs.analytics.service.domain.rows import rows_from_event
-from tests.integration.analytics.environment import AnalyticsEnvironment, run_analytics
+from tests.integration.analytics.environment import GRACE_SECONDS, AnalyticsEnvironment, run_analytics
 from tests.integration.analytics.fake_bank import CLEARING, START
 from tests.waiting import until
 from wallet.errors import AccountNotFound, InvalidInput, Unauthenticated, Unavailable, WalletError
@@ -285,7 +285,7 @@ class TestWatchOperations:
 
     async def test_stop_ends_open_streams_at_once(self, env: AnalyticsEnvironment) -> None:
         alice, stop = env.bank.open("alice"), asyncio.Event()
-        running = asyncio.create_task(main.serve(env.settings, stop))
+        running = asyncio.create_task(main.serve(env.settings, stop, grace_seconds=GRACE_SECONDS))
 
         async def is_ready() -> bool:
             return (await health(env)).get("status") == "ready"
@@ -315,7 +315,7 @@ class TestProcess:
         env.bank.is_down = True
         env.bank.transfer(alice, bob)
         stop = asyncio.Event()
-        running = asyncio.create_task(main.serve(env.settings, stop))
+        running = asyncio.create_task(main.serve(env.settings, stop, grace_seconds=GRACE_SECONDS))
 
         async def says(expected: str) -> bool:
             return (await health(env)).get("status") == expected

@@ -20,6 +20,7 @@ from stack.ports import free_ports
 from stack.process import Child, Output, Process, module
 from subgraphs.card.client import CardClient, CardDetails, CreatedTopUp, TopUp
 from subgraphs.card.service.__main__ import serve
+from subgraphs.card.service.application.saga import SagaLimits
 from subgraphs.card.service.settings import Settings
 from tests.conftest import SERVICES, USERS, Keys
 from tests.integration.bank.harness import Caller, RunningBank, until_ready
@@ -129,10 +130,6 @@ def card_settings(
         # Tests share callers and cards. Those of the limits of declines set their own.
         "card_declines_per_customer": 1_000,
         "card_declines_per_card": 1_000,
-        "card_poll_seconds": 60,  # so that a missing notification fails a test
-        "card_interval_seconds": 0.05,
-        "card_first_pause_seconds": 0.05,
-        "card_longest_pause_seconds": 0.2,
         "auth_issuer": USERS,
         "auth_jwks": files[USERS],
         "auth_services": json.dumps({service: files[service] for service in SERVICES}),
@@ -141,12 +138,24 @@ def card_settings(
     return {name: str(value) for name, value in settings.items()}
 
 
+QUICK_SAGA = SagaLimits(interval_seconds=0.05, first_pause_seconds=0.05, longest_pause_seconds=0.2)
+
+
 @asynccontextmanager
-async def run_card(bank: RunningBank, merchant: Merchant, settings: Mapping[str, str]) -> AsyncIterator[RunningCard]:
-    """Run the card service in this process."""
+async def run_card(
+    bank: RunningBank, merchant: Merchant, settings: Mapping[str, str], *, poll_seconds: float = 60
+) -> AsyncIterator[RunningCard]:
+    """Run the card service in this process, with short pauses between retries.
+
+    Args:
+        bank: running bank.
+        merchant: client of the acquirer.
+        settings: settings of the service.
+        poll_seconds: interval at which subscribed top-ups are read; so long that a missing notification fails a test.
+    """
     parsed = {**settings, **{name: json.loads(settings[name]) for name in ("auth_services", "card_limits")}}
     stop = asyncio.Event()
-    serving = asyncio.create_task(serve(Settings(**parsed), stop))
+    serving = asyncio.create_task(serve(Settings(**parsed), stop, saga_limits=QUICK_SAGA, poll_seconds=poll_seconds))
     try:
         async with connect_card(bank, merchant, settings) as card:
             await until_ready(card.admin, serving)

@@ -59,7 +59,7 @@ class TestKill9:
     async def test_kill_9_during_every_step_loses_no_money(
         self, create_card: CardFactory, bank: RunningBank, merchant: Merchant
     ) -> None:
-        child, settings = create_card(card_lease_seconds=0.5, acquirer_timeout_seconds=2, acquirer_budget_seconds=2)
+        child, settings = create_card(acquirer_timeout_seconds=2, acquirer_budget_seconds=2)
         await child.start()
         async with connect_card(bank, merchant, settings) as card:
             account = await bank.open("alice", "0")
@@ -236,10 +236,9 @@ class TestOutage:
             bank,
             str(merchant.http.base_url),
             acquirer_timeout_seconds=1,
-            card_poll_seconds=0.05,
             card_access_seconds=0.05,
         )
-        async with run_card(bank, merchant, settings) as card:
+        async with run_card(bank, merchant, settings, poll_seconds=0.05) as card:
             account = await bank.open("alice", "0")
             request = asyncio.create_task(card.top_up(account, rub("1"), "k", SILENT_CAPTURE))
             query = "SELECT id FROM top_ups WHERE status = 'AUTHORIZED'"

@@ -69,7 +69,7 @@ async def run_gateway_process(
         GATEWAY_LISTEN=f"{HOST}:{port}",
         GATEWAY_ADMIN_LISTEN=f"{HOST}:{admin_port}",
         CALL_TIMEOUT_SECONDS="2",
-        GATEWAY_RATE_SIGN_IN="6000/minute",
+        GATEWAY_RATE_LOGIN="6000/minute",
         LOG_FORMAT=log_format,
         LOG_LEVEL="DEBUG",  # debug logs must not contain secrets either
     )

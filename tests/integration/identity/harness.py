@@ -110,7 +110,6 @@ def build_settings(keys: Keys, folder: Path, identity_database_url: str, **chang
         "identity_refresh_secret": "a refresh secret for tests, long enough",
         "identity_hash_memory_kib": 32,
         "identity_hash_passes": 1,
-        "identity_hash_waiting": 100,
         "auth_issuer": USERS,
         "auth_audience": AUDIENCE,
         "auth_jwks": files[USERS],
@@ -121,11 +120,13 @@ def build_settings(keys: Keys, folder: Path, identity_database_url: str, **chang
 
 
 @asynccontextmanager
-async def running(keys: Keys, settings: Mapping[str, str]) -> AsyncIterator[RunningIdentity]:
+async def running(
+    keys: Keys, settings: Mapping[str, str], *, hash_waiting: int = 100
+) -> AsyncIterator[RunningIdentity]:
     """Run an identity service in this process."""
     parsed: dict[str, Any] = {**settings, "auth_services": json.loads(settings["auth_services"])}
     stop = asyncio.Event()
-    serving = asyncio.create_task(serve(Settings(**parsed), stop))
+    serving = asyncio.create_task(serve(Settings(**parsed), stop, hash_waiting=hash_waiting))
     try:
         async with connect_to(keys, settings) as identity:
             await until_ready(identity.admin, serving)

@@ -115,7 +115,7 @@ class TestKill9:
                 await identity.refresh(tokens.refresh)
 
     async def test_kill_keeps_the_login_attempts_of_a_name(self, build_process: ProcessFactory, keys: Keys) -> None:
-        child, settings = build_process(identity_hash_memory_kib=65_536, identity_lock_first_seconds=60)
+        child, settings = build_process(identity_hash_memory_kib=65_536)
         await child.start()
         async with connect_to(keys, settings) as identity:
             token = (await identity.log_in(await identity.register_user())).refresh
@@ -123,6 +123,7 @@ class TestKill9:
                 guesses = [asyncio.create_task(identity.client.authenticate("nobody", WRONG)) for _ in range(5)]
             counted = "SELECT count = 5 FROM attempts WHERE username = 'nobody'"
             await until(lambda: identity.sql.fetchval(counted), every=0.005)
+            await identity.sql.execute("UPDATE attempts SET locked_until = locked_until + interval '1 minute'")
             child.kill()
             await child.wait()
             await asyncio.gather(*guesses, return_exceptions=True)

@@ -187,9 +187,8 @@ class TestHashes:
             identity_url,
             identity_hash_memory_kib=16_384,
             identity_hash_passes=3,
-            identity_hash_waiting=2,
         )
-        async with running(keys, slow) as identity:
+        async with running(keys, slow, hash_waiting=2) as identity:
             results = Counter(await asyncio.gather(*(try_login(identity, f"nobody-{n}") for n in range(20))))
             assert results["RESOURCE_EXHAUSTED"] + results["INVALID_CREDENTIALS"] == 20
             assert results["INVALID_CREDENTIALS"] >= 3

@@ -45,7 +45,7 @@ class TestSettings:
             ("acquirer_webhook_secret", "whsec_="),
             ("acquirer_webhook_secret", "whsec_A"),
             ("card_limits", {"RUB": {"top_up": "-7", "day": "1"}}),
-            ("card_lease_seconds", "0"),
+            ("card_drivers", "0"),
             ("card_webhook_listen", "nowhere"),
         ],
     )

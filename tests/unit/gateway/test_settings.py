@@ -31,3 +31,11 @@ def test_connections_follow_the_limit_of_open_files_without_a_setting() -> None:
 def test_trusted_proxies_have_no_limit_by_address() -> None:
     limits = settings(gateway_trusted_proxies=["10.0.0.0/8"], gateway_connections_per_address=7).connection_limits()
     assert (limits.per_address, limits.exempt) == (7, ["10.0.0.0/8"])
+
+
+def test_login_rate_is_read_from_its_old_name_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_RATE_SIGN_IN", "7/minute")
+    assert settings().rate_limit_options().login == "7/minute"
+    assert ("GATEWAY_RATE_SIGN_IN", "GATEWAY_RATE_LOGIN") in Settings.deprecated_names_in_use()
+    monkeypatch.setenv("GATEWAY_RATE_LOGIN", "8/minute")
+    assert settings().rate_limit_options().login == "8/minute"

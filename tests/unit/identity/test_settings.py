@@ -36,7 +36,7 @@ def test_default_lifetimes_are_consistent() -> None:
     defaults = settings()
     policy, lockout = TokenPolicy("issuer", "audience", defaults.identity_refresh_secret), LockoutPolicy()
     assert policy.grace_seconds < defaults.identity_access_seconds < policy.session_seconds
-    assert defaults.identity_lock_first_seconds < lockout.longest_seconds == 900
+    assert lockout.first_seconds < lockout.longest_seconds == 900
 
 
 def test_repr_contains_no_secret() -> None:
@@ -48,7 +48,6 @@ def test_repr_contains_no_secret() -> None:
     [
         ("identity_refresh_secret", "too short"),
         ("identity_hash_memory_kib", "8"),
-        ("identity_lock_first_seconds", "901"),  # longer than the longest lock
         ("identity_grpc_listen", "nowhere"),
     ],
 )

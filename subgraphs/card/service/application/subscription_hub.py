@@ -4,6 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Final
 from uuid import UUID
 
 from subgraphs.card.service import metrics
@@ -11,11 +12,14 @@ from subgraphs.card.service.adapters.repository import Repository
 from subgraphs.card.service.domain.top_up import TopUp
 from wallet.errors import TopUpNotFound, Unavailable
 
+POLL_SECONDS: Final = 2.0
+"""Interval at which subscribed top-ups are read without a notification."""
+
 
 class SubscriptionHub:
     """Open streams of this replica. A poll at a long interval finds changes that the database did not notify."""
 
-    def __init__(self, repository: Repository, *, poll_seconds: float = 2.0) -> None:
+    def __init__(self, repository: Repository, *, poll_seconds: float = POLL_SECONDS) -> None:
         self._repository = repository
         self._poll_seconds = poll_seconds
         self._subscriptions: defaultdict[UUID, set[asyncio.Event]] = defaultdict(set)

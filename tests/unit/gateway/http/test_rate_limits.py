@@ -51,9 +51,9 @@ async def test_disabled_limiter_counts_nothing() -> None:
 
 
 async def test_status_headers_contain_policy_and_remaining_quota() -> None:
-    limiter = RateLimiter(RateLimitOptions(sign_in="60/minute"))
-    await limiter.hit(limiter.sign_in, "127.0.0.1")
-    status = await limiter.status(limiter.sign_in, "127.0.0.1")
+    limiter = RateLimiter(RateLimitOptions(login="60/minute"))
+    await limiter.hit(limiter.login, "127.0.0.1")
+    status = await limiter.status(limiter.login, "127.0.0.1")
     assert status is not None
     headers = dict(status.headers)
     assert headers[b"ratelimit-policy"] == b'"sign-in";q=60;w=60'
