@@ -1,13 +1,13 @@
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,43 +22,51 @@ SCRIPT = Path(__file__).with_name("fake_stack.py")
 ROOT = Path(__file__).parents[3]
 
 
-def until(true: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 class Terminal:
-    """`up` in a separate session, as started from a terminal."""
+    """`up` in a separate session, as started from a terminal.
+
+    Attributes:
+        text: output that has been read.
+    """
 
     def __init__(self, data: Path, port: int, *more: str) -> None:
         self.data = data
         self.ports = Ports.derive(port)
-        self._screen = (data.parent / f"screen-{port}").open("w+")
+        self.text = ""
         self.process = subprocess.Popen(
             [sys.executable, str(SCRIPT), str(port), str(data), *more],
-            stdout=self._screen,
+            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             start_new_session=True,
         )
 
-    @property
-    def text(self) -> str:
-        return Path(self._screen.name).read_text()
+    def read_until(self, pattern: str) -> None:
+        """Read the output until it has the regular expression. If it never has, the test times out or fails."""
+        assert self.process.stdout is not None
+        while not re.search(pattern, self.text):
+            line = self.process.stdout.readline()
+            assert line, self.text
+            self.text += line
+
+    def wait(self) -> int:
+        """Read the rest of the output, and return the exit code."""
+        assert self.process.stdout is not None
+        self.text += self.process.stdout.read()
+        return self.process.wait()
 
     def until_up(self) -> dict[str, int]:
-        until(lambda: "The wallet is up" in self.text or self.process.poll() is not None)
-        assert self.process.poll() is None, self.text
+        self.read_until("The wallet is up")
         table = json.loads((self.data / "run.json").read_text())
         return {name: entry["pid"] for name, entry in table.items()}
 
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(30)
-        self._screen.close()
+        self.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
 
 @pytest.fixture
@@ -97,9 +105,12 @@ class TestUp:
         processes = terminal.until_up()
         port = terminal.ports.gateway
         assert set(processes) == {"bank", "analytics", "gateway"}
-        assert f"http://127.0.0.1:{port}/graphql" in terminal.text
-        assert f"make token USER=alice PORT={port} DATA={terminal.data}" in terminal.text
-        assert "bank       | listening" in terminal.text
+        for text in (
+            f"http://127.0.0.1:{port}/graphql",
+            f"make token USER=alice PORT={port} DATA={terminal.data}",
+            "bank       | listening",
+        ):
+            terminal.read_until(re.escape(text))
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready") as answer:
             assert answer.status == 200
 
@@ -107,7 +118,7 @@ class TestUp:
     def test_signal_stops_all_processes(self, terminal: Terminal, number: signal.Signals) -> None:
         processes = terminal.until_up()
         terminal.process.send_signal(number)
-        assert terminal.process.wait(20) == 0
+        assert terminal.wait() == 0
         assert not any(map(is_running, processes.values()))
         assert not (terminal.data / "run.json").exists()
         check_free(listened_on(terminal.ports))
@@ -115,16 +126,16 @@ class TestUp:
     def test_second_ctrl_c_kills_all_processes(self, stubborn: Terminal) -> None:
         processes = stubborn.until_up()
         stubborn.process.send_signal(signal.SIGINT)
-        until(lambda: "press Ctrl-C again to kill" in stubborn.text)
+        stubborn.read_until("press Ctrl-C again to kill")
         stubborn.process.send_signal(signal.SIGINT)
-        assert stubborn.process.wait(5) == 0
+        assert stubborn.wait() == 0
         assert not any(map(is_running, processes.values()))
 
     def test_ctrl_c_during_start_stops_started_processes(self, terminal: Terminal) -> None:
-        until(lambda: "bank | listening" in terminal.text.replace("bank       |", "bank |"))
+        terminal.read_until(r"bank +\| listening")
         terminal.process.send_signal(signal.SIGINT)
         terminal.process.send_signal(signal.SIGINT)
-        assert terminal.process.wait(20) == 0
+        assert terminal.wait() == 0
         check_free(listened_on(terminal.ports))
 
     def test_kill_9_leaves_no_orphans_and_the_next_start_works(self, stubborn: Terminal) -> None:
@@ -144,7 +155,7 @@ class TestUp:
         taken = Ports.derive(port).bank_admin
         with socket.create_server(("127.0.0.1", taken)):
             refused = Terminal(tmp_path / "data", port)
-            assert refused.process.wait(20) == 2
+            assert refused.wait() == 2
             (line,) = refused.text.splitlines()
             assert line.startswith(f"error: port {taken} is in use, and bank (HTTP) needs it")
             assert "PORT=" in line
@@ -153,7 +164,7 @@ class TestUp:
     def test_second_stack_on_the_same_data_is_refused(self, terminal: Terminal) -> None:
         terminal.until_up()
         second = Terminal(terminal.data, unused_port())
-        assert second.process.wait(20) == 2
+        assert second.wait() == 2
         (line,) = second.text.splitlines()
         assert f"a stack already uses {terminal.data} (process {terminal.process.pid})" in line
         second.close()

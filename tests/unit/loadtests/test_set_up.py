@@ -41,11 +41,13 @@ class FakeWallet:
     Attributes:
         answers: answers by path that come first, in their order.
         requests: received requests: path, `Idempotency-Key` and body.
+        received: released once for each received request.
     """
 
     def __init__(self) -> None:
         self.answers: dict[str, deque[Response]] = {}
         self.requests: list[tuple[str, str | None, Any]] = []
+        self.received = asyncio.Semaphore(0)
         self.url = ""
         token = jwt.encode({"iss": "issuer", "sub": "subject"}, "x" * 32)
         top_up = {"id": str(UUID(int=1)), "status": "COMPLETED", "transferId": str(UUID(int=2))}
@@ -61,6 +63,7 @@ class FakeWallet:
         if request.method == "GET":
             return PlainTextResponse("nothing here", 404)
         self.requests.append((path, request.headers.get("idempotency-key"), await request.json()))
+        self.received.release()
         scripted = self.answers.get(path)
         return scripted.popleft() if scripted else self._usual[path]
 
@@ -223,10 +226,8 @@ class TestExitCode:
             # A shell lets its background commands ignore the signal, and children inherit that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
-        deadline = time.monotonic() + 30
-        while len(wallet.requests) < 2:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.01)
+        for _ in range(2):
+            await wallet.received.acquire()
         process.send_signal(signal.SIGINT)
         _, errors = await process.communicate()
         assert (process.returncode, errors.decode()) == (130, "stopped by Ctrl-C, without a verdict\n")
