@@ -95,6 +95,16 @@ class TestHTTPS:
         assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == "h2"
         writer.transport.abort()
 
+    async def test_body_of_a_request_with_an_upgrade_is_read(self, nginx: Nginx, alice: dict[str, str]) -> None:
+        upgrade = {
+            "Connection": "Upgrade, HTTP2-Settings",
+            "Upgrade": "h2c",
+            "HTTP2-Settings": "AAMAAABkAAQAoAAAAAIAAAAA",
+        }
+        async with nginx.client as http:
+            answer = await http.post("/graphql", json={"query": "{ __typename }"}, headers=alice | upgrade)
+        assert answer.json() == {"data": {"__typename": "Query"}}
+
     async def test_http_1_0_request_without_a_host_is_served(self, nginx: Nginx) -> None:
         host, port = nginx.https.split(":")
         reader, writer = await asyncio.open_connection(host, int(port), ssl=nginx.trust)
