@@ -6,10 +6,9 @@ from typing import Any, Final
 
 from graphql import GraphQLError, GraphQLSyntaxError, Node
 from graphql.language import SourceLocation
-from strawberry.exceptions import MissingQueryError
-from strawberry.schema.exceptions import InvalidOperationTypeError
 
 from gateway.http.problem_types import PROBLEM_TYPES, UNTYPED
+from kit.auth.bearer import challenge
 from kit.rpc import request_context
 from openapi.models import FieldProblem, Period, Problem
 from wallet.errors import (
@@ -50,6 +49,9 @@ STATUS_OVERRIDES: Final[dict[type[WalletError], HTTPStatus]] = {
 
 INVALID_GRAPHQL: Final = "INVALID_GRAPHQL"
 """Code of an invalid GraphQL request: its document, its variables or its operation name."""
+
+METHOD_NOT_ALLOWED: Final = HTTPStatus.METHOD_NOT_ALLOWED.name
+"""Code of a mutation that a GET request sends."""
 
 _TOKENS: Final = {"Name": "a name", "<EOF>": "the end of the document", "String": "a string"}
 """Kinds of tokens in messages. Punctuators and keywords are shown as they are."""
@@ -101,8 +103,8 @@ def problem_from_error(error: WalletError) -> tuple[Problem, dict[str, str]]:
         headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
     if isinstance(error, TooManyAttempts | RateLimited | TopUpDeclinesExceeded):
         headers["Retry-After"] = error.retry_after_seconds
-    if error.code is Code.UNAUTHENTICATED:
-        headers["WWW-Authenticate"] = "Bearer"
+    if (value := challenge(error)) is not None:
+        headers["WWW-Authenticate"] = value
     if error.is_replay:
         headers |= REPLAYED
     return body, headers
@@ -127,6 +129,11 @@ def build_problem(status: HTTPStatus, code: str, detail: str) -> Problem:
     )
 
 
+def is_request_error(data: object, errors: Sequence[GraphQLError]) -> bool:
+    """Return whether a result is an error before the first field: an error of a field has the field's path."""
+    return data is None and not any(error.path for error in errors)
+
+
 def is_unexpected(error: GraphQLError) -> bool:
     """Return whether the error is a defect of the system.
 
@@ -134,7 +141,7 @@ def is_unexpected(error: GraphQLError) -> bool:
     execution: they have nodes but no path.
     """
     cause = error.original_error
-    if cause is None or isinstance(cause, WalletError | GraphQLError | InvalidOperationTypeError | MissingQueryError):
+    if cause is None or isinstance(cause, WalletError | GraphQLError):
         return False
     return error.path is not None or not error.nodes
 

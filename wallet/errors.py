@@ -225,12 +225,21 @@ class IdempotencyConflict(WalletError):
 
 @dataclass
 class Unauthenticated(WalletError):
-    """The call has no valid token. `problem` describes the defect without quoting the token."""
+    """The call has no valid token. `problem` describes the defect without quoting the token.
+
+    `token_error` is `invalid_token` if the call has a token that is not valid, and empty if it has none.
+    """
 
     reason = "UNAUTHENTICATED"
     code = Code.UNAUTHENTICATED
     template = "{problem}"
     problem: str = "a bearer token is required"
+    token_error: str = ""
+
+    @classmethod
+    def for_token(cls, problem: str) -> Self:
+        """Build the error of a token that is not valid."""
+        return cls(problem, "invalid_token")
 
 
 @dataclass

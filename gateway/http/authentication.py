@@ -1,14 +1,19 @@
 """Authentication of HTTP requests by their bearer token."""
 
+from collections.abc import Mapping
+
 from starlette.types import Scope
 
 from gateway.policy import ANY_USER, PUBLIC_PATHS
+from kit.auth.bearer import parse_bearer_lines
 from kit.auth.principal import TokenVerifier
 from kit.rpc import request_context
 from wallet.errors import WalletError
 
+_HEADER = b"authorization"
 
-async def authenticate(verifier: TokenVerifier, scope: Scope, authorization: bytes | None) -> WalletError | None:
+
+async def authenticate(verifier: TokenVerifier, scope: Scope, headers: Mapping[bytes, bytes]) -> WalletError | None:
     """Verify the token and put its principal into the request context.
 
     Requests without a token stay anonymous; each route decides whether it needs a caller. Tokens are not verified on
@@ -17,20 +22,27 @@ async def authenticate(verifier: TokenVerifier, scope: Scope, authorization: byt
     Args:
         verifier: validates bearer tokens.
         scope: ASGI scope.
-        authorization: value of the `Authorization` header, if any.
+        headers: the scope's headers by name.
 
     Returns:
         The error of an invalid token. It is returned, not raised, so that rejected requests count for the rate limit.
     """
-    if authorization is None or scope["type"] != "http" or scope["path"] in PUBLIC_PATHS:
-        return None
-    token = authorization.decode("latin-1").removeprefix("Bearer").strip()
-    if not token:
+    if _HEADER not in headers or scope["type"] != "http" or scope["path"] in PUBLIC_PATHS:
         return None
     try:
+        token = parse_bearer_lines(_lines(scope, headers))
+        if not token:
+            return None
         caller = await verifier.verify(token)
         ANY_USER.check(caller)
     except WalletError as error:
         return error
     request_context.current_request.set(request_context.current_request.get().with_principal(caller, token))
     return None
+
+
+def _lines(scope: Scope, headers: Mapping[bytes, bytes]) -> list[str]:
+    """Return the `Authorization` lines. Only a request that repeats some header can have several."""
+    if len(headers) == len(scope["headers"]):
+        return [headers[_HEADER].decode("latin-1")]
+    return [value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER]

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import build_problem
-from gateway.http.problems import problem_response
+from gateway.http.problems import response_to
 
 DEFAULT_BODY_LIMIT_BYTES: Final = 64 * 1024
 _DRAIN_TIMEOUT_SECONDS: Final = 1.0
@@ -68,14 +68,14 @@ class BodyLimit:
                     drained += len(message.get("body", b""))
                     if not message.get("more_body", False):
                         break
-        await too_large_response(self._limit)(scope, receive, send)
+        await too_large_response(scope, self._limit)(scope, receive, send)
 
 
-def too_large_response(limit_bytes: int) -> Response:
+def too_large_response(scope: Scope, limit_bytes: int) -> Response:
     """Return the answer to a body above the limit. It closes the connection: the rest of the body may follow."""
     detail = f"the body must be at most {limit_bytes} bytes"
     problem = build_problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "CONTENT_TOO_LARGE", detail)
-    return problem_response(problem, {"Connection": "close"})
+    return response_to(scope, problem, {"Connection": "close"})
 
 
 class _BodyTooLargeError(Exception):

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import build_problem
 from gateway.http.body_limit import too_large_response
-from gateway.http.problems import problem_response
+from gateway.http.problems import response_to
 from wallet.errors import InvalidInput
 
 _GZIP: Final = frozenset({"gzip", "x-gzip"})
@@ -52,14 +52,14 @@ class ContentDecoding:
                 "UNSUPPORTED_MEDIA_TYPE",
                 "send the body without a Content-Encoding, or with gzip",
             )
-            await problem_response(problem, {"Accept-Encoding": "gzip"})(scope, receive, send)
+            await response_to(scope, problem, {"Accept-Encoding": "gzip"})(scope, receive, send)
             return
         encoded = await _read(receive)
         if encoded is None:
             return
         body = await _decode(encoded, self._limit)
         if body is None:
-            await too_large_response(self._limit)(scope, receive, send)
+            await too_large_response(scope, self._limit)(scope, receive, send)
             return
         fields = [field for field in scope["headers"] if field[0] not in _REPLACED_FIELDS]
         scope["headers"] = [*fields, (b"content-length", b"%d" % len(body))]

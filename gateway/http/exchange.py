@@ -10,7 +10,7 @@ from opentelemetry.trace import SpanKind
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.http import metrics
-from gateway.http.problems import problem_response
+from gateway.http.problems import response_to
 from gateway.http.rate_limits import RateLimitStatus
 from gateway.http.security_headers import with_security_headers
 from kit.http.logged_path import path_to_log
@@ -75,8 +75,8 @@ class Exchange:
         await self._send(message)
 
     async def send_problem(self, receive: Receive, problem: Problem, headers: dict[str, str]) -> None:
-        """Send a problem as the response."""
-        await problem_response(problem, headers)(self.scope, receive, self.send)
+        """Send a problem as the response, on a GraphQL endpoint as a GraphQL error."""
+        await response_to(self.scope, problem, headers)(self.scope, receive, self.send)
 
     def complete(self) -> None:
         """Record metrics, log one line and end the span. Call it once, after the response."""

@@ -30,7 +30,7 @@ class RequestMiddleware:
     Concerns in the order in which they apply:
 
     1. request id, trace span and deadline, in the request context (`exchange.py`)
-    2. authentication: 401 for an invalid token, 403 for one that is not a user's (`authentication.py`)
+    2. authentication: 401 for an invalid token, 400 for several, 403 for one that is not a user's (`authentication.py`)
     3. rate limit: 429, per principal, or per address for anonymous callers; probes are exempt (`rate_limits.py`)
     4. body time-out: 408, and cancellation when the client disconnects (`timeouts.py`)
     5. body limit: 413 (`body_limit.py`), and gzip: 400 and 415 (`content_encoding.py`)
@@ -72,7 +72,7 @@ class RequestMiddleware:
         context = RequestContext(exchange.request_id, deadline=deadline, trace=exchange.span.trace, client_address=host)
         reset = request_context.current_request.set(context)
         try:
-            invalid_token = await authenticate(self._verifier, scope, exchange.headers.get(b"authorization"))
+            invalid_token = await authenticate(self._verifier, scope, exchange.headers)
             if not scope["path"].startswith(HEALTH_PATHS):
                 await self._hit_rate_limit(exchange)
             if invalid_token is not None:

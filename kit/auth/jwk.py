@@ -45,15 +45,21 @@ class PublicKey:
 def public_jwk(key: Ed25519PublicKey) -> dict[str, str]:
     """Return the key as a JWK for a key set. Its `kid` is its RFC 7638 thumbprint."""
     jwk = jwt.algorithms.OKPAlgorithm.to_jwk(key, as_dict=True)
-    required = json.dumps({name: jwk[name] for name in ("crv", "kty", "x")}, separators=(",", ":"))
-    thumbprint = jwt.utils.base64url_encode(hashlib.sha256(required.encode()).digest()).decode()
-    return {**jwk, "alg": ALGORITHM, "use": "sig", "kid": thumbprint}
+    return {**jwk, "alg": ALGORITHM, "use": "sig", "kid": _thumbprint(jwk)}
+
+
+def _thumbprint(jwk: Mapping[str, str]) -> str:
+    """Return the RFC 7638 thumbprint: the hash of the members that every key of the type must have."""
+    required = {name: jwk[name] for name in sorted(_PUBLIC_MEMBERS) if name in jwk}
+    text = json.dumps(required, separators=(",", ":"))
+    return jwt.utils.base64url_encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def parse_key_set(text: bytes, algorithm: Algorithm) -> dict[str, PublicKey]:
     """Return the keys of a JSON Web Key Set that can verify signatures of the algorithm, by `kid`.
 
-    Keys for other algorithms or uses, invalid keys and RSA keys below 2,048 bits are skipped.
+    A key without a `kid` gets its RFC 7638 thumbprint as one. Keys for other algorithms or uses, invalid keys and RSA
+    keys below 2,048 bits are skipped.
 
     Raises:
         InvalidKeySetError: the text is not a JSON Web Key Set.
@@ -67,14 +73,14 @@ def parse_key_set(text: bytes, algorithm: Algorithm) -> dict[str, PublicKey]:
 
 
 def _parse_key(jwk: Any, algorithm: Algorithm) -> PublicKey | None:
-    if not isinstance(jwk, dict) or not isinstance(jwk.get("kid"), str):
+    if not isinstance(jwk, dict) or not isinstance(jwk.get("kid", ""), str):
         return None
     if any(jwk.get(name) != value for name, value in _KEY_TYPES[algorithm].items()):
         return None
     if jwk.get("alg", algorithm) != algorithm or jwk.get("use", "sig") != "sig":
         return None
     public = {name: jwk[name] for name in _PUBLIC_MEMBERS if name in jwk}
-    public |= {"alg": algorithm, "use": "sig", "kid": jwk["kid"]}
+    public |= {"alg": algorithm, "use": "sig", "kid": jwk["kid"] if "kid" in jwk else _thumbprint(public)}
     try:
         key = jwt.PyJWK(public)
     except (jwt.PyJWTError, ValueError, TypeError):

@@ -122,9 +122,12 @@ class KeySet:
     async def get_key(self, kid: object) -> PublicKey:
         """Return the key with this `kid`. An unknown `kid` causes a read, at most every two seconds.
 
+        Args:
+            kid: `kid` of the token; None if it has none, which is clear only if one key is published.
+
         Raises:
             Unavailable: no read has succeeded yet.
-            jwt.InvalidKeyError: there is no such key.
+            jwt.InvalidKeyError: there is no such key, or several keys and no `kid`.
         """
         if (key := self._lookup(kid)) is None:
             await self._ensure_refreshed()
@@ -150,7 +153,11 @@ class KeySet:
             self._failure = ""
 
     def _lookup(self, kid: object) -> PublicKey | None:
-        return self._keys.get(kid) if self._keys is not None and isinstance(kid, str) else None
+        if self._keys is None:
+            return None
+        if kid is None:
+            return next(iter(self._keys.values())) if len(self._keys) == 1 else None
+        return self._keys.get(kid) if isinstance(kid, str) else None
 
     async def _ensure_refreshed(self) -> None:
         """Wait for a recent read, at most the caller's time-out. Concurrent callers share a read."""

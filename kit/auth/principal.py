@@ -16,13 +16,26 @@ from kit.auth.keys import KeySet
 from kit.runtime.settings import Algorithm, AuthSettings
 from wallet.errors import TokenTooLong, Unauthenticated
 
-_CLOCK_SKEW_SECONDS: Final = 5
+DEFAULT_LEEWAY_SECONDS: Final = 5.0
+"""Tolerated difference to the issuer's clock, unless `AUTH_LEEWAY_SECONDS` is set."""
 _CACHED_TOKENS: Final = 4096
 MAX_TOKEN_BYTES: Final = 8_192
 """Longest accepted token. Every call carries the token of its caller, and gRPC limits the size of a call's metadata."""
 _MAX_SUBJECT_LENGTH: Final = 255
 _UNREADABLE: Final = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
 """Errors of a token whose parts are not what the library expects, such as a list in place of a number."""
+_DEFECTS: Final = (
+    (jwt.ImmatureSignatureError, "it is not valid yet: compare the clocks, or wait"),
+    (jwt.InvalidAudienceError, "it is for another audience: get one for this service"),
+    (jwt.InvalidIssuerError, "its issuer is not trusted here: get one from the configured issuer"),
+    (jwt.InvalidKeyError, "its `kid` names none of the keys that its issuer publishes: get a new one"),
+    (jwt.InvalidSignatureError, "its signature is wrong: get a new one"),
+    (jwt.InvalidAlgorithmError, "its signature algorithm is not accepted: get one with the configured algorithm"),
+    (jwt.MissingRequiredClaimError, "a required claim is missing: exp, iat, sub, iss and aud are required"),
+    (jwt.DecodeError, "it is malformed: send the access token unchanged"),
+)
+"""Descriptions of a token's defects by the library's error. The first that matches counts."""
+_OTHER_DEFECT: Final = "a claim has an invalid value: get a new one"
 
 
 class Role(StrEnum):
@@ -47,6 +60,7 @@ class Principal:
         expires_at: Unix time at which the token expires.
         roles: roles of a user; empty for a service.
         session: `sid` of the token, the login that it comes from; None if the token has no such text.
+        leeway_seconds: tolerated difference between the clocks of the issuer and of this process.
     """
 
     issuer: str
@@ -55,11 +69,20 @@ class Principal:
     expires_at: float
     roles: frozenset[Role] = frozenset()
     session: str | None = None
+    leeway_seconds: float = 0.0
 
     @property
     def valid_until(self) -> float:
-        """Unix time until which the token is accepted: its expiry plus the tolerated clock skew."""
-        return self.expires_at + _CLOCK_SKEW_SECONDS
+        """Unix time until which the token is accepted: its expiry plus the tolerated difference of the clocks."""
+        return self.expires_at + self.leeway_seconds
+
+    def stream_seconds(self) -> float:
+        """Return the time after which a client's stream ends: until the expiry, or until `valid_until` if it is past.
+
+        A stream that starts before the expiry ends a little earlier than the calls that it makes.
+        """
+        now = time.time()
+        return (self.expires_at if now < self.expires_at else self.valid_until) - now
 
     @property
     def can_read_all(self) -> bool:
@@ -101,6 +124,7 @@ class TokenVerifier:
         *,
         algorithm: Algorithm = ALGORITHM,
         roles_claim: str = "roles",
+        leeway_seconds: float = DEFAULT_LEEWAY_SECONDS,
     ) -> None:
         """Args:
         users: issuer of users' tokens. Every other issuer in `keys` is a service.
@@ -108,12 +132,14 @@ class TokenVerifier:
         audience: `aud` that every token must name.
         algorithm: signature algorithm of users' tokens.
         roles_claim: claim of users' tokens with their roles: a name, or a path with dots.
+        leeway_seconds: tolerated difference between the clocks of an issuer and of this process.
         """
         self._users = users
         self._keys = keys
         self._audience = audience
         self._algorithm = algorithm
         self._roles_claim = roles_claim
+        self._leeway = leeway_seconds
         self._cache: TLRUCache[str, _CachedToken] = TLRUCache(  # a hit takes 1 µs
             _CACHED_TOKENS,
             ttu=lambda _, cached, __: cached.principal.valid_until,
@@ -136,8 +162,14 @@ class TokenVerifier:
             keys = {settings.auth_issuer: await stack.enter_async_context(users)}
             for name, file in settings.auth_services.items():
                 keys[name] = await stack.enter_async_context(KeySet.from_file(file))
-            claim, audience = settings.auth_roles_claim, settings.auth_audience
-            yield cls(settings.auth_issuer, keys, audience, algorithm=algorithm, roles_claim=claim)
+            yield cls(
+                settings.auth_issuer,
+                keys,
+                settings.auth_audience,
+                algorithm=algorithm,
+                roles_claim=settings.auth_roles_claim,
+                leeway_seconds=settings.auth_leeway_seconds,
+            )
 
     @property
     def user_jwks(self) -> dict[str, list[Mapping[str, str]]] | None:
@@ -164,7 +196,7 @@ class TokenVerifier:
         if cached is None or not cached.keys.is_current(cached.key):
             cached = self._cache[token] = await self._decode(token)
         if cached.principal.valid_until < time.time():
-            raise Unauthenticated("the token has expired; get a new one")
+            raise Unauthenticated.for_token("the token has expired; get a new one")
         return cached.principal
 
     async def _decode(self, token: str) -> _CachedToken:
@@ -173,9 +205,10 @@ class TokenVerifier:
         try:
             return await self._decode_with_issuers_key(token)
         except jwt.ExpiredSignatureError:
-            raise Unauthenticated("the token has expired; get a new one") from None
+            raise Unauthenticated.for_token("the token has expired; get a new one") from None
         except _UNREADABLE as error:
-            raise Unauthenticated(f"the token is not valid: {type(error).__name__}") from None
+            defect = next((text for kind, text in _DEFECTS if isinstance(error, kind)), _OTHER_DEFECT)
+            raise Unauthenticated.for_token(f"the token is not valid: {defect}") from None
 
     async def _decode_with_issuers_key(self, token: str) -> _CachedToken:
         unverified = jwt.decode(token, options={"verify_signature": False})
@@ -191,7 +224,7 @@ class TokenVerifier:
             algorithms=[ALGORITHM if is_service else self._algorithm],
             audience=self._audience,
             issuer=issuer,
-            leeway=_CLOCK_SKEW_SECONDS,
+            leeway=self._leeway,
             options={"require": ["exp", "iat", "sub"]},
         )
         if not _is_subject(claims["sub"]):
@@ -207,6 +240,7 @@ class TokenVerifier:
             float(claims["exp"]),
             roles,
             session if isinstance(session, str) else None,
+            self._leeway,
         )
         return _CachedToken(principal, keys, key)
 

@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import Receive, Scope, Send
 
 from kit.auth.access import AccessPolicy
+from kit.auth.bearer import AUTHORIZATION, challenge, parse_bearer_lines
 from kit.auth.principal import TokenVerifier
 from kit.http.routing import answer_head, new_app, send_head
 from wallet.errors import Code, Unauthenticated, WalletError
@@ -20,7 +21,12 @@ from wallet.errors import Code, Unauthenticated, WalletError
 HealthCheck = Callable[[], Awaitable[None]]
 """Check of one dependency: returns if it answers, raises any exception if it does not."""
 
-_STATUS: Final = {Code.UNAUTHENTICATED: 401, Code.PERMISSION_DENIED: 403, Code.UNAVAILABLE: 503}
+_STATUS: Final = {
+    Code.INVALID_ARGUMENT: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.PERMISSION_DENIED: 403,
+    Code.UNAVAILABLE: 503,
+}
 _CHECK_TIMEOUT_SECONDS: Final = 2.0
 
 
@@ -41,7 +47,7 @@ def admin_app(checks: Mapping[str, HealthCheck]) -> FastAPI:
 
 
 def add_authorized_routes(app: FastAPI, verifier: TokenVerifier, policy: AccessPolicy, *routers: APIRouter) -> None:
-    """Add routes that need a token: 401 without a valid one, 403 if the policy does not allow the caller.
+    """Add routes that need a token: 401 without a valid one, 400 for several, 403 if the policy refuses the caller.
 
     HEAD is allowed by the rule of GET. A route finds the caller in `request.state.principal`.
 
@@ -64,14 +70,16 @@ def add_authorized_routes(app: FastAPI, verifier: TokenVerifier, policy: AccessP
     async def authorize(request: Request) -> None:
         method = "GET" if request.method == "HEAD" else request.method
         rule = policy[f"{method} {request.scope['route'].path}"]
-        token = request.headers.get("authorization", "").removeprefix("Bearer").strip()
         try:
+            token = parse_bearer_lines(request.headers.getlist(AUTHORIZATION))
             if not token:
                 raise Unauthenticated
             request.state.principal = await verifier.verify(token)
             rule.check(request.state.principal)
         except WalletError as error:
-            raise HTTPException(_STATUS[error.code], error.message) from None
+            value = challenge(error)
+            headers = None if value is None else {"WWW-Authenticate": value}
+            raise HTTPException(_STATUS[error.code], error.message, headers) from None
 
     answer_head(routes)
     for router in routers:

@@ -18,6 +18,7 @@ from grpc_status import rpc_status
 from opentelemetry.trace import SpanKind
 
 from kit.auth.access import AccessPolicy, AccessRule
+from kit.auth.bearer import parse_bearer, repeated_authorization
 from kit.auth.principal import TokenVerifier
 from kit.http.admin import HealthCheck, run_checks
 from kit.rpc.grpc_internals import MethodHandler, ServerStandIn
@@ -289,7 +290,7 @@ async def _until_expiry(responses: AsyncGenerator[Any, None], valid_until: float
             if response is None:
                 return
             yield response
-        raise Unauthenticated("the token has expired; get a new one")
+        raise Unauthenticated.for_token("the token has expired; get a new one")
 
 
 class _RpcScope:
@@ -304,7 +305,9 @@ class _RpcScope:
         self._context = context
         self._is_stream = is_stream
         self._started = time.monotonic()
-        self._metadata = dict(context.invocation_metadata() or ())
+        metadata = context.invocation_metadata() or ()
+        self._metadata = dict(metadata)
+        self._has_repeated_keys = len(self._metadata) < len(metadata)
         parent = TraceContext.from_traceparent(
             _text(self._metadata.get("traceparent")), _text(self._metadata.get("tracestate"))
         )
@@ -321,6 +324,7 @@ class _RpcScope:
             Unix time until which the caller's token is valid; None for a public method.
 
         Raises:
+            InvalidInput: there are several tokens.
             Unauthenticated: there is no valid token.
             PermissionDenied: the rule does not allow the caller.
         """
@@ -333,13 +337,21 @@ class _RpcScope:
         current_request.set(call)
         if rule.is_public:
             return None
-        token = (_text(self._metadata.get("authorization")) or "").removeprefix("Bearer ")
+        token = self._read_token()
         if not token:
             raise Unauthenticated
         caller = await verifier.verify(token)
         current_request.set(RequestContext(call.request_id, caller, token, call.deadline, trace))
         rule.check(caller)
         return caller.valid_until
+
+    def _read_token(self) -> str:
+        """Return the caller's token, with the scheme Bearer or, as earlier releases accepted it, without a scheme."""
+        if self._has_repeated_keys:
+            keys = [key for key, _ in self._context.invocation_metadata() or ()]
+            if keys.count("authorization") > 1:
+                raise repeated_authorization()
+        return parse_bearer(_text(self._metadata.get("authorization")) or "", allow_bare=True)
 
     def __enter__(self) -> Self:
         return self

@@ -154,6 +154,13 @@ class AuthSettings(Settings):
         "roles", description="claim of users' tokens that lists their roles, or a path to it: realm_access.roles"
     )
     auth_audience: str = Field("wallet", description="audience (`aud`) that every token must name")
+    auth_leeway_seconds: float = Field(
+        5.0,
+        ge=0,
+        le=300,
+        description="tolerated difference to the issuer's clock: a token is accepted for so long after its expiry, and "
+        "before its start",
+    )
     auth_services: dict[str, Path] = Field(
         default_factory=dict,
         description="JSON object: name of each service that may call, and the file with its public keys (JWKS)",

@@ -153,25 +153,33 @@ class AccessEnvironment:
             await environment._create_history()
             yield environment
 
-    async def call(self, call: str, token: str | None) -> str:
-        """Make a call with this token and return its result: `ok`, an HTTP status, or the unexpected error."""
-        service, _, method = call.partition(".")
-        if call.partition(" ")[0] in self.admin:
-            return await self._call_admin(call, token)
-        if " " in call:
-            return await self._call_rest(call, token)
-        if service in SERVICES:
-            return await self._call_rpc(service, method, token)
-        return await self._call_graphql(call, token)
+    async def call(self, call: str, token: str | None, scheme: str = "Bearer ") -> str:
+        """Make a call with this token and return its result: `ok`, an HTTP status, or the unexpected error.
 
-    async def _call_admin(self, call: str, token: str | None) -> str:
+        Args:
+            call: key of the access table.
+            token: token of the caller; None for the anonymous caller.
+            scheme: text before the token in `Authorization`.
+        """
+        service, _, method = call.partition(".")
+        headers = {} if token is None else {"Authorization": f"{scheme}{token}"}
+        if call.partition(" ")[0] in self.admin:
+            return await self._call_admin(call, headers)
+        is_owner = token == self.tokens["owner"]
+        if " " in call:
+            return await self._call_rest(call, headers, is_owner=is_owner)
+        if service in SERVICES:
+            return await self._call_rpc(service, method, headers, is_owner=is_owner)
+        return await self._call_graphql(call, headers, is_owner=is_owner)
+
+    async def _call_admin(self, call: str, headers: dict[str, str]) -> str:
         name, method, path = call.split()
         url = f"{self.admin[name]}{path}".replace("{top_up_id}", self.top_up)
         url = url.replace("{kind}", "customer").replace("{attempt_id}", self.top_up)
-        answer = await self.http.request(method, url, headers=_headers(token), timeout=60)
+        answer = await self.http.request(method, url, headers=headers, timeout=60)
         return "ok" if answer.is_success else str(answer.status_code)
 
-    async def _call_rest(self, call: str, token: str | None) -> str:
+    async def _call_rest(self, call: str, headers: dict[str, str], *, is_owner: bool) -> str:
         method, _, path = call.partition(" ")
         path_values = {"accountId": self.account, "transferId": self.transfer, "topUpId": self.top_up}
         for name, value in path_values.items():
@@ -179,11 +187,11 @@ class AccessEnvironment:
         answer = await self.http.request(
             method,
             path,
-            headers=_headers(token) | {"Idempotency-Key": uuid.uuid4().hex},
+            headers=headers | {"Idempotency-Key": uuid.uuid4().hex},
             json=await self._request_body(call) if method == "POST" else None,
         )
         REST.check(answer)
-        self._record_owner_answer(call, token, answer.text)
+        self._record_owner_answer(call, answer.text, is_owner=is_owner)
         return "ok" if answer.is_success else str(answer.status_code)
 
     async def _request_body(self, call: str) -> dict[str, Any]:  # noqa: PLR0911  one per body
@@ -210,7 +218,7 @@ class AccessEnvironment:
             await insert_user(self.identity_sql, user, credentials["username"])
             return credentials, await insert_session(self.identity_sql, user, self.refresh_secret)
 
-    async def _call_graphql(self, call: str, token: str | None) -> str:
+    async def _call_graphql(self, call: str, headers: dict[str, str], *, is_owner: bool) -> str:
         root, _, name = call.partition(".")
         key = {"idempotencyKey": uuid.uuid4().hex, "amount": "1.00"}
         variables = {
@@ -225,20 +233,20 @@ class AccessEnvironment:
         query = GRAPHQL[call]
         request = {"query": query, "variables": {each: variables[each] for each in re.findall(r"\$(\w+):", query)}}
         accept = {"Accept": "text/event-stream"} if root == "Subscription" else {}
-        async with self.http.stream("POST", "/graphql", json=request, headers=_headers(token) | accept) as answer:
+        async with self.http.stream("POST", "/graphql", json=request, headers=headers | accept) as answer:
             if not answer.is_success:
                 return str(answer.status_code)
             if root == "Subscription":
                 text = await anext(line[6:] async for line in answer.aiter_lines() if line.startswith("data: {"))
             else:
                 text = (await answer.aread()).decode()
-        self._record_owner_answer(call, token, text)
+        self._record_owner_answer(call, text, is_owner=is_owner)
         return _graphql_outcome(json.loads(text), name)
 
-    async def _call_rpc(self, service: str, method: str, token: str | None) -> str:
+    async def _call_rpc(self, service: str, method: str, headers: dict[str, str], *, is_owner: bool) -> str:
         descriptor = SERVICES[service][0].DESCRIPTOR.services_by_name[service].methods_by_name[method]
         request = ParseDict(await self._rpc_request(method), GetMessageClass(descriptor.input_type)())
-        metadata = None if token is None else (("authorization", f"Bearer {token}"),)
+        metadata = tuple((name.lower(), value) for name, value in headers.items())
         path = f"/{descriptor.containing_service.full_name}/{method}"
         coders = (type(request).SerializeToString, GetMessageClass(descriptor.output_type).FromString)
         channel = self.channels[service]
@@ -252,7 +260,7 @@ class AccessEnvironment:
         except grpc.aio.AioRpcError as error:
             return STATUSES.get(error.code(), f"{error.code()}: {error.details()}")
         message = MessageToDict(answer)
-        self._record_owner_answer(f"{service}.{method}", token, json.dumps(message))
+        self._record_owner_answer(f"{service}.{method}", json.dumps(message), is_owner=is_owner)
         codes = {result["error"]["code"] for result in message.get("results", ()) if "error" in result}
         return {(): "ok", (5,): "404"}.get(tuple(codes), str(codes))
 
@@ -295,13 +303,13 @@ class AccessEnvironment:
                 return {"accountId": await insert_account(self.sql, self.owner, "0")}
         return requests.get(method, account)
 
-    def _record_owner_answer(self, call: str, token: str | None, text: str) -> None:
-        if text and token == self.tokens["owner"]:
+    def _record_owner_answer(self, call: str, text: str, *, is_owner: bool) -> None:
+        if text and is_owner:
             self.owner_answers[call] = text
 
     async def _create_history(self) -> None:
         """Make a transfer and a top-up, and wait for the history of both."""
-        headers = _headers(self.tokens["owner"])
+        headers = {"Authorization": f"Bearer {self.tokens['owner']}"}
         account = f"/accounts/{self.account}"
         body = {"recipientId": self.payee, "amount": "1.00"}
         transfer = await self.http.post(
@@ -339,10 +347,6 @@ async def insert_account(sql: asyncpg.Connection, owner: str, balance: str) -> s
     """Insert an account and return its id."""
     statement = "INSERT INTO accounts (owner_id, balance) VALUES ($1, $2) RETURNING id"
     return str(await sql.fetchval(statement, owner, Decimal(balance)))
-
-
-def _headers(token: str | None) -> dict[str, str]:
-    return {} if token is None else {"Authorization": f"Bearer {token}"}
 
 
 def _graphql_outcome(result: dict[str, Any], name: str) -> str:

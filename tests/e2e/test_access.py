@@ -52,6 +52,15 @@ async def test_call_has_the_expected_result_for_every_caller(environment: Access
     assert dict(zip(cells, answers, strict=True)) == cells
 
 
+@pytest.mark.parametrize("call", EXPECTED)
+async def test_scheme_has_any_case_and_is_required_by_http(environment: AccessEnvironment, call: str) -> None:
+    expected = dict(zip(COLUMNS, EXPECTED[call].split(), strict=True))
+    token = environment.tokens["owner"]
+    assert await environment.call(call, token, "bearer ") == expected["owner"]
+    is_rpc = call.partition(".")[0] in SERVICES
+    assert await environment.call(call, token, "") == expected["owner" if is_rpc else "forged"]
+
+
 def test_access_table_has_every_call(environment: AccessEnvironment) -> None:
     clients: Any = (None,) * 5
     served = [each for each in rest_routes(*clients) if isinstance(each, APIRoute)]

@@ -151,12 +151,25 @@ class TestRequests:
             for path in (f"/accounts/{alice.account}", f"/accounts/{alice.account}/operations"):
                 refused = await anonymous.get(path)
                 assert (refused.status_code, refused.json()["code"]) == (401, "UNAUTHENTICATED")
-                assert refused.headers["www-authenticate"] == "Bearer"
+                assert refused.headers["www-authenticate"] == 'Bearer realm="wallet"'
 
     async def test_malformed_token_is_refused_on_every_route(self, alice: User) -> None:
         headers = {"Authorization": f"Bearer {alice.token[:-4]}AAAA"}
         for path in (f"/accounts/{alice.account}", "/graphql"):
-            assert (await alice.http.get(path, headers=headers)).status_code == 401
+            refused = await alice.http.get(path, headers=headers)
+            assert refused.status_code == 401
+            assert refused.headers["www-authenticate"] == 'Bearer realm="wallet", error="invalid_token"'
+
+    async def test_bad_and_missing_token_have_the_same_shape_at_the_graph(self, alice: User) -> None:
+        query = {"query": "{ me { id } }"}
+        async with httpx.AsyncClient(base_url=alice.http.base_url) as anonymous:
+            missing = await anonymous.post("/graphql", json=query)
+            bad = await anonymous.post("/graphql", json=query, headers={"Authorization": "Bearer forged"})
+        for answer in (missing, bad):
+            (error,) = answer.json()["errors"]
+            assert error["extensions"] == {"code": "UNAUTHENTICATED", "requestId": answer.headers["x-request-id"]}
+            assert answer.headers["content-type"] == "application/json; charset=utf-8"
+        assert (missing.status_code, bad.status_code) == (200, 401)
 
     async def test_request_id_is_returned(self, alice: User) -> None:
         answer = await alice.http.get(f"/accounts/{alice.account}", headers={"X-Request-Id": "mine-42"})

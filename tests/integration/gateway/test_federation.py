@@ -188,6 +188,10 @@ def account(id_: str) -> dict[str, str]:
     return {"__typename": "Account", "id": id_}
 
 
+def error_codes(answer: httpx.Response) -> list[str]:
+    return [error["extensions"]["code"] for error in answer.json()["errors"]]
+
+
 def transfer(id_: str) -> dict[str, str]:
     return {"__typename": "Transfer", "id": id_}
 
@@ -440,9 +444,9 @@ class TestSubgraphs:
                 (error,) = answer.json()["errors"]
                 assert error["extensions"]["requestId"] == answer.headers["x-request-id"]
                 forged = await http.post(path, json={"query": "{ __typename }"}, headers={"Authorization": "Bearer x"})
-                assert (forged.status_code, forged.json()["code"]) == (401, "UNAUTHENTICATED")
+                assert (forged.status_code, error_codes(forged)) == (401, ["UNAUTHENTICATED"])
                 large = await http.post(path, json={"query": "{ __typename }" + " " * 200_000})
-                assert (large.status_code, large.json()["code"]) == (413, "CONTENT_TOO_LARGE")
+                assert (large.status_code, error_codes(large)) == (413, ["CONTENT_TOO_LARGE"])
 
 
 class TestFederationSetting:

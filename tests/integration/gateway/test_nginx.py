@@ -120,7 +120,8 @@ class TestHTTPS:
     async def test_gateway_rejects_a_large_body_and_nginx_a_larger_one(self, nginx: Nginx) -> None:
         async with nginx.client as http:
             by_gateway = await http.post("/graphql", content=b"x" * 100_000)
-            assert (by_gateway.status_code, by_gateway.json()["code"]) == (413, "CONTENT_TOO_LARGE")
+            (error,) = by_gateway.json()["errors"]
+            assert (by_gateway.status_code, error["extensions"]["code"]) == (413, "CONTENT_TOO_LARGE")
             by_nginx = await http.post("/graphql", content=b"x" * 200_000)
             assert (by_nginx.status_code, by_nginx.headers["content-type"]) == (413, "text/html")
 

@@ -13,6 +13,7 @@ from kit.telemetry.log_throttle import LogThrottle
 from tests.conftest import Keys
 from tests.unit.gateway.http.asgi import echo, http_client, with_middleware
 
+REALM = 'Bearer realm="wallet"'
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
@@ -28,6 +29,54 @@ async def test_invalid_token_is_rejected_with_401(keys: Keys) -> None:
         answer = await http.get("/", headers={"Authorization": "Bearer forged"})
     assert (answer.status_code, answer.json()["code"]) == (401, "UNAUTHENTICATED")
     assert answer.json()["requestId"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("scheme", ["bearer", "BEARER", "Bearer "])
+async def test_scheme_of_the_token_has_any_case(keys: Keys, scheme: str) -> None:
+    async with http_client(with_middleware(echo, keys)) as http:
+        answer = await http.get("/", headers={"Authorization": f"{scheme} {keys.user('alice')}"})
+    assert answer.text == "alice: "
+
+
+@pytest.mark.parametrize("value", ["", "Bearer", "Bearer "])
+async def test_header_without_a_token_is_anonymous(keys: Keys, value: str) -> None:
+    async with http_client(with_middleware(echo, keys)) as http:
+        assert (await http.get("/", headers={"Authorization": value})).text == "anonymous: "
+
+
+@pytest.mark.parametrize("path", ["/me", "/graphql"])
+async def test_refused_authorization_has_a_status_and_a_challenge(keys: Keys, path: str) -> None:
+    token = keys.user("alice")
+    cases = (
+        ([token], 401, REALM),
+        ([f"Basic {token}"], 401, REALM),
+        (["Bearer forged"], 401, f'{REALM}, error="invalid_token"'),
+        ([f"Bearer {token}"] * 2, 400, f'{REALM}, error="invalid_request"'),
+        ([f"Bearer {token}", "Bearer forged"], 400, f'{REALM}, error="invalid_request"'),
+    )
+    async with http_client(with_middleware(echo, keys)) as http:
+        for lines, status, challenge in cases:
+            answer = await http.get(path, headers=[("Authorization", line) for line in lines])
+            assert (answer.status_code, answer.headers["www-authenticate"]) == (status, challenge), lines
+            assert token not in answer.text
+
+
+async def test_other_repeated_headers_are_accepted(keys: Keys) -> None:
+    headers = [("Authorization", f"Bearer {keys.user('alice')}"), ("X-Extra", "1"), ("X-Extra", "2")]
+    async with http_client(with_middleware(echo, keys)) as http:
+        assert (await http.get("/", headers=headers)).text == "alice: "
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "application/graphql-response+json"])
+async def test_refusal_before_a_graphql_endpoint_is_a_graphql_error(keys: Keys, media_type: str) -> None:
+    headers = {"Authorization": "Bearer forged", "Accept": media_type}
+    async with http_client(with_middleware(echo, keys)) as http:
+        for path in ("/graphql", "/subgraphs/bank/graphql"):
+            answer = await http.post(path, headers=headers)
+            assert (answer.status_code, answer.headers["content-type"]) == (401, f"{media_type}; charset=utf-8")
+            (error,) = answer.json()["errors"]
+            assert error["message"] == "the token is not valid: it is malformed: send the access token unchanged"
+            assert error["extensions"] == {"code": "UNAUTHENTICATED", "requestId": answer.headers["x-request-id"]}
 
 
 async def test_token_is_not_verified_on_public_paths(keys: Keys) -> None:

@@ -16,6 +16,16 @@ FIRST, SECOND = (public_jwk(Ed25519PrivateKey.generate().public_key()) for _ in 
 P256 = jwt.algorithms.ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key(), as_dict=True)
 RSA = jwt.algorithms.RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 2048).public_key(), as_dict=True)
 SHORT = jwt.algorithms.RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 1024).public_key(), as_dict=True)
+RFC_7638_KEY = {
+    "kty": "RSA",
+    "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjB"
+    "ZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-"
+    "65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-"
+    "bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw",
+    "e": "AQAB",
+    "alg": "RS256",
+}
+"""The example in section 3.1 of RFC 7638, without its `kid`."""
 
 
 class TestUsableKeys:
@@ -45,6 +55,20 @@ class TestUsableKeys:
     )
     def test_key_for_another_algorithm_or_use_is_skipped(self, changed: dict[str, Any]) -> None:
         assert list_kids(KeySet.from_text(build_key_set({**SECOND, **changed}, FIRST))) == [FIRST["kid"]]
+
+    @pytest.mark.parametrize(
+        ("jwk", "algorithm", "thumbprint"),
+        [
+            (  # appendix A of RFC 8037
+                {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},
+                "EdDSA",
+                "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k",
+            ),
+            (RFC_7638_KEY, "RS256", "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"),
+        ],
+    )
+    def test_key_without_a_kid_gets_its_thumbprint(self, jwk: dict[str, Any], algorithm: Any, thumbprint: str) -> None:
+        assert list_kids(KeySet.from_text(build_key_set(jwk), algorithm)) == [thumbprint]
 
     def test_short_rsa_key_is_skipped(self) -> None:
         with pytest.raises(InvalidKeySetError):

@@ -110,9 +110,20 @@ class TestKeySetFromUrl:
     async def test_missing_key_is_refused(self) -> None:
         issuer = Issuer()
         async with serve(issuer) as url, KeySet.from_url(url) as key_set:
-            for kid in (SECOND["kid"], None, ["k"], 7):
+            for kid in (SECOND["kid"], "", ["k"], 7):
                 with pytest.raises(jwt.InvalidKeyError):
                     await key_set.get_key(kid)
+
+    async def test_missing_kid_means_the_only_key_and_is_refused_after_a_second_key_is_published(self) -> None:
+        issuer = Issuer()
+        async with serve(issuer) as url, KeySet.from_url(url) as key_set:
+            assert (await key_set.get_key(None)).jwk == FIRST
+            issuer.response = Response(build_key_set(FIRST, SECOND))
+            await key_set.refresh()
+            with pytest.raises(jwt.InvalidKeyError):
+                await key_set.get_key(None)
+            issuer.response = Response(build_key_set(SECOND))
+            assert (await key_set.get_key(None)).jwk == SECOND
 
     @pytest.mark.parametrize(
         "answer",

@@ -196,6 +196,30 @@ class TestAuthorizedRoutes:
                 assert (await http.head("/look", headers=headers)).status_code == looked.status_code
             assert (await http.get("/health/live")).status_code == (await http.get("/metrics")).status_code == 200
 
+    async def test_scheme_has_any_case_and_a_refusal_names_the_error_of_the_token(
+        self, router: APIRouter, keys: Keys
+    ) -> None:
+        app, (port,) = admin_app({}), free_ports(1)
+        policy = {"GET /look": OPERATOR_ACCESS, "POST /things/{thing}/mend": ADMIN_ACCESS}
+        add_authorized_routes(app, keys.verifier(), policy, router)
+        token = keys.user("operator", Role.OPERATOR)
+        realm = 'Bearer realm="wallet"'
+        cases: tuple[tuple[list[str], int, str | None], ...] = (
+            ([f"bearer {token}"], 200, None),
+            ([f"BEARER  {token}"], 200, None),
+            ([], 401, realm),
+            ([token], 401, realm),
+            (["Bearer forged"], 401, f'{realm}, error="invalid_token"'),
+            ([f"Bearer {token}", f"Bearer {token}"], 400, f'{realm}, error="invalid_request"'),
+        )
+        async with (
+            http_server(app, f"127.0.0.1:{port}"),
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http,
+        ):
+            for lines, status, challenge in cases:
+                answer = await http.get("/look", headers=[("Authorization", line) for line in lines])
+                assert (answer.status_code, answer.headers.get("www-authenticate")) == (status, challenge), lines
+
     async def test_missing_keys_are_503_and_no_refusal(self, router: APIRouter, keys: Keys) -> None:
         app, (port, nobody) = admin_app({}), free_ports(2)
         async with KeySet.from_url(f"http://127.0.0.1:{nobody}/") as key_set:

@@ -114,10 +114,25 @@ class TestCallers:
         assert code == grpc.StatusCode.UNAUTHENTICATED
         assert isinstance(error, Unauthenticated)
 
+    @pytest.mark.parametrize("prefix", ["bearer ", "BEARER ", "Bearer   ", ""])
+    async def test_scheme_in_any_case_and_no_scheme_are_accepted(self, stub: Stub, keys: Keys, prefix: str) -> None:
+        metadata = (("authorization", f"{prefix}{keys.user('alice')}"),)
+        assert (await stub.Say(StringValue(value="who"), metadata=metadata)).value == "alice"
+
+    async def test_several_tokens_are_refused(self, stub: Stub, keys: Keys) -> None:
+        metadata = bearer(keys.user("alice"))
+        code, error = await error_of(stub.Say(StringValue(value="who"), metadata=(*metadata, *metadata)))
+        assert code == grpc.StatusCode.INVALID_ARGUMENT
+        assert error.message.startswith("Authorization: must be sent once")
+
+    async def test_other_repeated_metadata_is_accepted(self, stub: Stub, keys: Keys) -> None:
+        metadata = (*bearer(keys.user("alice")), ("x-extra", "1"), ("x-extra", "2"))
+        assert (await stub.Say(StringValue(value="who"), metadata=metadata)).value == "alice"
+
     async def test_expired_token_is_refused(self, stub: Stub, keys: Keys) -> None:
         expired = keys.user("alice", lifetime_seconds=-60)
         _, error = await error_of(stub.Say(StringValue(value="who"), metadata=bearer(expired)))
-        assert error == Unauthenticated("the token has expired; get a new one")
+        assert error == Unauthenticated.for_token("the token has expired; get a new one")
 
     async def test_stream_without_a_token_is_refused(self, stub: Stub) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -184,7 +199,7 @@ class TestStreams:
                     await stream.read()
         status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]  # as above
         assert status is not None
-        assert error_from_status(status) == Unauthenticated("the token has expired; get a new one")
+        assert error_from_status(status) == Unauthenticated.for_token("the token has expired; get a new one")
 
     async def test_busy_stream_ends_when_its_token_expires(self, keys: Keys) -> None:
         async with serving(say, keys.verifier()) as target, grpc.aio.insecure_channel(target) as channel:

@@ -1,0 +1,60 @@
+"""Bearer tokens in requests: the `Authorization` value (RFC 6750, 2.1) and the challenge of a refusal (3)."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from wallet.errors import Code, InvalidInput, TokenTooLong, Unauthenticated, WalletError
+
+AUTHORIZATION: Final = "Authorization"
+
+_SCHEME: Final = "bearer"
+_CHALLENGE: Final = 'Bearer realm="wallet"'
+
+
+def parse_bearer(value: str, *, allow_bare: bool = False) -> str:
+    """Return the token of an `Authorization` value; empty if it has none, as in `Bearer` alone.
+
+    The scheme is matched without regard to case (RFC 9110, 11.1).
+
+    Args:
+        value: value of the header.
+        allow_bare: accept a token without a scheme too. Only for values outside HTTP, where earlier releases did.
+
+    Raises:
+        Unauthenticated: the scheme is missing or another one.
+    """
+    scheme, _, token = value.partition(" ")
+    if scheme.lower() == _SCHEME:
+        return token.strip()
+    if not value or (allow_bare and not token):
+        return value
+    raise Unauthenticated("the token must follow the scheme Bearer: send `Authorization: Bearer TOKEN`")
+
+
+def parse_bearer_lines(values: Sequence[str]) -> str:
+    """Return the token of all `Authorization` lines of an HTTP request; empty if it has none.
+
+    Raises:
+        InvalidInput: there are several lines, so it is not clear which token counts.
+        Unauthenticated: the scheme is missing or another one.
+    """
+    if len(values) > 1:
+        raise repeated_authorization()
+    return parse_bearer(values[0]) if values else ""
+
+
+def repeated_authorization() -> InvalidInput:
+    """Return the error of a request with several `Authorization` values."""
+    return InvalidInput.for_field(AUTHORIZATION, "must be sent once: remove the other values")
+
+
+def challenge(error: WalletError) -> str | None:
+    """Return the value of `WWW-Authenticate` for an error; None if the error is not about the caller's token.
+
+    It names the error only if the request has a token (RFC 6750, 3.1).
+    """
+    if isinstance(error, TokenTooLong) or (isinstance(error, Unauthenticated) and error.token_error):
+        return f'{_CHALLENGE}, error="invalid_token"'
+    if isinstance(error, InvalidInput) and any(each.field == AUTHORIZATION for each in error.violations):
+        return f'{_CHALLENGE}, error="invalid_request"'
+    return _CHALLENGE if error.code is Code.UNAUTHENTICATED else None
