@@ -1,5 +1,6 @@
 """Context of one request or WebSocket connection, which resolvers read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -27,6 +28,7 @@ class Context:
             own log line.
         budget: remaining work of an HTTP request, from its first operation on.
         connection_params: payload of the WebSocket's `connection_init`.
+        authorization: `Authorization` lines of the WebSocket's upgrade request.
     """
 
     bank: BankClient
@@ -38,6 +40,7 @@ class Context:
     operations: list[OperationSummary] | None = None
     budget: RequestBudget | None = None
     connection_params: dict[str, Any] = field(default_factory=dict)
+    authorization: Sequence[str] = ()
 
     @cached_property
     def accounts(self) -> AccountLoader:

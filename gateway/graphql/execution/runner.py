@@ -34,7 +34,7 @@ from kit.rpc import request_context
 from kit.rpc.request_context import RequestContext
 from kit.telemetry import tracing
 from kit.telemetry.tracing import Span
-from wallet.errors import RateLimited
+from wallet.errors import InternalError, RateLimited
 
 CANCELLED: Final = "CANCELLED"
 """Error code in metrics and logs of an operation that was cancelled because the client disconnected."""
@@ -100,6 +100,7 @@ class OperationRunner(SchemaExtensionsRunner):
         self._cost: OperationCost | None = None
         self._codes: list[str] = []
         self._is_stream = False
+        self._has_stream_result = False
         self._release_stream: Callable[[], None] | None = None
         self._payment: _StreamPayment | None = None
         self._budget: RequestBudget
@@ -127,10 +128,10 @@ class OperationRunner(SchemaExtensionsRunner):
         if isinstance(error, asyncio.CancelledError):
             if not self._is_stream:
                 self._codes.append(CANCELLED)
-        elif isinstance(error, Exception):  # Strawberry's errors for an operation that is missing or not allowed
-            self._codes.append(INVALID_GRAPHQL)
+        elif isinstance(error, Exception):
+            self._codes.append(InternalError.reason)
         context = self.execution_context
-        if context.result is not None and not self._is_stream:
+        if context.result is not None and not self._has_stream_result:
             self._format_errors(context.result)
         if context.result is not None and self._cost is not None:
             context.context.cost.actual += self._cost.measure(context.result.data)
@@ -201,7 +202,7 @@ class OperationRunner(SchemaExtensionsRunner):
             A context manager that charges the event to the caller before it is sent, and waits if the caller's budget
             is used up. The charge at the start pays for the first event.
         """
-        self._is_stream = True
+        self._is_stream = self._has_stream_result = True
         self._format_errors(result)
         return self._payment or _NOTHING
 

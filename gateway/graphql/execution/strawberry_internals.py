@@ -20,9 +20,11 @@ from graphql import (
     is_leaf_type,
     is_object_type,
 )
+from strawberry.exceptions import MissingQueryError
 from strawberry.extensions.runner import SchemaExtensionsRunner
 from strawberry.resolvers import is_default_resolver
 from strawberry.schema.config import StrawberryConfig
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
@@ -31,8 +33,9 @@ from strawberry.types import ExecutionContext
 from strawberry.types.base import StrawberryMaybe
 from strawberry.types.execution import PreExecutionError
 from strawberry.types.field import StrawberryField
+from strawberry.types.graphql import OperationType
 
-from gateway.errors import is_unexpected
+from gateway.errors import INVALID_GRAPHQL, METHOD_NOT_ALLOWED, OperationRefused, is_request_error, is_unexpected
 from gateway.graphql.execution.graphql_core_internals import AttributeResolver, LeafResolver, ShortcutExecutor
 from gateway.graphql.protection.prices import COST_EXTENSION, SDL_BYTES_PER_UNIT, add_cost_directive
 
@@ -123,20 +126,36 @@ class GraphSchema(strawberry.Schema):
         """Return the runner instead of Strawberry's own, which creates context managers for each hook."""
         return self._new_runner(execution_context)
 
-    def _execute_operation(self, context: ExecutionContext, runner: Any, *rest: Any) -> Any:
-        """Pass the runner's `subfields` to the executor. The last argument has the executor's keyword arguments."""
+    async def _execute_operation(self, context: ExecutionContext, runner: Any, *rest: Any) -> Any:
+        """Pass the runner's `subfields` to the executor. The last argument has the executor's keyword arguments.
+
+        Invalid variables are found here. They are a request error, as an invalid document is.
+        """
         rest[-1]["subfields"] = getattr(runner, "subfields", None)
         rest[-1]["max_coercion_errors"] = 1  # the runner describes invalid variables itself
-        return super()._execute_operation(context, runner, *rest)
+        result: Any = await super()._execute_operation(context, runner, *rest)
+        if result.errors and is_request_error(result.data, result.errors):
+            context.result = result = PreExecutionError(data=None, errors=result.errors)
+        return result
 
     async def _prepare_operation_async(self, context: ExecutionContext, extensions_runner: Any) -> Any:
-        """Convert an error of the runner to a result. An exception would end a stream without a response."""
+        """Convert a client's mistake to a result, alike for responses and streams.
+
+        Otherwise an exception would end a stream without a response, or count as a defect of the system.
+        """
         try:
             return await super()._prepare_operation_async(context, extensions_runner)
         except InvalidDocument as error:
-            return PreExecutionError(data=None, errors=error.errors)
+            errors = error.errors
         except GraphQLError as error:
-            return PreExecutionError(data=None, errors=[error])
+            errors = [error]
+        except MissingQueryError:
+            errors = [OperationRefused(INVALID_GRAPHQL, "the query is empty: send a document in `query`")]
+        except CannotGetOperationTypeError:
+            errors = [OperationRefused(INVALID_GRAPHQL, "the document has no such operation")]
+        except InvalidOperationTypeError as error:
+            errors = [_not_allowed(error.operation_type)]
+        return PreExecutionError(data=None, errors=errors)
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Log unexpected errors. Expected ones are for the caller only."""
@@ -146,6 +165,14 @@ class GraphSchema(strawberry.Schema):
             log.error("unexpected error", operation=operation, path=error.path, exc_info=error.original_error)
         if len(unexpected) > _MAX_LOGGED_ERRORS:
             log.error("more unexpected errors", operation=operation, count=len(unexpected) - _MAX_LOGGED_ERRORS)
+
+
+def _not_allowed(operation_type: OperationType) -> OperationRefused:
+    """Return the error of an operation that its transport does not execute."""
+    if operation_type is OperationType.SUBSCRIPTION:
+        message = "a subscription is a stream: accept text/event-stream, or use a WebSocket"
+        return OperationRefused(INVALID_GRAPHQL, message)
+    return OperationRefused(METHOD_NOT_ALLOWED, "send mutations by POST")
 
 
 class ClientSchema(GraphSchema):

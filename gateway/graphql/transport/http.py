@@ -13,11 +13,9 @@ from typing import Any, Final
 from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
-from strawberry.exceptions import MissingQueryError
-from strawberry.schema.exceptions import InvalidOperationTypeError
 from strawberry.types.graphql import OperationType
 
-from gateway.errors import INVALID_GRAPHQL, OperationRefused
+from gateway.errors import OperationRefused
 from gateway.graphql.execution.context import Context
 from gateway.graphql.execution.strawberry_internals import GraphSchema
 from gateway.graphql.protection.trusted_documents import TrustedDocuments
@@ -119,33 +117,27 @@ class GraphQLOverHTTP:
         if media_type == EVENT_STREAM:
             return await self._stream(request, context, operations | {OperationType.SUBSCRIPTION})
         result = await self._execute(request, context, operations)
-        return JSONResult(result, response_status(result, media_type), media_type, _cost_headers(context))
+        status = response_status(result, media_type)
+        headers = _cost_headers(context)
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = "POST"
+        return JSONResult(result, status, media_type, headers)
 
     async def _execute(
         self, request: GraphRequest, context: Context, operations: Collection[OperationType]
     ) -> dict[str, Any]:
         try:
-            result = await self._schema.execute(
-                self._documents.resolve_text(request.query, request.document_id),
-                variable_values=request.variables,
-                context_value=context,
-                operation_name=request.operation_name,
-                operation_extensions=request.extensions,
-                allowed_operation_types=operations,
-            )
-        except MissingQueryError:
-            return format_request_error(
-                OperationRefused(INVALID_GRAPHQL, "the query is empty: send a document in `query`")
-            )
+            query = self._documents.resolve_text(request.query, request.document_id)
         except OperationRefused as error:
             return format_request_error(error)
-        except InvalidOperationTypeError as error:
-            if error.operation_type is OperationType.MUTATION:
-                raise RequestRefused(
-                    HTTPStatus.METHOD_NOT_ALLOWED, "send mutations by POST", {"Allow": "POST"}
-                ) from None
-            message = f"a subscription is a stream: accept {EVENT_STREAM}, or use a WebSocket"
-            return format_request_error(OperationRefused(INVALID_GRAPHQL, message))
+        result = await self._schema.execute(
+            query,
+            variable_values=request.variables,
+            context_value=context,
+            operation_name=request.operation_name,
+            operation_extensions=request.extensions,
+            allowed_operation_types=operations,
+        )
         return format_result(result)
 
     async def _stream(

@@ -1,7 +1,6 @@
 """HTTP responses of the GraphQL endpoints: one result as JSON, or several as server-sent events."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from http import HTTPStatus
@@ -12,7 +11,7 @@ from graphql import GraphQLError
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from gateway.errors import format_graphql_error
+from gateway.errors import METHOD_NOT_ALLOWED, format_graphql_error, is_request_error
 from gateway.graphql.transport.requests import EVENT_STREAM, RequestRefused
 from gateway.http import metrics
 from gateway.http.media_types import JSON
@@ -31,8 +30,7 @@ def format_result(result: Any) -> dict[str, Any]:
     if not result.errors:
         return {"data": result.data}
     errors = [format_graphql_error(error).formatted for error in result.errors]
-    # An error of a field has the field's path. An error before the first field has no path.
-    if result.data is None and not any(error.path for error in result.errors):
+    if is_request_error(result.data, result.errors):
         return {"errors": errors}
     return {"errors": errors, "data": result.data}
 
@@ -51,19 +49,23 @@ def format_refusal(error: RequestRefused) -> dict[str, Any]:
 def response_status(result: Mapping[str, Any], media_type: str) -> int:
     """Return the HTTP status of a result.
 
-    With `application/json` it is always 200, as older clients expect. Otherwise a request error is 400, as
-    graphql-http's audits expect (the specification allows any 4xx), or 429 if a rate limit is exceeded. An unexpected
-    error is 500.
+    A mutation by GET is 405. Otherwise the status is always 200 with `application/json`, as older clients expect. With
+    the other type a request error is 400, as graphql-http's audits expect (the specification allows any 4xx), or 429 if
+    a rate limit is exceeded, and an unexpected error is 500.
 
     Args:
         result: a formatted result.
         media_type: media type of the response.
     """
-    if media_type == JSON or "errors" not in result:
+    if "errors" not in result:
+        return HTTPStatus.OK
+    codes = {error["extensions"]["code"] for error in result["errors"]}
+    if METHOD_NOT_ALLOWED in codes:
+        return HTTPStatus.METHOD_NOT_ALLOWED
+    if media_type == JSON:
         return HTTPStatus.OK
     if "data" in result:
         return PARTIAL_SUCCESS
-    codes = {error["extensions"]["code"] for error in result["errors"]}
     if InternalError.reason in codes:
         return HTTPStatus.INTERNAL_SERVER_ERROR
     return HTTPStatus.TOO_MANY_REQUESTS if RateLimited.reason in codes else HTTPStatus.BAD_REQUEST
@@ -151,7 +153,7 @@ class EventStream(StreamingResponse):
 def _token_seconds() -> float | None:
     """Return the seconds until the caller's token expires; None for an anonymous caller."""
     caller = request_context.current_request.get().principal
-    return None if caller is None else caller.expires_at - time.time()
+    return None if caller is None else caller.stream_seconds()
 
 
 async def _events(results: AsyncGenerator[Any, None]) -> AsyncIterator[bytes]:

@@ -1,17 +1,17 @@
 """GraphQL over WebSocket, by the protocol graphql-transport-ws."""
 
 import asyncio
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
+import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket
+from strawberry import UNSET
 from strawberry.asgi import GraphQL
-from strawberry.exceptions import ConnectionRejectionError
-from strawberry.http.exceptions import NonJsonMessageReceived
+from strawberry.http.exceptions import NonJsonMessageReceived, WebSocketDisconnected
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
 
@@ -28,12 +28,18 @@ from gateway.http.rate_limits import RateLimiter
 from gateway.http.stream_limits import StreamLimiter
 from gateway.http.strict_json import MalformedJSONError, loads
 from gateway.policy import ANY_USER
+from kit.auth.bearer import AUTHORIZATION, parse_bearer, parse_bearer_lines, repeated_authorization
 from kit.auth.principal import Principal, TokenVerifier
 from kit.rpc import request_context
-from wallet.errors import RateLimited, TokenTooLong, Unavailable, WalletError
+from wallet.errors import InvalidInput, RateLimited, Unauthenticated, Unavailable, WalletError
+
+log = structlog.get_logger(__name__)
 
 _TYPES: Final = frozenset({"connection_init", "ping", "pong", "subscribe", "complete"})
 _UNKNOWN_TYPE: Final = f"type must be one of {', '.join(sorted(_TYPES))}"
+_AUTHORIZATION_MEMBER: Final = AUTHORIZATION.lower()
+_CLOSE_CODES: Final[dict[type[WalletError], int]] = {InvalidInput: 4400, Unavailable: 1013}
+"""Close codes of the errors of `connection_init`; of all others, 4403."""
 
 
 class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
@@ -49,12 +55,12 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
     _early_messages = 0
 
     async def handle_connection_init(self, message: Any) -> None:
+        if message.get("payload") is None:
+            message = {"type": "connection_init"}
         try:
             await super().handle_connection_init(message)
-        except Unavailable as error:
-            await self.websocket.close(code=1013, reason=error.message)
-        except TokenTooLong as error:
-            await self.websocket.close(code=4403, reason=error.message)
+        except WalletError as error:
+            await self.websocket.close(code=_CLOSE_CODES.get(type(error), 4403), reason=error.message)
         caller = request_context.current_request.get().principal
         if caller is not None and self._expiry is None:
             self._expiry = asyncio.create_task(self._close_at_expiry(caller))
@@ -63,8 +69,13 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
             if self._release_stream is None:
                 await self.websocket.close(code=1013, reason=too_many_streams(self.view.streams.limit).message)
 
+    async def handle_task_exception(self, error: Exception) -> None:
+        """Log the error of an operation's task, unless the client has disconnected meanwhile."""
+        if not isinstance(error, WebSocketDisconnected):
+            log.error("unexpected error", exc_info=error)
+
     async def _close_at_expiry(self, caller: Principal) -> None:
-        await asyncio.sleep(caller.expires_at - time.time())
+        await asyncio.sleep(caller.stream_seconds())
         await self.websocket.close(code=4403, reason="the token has expired; get a new one")
 
     async def shutdown(self) -> None:
@@ -137,7 +148,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
 
 
 class GraphQLOverWebSocket(GraphQL[Context, None]):
-    """ASGI app for GraphQL over WebSocket. Callers authenticate in `connection_init`."""
+    """ASGI app for GraphQL over WebSocket. Callers authenticate in `connection_init` or in the upgrade request."""
 
     graphql_transport_ws_handler_class = _Handler
     websocket_adapter_class = DescribedWebSocket
@@ -185,8 +196,11 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
             return True
         return super().is_websocket_origin_allowed(request, origin)
 
-    async def get_context(self, request: Request | WebSocket, response: Request | Response | WebSocket) -> Context:  # noqa: ARG002, D102
-        return self._new_context()
+    async def get_context(self, request: Request | WebSocket, response: Request | Response | WebSocket) -> Context:  # noqa: ARG002
+        """Return the context of a connection. Strawberry calls it with the upgrade request."""
+        context = self._new_context()
+        context.authorization = request.headers.getlist(AUTHORIZATION)
+        return context
 
     def decode_json(self, data: str | bytes) -> object:
         """Parse a message as strictly as the body of an HTTP request."""
@@ -195,27 +209,51 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         except MalformedJSONError:
             raise NonJsonMessageReceived from None
 
-    async def on_ws_connect(self, context: Context) -> dict[str, object] | None:
+    async def on_ws_connect(self, context: Context) -> Any:
         """Authenticate the caller for all operations of the connection.
 
-        The payload of `connection_init` has `authorization: Bearer …`.
+        The token is in the payload of `connection_init`, or in the header of the upgrade request. Clients that cannot
+        set the header, such as browsers, use the payload; it takes precedence.
+
+        Returns:
+            No payload for `connection_ack`: graphql-ws 5.0 to 5.11 accept none that is null.
 
         Raises:
-            ConnectionRejectionError: the token is invalid, or its roles allow no operation.
+            InvalidInput: there are several tokens.
+            Unauthenticated: there is no valid token.
+            PermissionDenied: its roles allow no operation.
             Unavailable: the issuer's keys are not available, so the token cannot be verified.
             TokenTooLong: the token is too long; the message names the limit.
         """
-        params = {name.lower(): value for name, value in context.connection_params.items()}
-        token = str(params.get("authorization", "")).removeprefix("Bearer ")
-        try:
-            principal = await self._verifier.verify(token)
-            ANY_USER.check(principal)
-        except (Unavailable, TokenTooLong):  # the token may be valid
-            raise
-        except WalletError as error:
-            raise ConnectionRejectionError from error
+        token = _token_in_payload(context.connection_params) or parse_bearer_lines(context.authorization)
+        if not token:
+            raise Unauthenticated
+        principal = await self._verifier.verify(token)
+        ANY_USER.check(principal)
         request_context.current_request.set(request_context.current_request.get().with_principal(principal, token))
-        return None
+        return UNSET
+
+
+def _token_in_payload(payload: Mapping[str, Any]) -> str:
+    """Return the token in the payload of `connection_init`; empty if it has none.
+
+    The payload is `{"authorization": "Bearer …"}` or `{"headers": {"Authorization": "Bearer …"}}`, with names in any
+    case. Like earlier releases, it may have the token without the scheme.
+
+    Raises:
+        InvalidInput: the payload has several different values.
+        Unauthenticated: a value is no text, or has another scheme.
+    """
+    headers = payload.get("headers")
+    members = [*payload.items(), *(headers.items() if isinstance(headers, dict) else ())]
+    values = [value for name, value in members if name.lower() == _AUTHORIZATION_MEMBER and value is not None]
+    if not values:
+        return ""
+    if any(value != values[0] for value in values):
+        raise repeated_authorization()
+    if not isinstance(values[0], str):
+        raise Unauthenticated.for_token("`authorization` must be a string: send `Bearer TOKEN`")
+    return parse_bearer(values[0], allow_bare=True)
 
 
 def _retrieve_exception(task: asyncio.Task[None]) -> None:

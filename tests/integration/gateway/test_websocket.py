@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+import logging
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
+from structlog.testing import capture_logs
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
@@ -20,6 +23,26 @@ from tests.integration.gateway.slow_services import SlowServices
 from tests.integration.gateway.websocket_client import connect_as_alice, open_websocket, subscribe
 
 WATCH = f'subscription {{ topUpUpdated(id: "{uuid4()}") {{ id }} }}'
+CLIENT_MISTAKES: dict[str, dict[str, Any]] = {
+    "unknown operation": {"query": "query A { __typename }", "operationName": "B"},
+    "no operation name": {"query": "query A { __typename } query B { __typename }"},
+    "several anonymous operations": {"query": "{ __typename } { __typename }"},
+    "empty query": {"query": ""},
+    "only a comment": {"query": "# nothing"},
+    "fragment alone": {"query": "fragment F on Query { __typename }"},
+    "definition of a type": {"query": "type A { b: Int }"},
+    "missing variable": {"query": "query($id: ID!) { account(id: $id) { id } }"},
+    "variable of the wrong type": {
+        "query": "query($id: ID!) { account(id: $id) { id } }",
+        "variables": {"id": ["x"]},
+    },
+    "missing variable of a subscription": {"query": "subscription($id: ID!) { topUpUpdated(id: $id) { id } }"},
+    "variable of a subscription with the wrong type": {
+        "query": "subscription($id: ID!) { topUpUpdated(id: $id) { id } }",
+        "variables": {"id": {}},
+    },
+    "hash without trusted documents": {"documentId": "a" * 64},
+}
 RETRYABLE_CODES = {1001, 1005, 1006, 1012, 1013, 1014, 4403, 4408}
 """Close codes after which graphql-ws's client reconnects (`isFatalInternalCloseCode`, `shouldRetryConnectOrThrow`)."""
 
@@ -43,6 +66,10 @@ async def receive(connection: ClientConnection) -> dict[str, Any]:
         return message
 
 
+def without_request_id(errors: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**error, "extensions": {**error["extensions"], "requestId": ""}} for error in errors]
+
+
 class TestConnection:
     async def test_connection_without_init_is_closed_after_the_time_limit(
         self, slow_target: str, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -57,6 +84,87 @@ class TestConnection:
         async with open_websocket(url) as connection:
             await connection.send(json.dumps({"type": "connection_init", "payload": params}))
             assert await wait_close_code(connection) == 4403
+
+    @pytest.mark.parametrize(
+        "payload",
+        [
+            {"authorization": "Bearer TOKEN"},
+            {"Authorization": "bearer TOKEN"},
+            {"AUTHORIZATION": "BEARER TOKEN"},
+            {"authorization": "TOKEN"},
+            {"headers": {"Authorization": "Bearer TOKEN"}},
+            {"headers": {"authorization": "bearer TOKEN"}, "other": 1},
+            {"headers": None, "authorization": "Bearer TOKEN"},
+            {"headers": {"Authorization": "Bearer TOKEN"}, "authorization": "Bearer TOKEN"},
+            {"headers": {"Authorization": "Bearer TOKEN"}, "authorization": None},
+        ],
+    )
+    async def test_token_in_the_payload_authenticates(self, url: str, keys: Keys, payload: dict[str, Any]) -> None:
+        text = json.dumps({"type": "connection_init", "payload": payload}).replace("TOKEN", keys.user("alice"))
+        async with open_websocket(url) as connection:
+            await connection.send(text)
+            assert await receive(connection) == {"type": "connection_ack"}
+
+    @pytest.mark.parametrize("init", [{}, {"payload": None}, {"payload": {}}, {"payload": {"headers": {}}}])
+    @pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
+    async def test_token_in_the_upgrade_request_authenticates(
+        self, url: str, keys: Keys, init: dict[str, Any], scheme: str
+    ) -> None:
+        headers = [("Authorization", f"{scheme} {keys.user('alice')}")]
+        async with open_websocket(url, headers) as connection:
+            await connection.send(json.dumps({"type": "connection_init", **init}))
+            assert await receive(connection) == {"type": "connection_ack"}
+            await subscribe(connection, "{ __typename }")
+            assert (await receive(connection))["type"] == "next"
+
+    @pytest.mark.parametrize("value", ["Bearer forged", "Basic YTpi"])
+    async def test_token_in_the_payload_takes_precedence(self, url: str, keys: Keys, value: str) -> None:
+        """A proxy may have its own use of the header."""
+        async with open_websocket(url, [("Authorization", value)]) as connection:
+            payload = {"authorization": f"Bearer {keys.user('alice')}"}
+            await connection.send(json.dumps({"type": "connection_init", "payload": payload}))
+            assert await receive(connection) == {"type": "connection_ack"}
+
+    @pytest.mark.parametrize(
+        ("headers", "payload", "code", "reason"),
+        [
+            ([], {}, 4403, "a bearer token is required"),
+            ([], {"authorization": "Bearer forged"}, 4403, "the token is not valid: it is malformed"),
+            ([], {"authorization": 7}, 4403, "`authorization` must be a string"),
+            ([], {"authorization": ["Bearer TOKEN"]}, 4403, "`authorization` must be a string"),
+            ([], {"authorization": "Basic YTpi"}, 4403, "the token must follow the scheme Bearer"),
+            (
+                [],
+                {"authorization": "Bearer TOKEN", "Authorization": "Bearer x"},
+                4400,
+                "Authorization: must be sent once",
+            ),
+            ([], {"headers": {"authorization": "x"}, "authorization": "y"}, 4400, "Authorization: must be sent once"),
+            (["Bearer forged"], {}, 4403, "the token is not valid: it is malformed"),
+            (["TOKEN"], {}, 4403, "the token must follow the scheme Bearer"),
+            (["Bearer TOKEN", "Bearer TOKEN"], {}, 4400, "Authorization: must be sent once"),
+        ],
+    )
+    async def test_refused_authorization_closes_the_connection_with_the_reason(
+        self, url: str, keys: Keys, headers: list[str], payload: dict[str, Any], code: int, reason: str
+    ) -> None:
+        token = keys.user("alice")
+        lines = [("Authorization", each.replace("TOKEN", token)) for each in headers]
+        async with open_websocket(url, lines) as connection:
+            text = json.dumps({"type": "connection_init", "payload": payload}).replace("TOKEN", token)
+            await connection.send(text)
+            assert await wait_close_code(connection) == code
+            assert (connection.close_reason or "").startswith(reason)
+
+    async def test_token_within_the_leeway_opens_a_connection_that_stays_open(
+        self, slow_target: str, keys: Keys, tmp_path: Path
+    ) -> None:
+        async with (
+            run_gateway(keys, tmp_path, slow_target, auth_leeway_seconds=120) as url,
+            connect_as_alice(url, keys, lifetime_seconds=-10) as connection,
+        ):
+            await subscribe(connection, "{ __typename }")
+            assert [(await receive(connection))["type"] for _ in range(2)] == ["next", "complete"]
 
     async def test_operation_before_init_closes_the_connection(self, url: str) -> None:
         async with open_websocket(url) as connection:
@@ -246,6 +354,48 @@ class TestOperations:
             async with connect_as_alice(url, keys) as another:
                 await subscribe(another, "{ __typename }")
                 assert (await receive(another))["type"] == "next"
+
+    @pytest.mark.parametrize("mistake", CLIENT_MISTAKES)
+    async def test_client_mistake_has_one_typed_error_over_all_transports(
+        self, url: str, keys: Keys, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, mistake: str
+    ) -> None:
+        request = CLIENT_MISTAKES[mistake]
+        with capture_logs() as logged:
+            async with connect_as_alice(url, keys) as connection:
+                await connection.send(json.dumps({"id": "1", "type": "subscribe", "payload": request}))
+                refused = await receive(connection)
+                await subscribe(connection, "{ __typename }", "2")
+                answers = [await receive(connection) for _ in range(2)]
+            plain = (await http.post("/graphql", json=request)).json()
+            stream = await http.post("/graphql", json=request, headers={"Accept": "text/event-stream"})
+        assert [line for line in logged if line["log_level"] in {"warning", "error"}] == []
+        assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+        assert [(each["id"], each["type"]) for each in answers] == [("2", "next"), ("2", "complete")]  # still open
+        assert (refused["id"], refused["type"]) == ("1", "error")
+        if "documentId" in request:  # refused before a stream starts
+            streamed = stream.json()["errors"]
+        else:
+            streamed = json.loads(stream.text.split("\n")[1].removeprefix("data: "))["errors"]
+        assert without_request_id(refused["payload"]) == without_request_id(streamed)
+        if "subscription" not in request.get("query", ""):  # a plain response names the missing stream instead
+            assert without_request_id(plain["errors"]) == without_request_id(streamed)
+        expected = "PERSISTED_QUERY_NOT_SUPPORTED" if "documentId" in request else "INVALID_GRAPHQL"
+        assert {error["extensions"]["code"] for error in streamed + plain["errors"]} == {expected}
+
+    async def test_client_that_disconnects_during_an_operation_is_not_logged_as_an_error(
+        self, url: str, keys: Keys, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with capture_logs() as logged:
+            for _ in range(5):
+                async with connect_as_alice(url, keys) as connection:
+                    for id_ in range(20):
+                        await subscribe(connection, "{ __typename }", str(id_))
+                    connection.transport.abort()
+            async with connect_as_alice(url, keys) as connection:
+                await subscribe(connection, "{ __typename }")
+                assert (await receive(connection))["type"] == "next"
+        assert [line for line in logged if line["log_level"] in {"warning", "error"}] == []
+        assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
     @pytest.mark.parametrize(
         ("query", "code"),

@@ -1,7 +1,7 @@
 """Client of the WebSocket protocol graphql-transport-ws."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,10 +11,20 @@ from tests.conftest import Keys
 
 
 @asynccontextmanager
-async def open_websocket(url: str) -> AsyncIterator[ClientConnection]:
-    """Open a connection without sending `connection_init`."""
+async def open_websocket(url: str, headers: Sequence[tuple[str, str]] = ()) -> AsyncIterator[ClientConnection]:
+    """Open a connection without sending `connection_init`.
+
+    Args:
+        url: URL of the gateway.
+        headers: further headers of the upgrade request.
+    """
     target = f"{url.replace('http', 'ws')}/graphql"
-    async with connect(target, subprotocols=["graphql-transport-ws"], proxy=None) as connection:  # type: ignore[list-item]
+    async with connect(
+        target,
+        subprotocols=["graphql-transport-ws"],  # type: ignore[list-item]
+        additional_headers=headers,
+        proxy=None,
+    ) as connection:
         yield connection
 
 

@@ -10,8 +10,10 @@ import orjson
 import pytest
 import strawberry
 from strawberry.types import Info
+from structlog.testing import capture_logs
 
 from gateway.graphql.execution.context import Context
+from gateway.graphql.execution.metrics import OPERATION_ERRORS
 from gateway.graphql.execution.runner import OperationRunner
 from gateway.graphql.execution.strawberry_internals import GraphSchema
 from gateway.graphql.protection.trusted_documents import TrustedDocuments
@@ -127,6 +129,14 @@ def events(response: httpx.Response) -> list[tuple[str, Any]]:
     return parsed
 
 
+def count_errors() -> float:
+    """Return the number of errors INVALID_GRAPHQL in the metrics."""
+    samples = [sample for metric in OPERATION_ERRORS.collect() for sample in metric.samples]
+    return sum(
+        each.value for each in samples if each.name.endswith("_total") and each.labels["code"] == "INVALID_GRAPHQL"
+    )
+
+
 class TestNegotiation:
     @pytest.mark.parametrize(
         ("accept", "chosen"),
@@ -209,6 +219,92 @@ class TestErrors:
             (error,) = (await ask(http, query)).json()["errors"]
             assert error["extensions"] == {"code": code, "requestId": "the-request"}
             assert "password" not in str(error)
+
+
+CLIENT_MISTAKES: dict[str, dict[str, Any]] = {
+    "unknown operation": {"query": "query A { hello }", "operationName": "B"},
+    "unknown operation of several": {"query": "query A { hello } query B { hello }", "operationName": "C"},
+    "empty operation name": {"query": "query A { hello }", "operationName": ""},
+    "operation name of an anonymous operation": {"query": "{ hello }", "operationName": "A"},
+    "no operation name": {"query": "query A { hello } query B { hello }"},
+    "anonymous operation beside another": {"query": "{ hello } query B { hello }"},
+    "several anonymous operations": {"query": "{ hello } { hello }"},
+    "empty query": {"query": ""},
+    "only a comment": {"query": "# nothing"},
+    "only white space": {"query": " \n"},
+    "unused fragment alone": {"query": "fragment F on Query { hello }"},
+    "definition of a type": {"query": "type A { b: Int }"},
+    "syntax error": {"query": "{ hello"},
+    "unknown field": {"query": "{ nothing }"},
+    "missing variable": {"query": "query($name: String!) { hello(name: $name) }"},
+    "variable of the wrong type": {
+        "query": "query($name: String!) { hello(name: $name) }",
+        "variables": {"name": ["x"]},
+    },
+    "missing variable of a subscription": {"query": "subscription($to: Int!) { count(to: $to) }"},
+    "variable of a subscription with the wrong type": {
+        "query": "subscription($to: Int!) { count(to: $to) }",
+        "variables": {"to": "many"},
+    },
+    "subscription with two root fields": {"query": "subscription { count(to: 1) wait }"},
+    "hash without trusted documents": {"documentId": "a" * 64},
+}
+
+
+class TestClientMistakes:
+    """A stream reports the mistakes of its client as a plain response does."""
+
+    @pytest.mark.parametrize("mistake", CLIENT_MISTAKES)
+    async def test_event_stream_and_response_have_the_same_typed_error(
+        self, http: httpx.AsyncClient, mistake: str
+    ) -> None:
+        request = CLIENT_MISTAKES[mistake]
+        with capture_logs() as logged:
+            stream = await http.post("/graphql", json=request, headers={"Accept": EVENT_STREAM})
+            plain = await http.post("/graphql", json=request, headers={"Accept": GRAPHQL_RESPONSE})
+        assert [line for line in logged if line["log_level"] in {"warning", "error"}] == []
+        codes = {error["extensions"]["code"] for error in plain.json()["errors"]}
+        assert codes == {"PERSISTED_QUERY_NOT_SUPPORTED" if "documentId" in request else "INVALID_GRAPHQL"}
+        assert plain.status_code == 400
+        if not request.get("query", "").startswith("subscription"):  # plain HTTP names the missing stream instead
+            answer = events(stream)[0][1] if stream.headers["content-type"].startswith(EVENT_STREAM) else stream.json()
+            assert answer == plain.json()
+        else:
+            assert events(stream)[0][1]["errors"][0]["extensions"]["code"] == "INVALID_GRAPHQL"
+            assert events(stream)[-1] == ("complete", None)
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            "[]",
+            "nonsense",
+            '{"query": 1}',
+            '{"query": "{ hello }", "variables": []}',
+            '{"query": "{ hello }", "extensions": "x"}',
+            '{"query": "{ hello }", "operationName": 1}',
+        ],
+    )
+    async def test_malformed_request_is_refused_before_a_stream_starts(
+        self, http: httpx.AsyncClient, body: str
+    ) -> None:
+        headers = {"Content-Type": JSON, "Accept": EVENT_STREAM}
+        stream = await http.post("/graphql", content=body, headers=headers)
+        plain = await http.post("/graphql", content=body, headers={**headers, "Accept": JSON})
+        assert (stream.status_code, plain.status_code) == (400, 400)
+        assert stream.json() == plain.json()
+        assert stream.json()["errors"][0]["extensions"]["code"] == "BAD_REQUEST"
+
+    @pytest.mark.parametrize("accept", [JSON, EVENT_STREAM])
+    async def test_each_mistake_is_counted_once(self, http: httpx.AsyncClient, accept: str) -> None:
+        for query in ("", "{ hello", "subscription { count }", "query A { hello } query B { hello }"):
+            before = count_errors()
+            await ask(http, query, accept)
+            assert count_errors() == before + 1, query
+
+    async def test_subscription_that_is_refused_is_counted_once(self, http: httpx.AsyncClient) -> None:
+        before = count_errors()
+        await ask(http, "subscription { count(to: 1) }")
+        assert count_errors() == before + 1
 
 
 class TestPost:
@@ -297,10 +393,14 @@ class TestGet:
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
         assert notes.written == []
 
-    async def test_mutation_by_get_is_refused_as_an_event_stream(self, http: httpx.AsyncClient, notes: Notes) -> None:
+    async def test_mutation_by_get_gets_the_same_error_as_an_event_stream(
+        self, http: httpx.AsyncClient, notes: Notes
+    ) -> None:
         params = {"query": 'mutation { write(text: "x") }'}
-        answer = await http.get("/graphql", params=params, headers={"Accept": EVENT_STREAM})
-        assert "errors" in events(answer)[0][1]
+        stream = events(await http.get("/graphql", params=params, headers={"Accept": EVENT_STREAM}))
+        (error,) = stream[0][1]["errors"]
+        assert (error["message"], error["extensions"]["code"]) == ("send mutations by POST", "METHOD_NOT_ALLOWED")
+        assert stream == [("next", (await http.get("/graphql", params=params)).json()), ("complete", None)]
         assert notes.written == []
 
     @pytest.mark.parametrize(
