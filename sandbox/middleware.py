@@ -9,6 +9,7 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kit.auth.bearer import AUTHORIZATION, parse_bearer_lines
 from kit.http.logged_path import path_to_log
 from kit.rpc import request_context
 from kit.rpc.request_context import RequestContext
@@ -16,6 +17,7 @@ from kit.telemetry.tracing import TraceContext
 from openapi.acquirer import Code
 from sandbox.api import error_response
 from sandbox.payments import Refusal
+from wallet.errors import WalletError
 
 log = structlog.get_logger(__name__)
 
@@ -25,7 +27,7 @@ class RequestMiddleware:
 
     def __init__(self, app: ASGIApp, api_key: str) -> None:
         self._app = app
-        self._authorization = f"Bearer {api_key}".encode()
+        self._api_key = api_key.encode()
         self._in_use: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  ASGI
@@ -55,7 +57,7 @@ class RequestMiddleware:
 
     def _app_for(self, headers: Headers) -> ASGIApp:
         """Return the app that answers a request with these headers."""
-        if not hmac.compare_digest(headers.get("authorization", "").encode(), self._authorization):
+        if not self._is_merchant(headers):
             return error_response(Refusal(Code.unauthorized))
         key = headers.get("idempotency-key")
         if key is None:
@@ -71,6 +73,14 @@ class RequestMiddleware:
                 self._in_use.remove(key)
 
         return app
+
+    def _is_merchant(self, headers: Headers) -> bool:
+        """Return whether the request has the API key, in exactly one `Authorization` line."""
+        try:
+            key = parse_bearer_lines(headers.getlist(AUTHORIZATION))
+        except WalletError:
+            return False
+        return hmac.compare_digest(key.encode(), self._api_key)
 
 
 class RandomFailureMiddleware:

@@ -42,6 +42,21 @@ async def test_long_path_is_cut_and_masked_in_the_log_line() -> None:
     assert paths == ["/v1/" + "x" * 252 + "…", "/v1/#"]
 
 
+async def test_api_key_is_accepted_with_the_scheme_in_any_case_and_once() -> None:
+    cases: tuple[tuple[list[str], int], ...] = (
+        (["Bearer key"], 200),
+        (["bearer key"], 200),
+        (["Bearer other"], 401),
+        (["key"], 401),
+        (["Bearer key", "Bearer key"], 401),
+        ([], 401),
+    )
+    async with client_of(RequestMiddleware(App(), "key")) as http:
+        for lines, status in cases:
+            answer = await http.get("/v1/payments", headers=[("Authorization", line) for line in lines])
+            assert answer.status_code == status, lines
+
+
 class TestFailures:
     async def outcomes(self, *, seed: int, rate: float = 0.5, count: int = 60) -> list[tuple[int, bool]]:
         """Return status and execution of each request."""
