@@ -26,7 +26,6 @@ PATTERN_MESSAGES: Final[Mapping[str, str]] = {
     r"^[0-9]{1,18}(\.[0-9]{1,4})?$": "must be a decimal number such as 10.00, with at most 4 decimals",
     r"^[A-Z]{3}$": "must be an ISO 4217 currency such as RUB",
     r"^[A-Za-z][A-Za-z0-9._-]{2,63}$": "must be 3 to 64 of a-z, A-Z, 0-9, '.', '_' and '-', and begin with a letter",
-    r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$": "must be printable ASCII characters, without spaces at its ends",
 }
 """Messages by regular expression of the contract. A test finds a regular expression without one."""
 
