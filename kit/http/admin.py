@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import Receive, Scope, Send
@@ -15,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from kit.auth.access import AccessPolicy
 from kit.auth.bearer import AUTHORIZATION, challenge, parse_bearer_lines
 from kit.auth.principal import TokenVerifier
+from kit.http.invalid_requests import describe_error
 from kit.http.routing import answer_head, new_app, send_head
 from wallet.errors import Code, Unauthenticated, WalletError
 
@@ -37,6 +40,12 @@ def admin_app(checks: Mapping[str, HealthCheck]) -> FastAPI:
     """
     app = new_app()
     add_health_routes(app, checks)
+
+    @app.exception_handler(RequestValidationError)
+    async def handle_invalid_request(request: Request, error: RequestValidationError) -> Response:
+        errors = [describe_error(each, {}, request.scope.get("route")) for each in error.errors()]
+        detail = "; ".join(f"{field}: {message}" for field, message in errors)
+        return JSONResponse({"detail": detail}, HTTPStatus.UNPROCESSABLE_ENTITY)
 
     @app.get("/metrics")
     async def metrics() -> Response:

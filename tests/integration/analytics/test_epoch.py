@@ -198,6 +198,8 @@ class TestService:
                     await anext(client.watch_operations(restored.account, 4))
                 older = await client.list_operations(restored.account, limit=10, older_than=3, epoch=env.bank.epoch)
                 assert [each.account_version for each in older.operations] == [2, 1]
+                oldest = await client.list_operations(restored.account, limit=2, newer_than=0)  # of no epoch
+                assert [each.account_version for each in oldest.operations] == [2, 1]
 
     async def test_open_stream_ends_when_the_epoch_changes(
         self, env: AnalyticsEnvironment, client: AnalyticsClient

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from uuid import UUID
 
 import httpx
 import pytest
@@ -147,6 +148,20 @@ class TestAdmin:
             assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
             assert not started
             assert (await http.get(url)).text == '{"line":1}\n'
+
+    async def test_invalid_parameter_is_named_without_words_of_libraries(self) -> None:
+        app = admin_app({})
+
+        @app.get("/things/{id}")
+        async def read_thing(id: UUID, limit: int) -> None:  # noqa: A002
+            pass
+
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://admin") as http:
+            answer = await http.get("/things/1?limit=x")
+        assert (answer.status_code, answer.json()) == (
+            422,
+            {"detail": "id: must be a UUID; limit: must be a whole number"},
+        )
 
     async def test_metrics_have_the_prometheus_format(self) -> None:
         metrics.RPC_SECONDS.labels("/test.Admin/Metrics", "OK").observe(0.1)
