@@ -20,6 +20,7 @@ from kit.runtime.service import run_service, service_ports
 from kit.telemetry import metrics
 from subgraphs.bank.client import BankClient
 from subgraphs.card.service.adapters.acquirer_http import HttpAcquirer, RetryPolicy
+from subgraphs.card.service.adapters.attempts import AttemptRepository
 from subgraphs.card.service.adapters.bank_ledger import BankLedger
 from subgraphs.card.service.adapters.repository import Repository, open_database
 from subgraphs.card.service.api.admin import decline_router, review_router
@@ -64,7 +65,7 @@ async def serve(
         url, max_connections = settings.card_database_url.get_secret_value(), settings.card_database_connections
         database = await stack.enter_async_context(open_database(url, max_connections=max_connections))
         metrics.register_pool(database.connections_in_use, max_connections)
-        repository = Repository(database)
+        repository, attempts = Repository(database), AttemptRepository(database)
         client_limits = ClientLimits.from_settings(settings)
         bank = await stack.enter_async_context(
             BankClient.connect(settings.bank_grpc_target, limits=client_limits, tls=tls)
@@ -83,7 +84,7 @@ async def serve(
             "leases": saga.renew_leases,
             "top-up metrics": saga.update_metrics,
             "subscriptions": hub.run_listener,
-            "decline limits": partial(run_decline_watch, repository, decline_limits),
+            "decline limits": partial(run_decline_watch, attempts, decline_limits),
         }
         await stack.enter_async_context(process.restarting_tasks(tasks))
         verifier = await stack.enter_async_context(TokenVerifier.open(settings))
@@ -97,7 +98,7 @@ async def serve(
             settings.card_access_seconds,
             decline_limits,
         )
-        servicer = CardServicer(TopUps(repository, acquirer, bank, saga, hub, options), verifier)
+        servicer = CardServicer(TopUps(repository, attempts, acquirer, bank, saga, hub, options), verifier)
         await stack.enter_async_context(
             service_ports(
                 grpc_listen=settings.card_grpc_listen,
@@ -110,7 +111,7 @@ async def serve(
                 admin_routers=[
                     integrity_router(integrity),
                     review_router(repository, saga),
-                    decline_router(repository, decline_limits),
+                    decline_router(attempts, decline_limits),
                 ],
             )
         )

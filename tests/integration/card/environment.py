@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 
 from kit.auth.principal import Role
 from kit.db.database import Database
+from subgraphs.card.service.adapters.attempts import AttemptRepository
 from subgraphs.card.service.adapters.bank_ledger import BankLedger
 from subgraphs.card.service.adapters.repository import Repository, open_database
 from subgraphs.card.service.application.saga import Saga, SagaLimits
@@ -95,6 +96,10 @@ class CardEnvironment:
     currency: str = "RUB"
     principal: str = field(default_factory=lambda: f"test|{uuid.uuid4().hex}")
 
+    @property
+    def attempts(self) -> AttemptRepository:
+        return AttemptRepository(self.database)
+
     def saga(self, crash_point: CrashPoint | None = None, limits: SagaLimits = NO_DELAYS) -> Saga:
         """Create the saga of a new process, which dies at the crash point."""
         wrap = crash_point.wrap if crash_point else lambda part: part
@@ -112,7 +117,7 @@ class CardEnvironment:
         repository, options = wrap(self.repository), TopUpOptions(LIMITS, SecretStr("secret"), decline_limits=limits)
         hub = SubscriptionHub(self.repository, poll_seconds=60)
         saga = saga or self.saga(crash_point, SagaLimits())
-        return TopUps(repository, wrap(self.acquirer), self.bank.client, saga, hub, options)
+        return TopUps(repository, wrap(self.attempts), wrap(self.acquirer), self.bank.client, saga, hub, options)
 
     async def new_top_up(self, account_id: UUID, amount: Money, number: str = VISA, key: str | None = None) -> NewTopUp:
         details = card(number)

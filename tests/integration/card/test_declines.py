@@ -323,7 +323,7 @@ class TestDeadProcess:
         assert await stored_states(client) == ["TOKENIZING"]
         await pass_time(client, 14)
         new = NewAttempt(uuid.uuid4(), IdempotencyKey(client.caller.scope, "other key"), None, b"card")
-        assert await env.repository.reserve(new, limits) == NoRoomYet()
+        assert await env.attempts.reserve(new, limits) == NoRoomYet()
         await pass_time(client, 1)
         assert kinds([await client.try_card(env.top_ups(limits), key="k")]) == {"DECLINED": 1}
 
@@ -360,17 +360,17 @@ class TestOperator:
         top_ups = env.top_ups(limits)
         for _ in range(2):
             await client.try_card(top_ups, address="9.9.9.9")
-        blocks = [block for block in await env.repository.list_blocks(limits) if client.caller.scope in block.customers]
+        blocks = [block for block in await env.attempts.list_blocks(limits) if client.caller.scope in block.customers]
         assert [(block.kind, block.subject, block.declines) for block in blocks] == [
             ("customer", client.caller.scope, 2),
             ("address", "9.9.9.9", 2),
         ]
         customer_block, address_block = blocks
-        assert await env.repository.lift_block(LimitKind.CUSTOMER, customer_block.attempt_id, "issuer|operator") == 2
+        assert await env.attempts.lift_block(LimitKind.CUSTOMER, customer_block.attempt_id, "issuer|operator") == 2
         assert kinds([await client.try_card(top_ups)]) == {"DECLINED": 1}
         other = Client(env, client.account)
         assert kinds([await other.try_card(top_ups, address="9.9.9.9")]) == {"TopUpDeclinesExceeded": 1}
-        assert await env.repository.lift_block(LimitKind.ADDRESS, address_block.attempt_id, "issuer|operator") == 2
+        assert await env.attempts.lift_block(LimitKind.ADDRESS, address_block.attempt_id, "issuer|operator") == 2
         assert kinds([await other.try_card(top_ups, address="9.9.9.9")]) == {"DECLINED": 1}
         async with env.database.statement() as sql:
             rows = (await sql.execute(select(lifts).order_by(lifts.c.id))).all()
@@ -379,7 +379,7 @@ class TestOperator:
         assert audit[1] == ("address", [], 2, "issuer|operator")
 
     async def test_lift_of_a_missing_block_changes_and_stores_nothing(self, client: Client) -> None:
-        assert await client.env.repository.lift_block(LimitKind.CARD, uuid.uuid4(), "issuer|operator") == 0
+        assert await client.env.attempts.lift_block(LimitKind.CARD, uuid.uuid4(), "issuer|operator") == 0
         async with client.env.database.statement() as sql:
             assert (await sql.execute(select(lifts).where(lifts.c.kind == "card"))).all() == []
 
@@ -474,7 +474,7 @@ async def test_watch_counts_blocks_and_deletes_old_attempts(
     async def has_blocks(expected: float) -> bool:
         return REGISTRY.get_sample_value("wallet_card_decline_blocks", {"limit": "customer"}) == expected
 
-    async with background_task(decline_watch.run_decline_watch(env.repository, limits), "decline limits"):
+    async with background_task(decline_watch.run_decline_watch(env.attempts, limits), "decline limits"):
         await until(lambda: has_blocks(1))
         await pass_time(client, 3601)
         await until(lambda: has_blocks(0))
@@ -490,10 +490,10 @@ async def test_old_attempts_are_deleted_and_counted_ones_are_kept(env: CardEnvir
     async with env.database.statement() as sql:
         first = (await sql.execute(select(attempts.c.id).limit(1))).scalar_one()
     await pass_time(client, 99)
-    assert await env.repository.delete_old_attempts(limits) == 0
+    assert await env.attempts.delete_old_attempts(limits) == 0
     async with env.database.statement() as sql:
         await sql.exec_driver_sql(
             "UPDATE card_attempts SET since = since - interval '2 seconds' WHERE id = $1", (first,)
         )
-    assert await env.repository.delete_old_attempts(limits) == 1
+    assert await env.attempts.delete_old_attempts(limits) == 1
     assert await stored_states(client) == [AttemptState.DECLINED]

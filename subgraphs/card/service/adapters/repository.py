@@ -1,56 +1,39 @@
-"""All SQL of the card service."""
+"""SQL of top-ups and webhooks."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from hashlib import blake2b
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
-    BigInteger,
-    ColumnElement,
     Executable,
     Row,
-    Select,
-    Update,
     any_,
     delete,
     false,
     func,
     insert,
-    literal,
     or_,
     select,
     text,
     tuple_,
     update,
 )
-from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
 from kit.db.database import Database
 from kit.db.postgres import CONFIRM_COMMITS
-from subgraphs.card.service.adapters.tables import attempts, lifts, top_ups, webhooks
-from subgraphs.card.service.domain import declines, rules, transitions
+from subgraphs.card.service.adapters.expressions import from_now, set_attempt_state, with_key
+from subgraphs.card.service.adapters.tables import attempts, top_ups, webhooks
+from subgraphs.card.service.domain import rules, transitions
 from subgraphs.card.service.domain.cards import Brand, CardToken
 from subgraphs.card.service.domain.declines import (
     AttemptOutcome,
     AttemptState,
-    Block,
-    DeclineLimits,
-    LimitKind,
-    NewAttempt,
-    NoRoomYet,
-    Room,
-    StoredAttempt,
-    Subject,
-    Verdict,
 )
 from subgraphs.card.service.domain.payment import PaymentStatus
 from subgraphs.card.service.domain.rules import Limits
@@ -73,12 +56,6 @@ _HEARTBEAT_SECONDS: Final = 5.0
 _DAY: Final = timedelta(hours=24)
 _EXEMPT_STATUSES: Final = (Status.DECLINED, Status.VOIDED, Status.REFUNDED)
 """Top-ups with these statuses do not count towards the daily limit."""
-_LIMITED_BY: Final = {
-    LimitKind.CUSTOMER: attempts.c.principal,
-    LimitKind.ADDRESS: attempts.c.address,
-    LimitKind.CARD: attempts.c.card,
-}
-"""Column that each limit counts by. A row without a value does not count."""
 open_database: Final = partial(Database.open, service="card", label="the top-ups' database")
 """Open the service's database. Arguments: its URL and `max_connections`."""
 
@@ -134,7 +111,7 @@ class Repository:
                 )
             )
             rules.check_limits(limits, new.amount, Money(used.scalar_one(), new.amount.currency))
-            authorizing = _set_state(AttemptState.AUTHORIZING).where(attempts.c.id == new.id).cte("authorizing")
+            authorizing = set_attempt_state(AttemptState.AUTHORIZING).where(attempts.c.id == new.id).cte("authorizing")
             created = await sql.execute(
                 insert(top_ups)
                 .values(
@@ -150,110 +127,12 @@ class Repository:
                     card_brand=new.card.brand,
                     card_last_four=new.card.last_four,
                     card_digest=new.card_digest,
-                    next_attempt_at=_from_now(lease_seconds),
+                    next_attempt_at=from_now(lease_seconds),
                 )
                 .returning(top_ups)
                 .add_cte(authorizing)
             )
             return _top_up_from_row(created.one())
-
-    async def reserve(self, attempt: NewAttempt, limits: DeclineLimits) -> Verdict:
-        """Store an attempt to use a card if the limits of declined cards have room for it (`declines.judge`).
-
-        Attempts of one customer, address or card are decided one after another, so that they cannot exceed a limit
-        together. The verdict is NoRoomYet, too, if the key has a top-up by now.
-        """
-        subjects = {kind: subject for kind in LimitKind if (subject := attempt.subject(kind)) is not None}
-        # In one order, so that two attempts do not wait for each other.
-        keys = sorted(_lock_key(kind, subject) for kind, subject in subjects.items())
-        locks = func.unnest(sql_cast(keys, ARRAY(BigInteger))).column_valued("key")
-        same = or_(*(_LIMITED_BY[kind] == subject for kind, subject in subjects.items()))
-        async with self._database.transaction() as sql:
-            # The locks are held until the commit. It need not wait for the disk: `admit` and `record_decline` do, and
-            # with their records the disk gets the earlier ones.
-            no_wait = func.set_config("synchronous_commit", "off", True)
-            await sql.execute(select(no_wait, func.pg_advisory_xact_lock(locks)))
-            stored = await sql.execute(_select_attempts(limits).where(same))
-            verdict = declines.judge(attempt, map(_attempt_from_row, stored), limits)
-            if not isinstance(verdict, Room):
-                return verdict
-            row = {
-                attempts.c.id: attempt.id,
-                attempts.c.principal: attempt.key.principal,
-                attempts.c.idempotency_key: attempt.key.key,
-                attempts.c.address: attempt.address,
-                attempts.c.card: attempt.card,
-            }
-            values = select(*(literal(value, column.type) for column, value in row.items()))
-            stored = await sql.execute(
-                insert(attempts).from_select(list(row), values.where(~_with_key(attempt.key).exists()))
-            )
-            return verdict if stored.rowcount else NoRoomYet()
-
-    async def record_decline(self, attempt_id: UUID) -> None:
-        """Count an attempt whose card the acquirer has refused to tokenize."""
-        async with self._database.statement() as sql:
-            await sql.execute(_set_state(AttemptState.DECLINED).where(attempts.c.id == attempt_id))
-
-    async def end_attempt(self, attempt_id: UUID) -> None:
-        """Stop counting an attempt that led to no top-up. An attempt that led to one stays as it is."""
-        led_to_none = (attempts.c.id == attempt_id) & (attempts.c.state == AttemptState.TOKENIZING)
-        async with self._database.statement() as sql:
-            await sql.execute(delete(attempts).where(led_to_none))
-
-    async def list_blocks(self, limits: DeclineLimits) -> list[Block]:
-        """Return the limits of declined cards that are reached now."""
-        declined = attempts.c.state == AttemptState.DECLINED
-        fewest = {
-            LimitKind.CUSTOMER: limits.per_customer,
-            LimitKind.ADDRESS: min(limits.per_address, limits.per_shared_address),
-            LimitKind.CARD: limits.per_card,
-        }
-        frequent = or_(
-            *(
-                column.in_(
-                    select(column)
-                    .where(declined, _is_recent(limits), column.is_not(None))
-                    .group_by(column)
-                    .having(func.count() >= fewest[kind])
-                )
-                for kind, column in _LIMITED_BY.items()
-            )
-        )
-        async with self._database.statement() as sql:
-            stored = await sql.execute(_select_attempts(limits).where(declined, frequent))
-            return declines.find_blocks(map(_attempt_from_row, stored), limits)
-
-    async def lift_block(self, kind: LimitKind, attempt_id: UUID, operator: str) -> int:
-        """Stop counting the declines of a block, for this kind of limit only. The lift is stored permanently.
-
-        Args:
-            kind: kind of the limit.
-            attempt_id: one of the block's attempts.
-            operator: principal who lifts the block.
-
-        Returns:
-            The number of declines; 0 if there are none, which is not stored.
-        """
-        column = _LIMITED_BY[kind]
-        subject = select(column).where(attempts.c.id == attempt_id).scalar_subquery()
-        of_block = select(attempts.c.id, attempts.c.principal).where(
-            column == subject, attempts.c.state == AttemptState.DECLINED
-        )
-        async with self._database.transaction() as sql:
-            rows = (await sql.execute(of_block.with_for_update())).all()
-            if rows:
-                customers = sorted({row.principal for row in rows if row.principal is not None})
-                entry = {"id": uuid7(), "kind": kind, "customers": customers, "declines": len(rows)}
-                await sql.execute(insert(lifts).values(**entry, lifted_by=operator))
-                lifted = attempts.c.id.in_([row.id for row in rows])
-                await sql.execute(update(attempts).where(lifted).values({column: None}))
-            return len(rows)
-
-    async def delete_old_attempts(self, limits: DeclineLimits) -> int:
-        """Delete the attempts that no longer count, and return their number."""
-        async with self._database.statement() as sql:
-            return (await sql.execute(delete(attempts).where(~_is_recent(limits)))).rowcount
 
     async def find_by_key(self, key: IdempotencyKey) -> TopUp | None:
         """Return the top-up with an idempotency key. It is safe to repeat its answer: no failover can lose it."""
@@ -313,7 +192,7 @@ class Repository:
             claimed = await sql.execute(
                 update(top_ups)
                 .where(top_ups.c.id == any_(func.array(due.scalar_subquery())))  # evaluated once with every query plan
-                .values(next_attempt_at=_from_now(lease_seconds))
+                .values(next_attempt_at=from_now(lease_seconds))
                 .returning(top_ups)
             )
             return [_top_up_from_row(row) for row in claimed]
@@ -327,7 +206,7 @@ class Repository:
         """
         leased = tuple_(top_ups.c.id, top_ups.c.version).in_(versions.items()) & top_ups.c.next_attempt_at.is_not(None)
         async with self._database.statement() as sql:
-            await sql.execute(update(top_ups).where(leased).values(next_attempt_at=_from_now(lease_seconds)))
+            await sql.execute(update(top_ups).where(leased).values(next_attempt_at=from_now(lease_seconds)))
 
     async def save(self, top_up: TopUp, *, due_seconds: float | None, outcome: AttemptOutcome | None = None) -> TopUp:
         """Save a top-up and notify its watchers. Return it with its new version.
@@ -348,7 +227,7 @@ class Repository:
                 step=top_up.step,
                 attempts=top_up.attempts,
                 retries=top_up.retries,
-                next_attempt_at=None if due_seconds is None else _from_now(due_seconds),
+                next_attempt_at=None if due_seconds is None else from_now(due_seconds),
                 failure=top_up.failure,
                 payment_id=top_up.payment_id,
                 transfer_id=top_up.transfer_id,
@@ -364,7 +243,7 @@ class Repository:
             saved = saving.cte("saved")
             of_top_up = attempts.c.id == select(saved.c.id).scalar_subquery()
             is_declined = outcome is AttemptOutcome.DECLINED
-            ending = _set_state(AttemptState.DECLINED) if is_declined else delete(attempts)
+            ending = set_attempt_state(AttemptState.DECLINED) if is_declined else delete(attempts)
             statement = select(saved).add_cte(ending.where(of_top_up).cte("ended"))
         async with self._database.statement() as sql:
             row = (await sql.execute(statement)).one_or_none()
@@ -456,44 +335,8 @@ class Repository:
 
 
 async def _find_by_key(sql: AsyncConnection, key: IdempotencyKey) -> TopUp | None:
-    rows = [_top_up_from_row(row) for row in await sql.execute(_with_key(key))]
+    rows = [_top_up_from_row(row) for row in await sql.execute(with_key(key))]
     return next((each for each in rows if each.key.key == key.raw), rows[0] if rows else None)
-
-
-def _with_key(key: IdempotencyKey) -> Select[Any]:
-    """Select the top-ups of a key: at most one of each of its forms."""
-    forms = [key.key] if key.raw is None else [key.key, key.raw]
-    return select(top_ups).where(top_ups.c.principal == key.principal, top_ups.c.idempotency_key.in_(forms))
-
-
-def _lock_key(kind: LimitKind, subject: Subject) -> int:
-    """Return the key of the advisory lock of a customer, an address or a card."""
-    name = subject if isinstance(subject, bytes) else subject.encode()
-    return int.from_bytes(blake2b(name, digest_size=8, person=kind.encode()).digest(), signed=True)
-
-
-def _is_recent(limits: DeclineLimits) -> ColumnElement[bool]:
-    """Attempts that may count: of the window, or of the time of a tokenization."""
-    return attempts.c.since > _from_now(-max(limits.window_seconds, limits.attempt_seconds))
-
-
-def _select_attempts(limits: DeclineLimits) -> Select[Any]:
-    age = func.extract("epoch", func.clock_timestamp() - attempts.c.since).label("age_seconds")
-    return select(attempts, age).where(_is_recent(limits))
-
-
-def _set_state(state: AttemptState) -> Update:
-    return update(attempts).values(state=state, since=func.clock_timestamp())
-
-
-def _attempt_from_row(row: Row[Any]) -> StoredAttempt:
-    columns = {LimitKind.CUSTOMER: row.principal, LimitKind.ADDRESS: row.address, LimitKind.CARD: row.card}
-    subjects = {kind: subject for kind, subject in columns.items() if subject is not None}
-    return StoredAttempt(row.id, subjects, row.idempotency_key, AttemptState(row.state), float(row.age_seconds))
-
-
-def _from_now(seconds: float) -> ColumnElement[Any]:
-    return func.clock_timestamp() + timedelta(seconds=seconds)
 
 
 def _top_up_from_row(row: Row[Any]) -> TopUp:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, HTTPException, Request
 
 from kit.auth.principal import Principal
 from kit.http.admin import JsonLinesResponse
+from subgraphs.card.service.adapters.attempts import AttemptRepository
 from subgraphs.card.service.adapters.repository import LeaseLostError, Repository
 from subgraphs.card.service.application.saga import Saga
 from subgraphs.card.service.domain.declines import Block, DeclineLimits, LimitKind
@@ -65,7 +66,7 @@ def review_router(repository: Repository, saga: Saga) -> APIRouter:
     return router
 
 
-def decline_router(repository: Repository, limits: DeclineLimits) -> APIRouter:
+def decline_router(attempts: AttemptRepository, limits: DeclineLimits) -> APIRouter:
     """Create the routes that list the blocks after declined cards and lift them.
 
     `GET /declines` returns one line for each customer, address and card that is blocked now, then their number.
@@ -80,7 +81,7 @@ def decline_router(repository: Repository, limits: DeclineLimits) -> APIRouter:
     @router.get("/declines")
     async def list_blocks() -> JsonLinesResponse:
         try:
-            return JsonLinesResponse(_block_lines(await repository.list_blocks(limits)))
+            return JsonLinesResponse(_block_lines(await attempts.list_blocks(limits)))
         except Unavailable as error:
             raise HTTPException(503, error.message) from None
 
@@ -88,7 +89,7 @@ def decline_router(repository: Repository, limits: DeclineLimits) -> APIRouter:
     async def lift(kind: LimitKind, attempt_id: UUID, request: Request) -> JsonLinesResponse:
         operator: Principal = request.state.principal
         try:
-            declines = await repository.lift_block(kind, attempt_id, operator.scope)
+            declines = await attempts.lift_block(kind, attempt_id, operator.scope)
         except Unavailable as error:
             raise HTTPException(503, error.message) from None
         if not declines:

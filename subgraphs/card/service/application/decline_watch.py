@@ -5,13 +5,13 @@ from collections import Counter
 from typing import Final
 
 from subgraphs.card.service import metrics
-from subgraphs.card.service.adapters.repository import Repository
+from subgraphs.card.service.adapters.attempts import AttemptRepository
 from subgraphs.card.service.domain.declines import DeclineLimits, LimitKind
 
 _INTERVAL_SECONDS: Final = 10.0
 
 
-async def run_decline_watch(repository: Repository, limits: DeclineLimits) -> None:
+async def run_decline_watch(attempts: AttemptRepository, limits: DeclineLimits) -> None:
     """Count the blocks of all replicas and delete the attempts that no longer count, periodically, until an error.
 
     Raises:
@@ -20,8 +20,8 @@ async def run_decline_watch(repository: Repository, limits: DeclineLimits) -> No
     for kind in LimitKind:
         metrics.TOP_UPS_BLOCKED.labels(kind)  # so that its first increase has a value before it
     while True:
-        await repository.delete_old_attempts(limits)
-        blocks = Counter(block.kind for block in await repository.list_blocks(limits))
+        await attempts.delete_old_attempts(limits)
+        blocks = Counter(block.kind for block in await attempts.list_blocks(limits))
         for kind in LimitKind:
             metrics.BLOCKS.labels(kind).set(blocks[kind])
         await asyncio.sleep(_INTERVAL_SECONDS)

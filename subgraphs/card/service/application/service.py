@@ -19,6 +19,7 @@ from kit.runtime.backoff import Backoff
 from subgraphs.bank.client import BankClient
 from subgraphs.card.service import metrics
 from subgraphs.card.service.adapters.acquirer import Acquirer, on_behalf_of
+from subgraphs.card.service.adapters.attempts import AttemptRepository
 from subgraphs.card.service.adapters.bank_ledger import check_account
 from subgraphs.card.service.adapters.repository import Repository
 from subgraphs.card.service.application.saga import Saga, utc_now
@@ -95,6 +96,7 @@ class TopUps:
     def __init__(
         self,
         repository: Repository,
+        attempts: AttemptRepository,
         acquirer: Acquirer,
         bank: BankClient,
         saga: Saga,
@@ -103,6 +105,7 @@ class TopUps:
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._repository = repository
+        self._attempts = attempts
         self._acquirer = acquirer
         self._bank = bank
         self._saga = saga
@@ -254,7 +257,7 @@ class TopUps:
         """
         clock, backoff = asyncio.get_running_loop().time, Backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
         while True:
-            verdict = await self._repository.reserve(attempt, self._options.decline_limits)
+            verdict = await self._attempts.reserve(attempt, self._options.decline_limits)
             if isinstance(verdict, Room):
                 return None
             if top_up := await self._repository.find_by_key(attempt.key):
@@ -287,9 +290,9 @@ class TopUps:
                 return await self._saga.begin(new, self._options.limits)
         except WalletError:
             with suppress(Unavailable):
-                await self._repository.end_attempt(attempt.id)
+                await self._attempts.end_attempt(attempt.id)
             raise
-        await self._repository.record_decline(attempt.id)
+        await self._attempts.record_decline(attempt.id)
         metrics.TOKENS_REFUSED.inc()
         raise InvalidInput.for_field("card.number", "is not accepted by the acquirer")
 

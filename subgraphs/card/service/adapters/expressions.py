@@ -1,0 +1,26 @@
+"""SQL expressions that several repositories use."""
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, Update, func, select, update
+
+from subgraphs.card.service.adapters.tables import attempts, top_ups
+from subgraphs.card.service.domain.declines import AttemptState
+from subgraphs.card.service.domain.top_up import IdempotencyKey
+
+
+def with_key(key: IdempotencyKey) -> Select[Any]:
+    """Select the top-ups of a key: at most one of each of its forms."""
+    forms = [key.key] if key.raw is None else [key.key, key.raw]
+    return select(top_ups).where(top_ups.c.principal == key.principal, top_ups.c.idempotency_key.in_(forms))
+
+
+def set_attempt_state(state: AttemptState) -> Update:
+    """Change the state of attempts; the caller selects them."""
+    return update(attempts).values(state=state, since=func.clock_timestamp())
+
+
+def from_now(seconds: float) -> ColumnElement[Any]:
+    """Return the time of the database that many seconds from now."""
+    return func.clock_timestamp() + timedelta(seconds=seconds)
