@@ -22,6 +22,7 @@ LIBRARY_WORDS = (
     *("Method Not Allowed", "Not Found", "Bad Request", "Unprocessable", "Internal Server", "Not Acceptable"),
     *("Traceback", "Exception", "Error'", "<class", "RpcError", "aiortc", "StatusCode", "0x", "NoneType", "python"),
     *("Subscription init", "Connection init", "Too many init", "Subscriber for", "Unauthorized", "Forbidden"),
+    *("DecodeError", "Not enough segments", "Signature", "expired_token", "bad_signature", "joserfc", "BadSig"),
     *("[0-9]", r"\x21", "[A-Z"),
 )
 """Phrases of pydantic, Starlette, graphql-core, Strawberry, grpc and Python, and parts of regular expressions."""
@@ -70,6 +71,9 @@ MESSAGES: tuple[Any, ...] = (
     '{"type": "subscribe", "id": "1", "payload": {"query": "{ me { id } }"}}',
     '{"type": "connection_init", "payload": {"authorization": "Bearer x"}}',
 )
+
+
+AUTHORIZATIONS = ("", "x", "Bearer", "Bearer x", "bearer a.b.c", "Basic eDp5", "Bearer " + "x" * 9_000)
 
 
 def check(text: str, source: object) -> None:
@@ -131,6 +135,7 @@ class TestREST:
             ("PUT", "/assets/nope", {}),
             ("GET", "/me", {"params": {"x": 1}}),
             ("GET", "/me", {}),
+            *(("GET", "/me", {"headers": {"Authorization": each}}) for each in AUTHORIZATIONS),
         )
         async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.http.headers, trust_env=False) as http:
             for method, path, options in requests:

@@ -1,4 +1,4 @@
-"""HTTP semantics of the sandbox: HEAD, methods, trailing slashes."""
+"""HTTP semantics of the sandbox: HEAD, methods, trailing slashes, query parameters, messages."""
 
 import pytest
 
@@ -25,3 +25,23 @@ async def test_allow_has_all_methods_of_the_path(merchant: Merchant, path: str, 
 async def test_trailing_slash_is_not_redirected(merchant: Merchant, path: str) -> None:
     answer = await merchant.http.get(path, headers={"Host": "evil.example"})
     assert (answer.status_code, "location" in answer.headers) == (404, False)
+
+
+@pytest.mark.parametrize(
+    ("query", "detail"),
+    [
+        ("limit=1&limit=2", "limit: must be given once"),
+        ("Limit=1", "limit: is spelled differently in the query: write exactly limit"),
+        ("x=1", "query: has an unknown parameter: use only idempotencyKey, after, limit"),
+        ("limit=0", "limit: must be at least 1"),
+        ("idempotencyKey=a%20b", "idempotencyKey: must be printable ASCII characters without spaces"),
+    ],
+)
+async def test_message_names_the_wrong_query_parameter(merchant: Merchant, query: str, detail: str) -> None:
+    answer = await merchant.http.get(f"/v1/payments?{query}")
+    assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_REQUEST")
+    assert answer.json()["message"] == f"the request does not match the contract: correct it; {detail}"
+
+
+async def test_parameters_of_links_are_ignored(merchant: Merchant) -> None:
+    assert (await merchant.http.get("/v1/payments?utm_source=x&_=1")).status_code == 200
