@@ -24,6 +24,7 @@ ParseAnswer: TypeAlias = Callable[[int, Mapping[str, Any], Mapping[str, str]], A
 
 _DUPLICATE_SHARE: Final = 0.05  # share of transfers that are sent twice at once, as by a double tap
 _CONFLICT_SHARE: Final = 0.01  # share of transfers that are also sent with another amount and the same key
+_QUOTED_SHARE: Final = 0.5  # share of the requests whose key is sent in quotation marks, which is the same key
 _ATTEMPTS: Final = 5
 _FIRST_RETRY_SECONDS: Final = 0.2
 _LONGEST_RETRY_SECONDS: Final = 3.2
@@ -86,12 +87,13 @@ class WalletUser(FastHttpUser):
             path: path and query.
             customer: the request carries the token of this customer.
             parse: converts the answer.
-            request: request to the ledger, if it is one; its key is sent as `Idempotency-Key`.
+            request: request to the ledger, if it is one; its key is sent as `Idempotency-Key`, sometimes quoted.
             json: JSON body.
         """
         headers = {"Authorization": f"Bearer {customer.token}", "Accept": "application/json"}
         if request:
-            headers["Idempotency-Key"] = request.key.key
+            key = request.key.key
+            headers["Idempotency-Key"] = f'"{key}"' if self.rng.random() < _QUOTED_SHARE else key
 
         def send() -> Answer | None:
             sending = self.client.request(method, path, name=name, headers=headers, json=json, catch_response=True)

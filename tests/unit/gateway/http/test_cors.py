@@ -59,6 +59,11 @@ async def test_pages_may_compress_bodies() -> None:
     assert answer.status_code == 200
 
 
+async def test_pages_may_read_whether_an_answer_is_a_replay() -> None:
+    answer = await send(CorsOptions([OURS]), "POST", {"Origin": OURS})
+    assert "Idempotency-Replayed" in answer.headers["access-control-expose-headers"].split(", ")
+
+
 class TestOrigins:
     @pytest.mark.parametrize("origin", LOCALHOST)
     async def test_localhost_is_allowed_on_any_port_in_development(self, origin: str) -> None:
