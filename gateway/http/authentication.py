@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from starlette.types import Scope
 
 from gateway.policy import ANY_USER, PUBLIC_PATHS
-from kit.auth.bearer import parse_bearer_lines
+from kit.auth.bearer import parse_bearer, parse_bearer_lines
 from kit.auth.principal import TokenVerifier
 from kit.rpc import request_context
 from wallet.errors import WalletError
@@ -30,7 +30,11 @@ async def authenticate(verifier: TokenVerifier, scope: Scope, headers: Mapping[b
     if _HEADER not in headers or scope["type"] != "http" or scope["path"] in PUBLIC_PATHS:
         return None
     try:
-        token = parse_bearer_lines(_lines(scope, headers))
+        if len(headers) == len(scope["headers"]):  # no header is repeated
+            token = parse_bearer(headers[_HEADER].decode("latin-1"))
+        else:
+            lines = [value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER]
+            token = parse_bearer_lines(lines)
         if not token:
             return None
         caller = await verifier.verify(token)
@@ -39,10 +43,3 @@ async def authenticate(verifier: TokenVerifier, scope: Scope, headers: Mapping[b
         return error
     request_context.current_request.set(request_context.current_request.get().with_principal(caller, token))
     return None
-
-
-def _lines(scope: Scope, headers: Mapping[bytes, bytes]) -> list[str]:
-    """Return the `Authorization` lines. Only a request that repeats some header can have several."""
-    if len(headers) == len(scope["headers"]):
-        return [headers[_HEADER].decode("latin-1")]
-    return [value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER]
