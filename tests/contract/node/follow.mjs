@@ -1,36 +1,41 @@
-// node follow.mjs < REQUEST: subscribe to an account's operations with the client of graphql-ws or graphql-sse, which
-// reconnects automatically. REQUEST is JSON: `client`, `url`, `token`, and `payload`, the subscription. Each event is
-// printed at once, as one line of JSON.
+// node follow.mjs < REQUEST: subscribe to an account's operations with the client of graphql-ws, of its version 5 or of
+// graphql-sse, which reconnects automatically. REQUEST is JSON: `client`, `url`, `token`, and `payload`, the
+// subscription. Each event is printed at once, as one line of JSON.
 import { text } from 'node:stream/consumers';
 import { setTimeout } from 'node:timers/promises';
-import * as sse from 'graphql-sse';
-import * as ws from 'graphql-ws';
 import WebSocket from 'ws';
 
 const { client, url, token, payload } = JSON.parse(await text(process.stdin));
 const authorization = `Bearer ${token}`;
 const pause = () => setTimeout(100);
 const print = (event) => console.log(JSON.stringify(event));
-const connected = (_, __, isRetry) => print({ connected: isRetry ? 'again' : 'first' });
+let connections = 0;
+const connected = () => print({ connected: connections++ ? 'again' : 'first' });
+
+const { createClient } = await import(client);
+
+const webSocket = (connectionParams) =>
+  createClient({
+    url: url.replace('http', 'ws'),
+    connectionParams,
+    webSocketImpl: WebSocket,
+    retryAttempts: 100,
+    retryWait: pause,
+    shouldRetry: () => true, // the default gives up if the server is not up yet; fatal close codes stay fatal
+    isFatalConnectionProblem: () => false, // the same in version 5
+    on: { connected, closed: ({ code }) => print({ closed: code }) },
+  });
 
 const subscriber = {
-  'graphql-ws': () =>
-    ws.createClient({
-      url: url.replace('http', 'ws'),
-      connectionParams: { authorization },
-      webSocketImpl: WebSocket,
-      retryAttempts: 100,
-      retryWait: pause,
-      shouldRetry: () => true, // the default gives up if the server is not up yet; fatal close codes stay fatal
-      on: { connected, closed: ({ code }) => print({ closed: code }) },
-    }),
+  'graphql-ws': () => webSocket({ authorization }),
+  'graphql-ws-5': () => webSocket({ headers: { Authorization: authorization } }),
   'graphql-sse': () =>
-    sse.createClient({
+    createClient({
       url,
       headers: { authorization },
       retryAttempts: 100,
       retry: pause,
-      on: { connected: (isRetry) => connected(null, null, isRetry) },
+      on: { connected },
     }),
 }[client]();
 
