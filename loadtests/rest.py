@@ -79,7 +79,8 @@ def parse_answer(
         return Receipt(UUID(response["id"]), request.body.sender_id, None, None, amount, is_replay)
     if status == HTTPStatus.ACCEPTED:
         transfer_id = response.get("transferId")
-        return TopUpState(UUID(response["id"]), response["status"], UUID(transfer_id) if transfer_id else None)
+        transfer = UUID(transfer_id) if transfer_id else None
+        return TopUpState(UUID(response["id"]), response["status"], transfer, is_replay)
     return parse_error(request, response.get("code", str(status)), response, is_replay=is_replay)
 
 

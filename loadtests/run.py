@@ -23,7 +23,7 @@ from loadtests.console import print_progress
 from loadtests.customers import CHECKER, CustomerApi, SetUpError, describe_error
 from loadtests.history import rows
 from loadtests.history.calls import History, deposits_of_top_ups
-from loadtests.history.checker import check_history
+from loadtests.history.checker import check_history, check_top_up_marks
 from loadtests.history.reader_checks import check_operations, check_subscriptions
 from loadtests.history.storage import HistoryWriter, RequestRecord, calls_from_records, read_records
 from loadtests.integrity import check_integrity
@@ -293,8 +293,9 @@ async def _check(
         print_progress(f"no verdict: the ledger's database does not answer any more ({describe_error(error)})")
         return 0, [], Verdict.UNPROVEN
     records = list(read_records(folder))
-    calls = deposits_of_top_ups(calls_from_records(records))
-    violations = check_history(ledger, calls, history.snapshots)
+    recorded = calls_from_records(records)
+    calls = deposits_of_top_ups(recorded)
+    violations = [*check_history(ledger, calls, history.snapshots), *check_top_up_marks(recorded)]
     violations += check_subscriptions(ledger, (each.subscription for each in records if each.subscription))
     operations = await _read_operations(api, customers, ledger)
     violations += check_operations(ledger, operations)

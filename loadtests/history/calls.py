@@ -122,11 +122,15 @@ class NoEffect:
 
 @dataclass(frozen=True, slots=True)
 class TopUpState:
-    """State of a top-up. Its id is the key of its deposit; it has a transfer once it is completed."""
+    """State of a top-up. Its id is the key of its deposit; it has a transfer once it is completed.
+
+    `is_replay` is as in `Receipt`.
+    """
 
     id: UUID
     status: str
     transfer_id: UUID | None = None
+    is_replay: bool | None = field(default=None, compare=False)
 
 
 Answer = Receipt | Refusal | TopUpState | UnknownOutcome | NoEffect

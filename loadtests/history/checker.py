@@ -27,6 +27,7 @@ from loadtests.history.calls import (
     RecordedCall,
     Refusal,
     RequestBody,
+    TopUpState,
     UnknownOutcome,
     unresolved_requests,
 )
@@ -61,6 +62,19 @@ def check_history(
     violations += (Violation(Invariant.DEFECT, [], [call]) for call in calls if call.answer == UnknownOutcome(DEFECT))
     violations += (Violation(Invariant.SNAPSHOT, [], [each]) for each in snapshots if each.change)
     return violations
+
+
+def check_top_up_marks(calls: Iterable[RecordedCall]) -> list[Violation]:
+    """Return the top-ups whose answers are wrongly marked as replays, or wrongly not.
+
+    Args:
+        calls: all calls, before `deposits_of_top_ups`.
+    """
+    by_key: dict[IdempotencyKey, list[RecordedCall]] = defaultdict(list)
+    for call in calls:
+        if call.request.key.operation == "top-up":
+            by_key[call.request.key].append(call)
+    return [Violation(Invariant.REPLAY, [], wrong) for calls in by_key.values() for wrong in _wrongly_marked(calls)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,21 +141,8 @@ class KeyHistory:
             invariant = self._violated_by(call.request.body, call.answer)
             if invariant:
                 yield self._violation(invariant, [call])
-        yield from self._check_replays()
-
-    def _check_replays(self) -> Iterator[Violation]:
-        """Check the marks of replays: one decision at most has none, and a marked one is of a repeated request."""
-        decided = [(call, call.answer) for call in self.calls if isinstance(call.answer, Receipt | Refusal)]
-        first = [call for call, answer in decided if _is_decision(answer) and answer.is_replay is False]
-        if len(first) > 1:
-            yield self._violation(Invariant.REPLAY, first)
-        for call, answer in decided:
-            if answer.is_replay and not (_is_decision(answer) and self._is_repeated(call)):
-                yield self._violation(Invariant.REPLAY, [call])
-
-    def _is_repeated(self, call: RecordedCall) -> bool:
-        """Return whether another call with the same request may have been decided before this one was answered."""
-        return any(each is not call and each.request == call.request and each.began < call.ended for each in self.calls)
+        for wrong in _wrongly_marked(self.calls):
+            yield self._violation(Invariant.REPLAY, wrong)
 
     def _violation(self, invariant: Invariant, calls: Sequence[RecordedCall] | None = None) -> Violation:
         return Violation(invariant, self.rows, self.calls if calls is None else calls)
@@ -235,7 +236,28 @@ def _expected_receipt(transfer: Transfer, histories: Mapping[UUID, AccountHistor
 
 def _is_decision(answer: Answer) -> bool:
     """Return whether the answer is the ledger's decision on the key. A conflict with the key does not count."""
-    return isinstance(answer, Receipt) or (isinstance(answer, Refusal) and answer.reason != CONFLICT)
+    return isinstance(answer, Receipt | Refusal) and not _is_conflict(answer)
+
+
+def _wrongly_marked(calls: Sequence[RecordedCall]) -> Iterator[Sequence[RecordedCall]]:
+    """Yield calls with one key that contradict each other, or their request, in their marks of replays.
+
+    One outcome at most has no mark. A marked one has another call with the same request, which may have been decided
+    before it was answered. A conflict is no replay.
+    """
+    answered = [(call, call.answer) for call in calls if isinstance(call.answer, Receipt | Refusal | TopUpState)]
+    first = [call for call, answer in answered if answer.is_replay is False and not _is_conflict(answer)]
+    if len(first) > 1:
+        yield first
+    for call, answer in answered:
+        others = (each for each in calls if each is not call and each.request == call.request)
+        is_repeated = not _is_conflict(answer) and any(each.began < call.ended for each in others)
+        if answer.is_replay and not is_repeated:
+            yield [call]
+
+
+def _is_conflict(answer: Answer) -> bool:
+    return isinstance(answer, Refusal) and answer.reason == CONFLICT
 
 
 def _check_one_key_per_transfer(ledger: LedgerRows, calls: Sequence[RecordedCall]) -> Iterator[Violation]:

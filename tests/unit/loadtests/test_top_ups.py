@@ -4,6 +4,8 @@ from dataclasses import replace
 from decimal import Decimal
 from uuid import UUID
 
+import pytest
+
 from loadtests.history.calls import (
     Answer,
     IdempotencyKey,
@@ -17,7 +19,7 @@ from loadtests.history.calls import (
     deposits_of_top_ups,
     unresolved_requests,
 )
-from loadtests.history.checker import check_history
+from loadtests.history.checker import check_history, check_top_up_marks
 from loadtests.history.model import Invariant
 from loadtests.history.rows import LedgerRows
 from tests.unit.loadtests.reference_ledger import ALICE, BOB, CLEARING, ReferenceLedger
@@ -55,6 +57,35 @@ class TestDepositsOfTopUps:
         ledger = ReferenceLedger()
         ledger.transfer()
         assert deposits_of_top_ups(ledger.calls) == ledger.calls
+
+
+class TestMarksOfReplays:
+    @pytest.mark.parametrize(
+        ("marks", "wrong"),
+        [
+            ([False], []),
+            ([False, True, True], []),
+            ([True, False], []),
+            ([None, None], []),
+            ([True], [[1]]),
+            ([False, False, True], [[1, 2]]),
+        ],
+        ids=str,
+    )
+    def test_one_answer_at_most_has_no_mark_and_a_single_one_is_no_replay(
+        self, marks: list[bool | None], wrong: list[list[int]]
+    ) -> None:
+        calls = [
+            replace(call, began=0.0) for call in calls_with(*(TopUpState(ID, "CREATED", None, mark) for mark in marks))
+        ]
+        violations = check_top_up_marks(calls)
+        assert [violation.calls for violation in violations] == [[calls[n - 1] for n in numbers] for numbers in wrong]
+        assert {violation.invariant for violation in violations} <= {Invariant.REPLAY}
+
+    def test_replay_of_a_lost_answer_is_accepted(self) -> None:
+        assert (
+            check_top_up_marks(calls_with(UnknownOutcome("UNAVAILABLE"), TopUpState(ID, "CREATED", None, True))) == []
+        )
 
 
 class TestUnresolvedRequests:
