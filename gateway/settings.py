@@ -92,7 +92,8 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
         RateLimitOptions.store, description="storage of the counters: memory://, or redis://… shared by gateways"
     )
     gateway_rate_requests: Rate = Field(
-        RateLimitOptions.requests, description="limit of requests and WebSocket messages, per caller"
+        RateLimitOptions.requests,
+        description="limit of requests and WebSocket messages, per caller; 50 items of a REST page are one request",
     )
     gateway_rate_cost: Rate = Field(
         RateLimitOptions.cost, description="limit of the estimated cost of GraphQL operations, per caller"

@@ -9,6 +9,7 @@ import pytest
 
 from kit.rpc import request_context
 from kit.runtime import process
+from subgraphs.card.service.adapters.acquirer import current_customer
 from subgraphs.card.service.adapters.repository import LeaseLostError
 from subgraphs.card.service.domain.payment import PaymentStatus
 from subgraphs.card.service.domain.top_up import Status, Step
@@ -122,6 +123,17 @@ class TestAcquirerFailures:
         stopped = await env.finish(top_up)
         assert (stopped.status, stopped.step) == (Status.NEEDS_REVIEW, Step.CAPTURE)
         assert "captured 99.00" in (stopped.review or "")
+
+    async def test_calls_count_for_the_customer_of_the_top_up_in_any_process(self, env: CardEnvironment) -> None:
+        customers: list[str] = []
+
+        async def record() -> None:
+            customers.append(current_customer.get())
+
+        env.acquirer.after_call |= dict.fromkeys(("authorize", "capture"), record)
+        await env.finish(await env.admit(await env.bank.open("alice", "0")))
+        assert customers == [env.principal] * 2
+        assert current_customer.get() == ""
 
 
 class TestDrivers:
