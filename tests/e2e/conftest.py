@@ -33,7 +33,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory, collector: Collector)
     data = tmp_path_factory.mktemp("wallet")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("GATEWAY_FEDERATION", "true")
-        for limit in ("REQUESTS", "COST", "ANONYMOUS", "SIGN_IN"):  # all tests use one address
+        for limit in ("REQUESTS", "COST", "ANONYMOUS", "LOGIN"):  # all tests use one address
             environment.setenv(f"GATEWAY_RATE_{limit}", "1000000/minute")
         for name, value in NO_DECLINE_LIMITS.items():
             environment.setenv(name, value)

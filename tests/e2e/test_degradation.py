@@ -132,7 +132,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("CALL_TIMEOUT_SECONDS", str(CALL_SECONDS))
         environment.setenv("CALL_LIMIT", str(CALL_LIMIT))
-        for limit in ("REQUESTS", "ANONYMOUS", "SIGN_IN"):
+        for limit in ("REQUESTS", "ANONYMOUS", "LOGIN"):
             environment.setenv(f"GATEWAY_RATE_{limit}", "1000000/minute")
         environment.setenv("IDENTITY_HASH_MEMORY_KIB", "1024")
         environment.setenv("IDENTITY_HASH_PASSES", "1")

@@ -54,7 +54,7 @@ def replicated_plan(ports: Ports, data: Path, jars: Path) -> Sequence[Process]:
         "BANK_GRPC_TARGET": "ipv4:" + ",".join(f"{HOST}:{grpc}" for grpc, _ in listens["bank"]),
         "ANALYTICS_GRPC_TARGET": "ipv4:" + ",".join(f"{HOST}:{grpc}" for grpc, _ in listens["analytics"]),
         "GATEWAY_RATE_STORE": f"redis://{HOST}:{redis_port}/0",
-        "GATEWAY_RATE_SIGN_IN": f"{LOGINS_PER_MINUTE}/minute",
+        "GATEWAY_RATE_LOGIN": f"{LOGINS_PER_MINUTE}/minute",
         "GATEWAY_TRUSTED_PROXIES": f'["{HOST}"]',
         "IDENTITY_HASH_MEMORY_KIB": "1024",
         "IDENTITY_HASH_PASSES": "1",
