@@ -17,6 +17,7 @@ from stack.plan import AUDIENCE, ISSUER
 from stack.ports import Ports
 from stack.system import System, run_system
 from tests.collector import Collector, run_collector
+from tests.e2e.plans import CHEAP_HASHES, full_system_with, no_rate_limits
 from tests.e2e.users import NewUser, OpenAccount, User
 from tests.openapi import REST
 
@@ -31,17 +32,15 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture(scope="session")
 async def system(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> AsyncIterator[System]:
     data = tmp_path_factory.mktemp("wallet")
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("GATEWAY_FEDERATION", "true")
-        for limit in ("REQUESTS", "COST", "ANONYMOUS", "LOGIN"):  # all tests use one address
-            environment.setenv(f"GATEWAY_RATE_{limit}", "1000000/minute")
-        for name, value in NO_DECLINE_LIMITS.items():
-            environment.setenv(name, value)
-        environment.setenv("IDENTITY_HASH_MEMORY_KIB", "1024")  # cheap hashes make logins faster
-        environment.setenv("IDENTITY_HASH_PASSES", "1")
-        environment.setenv("OTLP_ENDPOINT", collector.endpoint)
-        async with run_system(Ports.free(), data) as system:
-            yield system
+    settings = {
+        "GATEWAY_FEDERATION": "true",
+        "OTLP_ENDPOINT": collector.endpoint,
+        **no_rate_limits("REQUESTS", "COST", "ANONYMOUS", "LOGIN"),
+        **NO_DECLINE_LIMITS,
+        **CHEAP_HASHES,
+    }
+    async with run_system(Ports.free(), data, planner=full_system_with(settings)) as system:
+        yield system
     remove_cluster(data)
 
 

@@ -26,7 +26,8 @@ from stack import probes
 from stack.engines.cluster import remove_cluster
 from stack.ports import HOST, Ports, free_ports
 from stack.process import Command, Process
-from stack.system import System, full_system_plan, run_system
+from stack.system import System, run_system
+from tests.e2e.plans import CHEAP_HASHES, full_system_with, no_rate_limits, with_settings
 from tests.e2e.user_activity import ACTIONS, VIEWS, UserActivity, result_of
 from tests.e2e.users import PASSWORD, NewUser
 from tests.tools import skip_without_tool
@@ -38,6 +39,12 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "resilience.md"
 OUTAGE_SECONDS: Final = 2.0
 CALL_SECONDS: Final = 2.0
 CALL_LIMIT: Final = 50
+SETTINGS: Final[Mapping[str, str]] = {
+    "CALL_TIMEOUT_SECONDS": str(CALL_SECONDS),
+    "CALL_LIMIT": str(CALL_LIMIT),
+    **no_rate_limits("REQUESTS", "ANONYMOUS", "LOGIN"),
+    **CHEAP_HASHES,
+}
 
 OUTAGES: Final[Mapping[str, Sequence[str]]] = {
     "postgres": ["postgres"],
@@ -74,16 +81,6 @@ def cases() -> Iterator[object]:
             yield pytest.param(name, "frozen", id=f"{name} frozen", marks=marks)
 
 
-def with_settings(process: Process, name: str, **environment: str) -> Process:
-    """Return the process with added or changed settings."""
-
-    async def command() -> Command:
-        usual = await process.command()
-        return replace(usual, environment={**usual.environment, **environment})
-
-    return replace(process, name=name, command=command)
-
-
 def delayed(seconds: float, process: Process) -> Process:
     """Return the process with a delay before its first start and without dependencies."""
     first = True
@@ -108,18 +105,20 @@ def planner(seed: int, ports: Ports, data: Path) -> Sequence[Process]:
         arguments = ("--port", str(redis), "--bind", HOST, "--save", "", "--appendonly", "no")
         return Command((program, *arguments), dict(os.environ))
 
-    plan = {process.name: process for process in full_system_plan(ports, data)}
+    plan = {process.name: process for process in full_system_with(SETTINGS)(ports, data)}
     plan["redis"] = Process(name="redis", command=serve_redis, ready=probes.tcp(HOST, redis))
-    second = with_settings(
-        plan["bank"], "bank-2", BANK_GRPC_LISTEN=f"{HOST}:{grpc}", BANK_ADMIN_LISTEN=f"{HOST}:{admin}"
+    listens = {"BANK_GRPC_LISTEN": f"{HOST}:{grpc}", "BANK_ADMIN_LISTEN": f"{HOST}:{admin}"}
+    plan["bank-2"] = replace(
+        with_settings(plan["bank"], listens),
+        name="bank-2",
+        ready=probes.http(f"http://{HOST}:{admin}/health/ready"),
+        ports={},
+        urls={"metrics": f"http://{HOST}:{admin}"},
     )
-    urls = {"metrics": f"http://{HOST}:{admin}"}
-    plan["bank-2"] = replace(second, ready=probes.http(f"http://{HOST}:{admin}/health/ready"), ports={}, urls=urls)
     banks = f"ipv4:{HOST}:{ports.bank_grpc},{HOST}:{grpc}"
     for name in ("card", "analytics", "gateway"):
-        plan[name] = with_settings(
-            plan[name], name, BANK_GRPC_TARGET=banks, GATEWAY_RATE_STORE=f"redis://{HOST}:{redis}/0"
-        )
+        targets = {"BANK_GRPC_TARGET": banks, "GATEWAY_RATE_STORE": f"redis://{HOST}:{redis}/0"}
+        plan[name] = with_settings(plan[name], targets)
     order = [name for name in plan if plan[name].ready]
     random.Random(seed).shuffle(order)
     print(f"seed {seed}: started in the order {', '.join(order)}")  # noqa: T201  shown when a test fails
@@ -129,15 +128,8 @@ def planner(seed: int, ports: Ports, data: Path) -> Sequence[Process]:
 @pytest.fixture(scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     data = tmp_path_factory.mktemp("degradation")
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("CALL_TIMEOUT_SECONDS", str(CALL_SECONDS))
-        environment.setenv("CALL_LIMIT", str(CALL_LIMIT))
-        for limit in ("REQUESTS", "ANONYMOUS", "LOGIN"):
-            environment.setenv(f"GATEWAY_RATE_{limit}", "1000000/minute")
-        environment.setenv("IDENTITY_HASH_MEMORY_KIB", "1024")
-        environment.setenv("IDENTITY_HASH_PASSES", "1")
-        async with run_system(Ports.free(), data, planner=partial(planner, random.getrandbits(32))) as system:
-            yield system
+    async with run_system(Ports.free(), data, planner=partial(planner, random.getrandbits(32))) as system:
+        yield system
     remove_cluster(data)
 
 

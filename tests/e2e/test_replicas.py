@@ -33,6 +33,7 @@ from stack.ports import HOST, Ports, free_ports
 from stack.process import Command, Process
 from stack.system import System, run_system
 from tests.e2e.feeds import OPERATION_ADDED, connected, subscribe
+from tests.e2e.plans import CHEAP_HASHES, with_settings
 from tests.nginx import Nginx, run_nginx
 from tests.openapi import REST
 from tests.tools import skip_without_tool
@@ -56,8 +57,7 @@ def replicated_plan(ports: Ports, data: Path, jars: Path) -> Sequence[Process]:
         "GATEWAY_RATE_STORE": f"redis://{HOST}:{redis_port}/0",
         "GATEWAY_RATE_LOGIN": f"{LOGINS_PER_MINUTE}/minute",
         "GATEWAY_TRUSTED_PROXIES": f'["{HOST}"]',
-        "IDENTITY_HASH_MEMORY_KIB": "1024",
-        "IDENTITY_HASH_PASSES": "1",
+        **CHEAP_HASHES,
     }
     plan = [redis(redis_port)]
     for process in build_plan(ports, data, Postgres(data, ports.postgres)):
@@ -67,7 +67,8 @@ def replicated_plan(ports: Ports, data: Path, jars: Path) -> Sequence[Process]:
             plan.append(with_settings(process, settings))
         else:
             plan += [replica(process, number, *each, settings) for number, each in enumerate(listens[process.name], 1)]
-    return plan
+    # Apache Kafka keeps its data, so no process has to be restarted with it.
+    return [replace(process, restart_with=()) for process in plan]
 
 
 def free_port_pairs(count: int) -> list[tuple[int, int]]:
@@ -95,16 +96,6 @@ def replica(process: Process, number: int, port: int, admin: int, settings: dict
         ports={"served": port, "admin": admin},
         urls={"admin": f"http://{HOST}:{admin}"},
     )
-
-
-def with_settings(process: Process, settings: dict[str, str]) -> Process:
-    """Return the process with changed settings; Apache Kafka's restarts need no restart of others."""
-
-    async def command() -> Command:
-        usual = await process.command()
-        return replace(usual, environment={**usual.environment, **settings})
-
-    return replace(process, command=command, restart_with=())
 
 
 def redis(port: int) -> Process:

@@ -16,12 +16,12 @@ from loadtests.faults.schedule import run_faults
 from loadtests.faults.system import SystemUnderTest
 from loadtests.plan import Plan
 from loadtests.run import REPORTS, create_report_folder
-from loadtests.target import NO_RATE_LIMIT
 from stack.engines.apache_kafka import ApacheKafka, ApacheKafkaUnavailable, fetch_jars
 from stack.engines.cluster import remove_cluster
 from stack.ports import Ports, free_ports
 from stack.process import Process
 from stack.system import System, run_system
+from tests.e2e.plans import full_system_with, no_rate_limits
 from tests.tools import skip_without_tool
 
 CYCLES = int(os.environ.get("FAULTS_CYCLES", "30"))
@@ -66,10 +66,9 @@ class TestFaults:
 @pytest.fixture(scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     data = tmp_path_factory.mktemp("outages")
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("GATEWAY_RATE_LOGIN", NO_RATE_LIMIT)  # the recovery probe logs in often
-        async with run_system(Ports.free(), data) as system:
-            yield system
+    settings = no_rate_limits("LOGIN")  # the recovery probe logs in often
+    async with run_system(Ports.free(), data, planner=full_system_with(settings)) as system:
+        yield system
     remove_cluster(data)
 
 

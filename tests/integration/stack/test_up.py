@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,14 +34,15 @@ class Terminal:
         self.data = data
         self.ports = Ports.derive(port)
         self.text = ""
-        self.process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(port), str(data), *more],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            start_new_session=True,
-        )
+        with default_hangup():
+            self.process = subprocess.Popen(
+                [sys.executable, str(SCRIPT), str(port), str(data), *more],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                start_new_session=True,
+            )
 
     def read_until(self, pattern: str) -> None:
         """Read the output until it has the regular expression. If it never has, the test times out or fails."""
@@ -67,6 +69,16 @@ class Terminal:
         self.wait()
         if self.process.stdout is not None:
             self.process.stdout.close()
+
+
+@contextmanager
+def default_hangup() -> Iterator[None]:
+    """Let a process that is started in the block end on SIGHUP, also if the tests ignore it because of `nohup`."""
+    usual = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, usual)
 
 
 @pytest.fixture
