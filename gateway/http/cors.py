@@ -62,7 +62,7 @@ def check_origin(origin: str) -> str:
     """
     if origin != ALL and not _ORIGIN.fullmatch(origin):
         raise ValueError(
-            f"{origin!r} is no origin: write scheme, host in lower case, and port, as in https://a.example:8443"
+            "is no origin: write scheme, host in lower case, and port, without a path, as in https://a.example:8443"
         )
     return origin
 
@@ -74,7 +74,7 @@ def check_header(name: str) -> str:
         ValueError: it has characters that a name cannot have.
     """
     if not _HEADER.fullmatch(name):
-        raise ValueError(f"{name!r} is no header name: write one name per element, as in x-request-id")
+        raise ValueError("is no header name: write one name per element, as in x-request-id")
     return name
 
 

@@ -41,7 +41,10 @@ Answer = TypeVar("Answer")
 
 
 def _check_rate(text: str) -> str:
-    parse(text)
+    try:
+        parse(text)
+    except ValueError:
+        raise ValueError("must be a number of hits per period, such as 6000/minute or 20 per 5 minutes") from None
     return text
 
 

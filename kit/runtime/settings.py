@@ -5,9 +5,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, HttpUrl, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -17,6 +18,7 @@ from pydantic_settings import (
 )
 
 from kit.runtime.addresses import split_address
+from kit.runtime.invalid_settings import describe_setting_error
 
 
 def _check_address(value: str) -> str:
@@ -52,7 +54,29 @@ def is_development_key(file: Path) -> bool:
         return False
 
 
-class _DeprecatedNamesSource(EnvSettingsSource):
+class _EnvironmentSource(EnvSettingsSource):
+    """Settings source of environment variables."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """Return the decoded JSON; text that is not JSON unchanged, so that validation refuses it like other values."""
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
+
+
+class _FilesSource(SecretsSettingsSource):
+    """Settings source of files in one folder."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """Do as the source of environment variables does."""
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
+
+
+class _DeprecatedNamesSource(_EnvironmentSource):
     """Settings source that reads environment variables by their deprecated names."""
 
     def __init__(self, settings_cls: type[BaseSettings], names: Mapping[str, str]) -> None:
@@ -84,13 +108,14 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  ends with its own error at text that is not JSON
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  cannot read its folder from a variable
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        sources = (init_settings, env_settings, _DeprecatedNamesSource(settings_cls, cls._all_deprecated_names()))
+        deprecated = _DeprecatedNamesSource(settings_cls, cls._all_deprecated_names())
+        sources = (init_settings, _EnvironmentSource(settings_cls), deprecated)
         folder = os.environ.get("SECRETS_DIR")
-        return (*sources, SecretsSettingsSource(settings_cls, folder)) if folder else sources
+        return (*sources, _FilesSource(settings_cls, folder)) if folder else sources
 
     @classmethod
     def load(cls) -> Self:
@@ -100,7 +125,7 @@ class Settings(BaseSettings):
         try:
             return cls()
         except ValidationError as error:
-            lines = [f"  {_where(each['loc'])}{each['msg'].removeprefix('Value error, ')}" for each in error.errors()]
+            lines = [f"  {describe_setting_error(each)}" for each in error.errors()]
             sys.stderr.write("\n".join(("the settings are wrong:", *lines, "")))
             raise SystemExit(2) from None
 
@@ -133,10 +158,6 @@ class Settings(BaseSettings):
         if errors:
             raise ValueError("this is not fit for production: " + "; ".join(errors))
         return self
-
-
-def _where(location: tuple[int | str, ...]) -> str:
-    return f"{'.'.join(map(str, location)).upper()}: " if location else ""
 
 
 class AuthSettings(Settings):

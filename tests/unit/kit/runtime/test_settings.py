@@ -76,8 +76,8 @@ class TestLoad:
             Example.load()
         errors = capsys.readouterr().err
         assert ended.value.code == 2
-        assert "EXAMPLE_URL: Field required" in errors
-        assert "EXAMPLE_DEBUG: Input should be a valid boolean" in errors
+        assert "EXAMPLE_URL: is required" in errors
+        assert "EXAMPLE_DEBUG: must be true or false" in errors
         assert "s3cret" not in errors
 
 
