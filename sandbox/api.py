@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from kit.http.admin import HealthCheck, add_health_routes
 from kit.http.invalid_requests import QueryParameters, describe_error
-from kit.http.routing import allowed_methods, answer_head, new_app
+from kit.http.routing import allowed_methods, answer_head, describe_wrong_method, new_app
 from openapi.acquirer import AuthorizationRequest, CardDetails, Code, Token
 from sandbox.acquirer import Acquirer
 from sandbox.behaviours import Step
@@ -53,10 +53,7 @@ PATTERN_MESSAGES: Final[Mapping[str, str]] = {
 }
 """Messages by regular expression of the contract. A test finds a regular expression without one."""
 
-_NO_ROUTE: Final = {
-    404: "there is no such path: see openapi/acquirer.yaml",
-    405: "the path does not have this method: use one of the header Allow",
-}
+_NO_PATH: Final = "there is no such path: see openapi/acquirer.yaml"
 
 
 class StrictRoute(APIRoute):
@@ -192,11 +189,13 @@ def _add_errors(app: FastAPI) -> None:
     async def http(request: Request, error: HTTPException) -> Response:
         if isinstance(error.__cause__, ClientDisconnect):  # for the log: the client has gone within the body
             return Response(status_code=_CLIENT_CLOSED_REQUEST)
-        headers = dict(error.headers or {})
-        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers, code, detail = dict(error.headers or {}), Code.invalid_request, ""
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            code, detail = Code.not_found, _NO_PATH
+        elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             headers["Allow"] = ", ".join(allowed_methods(app.router.routes, request.scope))
-        code = Code.not_found if error.status_code in _NO_ROUTE else Code.invalid_request
-        body = refusal_to_body(Refusal(code, _NO_ROUTE.get(error.status_code, "")))
+            detail = describe_wrong_method(headers["Allow"])
+        body = refusal_to_body(Refusal(code, detail))
         return JSONResponse(body, error.status_code, headers)
 
     @app.exception_handler(Exception)

@@ -3,9 +3,12 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final
 
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 ALL: Final = "*"
@@ -28,6 +31,8 @@ DEFAULT_HEADERS: Final = (
     "x-request-id",
 )
 """Request headers of the API, of its traces, and those that GraphQL clients and browser monitoring add on their own."""
+
+_METHODS: Final = ("GET", "HEAD", "POST")
 
 _LOCALHOST: Final = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?"
 _ORIGIN: Final = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
@@ -78,15 +83,37 @@ def check_header(name: str) -> str:
     return name
 
 
+class _Cors(CORSMiddleware):
+    """Starlette's middleware, with an answer of ours to a refused preflight. Developers read it, not browsers."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        if response.status_code == HTTPStatus.OK:
+            return response
+        headers = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
+        return PlainTextResponse(self._describe(request_headers), response.status_code, headers)
+
+    def _describe(self, request_headers: Headers) -> str:
+        """Return what is not allowed. It quotes nothing of the request."""
+        if not self.is_allowed_origin(request_headers["origin"]):
+            return "pages of this origin may not call the wallet: ask its operator to allow the origin\n"
+        if request_headers["access-control-request-method"] not in self.allow_methods:
+            return f"pages may use only the methods {', '.join(self.allow_methods)}\n"
+        asked = request_headers.get("access-control-request-headers", "").split(",")
+        if not self.allow_all_headers and any(name.strip().lower() not in self.allow_headers for name in asked):
+            return f"pages may send only the headers {', '.join(self.allow_headers)}\n"
+        return "pages of a public network may not call the wallet in a private network\n"
+
+
 def with_cors(app: ASGIApp, options: CorsOptions) -> ASGIApp:
     """Return the app with CORS, or the app itself if no other origin is allowed."""
     if not options.origins and not options.localhost:
         return app
-    cors = CORSMiddleware(
+    cors = _Cors(
         app,
         allow_origins=options.origins,
         allow_origin_regex=_LOCALHOST if options.localhost else None,
-        allow_methods=["GET", "HEAD", "POST"],
+        allow_methods=_METHODS,
         allow_headers=options.headers,
         expose_headers=[
             "Idempotency-Replayed",
@@ -94,6 +121,7 @@ def with_cors(app: ASGIApp, options: CorsOptions) -> ASGIApp:
             "RateLimit",
             "RateLimit-Policy",
             "Retry-After",
+            "WWW-Authenticate",
             "X-GraphQL-Cost-Actual",
             "X-GraphQL-Cost-Estimated",
             "X-Request-Id",

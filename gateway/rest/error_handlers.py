@@ -14,7 +14,7 @@ from gateway.errors import build_problem, problem_from_error
 from gateway.http.problems import problem_response
 from gateway.rest.guarded_route import UnsupportedMediaTypeError
 from kit.http.invalid_requests import describe_error
-from kit.http.routing import allowed_methods
+from kit.http.routing import allowed_methods, describe_wrong_method
 from wallet.errors import FieldViolation, InternalError, InvalidInput, WalletError
 
 log = structlog.get_logger(__name__)
@@ -63,7 +63,7 @@ def add_error_handlers(app: FastAPI) -> None:
         if status is HTTPStatus.METHOD_NOT_ALLOWED:
             if allowed := allowed_methods(app.router.routes, request.scope):
                 headers["Allow"] = ", ".join(allowed)
-            detail = f"this path has only the methods {headers['Allow']}"
+            detail = describe_wrong_method(headers["Allow"])
         return problem_response(build_problem(status, status.name, detail), headers)
 
     @app.exception_handler(Exception)

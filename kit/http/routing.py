@@ -1,11 +1,14 @@
 """What FastAPI's routing leaves open: HEAD, the `Allow` field of 405 answers, and redirects."""
 
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Final
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from starlette.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import Scope, Send
 
@@ -13,8 +16,29 @@ _METHODS: Final = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 
 def new_app() -> FastAPI:
-    """Return an app without routes. It does not redirect: FastAPI's redirects go to any host that a request names."""
-    return FastAPI(openapi_url=None, redirect_slashes=False)
+    """Return an app without routes. It does not redirect: FastAPI's redirects go to any host that a request names.
+
+    Errors are `{"detail": …}`, also those of unknown paths and methods. An app with errors of another form replaces
+    the handler of HTTPException.
+    """
+    app = FastAPI(openapi_url=None, redirect_slashes=False)
+
+    @app.exception_handler(HTTPException)
+    async def handle_http_error(request: Request, error: HTTPException) -> Response:
+        headers, detail = dict(error.headers or {}), error.detail
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(allowed_methods(app.router.routes, request.scope))
+            detail = describe_wrong_method(headers["Allow"])
+        elif (error.status_code, detail) == (HTTPStatus.NOT_FOUND, HTTPStatus.NOT_FOUND.phrase):
+            detail = "there is no such path: see the reference of this port"
+        return JSONResponse({"detail": detail}, error.status_code, headers)
+
+    return app
+
+
+def describe_wrong_method(allow: str) -> str:
+    """Return the message of a 405 answer for its `Allow` field."""
+    return f"this path has only the methods {allow}"
 
 
 def answer_head(routes: Iterable[BaseRoute]) -> None:

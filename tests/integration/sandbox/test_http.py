@@ -19,6 +19,8 @@ async def test_head_is_answered_like_get_without_a_body(merchant: Merchant, path
 async def test_allow_has_all_methods_of_the_path(merchant: Merchant, path: str, allow: str) -> None:
     answer = await merchant.http.delete(path)
     assert (answer.status_code, answer.headers["allow"]) == (405, allow)
+    message = f"the request does not match the contract: correct it; this path has only the methods {allow}"
+    assert answer.json() == {"code": "INVALID_REQUEST", "message": message}
 
 
 @pytest.mark.parametrize("path", ["/health/ready/", "/v1/payments/"])

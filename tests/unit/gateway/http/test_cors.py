@@ -64,6 +64,33 @@ async def test_pages_may_read_whether_an_answer_is_a_replay() -> None:
     assert "Idempotency-Replayed" in answer.headers["access-control-expose-headers"].split(", ")
 
 
+async def test_pages_may_read_the_challenge_of_a_refused_token() -> None:
+    answer = await send(CorsOptions([OURS]), "POST", {"Origin": OURS})
+    assert "WWW-Authenticate" in answer.headers["access-control-expose-headers"].split(", ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"Origin": ANOTHER}, "pages of this origin may not call the wallet: ask its operator to allow the origin\n"),
+        ({"Access-Control-Request-Method": "PUT"}, "pages may use only the methods GET, HEAD, POST\n"),
+        ({"Access-Control-Request-Headers": "x-one, x-two"}, "pages may send only the headers "),
+        (
+            {"Access-Control-Request-Private-Network": "true"},
+            "pages of a public network may not call the wallet in a private network\n",
+        ),
+    ],
+)
+async def test_refused_preflight_says_what_is_allowed(changes: dict[str, str], message: str) -> None:
+    asked = {"Origin": OURS, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "X-One"}
+    options = CorsOptions([OURS], ["x-one"])
+    refused = await send(options, "OPTIONS", asked | changes)
+    assert (refused.status_code, refused.text.startswith(message)) == (400, True)
+    assert refused.headers["vary"].startswith("Origin")
+    assert int(refused.headers["content-length"]) == len(refused.content)
+    assert (await send(options, "OPTIONS", asked)).status_code == 200
+
+
 class TestOrigins:
     @pytest.mark.parametrize("origin", LOCALHOST)
     async def test_localhost_is_allowed_on_any_port_in_development(self, origin: str) -> None:

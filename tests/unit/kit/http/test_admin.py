@@ -44,6 +44,20 @@ async def serve_admin(checks: Mapping[str, HealthCheck]) -> AsyncIterator[httpx.
         yield client
 
 
+class TestErrors:
+    async def test_unknown_path_is_described_in_our_words(self) -> None:
+        async with serve_admin({}) as client:
+            answer = await client.get("/nosuch")
+        assert answer.status_code == 404
+        assert answer.json() == {"detail": "there is no such path: see the reference of this port"}
+
+    async def test_wrong_method_is_described_with_the_allowed_ones(self) -> None:
+        async with serve_admin({}) as client:
+            answer = await client.post("/metrics")
+        assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+        assert answer.json() == {"detail": "this path has only the methods GET, HEAD"}
+
+
 class TestReadiness:
     async def test_passed_checks_are_ok(self) -> None:
         assert await run_checks({"database": passing_check, "broker": passing_check}) == {
