@@ -3,14 +3,16 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
 import pytest
 
-from subgraphs.analytics.client import AnalyticsClient
+from subgraphs.analytics.client import AnalyticsClient, OperationFilter
 from subgraphs.analytics.service.adapters.clickhouse.epochs import EpochTables, StoredEpoch
+from subgraphs.analytics.service.application.account_owners import AccountOwners
 from subgraphs.analytics.service.application.epoch import EpochChanged
-from subgraphs.analytics.service.domain.model import Event, HeldPosting
+from subgraphs.analytics.service.domain.model import AccountPosition, Event, HeldPosting
 from subgraphs.analytics.service.domain.rows import rows_from_event
 from tests.integration.analytics.environment import (
     AnalyticsEnvironment,
@@ -19,9 +21,11 @@ from tests.integration.analytics.environment import (
     headers,
     run_analytics,
 )
-from tests.integration.analytics.fake_bank import CLEARING
+from tests.integration.analytics.fake_bank import CLEARING, START
 from tests.waiting import until
 from wallet.errors import LedgerRestored
+
+DAY: Final[dict[str, Any]] = {"from_": START, "to": START + timedelta(days=1), "granularity": "DAY"}
 
 
 class Restored:
@@ -204,6 +208,47 @@ class TestService:
                 assert [each.account_version for each in older.operations] == [2, 1]
                 oldest = await client.list_operations(restored.account, limit=2, newer_than=0)  # of no epoch
                 assert [each.account_version for each in oldest.operations] == [2, 1]
+
+    @pytest.mark.parametrize(
+        "filter_", [OperationFilter(), OperationFilter(types=("TOP_UP",)), OperationFilter(direction="OUT")], ids=str
+    )
+    async def test_page_beyond_the_ledger_is_incomplete_and_begins_an_epoch(
+        self, env: AnalyticsEnvironment, restored: Restored, client: AnalyticsClient, filter_: OperationFilter
+    ) -> None:
+        """The ledger was restored while analytics ran, and nobody said so."""
+        async with run_analytics(env.settings):
+            await restored.make(later=0)
+            with env.as_user("alice"):
+                page = await client.list_operations(restored.account, limit=10, filter=filter_)
+            assert not page.is_complete
+            await restored.until_equal_to_the_ledger()
+
+    async def test_statistics_beyond_the_ledger_are_incomplete_and_begin_an_epoch(
+        self, env: AnalyticsEnvironment, restored: Restored, client: AnalyticsClient
+    ) -> None:
+        async with run_analytics(env.settings):
+            await restored.make(later=0)
+            with env.as_user("alice"):
+                statistics = await client.get_statistics(restored.account, **DAY)
+            assert (statistics.as_of_version, statistics.is_complete) == (4, False)
+            await restored.until_equal_to_the_ledger()
+
+    async def test_operations_after_the_ledger_was_asked_do_not_make_a_read_incomplete(
+        self, env: AnalyticsEnvironment, client: AnalyticsClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        account = env.bank.open("alice")
+        events = [env.bank.transfer(CLEARING, account) for _ in range(3)]
+        await env.history.insert([row for event in events for row in rows_from_event(event)])
+
+        async def read_position(*_: Any) -> AccountPosition:
+            return AccountPosition(2, "")
+
+        monkeypatch.setattr(AccountOwners, "read_position", read_position)
+        async with run_analytics(env.settings):
+            with env.as_user("alice"):
+                assert (await client.list_operations(account, limit=10)).is_complete
+                assert (await client.get_statistics(account, **DAY)).is_complete
+        assert not env.bank.epoch
 
     async def test_open_stream_ends_when_the_epoch_changes(
         self, env: AnalyticsEnvironment, client: AnalyticsClient

@@ -1,5 +1,6 @@
 """Use cases of analytics."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -10,14 +11,16 @@ from kit.auth.principal import Principal
 from subgraphs.analytics.service.adapters.bank_ledger import BankLedger
 from subgraphs.analytics.service.adapters.clickhouse.history import History
 from subgraphs.analytics.service.application.account_owners import AccountOwners
-from subgraphs.analytics.service.application.epoch import EpochFollower
+from subgraphs.analytics.service.application.epoch import EpochChanged, EpochFollower
 from subgraphs.analytics.service.application.subscription_hub import SubscriptionHub
 from subgraphs.analytics.service.domain.model import OperationFilter, Page, Row, StreamStart
 from subgraphs.analytics.service.domain.statistics import Statistics, StatisticsRange, make_buckets
-from wallet.errors import FieldViolation, InvalidInput, LedgerRestored
+from wallet.errors import DeadlineExceeded, FieldViolation, InvalidInput, LedgerRestored, Unavailable
 
 _DEFAULT_PAGE_SIZE: Final = 50
 _MAX_PAGE_SIZE: Final = 1_000
+_COMPARISON_TIMEOUT_SECONDS: Final = 0.5
+"""Time that the comparison with the ledger may delay a read."""
 
 
 class Analytics:
@@ -89,9 +92,11 @@ class Analytics:
         required = page.required_versions(position.version, older_than=older_than, newer_than=newer_than)
         if conditions == OperationFilter():
             stored = sum(row.account_version in required for row in page.rows)
+            highest = page.rows[0].account_version if page.rows else 0
         else:
-            stored = await self._history.count_versions(account_id, required)
-        return replace(page, is_complete=stored == len(required))
+            stored, highest = await self._history.count_versions(account_id, required)
+        is_in_ledger = await self._is_in_ledger(account_id, highest, position.version)
+        return replace(page, is_complete=is_in_ledger and stored == len(required))
 
     async def get_statistics(self, caller: Principal, account_id: UUID, range_: StatisticsRange) -> Statistics:
         """Return an account's turnover per bucket of a range.
@@ -114,10 +119,28 @@ class Analytics:
         version = position.version if position and position.epoch == epoch else None
         stored = await self._history.get_statistics(account_id, range_, version)
         if stored is not None:
+            if version is not None:
+                is_in_ledger = await self._is_in_ledger(account_id, stored.as_of_version, version)
+                stored = replace(stored, is_complete=is_in_ledger and stored.is_complete)
             return replace(stored, epoch=epoch)
         opening = await self._ledger.get_opening_balance(account_id)
         buckets = make_buckets(range_, opening.amount, ())
         return Statistics(opening.currency, buckets, as_of_version=0, is_complete=version == 0, epoch=epoch)
+
+    async def _is_in_ledger(self, account_id: UUID, stored_version: int, ledger_version: int) -> bool:
+        """Return whether the ledger has the highest stored version of an account.
+
+        The ledger's version was read before the history, so it may be older. A higher stored version is compared with
+        the ledger. A ledger that was restored from a backup lacks its operation, and begins a new epoch.
+        """
+        if stored_version <= ledger_version:
+            return True
+        try:
+            async with asyncio.timeout(_COMPARISON_TIMEOUT_SECONDS):
+                await self._epochs.verify(await self._history.list_postings([(account_id, stored_version)]))
+        except (EpochChanged, Unavailable, DeadlineExceeded, TimeoutError):
+            return False
+        return True
 
     async def watch_operations(
         self, account_id: UUID, after_version: int | None, epoch: str

@@ -139,14 +139,14 @@ class History:
         )
         return [HeldPosting(*row) for row in found]
 
-    async def count_versions(self, account_id: UUID, versions: range) -> int:
-        """Return how many of the versions are stored."""
-        ((count,),) = await self._database.query(
-            "SELECT uniqExact(account_version) FROM operations WHERE account_id = {account_id:UUID}"
-            " AND account_version >= {first:Int64} AND account_version < {end:Int64}",
+    async def count_versions(self, account_id: UUID, versions: range) -> tuple[int, int]:
+        """Return how many of the versions are stored, and the account's highest stored version; 0 if there is none."""
+        ((count, highest),) = await self._database.query(
+            "SELECT uniqExactIf(account_version, account_version >= {first:Int64} AND account_version < {end:Int64}),"
+            " max(account_version) FROM operations WHERE account_id = {account_id:UUID}",
             {"account_id": account_id, "first": versions.start, "end": versions.stop},
         )
-        return int(count)
+        return int(count), int(highest)
 
     async def get_statistics(self, account_id: UUID, range_: StatisticsRange, version: int | None) -> Statistics | None:
         """Return an account's turnover per bucket of a range; None if no operation of the account is stored.
