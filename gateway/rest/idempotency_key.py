@@ -45,11 +45,17 @@ def parse_idempotency_key(value: str) -> IdempotencyKey:
     """Parse the value of the header. Spaces and tabs around it are no part of it.
 
     Raises:
-        ValueError: the value starts with a quotation mark and is not a string of RFC 8941; or the key is empty, too
-            long or not printable ASCII. The message continues the header's name.
+        ValueError: the value starts with a quotation mark and is not a string of RFC 8941; or a bare value is one text
+            twice with a comma between; or the key is empty, too long or not printable ASCII. The message continues the
+            header's name.
     """
     value = value.strip(" \t")
     if not value.startswith(_QUOTE):
+        if _is_repeated(value):
+            raise ValueError(
+                "must be sent once; the value is the same text twice, with a comma between. If the whole value is the "
+                "key, send it in quotation marks"
+            )
         return IdempotencyKey(_checked(value))
     match = _STRING.fullmatch(value)
     if match is None:
@@ -58,6 +64,14 @@ def parse_idempotency_key(value: str) -> IdempotencyKey:
             r'backslash before each " and \ in it, and nothing after it'
         )
     return IdempotencyKey(_checked(_ESCAPED.sub(r"\1", match[1])), value if len(value) <= MAX_KEY_LENGTH else "")
+
+
+def _is_repeated(value: str) -> bool:
+    """Return whether the value is one text twice. `fetch` and proxies join two header lines with a comma."""
+    parts = value.split(",")
+    half, odd = divmod(len(parts), 2)
+    first, second = ",".join(parts[:half]).rstrip(" \t"), ",".join(parts[half:]).lstrip(" \t")
+    return not odd and first == second != ""
 
 
 def _checked(key: str) -> str:

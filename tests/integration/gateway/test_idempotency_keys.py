@@ -126,6 +126,7 @@ class TestTransfers:
             ((), "is required"),
             (("k1", "k1"), "must be sent once"),
             (("k1", '"k1"'), "must be sent once"),
+            (("k1, k1",), "must be sent once"),
             (('"k1',), "starts with a quotation mark"),
             (('"k1", "k2"',), "starts with a quotation mark"),
             (('""',), "must be 1 to 255 printable ASCII characters"),

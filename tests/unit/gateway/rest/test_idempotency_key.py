@@ -15,7 +15,9 @@ from wallet.inputs import FieldParser
 
 PRINTABLE: Final = st.characters(min_codepoint=0x20, max_codepoint=0x7E)
 KEYS: Final = st.text(PRINTABLE, min_size=1, max_size=255)
-BARE_KEYS: Final = KEYS.filter(lambda key: key == key.strip(" ") and not key.startswith('"'))
+BARE_KEYS: Final = KEYS.filter(
+    lambda key: key == key.strip(" ") and not key.startswith('"') and not re.fullmatch(r"(.+?) *, *\1", key)
+)
 WHITE_SPACE: Final = st.text(" \t", max_size=3)
 
 
@@ -38,6 +40,16 @@ class TestBareKeys:
     @pytest.mark.parametrize("key", ["k1", 'k"1', 'k"', "a,b", "a;b=1", "a\\b", "'k'", ":AQ==:", "?1", "x" * 255])
     def test_bare_key_keeps_its_meaning(self, key: str) -> None:
         assert parse_idempotency_key(key) == IdempotencyKey(key)
+
+    @pytest.mark.parametrize("value", ["k1, k1", "k1,k1", " k1 ,\tk1 ", "a,b, a,b", "x" * 127 + "," + "x" * 127])
+    def test_key_twice_with_a_comma_is_refused(self, value: str) -> None:
+        """`fetch` and proxies join two header lines."""
+        with pytest.raises(ValueError, match=r"^must be sent once; the value is the same text twice"):
+            parse_idempotency_key(value)
+
+    @pytest.mark.parametrize("value", ["k1, k2", "k1,k11", "kk1,k1", "k1,", ",k1", ",", ",,", "k1;k1", "k1k1"])
+    def test_comma_between_different_texts_is_part_of_the_key(self, value: str) -> None:
+        assert parse_idempotency_key(value) == IdempotencyKey(value)
 
     @pytest.mark.parametrize("key", ["", " ", "\t", "x" * 256, "a\tb", "a\x7fb", "é"])
     def test_value_that_is_no_key_is_refused(self, key: str) -> None:
