@@ -32,8 +32,14 @@ REST_RULES: Final[Mapping[str, AccessRule]] = {
 }
 """Rules of the REST API by method and path, spelled as in `openapi/openapi.yaml`."""
 
-PUBLIC_PATHS: Final = frozenset(route.partition(" ")[2] for route, rule in REST_RULES.items() if rule.is_public)
-"""Paths where tokens are not verified; a caller with an expired token gets a new one there."""
+PUBLIC_PATHS: Final = frozenset(
+    {route.partition(" ")[2] for route, rule in REST_RULES.items() if rule.is_public}
+    | {"/docs", "/openapi.yaml", "/problems"}
+)
+"""Paths where the header `Authorization` is ignored; a caller with an expired token gets a new one there."""
+
+PUBLIC_PREFIXES: Final = ("/assets/", "/health/", "/problems/")
+"""Prefixes of further paths where the header is ignored. Monitoring and proxies may send a header of their own."""
 
 AUTH_PREFIX: Final = "/auth/"
 """Prefix of the paths that receive passwords or refresh tokens."""

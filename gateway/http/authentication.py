@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from starlette.types import Scope
 
-from gateway.policy import ANY_USER, PUBLIC_PATHS
+from gateway.policy import ANY_USER, PUBLIC_PATHS, PUBLIC_PREFIXES
 from kit.auth.bearer import parse_bearer, parse_bearer_lines
 from kit.auth.principal import TokenVerifier
 from kit.rpc import request_context
@@ -16,8 +16,9 @@ _HEADER = b"authorization"
 async def authenticate(verifier: TokenVerifier, scope: Scope, headers: Mapping[bytes, bytes]) -> WalletError | None:
     """Verify the token and put its principal into the request context.
 
-    Requests without a token stay anonymous; each route decides whether it needs a caller. Tokens are not verified on
-    public paths, because a caller refreshes an expired token there. A WebSocket authenticates with its first message.
+    Requests without a token stay anonymous; each route decides whether it needs a caller. On public paths the header is
+    ignored: a caller refreshes an expired token there, and monitoring may send its own header. WebSockets authenticate
+    with their first message.
 
     Args:
         verifier: validates bearer tokens.
@@ -27,7 +28,9 @@ async def authenticate(verifier: TokenVerifier, scope: Scope, headers: Mapping[b
     Returns:
         The error of an invalid token. It is returned, not raised, so that rejected requests count for the rate limit.
     """
-    if _HEADER not in headers or scope["type"] != "http" or scope["path"] in PUBLIC_PATHS:
+    if _HEADER not in headers or scope["type"] != "http":
+        return None
+    if scope["path"] in PUBLIC_PATHS or scope["path"].startswith(PUBLIC_PREFIXES):
         return None
     try:
         if len(headers) == len(scope["headers"]):  # no header is repeated

@@ -8,7 +8,7 @@ from fastapi.routing import APIRoute
 from google.protobuf.descriptor import ServiceDescriptor
 
 from gateway.graphql.execution.schemas import build_merged_schema
-from gateway.policy import GRAPH_RULES, PUBLIC_PATHS, REST_RULES
+from gateway.policy import GRAPH_RULES, PUBLIC_PATHS, PUBLIC_PREFIXES, REST_RULES
 from gateway.rest import rest_routes
 from kit.auth.access import READ_ACCESS, WRITE_ACCESS, AccessPolicy
 from protos.wallet.analytics.v1 import analytics_pb2
@@ -51,6 +51,7 @@ class TestRest:
         protected = {name.partition(" ")[2] for name, rule in REST_RULES.items() if not rule.is_public}
         assert not PUBLIC_PATHS & protected
         assert not any("{" in path for path in PUBLIC_PATHS)
+        assert not any(path.startswith(PUBLIC_PREFIXES) for path in protected)
 
 
 class TestGraph:

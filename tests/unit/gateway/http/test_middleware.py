@@ -1,13 +1,18 @@
 """The middleware: request id, authentication, errors, log line and response headers."""
 
+import re
 from typing import Any
 
 import pytest
 from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from gateway.http import exchange
+from gateway.http.pages import REST_DOCS, add_pages
+from kit.http.admin import add_health_routes
+from kit.http.routing import new_app
 from kit.rpc import request_context
 from kit.telemetry.log_throttle import LogThrottle
 from tests.conftest import Keys
@@ -83,6 +88,20 @@ async def test_token_is_not_verified_on_public_paths(keys: Keys) -> None:
     async with http_client(with_middleware(echo, keys)) as http:
         answer = await http.post("/auth/refresh", headers={"Authorization": "Bearer expired"})
     assert (answer.status_code, answer.text) == (200, "anonymous: ")
+
+
+@pytest.mark.parametrize("value", ["Basic bW9uOnB3", "Bearer forged"])
+async def test_authorization_is_ignored_where_no_token_is_needed(keys: Keys, value: str) -> None:
+    app = new_app()
+    add_pages(app)
+    add_health_routes(app, {})
+    paths = [route.path for route in app.routes if isinstance(route, Route)]
+    assert {"/health/ready", "/docs", "/openapi.yaml", "/problems", "/problems/unauthenticated"} <= {*paths}
+    (asset, *_) = re.findall(r'"(/assets/.*?)"', REST_DOCS)
+    async with http_client(with_middleware(app, keys)) as http:
+        for path in [*paths, asset]:
+            answer = await http.get(path, headers={"Authorization": value})
+            assert answer.status_code == 200, path
 
 
 async def test_request_id_of_the_caller_is_returned_if_it_is_safe_to_log(keys: Keys) -> None:
