@@ -153,6 +153,9 @@ class TestQueries:
             ({"first": 1, "last": 1}, "last"),
             ({"after": "junk"}, "after"),
             ({"filter": {"minAmount": "x"}}, "minAmount"),
+            ({"filter": {"minAmount": ""}}, "minAmount"),
+            ({"filter": {"maxAmount": ""}}, "maxAmount"),
+            ({"filter": {"counterpartyId": ""}}, "counterpartyId"),
             ({"filter": {"counterpartyId": "42"}}, "counterpartyId"),
             ({"filter": {"from": "2026-01-01T00:00:00"}}, "from"),
         ):

@@ -78,7 +78,8 @@ class OperationConnection:
     page_info: PageInfo
     is_complete: bool = strawberry.field(
         description="Whether the page lacks no operation that the ledger had when the request arrived. False while an "
-        "operation is on its way to the history, and while the ledger does not answer.",
+        "operation is on its way to the history, and while the ledger does not answer. The query `account` asks the "
+        "ledger too, and fails then.",
     )
 
     @classmethod
@@ -112,16 +113,21 @@ class OperationFilter:
         """Convert to a filter of the client. Analytics validates amounts and times.
 
         Raises:
-            InvalidInput: the counterparty's id is malformed, or a time has no offset from UTC.
+            InvalidInput: the counterparty's id is malformed, an amount is empty, or a time has no offset from UTC.
         """
         with inputs.FieldParser() as fields:
-            counterparty = self.counterparty_id and fields.parse(
-                "counterpartyId", inputs.parse_uuid, self.counterparty_id
+            counterparty = (
+                None
+                if self.counterparty_id is None
+                else fields.parse("counterpartyId", inputs.parse_uuid, self.counterparty_id)
             )
+            for name, amount in (("minAmount", self.min_amount), ("maxAmount", self.max_amount)):
+                if amount is not None:
+                    fields.parse(name, _require_text, amount)
         return client.OperationFilter(
             types=None if self.types is None else tuple(kind.value for kind in self.types),
             direction=self.direction.value if self.direction else None,
-            counterparty_id=counterparty or None,
+            counterparty_id=counterparty,
             min_amount=self.min_amount,
             max_amount=self.max_amount,
             from_=self.from_ and _require_offset("from", self.from_),
@@ -236,7 +242,8 @@ class AccountStatistics:
     )
     is_complete: bool = strawberry.field(
         description="Whether every operation of the range that the ledger had when the request arrived is counted. "
-        "False while an operation is on its way to the history, and while the ledger does not answer.",
+        "False while an operation is on its way to the history, and while the ledger does not answer. The query "
+        "`account` asks the ledger too, and fails then.",
     )
 
     @classmethod
@@ -307,6 +314,13 @@ class Account:
             granularity=granularity.value,
         )
         return AccountStatistics.from_client(statistics)
+
+
+def _require_text(amount: str) -> str:
+    """Return an amount that has text, or raise ValueError. A message to analytics has an empty one if there is none."""
+    if not amount:
+        raise ValueError("must be a decimal number such as 10.00")
+    return amount
 
 
 def _require_offset(field: str, time: datetime) -> datetime:
