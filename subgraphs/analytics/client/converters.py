@@ -35,7 +35,7 @@ _DIRECTION_NUMBERS: Final[dict[str, int]] = {name: number for number, name in _D
 def operation_filter_to_proto(value: OperationFilter) -> analytics_pb2.OperationFilter:
     """Convert a filter."""
     message = analytics_pb2.OperationFilter(
-        types=[analytics_pb2.OperationType.ValueType(_TYPE_NUMBERS[kind]) for kind in value.types or ()],
+        types=[analytics_pb2.OperationType.ValueType(_TYPE_NUMBERS[kind]) for kind in sorted(set(value.types or ()))],
         matches_no_type=value.types == (),
         counterparty_id=str(value.counterparty_id or ""),
         min_amount=value.min_amount or "",

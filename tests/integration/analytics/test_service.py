@@ -126,6 +126,8 @@ class TestOperations:
             oldest = await client.list_operations(alice, limit=2, newer_than=0)
             assert [each.account_version for each in oldest.operations] == [2, 1]
             assert (oldest.has_older, oldest.has_newer) == (False, True)
+            repeated = OperationFilter(types=("TRANSFER", "TOP_UP") * 10_000)
+            assert len((await client.list_operations(alice, limit=10, filter=repeated)).operations) == 10
             nothing = await client.list_operations(alice, limit=2, filter=OperationFilter(types=()))
             assert (nothing.operations, nothing.has_older, nothing.has_newer) == ((), False, False)
         assert [str(each.amount) for each in filtered.operations] == ["7.00", "5.00", "3.00"]
@@ -203,6 +205,7 @@ class TestOperations:
             ({"account_id": "x"}, "accountId"),
             ({"filter": {"counterparty_id": "x"}}, "counterpartyId"),
             ({"filter": {"types": [7]}}, "type"),
+            ({"filter": {"types": [1] * 101}}, "type"),
             ({"filter": {"direction": 7}}, "direction"),
             ({"filter": {"from": {"seconds": 2**60}}}, "from"),
             ({"filter": {"to": {"seconds": -(2**60)}}}, "to"),

@@ -160,7 +160,7 @@ class OperationFilter(_message.Message):
     """Matches no operation: for a caller whose list of types is empty. Has no effect if there are types."""
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[Global___OperationType.ValueType]:
-        """Matches any of these types; empty matches all, unless matches_no_type is set."""
+        """Matches any of these types; empty matches all, unless matches_no_type is set. At most 100, repetitions included."""
 
     @_builtins.property
     def to(self) -> _timestamp_pb2.Timestamp:

@@ -30,6 +30,9 @@ from wallet.money import Money
 
 SERVICE: Final = analytics_pb2.DESCRIPTOR.services_by_name["AnalyticsService"].full_name
 
+_MAX_TYPES: Final = 100
+"""Maximum number of types in a filter, repetitions included."""
+
 _TYPES: Final = {
     OperationType.TRANSFER: analytics_pb2.OPERATION_TYPE_TRANSFER,
     OperationType.TOP_UP: analytics_pb2.OPERATION_TYPE_TOP_UP,
@@ -125,6 +128,8 @@ def _account_id_from_proto(text: str) -> UUID:
 
 
 def _filter_from_proto(message: analytics_pb2.OperationFilter) -> OperationFilter:
+    if len(message.types) > _MAX_TYPES:
+        raise InvalidInput.for_field("type", f"must have at most {_MAX_TYPES} items")
     with inputs.FieldParser() as fields:
         return OperationFilter(
             types=frozenset(_enum_from_proto("type", _TYPES, number) for number in message.types)
