@@ -11,7 +11,9 @@ as Apollo Router does:
 - A field with sized fields costs `ROW_COST` for each row in addition, whatever is selected of it: the rows are read and
   converted before their fields are. The directives cannot express this.
 - Each 32 characters of a response key cost 1, for each item that has it.
-- A mutation costs 100 and an event of a subscription 60 in addition. Arguments cost nothing.
+- An event of a subscription costs 60 in addition.
+- The arguments of a field cost 1 for each 32 bytes above 1 KiB, each time that the field is executed: a variable is
+  converted and sent at each of its uses. They count in the estimate only.
 - Introspection costs as many units as its answer has fields, and 1 for 32 bytes of descriptions (`introspection`).
 
 A field that is selected in several places is counted in each. Sizes are upper bounds, so the actual cost is never above
@@ -22,6 +24,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import orjson
 from graphql import (
     BooleanValueNode,
     DocumentNode,
@@ -34,6 +37,7 @@ from graphql import (
     InlineFragmentNode,
     IntValueNode,
     ListValueNode,
+    ObjectValueNode,
     SelectionNode,
     SelectionSetNode,
     StringValueNode,
@@ -52,7 +56,14 @@ from strawberry.federation.schema_directives import ListSize
 from gateway.graphql.execution.strawberry_internals import strawberry_definition
 from gateway.graphql.federation.entities import ENTITIES
 from gateway.graphql.protection.introspection import introspection_cost
-from gateway.graphql.protection.prices import COST_EXTENSION, ROW_COST, default_cost, key_cost
+from gateway.graphql.protection.prices import (
+    COST_EXTENSION,
+    FREE_ARGUMENT_BYTES,
+    ROW_COST,
+    argument_cost,
+    default_cost,
+    key_cost,
+)
 from wallet.graph import ARGUMENT_SIZE, ArgumentSize
 
 # Not a directive in the SDL: Apollo's composition rejects a slicing argument that is a list.
@@ -62,8 +73,8 @@ _ENTITIES_SIZE: Final = ListSize(
     sized_fields=None,
     require_one_slicing_argument=False,
 )
-_BASE_COSTS: Final = {OperationType.QUERY: 0, OperationType.MUTATION: 100, OperationType.SUBSCRIPTION: 60}
-"""Costs of an operation without its fields; of a subscription, for each event: reading and sending it takes 180 µs."""
+_EVENT_COST: Final = 60
+"""Cost of an event of a subscription without its fields: reading and sending it takes 180 µs."""
 
 _LIST_SIZE: Final = 10
 _MAX_COST: Final = 2**31 - 1
@@ -106,14 +117,21 @@ class OperationCost:
         self.operation = operation
         self.operation_type = operation.operation
         self.name = operation.name.value if operation.name else None
-        self._base = _BASE_COSTS[operation.operation]
+        self._base = _EVENT_COST if operation.operation is OperationType.SUBSCRIPTION else 0
         self._defaults = {
             each.variable.name.value: _literal_value(each.default_value)
             for each in operation.variable_definitions or ()
             if each.default_value
         }
+        self._default_sizes = {
+            each.variable.name.value: _literal_size(each.default_value)
+            for each in operation.variable_definitions or ()
+            if each.default_value
+        }
         root = schema.get_root_type(operation.operation)
-        self._fields = tuple(_FieldPlanner(schema, document).plan(root, operation.selection_set, {}))
+        planner = _FieldPlanner(schema, document)
+        self._fields = tuple(planner.plan(root, operation.selection_set, {}))
+        self._max_references = planner.max_references
         fixed = _fixed_estimate(self._fields)
         self._fixed = None if fixed is None else min(_MAX_COST, self._base + fixed)
 
@@ -123,10 +141,20 @@ class OperationCost:
         Args:
             variables: variables of the execution. They need not be valid.
         """
-        if self._fixed is None:
+        sizes = self._argument_sizes(variables)
+        if self._fixed is None or sizes:
             values = self._defaults | dict(variables or {})
-            return min(_MAX_COST, self._base + sum(each.estimate(values) for each in self._fields))
+            return min(_MAX_COST, self._base + sum(each.estimate(values, sizes) for each in self._fields))
         return self._fixed
+
+    def _argument_sizes(self, variables: Variables | None) -> Mapping[str, int]:
+        """Return the sizes of the variables in bytes; nothing if those of each field are within the free bytes."""
+        if not self._max_references:
+            return {}
+        total = (_json_size(variables) if variables else 0) + sum(self._default_sizes.values())
+        if total * self._max_references <= FREE_ARGUMENT_BYTES:
+            return {}
+        return self._default_sizes | {name: _json_size(value) for name, value in (variables or {}).items()}
 
     def measure(self, data: Mapping[str, Any] | None) -> int:
         """Return the actual cost. Nulls cost nothing.
@@ -173,6 +201,27 @@ class _Size:
 
 
 @dataclass(frozen=True, slots=True)
+class _Arguments:
+    """Arguments of a selected field.
+
+    Attributes:
+        literal_size: number of characters of the arguments in the document.
+        references: names of the variables in the arguments, once for each use.
+    """
+
+    literal_size: int = 0
+    references: Sequence[str] = ()
+
+    def cost(self, sizes: Mapping[str, int]) -> int:
+        """Return the cost of one execution.
+
+        Args:
+            sizes: sizes of the variables, in bytes.
+        """
+        return argument_cost(self.literal_size + sum(sizes.get(name, 0) for name in self.references))
+
+
+@dataclass(frozen=True, slots=True)
 class _FieldCost:
     """Cost of one selected field.
 
@@ -183,10 +232,12 @@ class _FieldCost:
         rows: expected number of rows that the field reads for its sized fields; None if it has none.
         is_sized: the field is one of the sized fields of the field above.
         conditions: `@skip` and `@include` with variables: name of the variable, and the value that keeps the field.
+        arguments: arguments of the field.
         fields: costs of the fields below.
+        has_references: the arguments of the field, or of one below, have variables.
         is_certain: the field is present once in each parent object, and its items all have the same cost.
         unit_cost: actual cost of one item with all fields below; None if items differ in cost.
-        fixed: the estimate, or None if it depends on variables.
+        fixed: the estimate for small variables, or None if it depends on their values.
     """
 
     key: str
@@ -195,28 +246,39 @@ class _FieldCost:
     rows: _Size | None
     is_sized: bool
     conditions: Sequence[tuple[str, bool]]
+    arguments: _Arguments
     fields: Sequence["_FieldCost"]
     is_certain: bool
     unit_cost: int | None
     fixed: int | None = field(init=False)
+    has_references: bool = field(init=False)
 
     def __post_init__(self) -> None:
         below = _fixed_estimate(self.fields)
         is_fixed = below is not None and not self.conditions
         is_fixed = is_fixed and all(each is None or each.is_fixed for each in (self.size, self.rows))
-        object.__setattr__(self, "fixed", self._sum({}) if is_fixed else None)
+        object.__setattr__(self, "fixed", self._sum({}, {}) if is_fixed else None)
+        has_references = bool(self.arguments.references) or any(each.has_references for each in self.fields)
+        object.__setattr__(self, "has_references", has_references)
 
-    def estimate(self, variables: Variables) -> int:
-        if self.fixed is not None:
+    def estimate(self, variables: Variables, sizes: Mapping[str, int]) -> int:
+        """Return the estimate.
+
+        Args:
+            variables: values of the variables.
+            sizes: their sizes in bytes; empty if they are small.
+        """
+        if self.fixed is not None and not (sizes and self.has_references):
             return self.fixed
         if any(variables.get(name) is not keeping for name, keeping in self.conditions):
             return 0
-        return self._sum(variables)
+        return self._sum(variables, sizes)
 
-    def _sum(self, variables: Variables) -> int:
+    def _sum(self, variables: Variables, sizes: Mapping[str, int]) -> int:
         count = 1 if self.size is None else self.size.evaluate(variables)
         rows = 0 if self.rows is None else self.rows.evaluate(variables)
-        return count * (self.weight + ROW_COST * rows + sum(each.estimate(variables) for each in self.fields))
+        below = sum(each.estimate(variables, sizes) for each in self.fields)
+        return self.arguments.cost(sizes) + count * (self.weight + ROW_COST * rows + below)
 
     def measure(self, item: Mapping[str, Any]) -> int:
         """Return the actual cost of one item. Rows count only if the answer shows how many there are."""
@@ -224,6 +286,9 @@ class _FieldCost:
         if self.rows is not None:
             rows = max((len(item.get(each.key) or ()) for each in self.fields if each.is_sized), default=0)
         return self.weight + ROW_COST * rows + _measure(self.fields, item)
+
+
+_NO_ARGUMENTS: Final = _Arguments()
 
 
 def _fixed_estimate(fields: Sequence[_FieldCost]) -> int | None:
@@ -248,9 +313,14 @@ def _measure(fields: Sequence[_FieldCost], data: Mapping[str, Any]) -> int:
 
 
 class _FieldPlanner:
-    """Computes the field costs of an operation, with fragments spread."""
+    """Computes the field costs of an operation, with fragments spread.
+
+    Attributes:
+        max_references: largest number of variables in the arguments of one field.
+    """
 
     def __init__(self, schema: GraphQLSchema, document: DocumentNode) -> None:
+        self.max_references = 0
         self._schema = schema
         self._fragments = {
             each.name.value: each for each in document.definitions if isinstance(each, FragmentDefinitionNode)
@@ -298,6 +368,7 @@ class _FieldPlanner:
             rows=None,
             is_sized=False,
             conditions=conditions,
+            arguments=self._plan_arguments(node),
             fields=(),
             is_certain=not conditions,
             unit_cost=weight,
@@ -341,10 +412,41 @@ class _FieldPlanner:
             rows=rows,
             is_sized=node.name.value in sizes,
             conditions=conditions,
+            arguments=self._plan_arguments(node),
             fields=fields,
             is_certain=is_uniform and not conditions and is_non_null_type(definition.type) and nullable is named_type,
             unit_cost=weight + sum(each.unit_cost or 0 for each in fields) if is_uniform else None,
         )
+
+    def _plan_arguments(self, node: FieldNode) -> _Arguments:
+        if not node.arguments:
+            return _NO_ARGUMENTS
+        references = []
+        values = [each.value for each in node.arguments]
+        size = sum(_literal_size(each) for each in values)
+        while values:
+            match values.pop():
+                case VariableNode(name=name):
+                    references.append(name.value)
+                case ListValueNode(values=items):
+                    values += items
+                case ObjectValueNode(fields=fields):
+                    values += (each.value for each in fields)
+        self.max_references = max(self.max_references, len(references))
+        return _Arguments(size, tuple(references))
+
+
+def _literal_size(value: ValueNode) -> int:
+    """Return the number of characters of a value in the document."""
+    return value.loc.end - value.loc.start if value.loc else 0
+
+
+def _json_size(value: Any) -> int:
+    """Return the number of bytes of a JSON value."""
+    try:
+        return len(orjson.dumps(value))
+    except TypeError:  # nested too deeply
+        return _MAX_COST
 
 
 def _directives(definition: GraphQLField) -> dict[type, Any]:

@@ -17,6 +17,13 @@ ROW_COST: Final = 7
 TEXT_BYTES_PER_UNIT: Final = 32
 """Bytes of a response key, or of a description in an introspection, that cost as much as a field."""
 
+FREE_ARGUMENT_BYTES: Final = 1_024
+"""Bytes of a field's arguments that its own cost includes: those of all ordinary fields."""
+
+ARGUMENT_BYTES_PER_UNIT: Final = 32
+"""Bytes of a field's arguments above the free ones that cost as much as a field. 70 bytes take a unit's time in the
+gateway, and about as long in the service that they are sent to."""
+
 SDL_BYTES_PER_UNIT: Final = 8
 """Bytes of the SDL that cost as much as a field. A router reads it once, so that aliases may be expensive."""
 
@@ -27,6 +34,11 @@ COST_EXTENSION: Final = "cost"
 def key_cost(key: str) -> int:
     """Return the additional cost of a long response key. Every item of an answer repeats it."""
     return len(key) // TEXT_BYTES_PER_UNIT
+
+
+def argument_cost(size: int) -> int:
+    """Return the cost of arguments of this size in bytes, for one execution of their field."""
+    return max(0, size - FREE_ARGUMENT_BYTES) // ARGUMENT_BYTES_PER_UNIT
 
 
 def default_cost(definition: Any) -> int:

@@ -27,6 +27,9 @@ from wallet.graph import (
 MAX_BUCKETS: Final = 1_000
 """Maximum number of buckets that analytics returns."""
 
+STATISTICS_COST: Final = 2 * PAGE_COST
+"""`@cost` of statistics without their buckets: 11 ms of processor time in all services."""
+
 
 @strawberry.enum
 class OperationType(Enum):
@@ -297,7 +300,7 @@ class Account:
     @strawberry.field(
         description="Turnover of the account from one time (inclusive) to another (exclusive), in at most 1,000 "
         "buckets.",
-        directives=[cost_directive(4 * PAGE_COST)],
+        directives=[cost_directive(STATISTICS_COST)],
         metadata={ARGUMENT_SIZE: ArgumentSize(("buckets",), max_buckets)},
     )
     async def statistics(

@@ -8,6 +8,7 @@ from subgraphs.bank.graph.context import Info
 from subgraphs.bank.graph.types import Account, Transfer
 from wallet import inputs
 from wallet.graph import (
+    MUTATION_COST,
     AccountClosed,
     AccountNotFound,
     CurrencyMismatch,
@@ -15,6 +16,7 @@ from wallet.graph import (
     InsufficientFunds,
     InvalidInput,
     Money,
+    cost_directive,
 )
 from wallet.money import DEFAULT_CURRENCY
 
@@ -71,6 +73,7 @@ class Mutation:
     @strawberry.mutation(
         description="Moves money once for each idempotency key. After UNAVAILABLE or DEADLINE_EXCEEDED the outcome is "
         "unknown: retry with the same key.",
+        directives=[cost_directive(MUTATION_COST)],
     )
     async def transfer_money(self, info: Info, input: TransferMoneyInput) -> TransferMoneyResult:  # noqa: A002
         with inputs.FieldParser() as fields:
@@ -86,6 +89,7 @@ class Mutation:
     @strawberry.mutation(
         description="Opens an empty account for the caller, once for each idempotency key. After UNAVAILABLE or "
         "DEADLINE_EXCEEDED the outcome is unknown: retry with the same key.",
+        directives=[cost_directive(MUTATION_COST)],
     )
     async def open_account(self, info: Info, input: OpenAccountInput) -> OpenAccountResult:  # noqa: A002
         opened = await info.context.bank.open_account(input.currency, input.idempotency_key)

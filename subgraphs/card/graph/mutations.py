@@ -10,6 +10,7 @@ from subgraphs.card.graph.context import Info
 from subgraphs.card.graph.types import TopUp
 from wallet import inputs
 from wallet.graph import (
+    MUTATION_COST,
     AccountClosed,
     AccountNotFound,
     CurrencyMismatch,
@@ -18,6 +19,7 @@ from wallet.graph import (
     InvalidInput,
     TopUpDeclinesExceeded,
     TopUpLimitExceeded,
+    cost_directive,
 )
 from wallet.inputs import Secret
 from wallet.money import DEFAULT_CURRENCY
@@ -86,6 +88,7 @@ class Mutation:
         description="Pays into an account by card, once for each idempotency key. It answers as soon as the top-up is "
         "final, or with its current state after a short wait. After UNAVAILABLE or DEADLINE_EXCEEDED the outcome is "
         "unknown: retry with the same key.",
+        directives=[cost_directive(MUTATION_COST)],
     )
     async def top_up_account(self, info: Info, input: TopUpAccountInput) -> TopUpAccountResult:  # noqa: A002
         with inputs.FieldParser() as fields:

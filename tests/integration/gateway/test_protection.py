@@ -18,6 +18,7 @@ from tests.integration.gateway.gateway_process import Gateway, run_gateway
 from tests.integration.gateway.slow_services import SlowServices
 from tests.integration.gateway.websocket_client import connect_as_alice, subscribe
 from tests.waiting import until
+from wallet.graph import PAGE_COST
 
 BALANCE = "query Balance($id: ID!) { account(id: $id) { balance { amount } } }"
 TYPENAME = "{ __typename }"
@@ -43,7 +44,7 @@ class TestCost:
     ) -> None:
         query = f'{{ account(id: "{ACCOUNT}") {{ topUps(first: 7) {{ edges {{ node {{ id }} }} }} }} }}'
         answer = await gateway.http.post("/graphql", json={"query": query})
-        assert cost(answer) == (str(10 + 100 + 7 * (7 + 1 + 1 + 1)), str(10 + 100))
+        assert cost(answer) == (str(10 + PAGE_COST + 7 * (7 + 1 + 1 + 1)), str(10 + PAGE_COST))
 
     async def test_cost_of_a_batch_is_the_sum(self, gateway: Gateway, bank: FakeBank) -> None:
         request = {"query": BALANCE, "variables": {"id": str(ACCOUNT)}}
@@ -54,7 +55,7 @@ class TestCost:
         request = {"query": query, "variables": {"id": str(uuid4())}}
         answers = (await gateway.http.post("/graphql", json=[request] * 3)).json()
         codes = [each["errors"][0]["extensions"]["code"] for each in answers if "errors" in each]
-        assert codes == ["GRAPHQL_COST_EXCEEDED"]  # each costs 10,110
+        assert codes == ["GRAPHQL_COST_EXCEEDED"]  # each costs 10,510
 
     async def test_operation_above_the_maximum_cost_is_not_executed(self, gateway: Gateway, bank: FakeBank) -> None:
         query = "query($id: ID!, $n: Int!) { account(id: $id) { operations(first: $n) { edges { node { id } } } } }"
@@ -65,12 +66,20 @@ class TestCost:
         (error,) = answer.json()["errors"]
         assert error["extensions"] | {"requestId": ""} == {
             "code": "GRAPHQL_COST_EXCEEDED",
-            "estimated": 100_110,
+            "estimated": 100_510,
             "allowed": 25_000,
             "requestId": "",
         }
-        assert "100110" in error["message"]
-        assert cost(answer) == ("100110", "0")
+        assert "100510" in error["message"]
+        assert cost(answer) == ("100510", "0")
+        assert bank.requests == []
+
+    async def test_variable_of_many_fields_is_charged_at_each_use(self, gateway: Gateway, bank: FakeBank) -> None:
+        pages = " ".join(f"a{n}: operations(first: 1, filter: {{ types: $t }}) {{ isComplete }}" for n in range(20))
+        query = f"query($t: [OperationType!]) {{ accounts(first: 1) {{ edges {{ node {{ {pages} }} }} }} }}"
+        request = {"query": query, "variables": {"t": ["TOP_UP"] * 6_000}}
+        answer = await gateway.http.post("/graphql", json=request)
+        assert codes(answer) == ["GRAPHQL_COST_EXCEEDED"]
         assert bank.requests == []
 
     async def test_page_above_the_services_limit_is_refused_by_the_service(self, gateway: Gateway) -> None:

@@ -29,11 +29,15 @@ class FullServices:
         choose_length: returns the length of a list; its parameter is the maximum. By default all lists are full.
         without: fields of the accounts and top-ups that are null.
         rows: number of rows of all pages and statistics so far.
+        pages: number of pages so far.
+        filter_bytes: bytes of all filters so far, repeated types included.
     """
 
     choose_length: Callable[[int], int] = field(default=lambda limit: limit)
     without: frozenset[str] = frozenset()
     rows: int = 0
+    pages: int = 0
+    filter_bytes: int = 0
 
     def context(self, rate_limiter: RateLimiter | None = None) -> Context:
         """Return the context of a request to these services."""
@@ -62,8 +66,17 @@ class FullServices:
         return {each: identity.User(id=each, username="alice", role="CUSTOMER", created_at=TIME) for each in ids}
 
     async def list_operations(
-        self, account_id: UUID, *, limit: int, older_than: Any, newer_than: Any, **_: Any
+        self,
+        account_id: UUID,
+        *,
+        limit: int,
+        older_than: Any,
+        newer_than: Any,
+        filter: analytics.OperationFilter,  # noqa: A002
+        **_: Any,
     ) -> analytics.OperationPage:
+        self.filter_bytes += sum(len(each) for each in filter.types or ())
+        self.filter_bytes += len(filter.min_amount or "") + len(filter.max_amount or "")
         operations = tuple(operation(number) for number in range(self._choose_rows(limit)))
         return analytics.OperationPage(operations, has_older=True, has_newer=False, is_complete=True)
 
@@ -80,6 +93,7 @@ class FullServices:
     def _choose_rows(self, limit: int) -> int:
         length = self.choose_length(limit)
         self.rows += length
+        self.pages += 1
         return length
 
     def _account(self, id_: UUID) -> bank.Account:

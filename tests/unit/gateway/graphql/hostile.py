@@ -171,6 +171,9 @@ def _variables(draw: st.DrawFn, limit: int) -> Any:
             [
                 many,
                 {"types": many},
+                {"types": ["TOP_UP"] * min(count, limit // 10)},
+                {"minAmount": NUMBER * min(count, limit // 20), "maxAmount": NUMBER},
+                ["TOP_UP"] * min(count, limit // 10),
                 {"card": {f"{MARK}{number}": number for number in range(min(count, limit // 20))}},
                 nested,
                 [{} for _ in range(min(count, limit // 4))],
@@ -180,7 +183,7 @@ def _variables(draw: st.DrawFn, limit: int) -> Any:
             ]
         )
     )
-    return {draw(st.sampled_from((f"{MARK}0", "input", "id", "f"))): value, MARK: NUMBER}
+    return {draw(st.sampled_from((f"{MARK}0", "input", "id", "f", "types"))): value, MARK: NUMBER}
 
 
 _VALID_DOCUMENTS: Final = st.sampled_from(
@@ -189,6 +192,15 @@ _VALID_DOCUMENTS: Final = st.sampled_from(
         "query($f: OperationFilter $id: ID = 1) { account(id: 1) { operations(filter: $f) { __typename } } }",
         "query($id: [ID!]! $f: [[Int!]!]) { me { id @skip(if: true) } }",
         "subscription($id: ID!) { topUpUpdated(id: $id) { id } }",
+        "query($f: OperationFilter) { accounts(first: 9) { edges { node { "
+        + " ".join(f"{MARK}{number}: operations(first: 1, filter: $f) {{ isComplete }}" for number in range(24))
+        + " } } } }",
+        "query($types: [OperationType!] = [TOP_UP]) { accounts(first: 9) { edges { node { "
+        + " ".join(f"{MARK}{n}: operations(filter: {{ types: $types }}) {{ isComplete }}" for n in range(24))
+        + " } } } }",
+        "mutation($input: TransferMoneyInput!) { "
+        + " ".join(f"{MARK}{number}: transferMoney(input: $input) {{ __typename }}" for number in range(20))
+        + " }",
         f"{{ {' '.join(f'{MARK}{number}: me {{ a: accounts {{ edges {{ cursor }} }} }}' for number in range(20))} }}",
     )
 )

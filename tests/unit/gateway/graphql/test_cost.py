@@ -29,15 +29,28 @@ from gateway.graphql.execution.strawberry_internals import GraphSchema, strawber
 from gateway.graphql.federation.registry import SUBGRAPHS
 from gateway.graphql.protection.cost import OperationCost
 from gateway.graphql.protection.limits import Limits
-from gateway.graphql.protection.prices import RESOLVER_COST, ROW_COST, default_cost
+from gateway.graphql.protection.prices import (
+    ARGUMENT_BYTES_PER_UNIT,
+    FREE_ARGUMENT_BYTES,
+    RESOLVER_COST,
+    ROW_COST,
+    default_cost,
+)
 from subgraphs.analytics.graph import types
 from subgraphs.analytics.service.domain import statistics
 from tests.unit.gateway.graphql.example_operations import example_operations
-from wallet.graph import PAGED, PAGED_FORWARD, cost_directive, list_size_directive
+from wallet.graph import MUTATION_COST, PAGE_COST, PAGED, PAGED_FORWARD, cost_directive, list_size_directive
 
 GRAPH = build_merged_schema().core_schema
 ACCOUNT = "123e4567-e89b-12d3-a456-426614174000"
 PAGE = "edges { node { amount { amount } } }"
+OPERATION = """id type direction amount { amount currency } balanceAfter { amount currency } counterparty { id }
+occurredAt cursor"""
+STATISTICS_OF_AN_HOUR = (
+    'statistics(from: "2026-01-01T00:00:00Z", to: "2026-01-01T01:00:00Z", granularity: HOUR) { cursor }'
+)
+STATISTICS_COST = types.STATISTICS_COST
+FILTERED = "query($t: [OperationType!]) { accounts(first: 9) { edges { node { FIELDS } } } }"
 
 
 @strawberry.type
@@ -164,13 +177,15 @@ class TestEstimate:
         text = """query($to: DateTime!, $by: Granularity!) {
             account(id: "1") { statistics(from: "2026-01-01T00:00:00Z", to: $to, granularity: $by) { buckets { end } } }
         }"""
-        assert cost(text, GRAPH).estimate({"to": until, "by": granularity}) == 10 + 400 + buckets * (2 + ROW_COST)
+        assert cost(text, GRAPH).estimate({"to": until, "by": granularity}) == 10 + STATISTICS_COST + buckets * (
+            2 + ROW_COST
+        )
 
     def test_literal_range_of_statistics_is_computed_once(self) -> None:
         text = """{ account(id: "1") { statistics(
             from: "2026-01-01T00:00:00Z", to: "2026-01-31T00:00:00Z", granularity: DAY
         ) { buckets { end } } } }"""
-        assert cost(text, GRAPH).estimate(None) == 10 + 400 + (30 + 2) * (2 + ROW_COST)
+        assert cost(text, GRAPH).estimate(None) == 10 + STATISTICS_COST + (30 + 2) * (2 + ROW_COST)
 
     def test_maximum_number_of_buckets_is_the_services(self) -> None:
         assert types.MAX_BUCKETS == statistics.MAX_BUCKETS
@@ -191,7 +206,7 @@ class TestEstimate:
         query = f'{{ account(id: "{ACCOUNT}") {{ operations(SIZE) {{ {PAGE} }} }} }}'
         sizes = {"first: 1000": 1_000, "last: 2": 2, "filter: {}": 50, "first: null": 50}
         for argument, size in sizes.items():
-            assert cost(query.replace("SIZE", argument), GRAPH).estimate(None) == 10 + 100 + (4 + ROW_COST) * size
+            assert cost(query.replace("SIZE", argument), GRAPH).estimate(None) == 10 + PAGE_COST + (4 + ROW_COST) * size
 
     @pytest.mark.parametrize(
         "selected", ["__typename", "pageInfo { endCursor }", "edges @skip(if: true) { cursor } __typename"]
@@ -204,25 +219,104 @@ class TestEstimate:
         text += "}" * (text.count("{") - text.count("}"))
         operation = cost(text, GRAPH)
         for size in (1, 50, 1_000):
-            assert operation.estimate({"n": size}) >= 100 + ROW_COST * size
+            assert operation.estimate({"n": size}) >= PAGE_COST + ROW_COST * size
         assert operation.estimate({}) == operation.estimate({"n": 50})
 
     def test_buckets_of_statistics_are_charged_without_their_items(self) -> None:
         text = """{ account(id: "1") { statistics(
             from: "2026-01-01T00:00:00Z", to: "2026-02-11T00:00:00Z", granularity: HOUR
         ) { isComplete } } }"""
-        assert cost(text, GRAPH).estimate(None) >= 400 + ROW_COST * 984
+        assert cost(text, GRAPH).estimate(None) >= STATISTICS_COST + ROW_COST * 984
 
     def test_event_of_a_subscription_has_a_base_cost(self) -> None:
         assert (
             cost('subscription { operationAdded(accountId: "1") { __typename } }', GRAPH).estimate(None) == 60 + 10 + 1
         )
 
-    def test_mutation_has_a_base_cost(self) -> None:
+    @pytest.mark.parametrize("count", [1, 20])
+    def test_each_mutation_of_an_operation_is_charged(self, count: int) -> None:
+        fields = " ".join(f"a{number}: transferMoney(input: $input) {{ __typename }}" for number in range(count))
+        text = f"mutation($input: TransferMoneyInput!) {{ {fields} }}"
+        assert cost(text, GRAPH).estimate({"input": {}}) == count * (MUTATION_COST + 1)
+
+    def test_cost_of_a_mutation_includes_its_result(self) -> None:
         text = """mutation($input: TransferMoneyInput!) {
             transferMoney(input: $input) { ... on TransferMoneySuccess { balance { amount } } ... on Error { code } }
         }"""
-        assert cost(text, GRAPH).estimate({"input": {}}) == 100 + 10 + (1 + 1) + 1
+        assert cost(text, GRAPH).estimate({"input": {}}) == MUTATION_COST + (1 + 1) + 1
+
+
+class TestArguments:
+    """Arguments cost by their size at each use."""
+
+    @pytest.mark.parametrize("uses", [1, 24])
+    def test_large_variable_costs_at_each_use_for_each_parent(self, uses: int) -> None:
+        fields = " ".join(
+            f"a{number}: operations(first: 1, filter: {{ types: $t }}) {{ __typename }}" for number in range(uses)
+        )
+        operation = cost(FILTERED.replace("FIELDS", fields), GRAPH)
+        small, large = (operation.estimate({"t": ["TOP_UP"] * size}) for size in (2, 7_000))
+        assert large - small >= 9 * uses * (60_000 - FREE_ARGUMENT_BYTES) // ARGUMENT_BYTES_PER_UNIT
+        assert small == operation.estimate({})
+
+    def test_variable_that_is_used_many_times_is_above_the_limit(self) -> None:
+        uses = " ".join(f"a{n}: operations(first: 1, filter: {{ types: $t }}) {{ __typename }}" for n in range(4))
+        operation = cost(FILTERED.replace("FIELDS", uses), GRAPH)
+        assert operation.estimate({"t": ["TOP_UP"] * 7_000}) > Limits.cost
+        assert operation.estimate({"t": ["TOP_UP"]}) < Limits.cost
+
+    @pytest.mark.parametrize(
+        ("definition", "argument", "variables"),
+        [
+            ("", '"' + "9" * 4_096 + '"', {}),
+            ("($a: String)", "$a", {"a": "9" * 4_096}),
+            ('($a: String = "' + "9" * 4_096 + '")', "$a", {}),
+        ],
+        ids=["literal", "variable", "default"],
+    )
+    def test_long_text_costs_the_same_wherever_it_is_written(
+        self, definition: str, argument: str, variables: dict[str, Any]
+    ) -> None:
+        text = f'query{definition} {{ account(id: "1") {{ operations(first: 1, after: AFTER) {{ __typename }} }} }}'
+        text = text.replace("AFTER", argument)
+        short = cost('{ account(id: "1") { operations(first: 1) { __typename } } }', GRAPH).estimate({})
+        expected = (4_096 - FREE_ARGUMENT_BYTES) // ARGUMENT_BYTES_PER_UNIT
+        assert expected <= cost(text, GRAPH).estimate(variables) - short <= expected + 1
+
+    def test_value_replaces_the_default_in_the_size(self) -> None:
+        default = ", ".join(["TOP_UP"] * 1_000)
+        text = f"query($t: [OperationType!] = [{default}]) {{ account(id: 1) {{ operations(filter: {{ types: $t }}) {{"
+        operation = cost(text + " __typename } } }", GRAPH)
+        assert operation.estimate({}) > operation.estimate({"t": ["TOP_UP"]})
+
+    def test_many_uses_in_one_field_are_added(self) -> None:
+        used = cost(f"query($a: String!) {{ byKeys(keys: [{'$a, ' * 50}]) {{ name }} }}")
+        assert (
+            used.estimate({"a": "x" * 900}) - used.estimate({"a": "x"})
+            >= (50 * 900 - FREE_ARGUMENT_BYTES) // ARGUMENT_BYTES_PER_UNIT
+        )
+
+    def test_argument_of_a_list_is_charged_once(self) -> None:
+        operation = cost("query($k: [String!]) { byKeys(keys: $k, size: 3) { name } }")
+        long = operation.estimate({"k": ["x" * 2_048] * 2})
+        assert long - 3 * 11 == pytest.approx((2 * 2_048 - FREE_ARGUMENT_BYTES) // ARGUMENT_BYTES_PER_UNIT, abs=2)
+
+    def test_skipped_field_has_no_arguments_to_pay(self) -> None:
+        text = """query($x: Boolean!, $t: [OperationType!]) {
+            account(id: "1") { operations(first: 1, filter: { types: $t }) @include(if: $x) { __typename } }
+        }"""
+        assert cost(text, GRAPH).estimate({"x": False, "t": ["TOP_UP"] * 7_000}) == 10
+
+    def test_unused_variable_costs_nothing(self) -> None:
+        text = "query($i: ID!) { account(id: $i) { balance { amount } } }"
+        assert cost(text, GRAPH).estimate({"i": ACCOUNT, "unused": "x" * 60_000}) == 21
+
+    def test_variable_that_is_nested_too_deeply_is_above_every_limit(self) -> None:
+        nested: Any = "x"
+        for _ in range(300):
+            nested = [nested]
+        operation = cost('query($a: String) { account(id: "1") { operations(after: $a) { __typename } } }', GRAPH)
+        assert operation.estimate({"a": nested}) > Limits.cost
 
 
 INTROSPECTIONS = {
@@ -313,7 +407,7 @@ class TestActual:
 
     def test_actual_cost_of_a_page_depends_on_its_items(self) -> None:
         query = cost(f'{{ account(id: "{ACCOUNT}") {{ operations {{ {PAGE} }} }} }}', GRAPH)
-        assert query.measure(page(size=7)) == 10 + 100 + (4 + ROW_COST) * 7
+        assert query.measure(page(size=7)) == 10 + PAGE_COST + (4 + ROW_COST) * 7
         assert query.measure({"account": {"operations": None}}) == 10
         assert query.measure({"account": None}) == 0
 
@@ -325,7 +419,7 @@ class TestActual:
         query = cost(f'{{ account(id: "{ACCOUNT}") {{ operations {{ {PAGE} }} }} }}', GRAPH)
         data = page(size=1_000)
         data["account"]["operations"]["edges"] = Unread(data["account"]["operations"]["edges"])
-        assert query.measure(data) == 110 + (4 + ROW_COST) * 1_000
+        assert query.measure(data) == 10 + PAGE_COST + (4 + ROW_COST) * 1_000
 
 
 class TestExamples:
@@ -372,14 +466,43 @@ class TestDirectives:
         }
         assert connections == {"Account.operations", "Account.topUps", "User.accounts", "Query.accounts"}
 
-    def test_fields_that_read_many_rows_cost_more_than_a_field_with_a_resolver(self) -> None:
+    def test_every_mutation_is_priced(self) -> None:
+        assert GRAPH.mutation_type is not None
+        weights = {
+            name: each.weight
+            for name, field in GRAPH.mutation_type.fields.items()
+            for each in directives(field)
+            if is_cost(each)
+        }
+        assert dict.fromkeys(GRAPH.mutation_type.fields, MUTATION_COST) == weights
+
+    def test_many_small_pages_in_one_operation_are_above_the_limit(self) -> None:
+        for page in ("operations(first: 1) { __typename }", "topUps(first: 1) { __typename }", STATISTICS_OF_AN_HOUR):
+            pages = " ".join(f"a{number}: {page}" for number in range(24))
+            text = f"{{ accounts(first: 9) {{ edges {{ node {{ {pages} }} }} }} }}"
+            assert cost(text, GRAPH).estimate({}) > 4 * Limits.cost
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "{ accounts(first: 20) { edges { node { operations(first: 5) { edges { node { id type cursor } } } } } } }",
+            f'{{ account(id: "1") {{ operations(first: 1000) {{ edges {{ cursor node {{ {OPERATION} }} }} }} }} }}',
+        ],
+    )
+    def test_pages_of_an_ordinary_client_are_below_the_limit(self, text: str) -> None:
+        assert cost(text, GRAPH).estimate({}) <= Limits.cost
+
+    def test_pages_and_mutations_cost_more_than_a_field_with_a_resolver(self) -> None:
         weights = {name: each.weight for name, field in fields(GRAPH) for each in directives(field) if is_cost(each)}
         assert {name: weight for name, weight in weights.items() if weight > RESOLVER_COST} == {
-            "Account.operations": 100,
-            "Account.topUps": 100,
-            "Account.statistics": 400,
-            "User.accounts": 100,
-            "Query.accounts": 100,
+            "Account.operations": PAGE_COST,
+            "Account.topUps": PAGE_COST,
+            "Account.statistics": STATISTICS_COST,
+            "User.accounts": PAGE_COST,
+            "Query.accounts": PAGE_COST,
+            "Mutation.transferMoney": MUTATION_COST,
+            "Mutation.openAccount": MUTATION_COST,
+            "Mutation.topUpAccount": MUTATION_COST,
         }
 
     @pytest.mark.parametrize("name", SUBGRAPHS)

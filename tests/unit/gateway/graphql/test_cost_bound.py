@@ -14,12 +14,13 @@ from gateway.graphql.execution.runner import OperationRunner
 from gateway.graphql.execution.schemas import build_merged_schema
 from gateway.graphql.protection.access import guard_root_fields
 from gateway.graphql.protection.limits import Limits
-from gateway.graphql.protection.prices import ROW_COST
+from gateway.graphql.protection.prices import ARGUMENT_BYTES_PER_UNIT, FREE_ARGUMENT_BYTES, ROW_COST
 from kit.auth.principal import Principal, Role
 from kit.rpc import request_context
 from tests.unit.gateway.graphql.full_services import FullServices
 from tests.unit.gateway.graphql.policies import new_policy
 from tests.unit.gateway.graphql.valid_operations import valid_queries
+from wallet.graph import PAGE_COST
 
 CUSTOMER = Principal("issuer", "alice", is_service=False, expires_at=2.0**33, roles=frozenset({Role.CUSTOMER}))
 MAX_BYTES_PER_UNIT = 80
@@ -62,7 +63,7 @@ class TestBound:
         "text",
         [
             '{ account(id: "ID") { operations(first: 900) { isComplete } topUps(last: 9) { __typename } } }',
-            "{ accounts(first: 20) { edges { node { owner { accounts { __typename } } topUps { __typename } } } } }",
+            "{ accounts(first: 10) { edges { node { owner { accounts { __typename } } topUps { __typename } } } } }",
             """{ account(id: "ID") {
                 statistics(from: "2026-01-01T00:00:00Z", to: "2026-02-11T00:00:00Z", granularity: HOUR) { isComplete }
             } }""",
@@ -80,6 +81,14 @@ class TestBound:
         text = f'{{ account(id: "{FULL_ID}") {{ operations(first: 200) {{ edges {{ node {{ {aliases} }} }} }} }} }}'
         await assert_bounded(FullServices(), text, {})
 
+    @pytest.mark.parametrize("uses", [1, 24])
+    async def test_estimate_covers_the_arguments_of_all_uses_of_a_variable(self, uses: int) -> None:
+        pages = " ".join(f"a{number}: operations(first: 1, filter: $f) {{ isComplete }}" for number in range(uses))
+        text = f"query($f: OperationFilter) {{ accounts(first: 9) {{ edges {{ node {{ {pages} }} }} }} }}"
+        services = FullServices()
+        await assert_bounded(services, text, {"f": {"types": ["TOP_UP"] * 700, "minAmount": "9" * 7_000}})
+        assert services.filter_bytes == 9 * uses * (700 * len("TOP_UP") + 7_000)
+
 
 FULL_ID = "123e4567-e89b-12d3-a456-426614174000"
 
@@ -92,7 +101,9 @@ async def assert_bounded(services: FullServices, text: str, variables: dict[str,
     result = await SCHEMA.execute(text, variable_values=variables, context_value=context)
     assert result.errors is None, (text, result.errors)
     assert context.cost.estimated >= context.cost.actual
-    assert context.cost.estimated >= ROW_COST * services.rows, text
+    assert context.cost.estimated >= PAGE_COST * services.pages + ROW_COST * services.rows, text
+    paid_bytes = FREE_ARGUMENT_BYTES * services.pages + ARGUMENT_BYTES_PER_UNIT * context.cost.estimated
+    assert paid_bytes >= services.filter_bytes, text
     data = json.dumps(result.data, separators=(",", ":"))
     assert len(data) <= len("{}") + MAX_BYTES_PER_UNIT * context.cost.estimated, text
     return context.cost.estimated, context.cost.actual

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
+from uuid import UUID
 
 import orjson
 import pytest
@@ -21,6 +22,8 @@ from gateway.graphql.transport.http import GraphQLOverHTTP
 from gateway.http.rate_limits import RateLimiter, RateLimitOptions
 from kit.auth.principal import Principal, Role
 from kit.rpc import request_context
+from subgraphs.bank import client as bank
+from tests.unit.gateway.graphql.full_services import FullServices
 from tests.unit.gateway.graphql.hostile import BODY_BYTES, MARK, NUMBER, bodies
 from tests.unit.gateway.graphql.policies import new_policy
 from wallet.errors import Unavailable
@@ -34,7 +37,10 @@ ANSWER_BYTES: Final = 64 * 1024
 
 
 class AwayServices:
-    """Clients of services that are all unavailable."""
+    """Clients of services that are all unavailable, except that the caller has nine accounts."""
+
+    async def list_accounts(self, owner_id: str, *, limit: int, after: UUID | None) -> bank.AccountPage:
+        return await FullServices(lambda most: min(most, 9)).list_accounts(owner_id, limit=limit, after=after)
 
     def __getattr__(self, name: str) -> Any:
         async def unavailable(*_: Any, **__: Any) -> Any:
@@ -119,6 +125,12 @@ def attack() -> bytes:
     return orjson.dumps([{"query": query}] * 10)
 
 
+def in_many_fields(argument: str, type_: str) -> str:
+    """Return an operation of 24 pages of each of nine accounts."""
+    pages = " ".join(f"a{number}: operations(first: 1, {argument}) {{ isComplete }}" for number in range(24))
+    return f"query($a: {type_}) {{ accounts(first: 9) {{ edges {{ node {{ {pages} }} }} }} }}"
+
+
 OPERATIONS: Final = "{ operations(filter: { types: $t }) { __typename } }"
 EXAMPLES: Final = {
     "unknown fields of a literal, ten times": attack(),
@@ -145,6 +157,17 @@ EXAMPLES: Final = {
         ]
         * 10
     ),
+    "a list of types in 216 fields": orjson.dumps(
+        {"query": in_many_fields("filter: { types: $a }", "[OperationType!]"), "variables": {"a": ["TOP_UP"] * 6_500}}
+    ),
+    "a long amount in 216 fields": orjson.dumps(
+        {"query": in_many_fields("filter: { minAmount: $a }", "String"), "variables": {"a": "9" * 60_000}}
+    ),
+    "a long cursor in 216 fields": orjson.dumps(
+        {"query": in_many_fields("after: $a", "String"), "variables": {"a": "Zm9v" * 15_000}}
+    ),
+    "a long default in 216 fields": orjson.dumps({"query": in_many_fields("after: $a", f'String = "{MARK * 15_000}"')}),
+    "216 pages": orjson.dumps({"query": in_many_fields("after: null", "").replace("($a: )", "")}),
     "a long variable": orjson.dumps(
         {"query": "query($a: Int!) { __typename @skip(if: $a) }", "variables": {"a": MARK * 9_000}}
     ),

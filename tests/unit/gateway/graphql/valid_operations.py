@@ -29,6 +29,7 @@ class _Operation:
         self.variables: dict[str, Any] = {}
         self.definitions: list[str] = []
         self._aliases = 0
+        self._filter_variable = ""
 
     def selections(self, type_: GraphQLNamedType, depth: int) -> str:
         parts = ["__typename"] if self._draw(st.booleans()) else []
@@ -65,8 +66,25 @@ class _Operation:
             size = self._draw(st.sampled_from((..., None, 1, 2, 7) if depth <= 1 else (1, 2, 3)))
             if size is not ...:
                 given[way] = size
-        texts = [f"{key}: {self._value(str(field.args[key].type), value)}" for key, value in given.items()]
+        filters = [f"filter: {self._filter()}"] if "filter" in field.args and self._draw(st.booleans()) else []
+        texts = filters + [f"{key}: {self._value(str(field.args[key].type), value)}" for key, value in given.items()]
         return f"({', '.join(texts)})" if texts else ""
+
+    def _filter(self) -> str:
+        """Return a literal, or the variable of all filters, of up to some thousand bytes."""
+        if self._draw(st.booleans()):
+            return "{ types: [" + "TOP_UP, " * self._draw(st.sampled_from((0, 1, 2, 300))) + "] }"
+        if not self._filter_variable:
+            self._filter_variable = "$filter"
+            types = ["TRANSFER"] * self._draw(st.sampled_from((0, 1, 2, 100, 3_000)))
+            amount = "9" * self._draw(st.sampled_from((1, 2_000)))
+            if self._draw(st.booleans()):
+                self.variables["filter"] = {"types": types, "minAmount": amount}
+                self.definitions.append("$filter: OperationFilter")
+            else:
+                literal = f'{{ types: [{", ".join(types)}], minAmount: "{amount}" }}'
+                self.definitions.append(f"$filter: OperationFilter = {literal}")
+        return self._filter_variable
 
     def _value(self, type_: str, value: Any) -> str:
         """Return a literal, or a variable with the value or with a default."""
