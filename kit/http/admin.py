@@ -19,7 +19,7 @@ from kit.auth.bearer import AUTHORIZATION, challenge, parse_bearer_lines
 from kit.auth.principal import TokenVerifier
 from kit.http.invalid_requests import describe_error
 from kit.http.routing import answer_head, new_app, send_head
-from wallet.errors import Code, Unauthenticated, WalletError
+from wallet.errors import Code, TokenTooLong, Unauthenticated, WalletError
 
 HealthCheck = Callable[[], Awaitable[None]]
 """Check of one dependency: returns if it answers, raises any exception if it does not."""
@@ -30,6 +30,7 @@ _STATUS: Final = {
     Code.PERMISSION_DENIED: 403,
     Code.UNAVAILABLE: 503,
 }
+_TOKEN_TOO_LONG: Final = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 _CHECK_TIMEOUT_SECONDS: Final = 2.0
 
 
@@ -56,7 +57,8 @@ def admin_app(checks: Mapping[str, HealthCheck]) -> FastAPI:
 
 
 def add_authorized_routes(app: FastAPI, verifier: TokenVerifier, policy: AccessPolicy, *routers: APIRouter) -> None:
-    """Add routes that need a token: 401 without a valid one, 400 for several, 403 if the policy refuses the caller.
+    """Add routes that need a token: 401 without a valid one, 431 for one that is too long, 400 for several, 403 if the
+    policy refuses the caller.
 
     HEAD is allowed by the rule of GET. A route finds the caller in `request.state.principal`.
 
@@ -88,7 +90,8 @@ def add_authorized_routes(app: FastAPI, verifier: TokenVerifier, policy: AccessP
         except WalletError as error:
             value = challenge(error)
             headers = None if value is None else {"WWW-Authenticate": value}
-            raise HTTPException(_STATUS[error.code], error.message, headers) from None
+            status = _TOKEN_TOO_LONG if isinstance(error, TokenTooLong) else _STATUS[error.code]
+            raise HTTPException(status, error.message, headers) from None
 
     answer_head(routes)
     for router in routers:

@@ -11,7 +11,7 @@ from fastapi import APIRouter
 
 from kit.auth.access import ADMIN_ACCESS, OPERATOR_ACCESS
 from kit.auth.keys import KeySet
-from kit.auth.principal import Role, TokenVerifier
+from kit.auth.principal import MAX_TOKEN_BYTES, Role, TokenVerifier
 from kit.http import admin
 from kit.http.admin import HealthCheck, JsonLinesResponse, add_authorized_routes, admin_app, run_checks
 from kit.http.routing import answer_head
@@ -239,6 +239,7 @@ class TestAuthorizedRoutes:
             ([], 401, realm),
             ([token], 401, realm),
             (["Bearer forged"], 401, f'{realm}, error="invalid_token"'),
+            ([f"Bearer {'x' * (MAX_TOKEN_BYTES + 1)}"], 431, f'{realm}, error="invalid_token"'),
             ([f"Bearer {token}", f"Bearer {token}"], 400, f'{realm}, error="invalid_request"'),
         )
         async with (
