@@ -1,25 +1,58 @@
-"""`python -m subgraphs.identity.service.keys rotate --folder FOLDER --keep SECONDS`: rotate the signing keys.
+"""`python -m subgraphs.identity.service.keys`: commands for a machine that has the signing keys.
 
-The command adds a key and removes obsolete keys. Running services reload the folder every five seconds.
+`rotate --folder FOLDER --keep SECONDS` adds a key and removes obsolete keys. Running services reload the folder every
+five seconds.
+
+`sign --folder FOLDER --issuer ISSUER --subject NAME` prints an administrator's access token. It needs no running
+process, so it works while the gateways or identity are stopped.
 """
 
 import argparse
+import os
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from kit.auth.jwk import public_jwk
+from kit.auth.principal import Role
+from kit.auth.tokens import TokenSigner
 from kit.runtime.files import write_private_file
 from subgraphs.identity.service.adapters.signing_keys import (
     ACTIVATION_SECONDS,
     READ_INTERVAL_SECONDS,
+    choose_signing_key,
     find_obsolete_keys,
     read_keys,
 )
+
+ADMIN_TOKEN_SECONDS: Final = 600.0
+"""Lifetime of a signed administrator's token."""
+
+
+def sign_admin_token(folder: Path, issuer: str, audience: str, subject: str) -> str:
+    """Return an administrator's access token, valid for `ADMIN_TOKEN_SECONDS`.
+
+    Whoever can read the keys can sign such a token anyway.
+
+    Args:
+        folder: folder of the keys.
+        issuer: `AUTH_ISSUER` of the services.
+        audience: `AUTH_AUDIENCE` of the services.
+        subject: the administrator; records of audited commands name it.
+
+    Raises:
+        SystemExit: the folder has no key.
+    """
+    keys = read_keys(folder)
+    if not keys:
+        raise SystemExit(f"there is no signing key in {folder}: name the folder in IDENTITY_KEYS of identity")
+    private = choose_signing_key(keys, time.time()).private
+    return TokenSigner(issuer, private, audience).sign(subject, ADMIN_TOKEN_SECONDS, [Role.ADMIN])
 
 
 def rotate_keys(folder: Path, keep_seconds: float) -> None:
@@ -62,13 +95,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m subgraphs.identity.service.keys", description="Manage the keys that sign access tokens."
     )
-    command = parser.add_subparsers(dest="command", required=True).add_parser(
-        "rotate", help="add a key and remove obsolete keys"
+    commands = parser.add_subparsers(dest="command", required=True)
+    rotate = commands.add_parser("rotate", help="add a key and remove obsolete keys")
+    rotate.add_argument("--keep", type=float, required=True, metavar="SECONDS", help="lifetime of access tokens")
+    sign = commands.add_parser("sign", help="print an administrator's access token, valid for ten minutes")
+    issuer = os.environ.get("AUTH_ISSUER")
+    sign.add_argument(
+        "--issuer", default=issuer, required=issuer is None, help="AUTH_ISSUER of the services; default: the variable"
     )
-    command.add_argument("--folder", type=Path, required=True, metavar="FOLDER", help="the folder in IDENTITY_KEYS")
-    command.add_argument("--keep", type=float, required=True, metavar="SECONDS", help="lifetime of access tokens")
+    sign.add_argument(
+        "--audience", default=os.environ.get("AUTH_AUDIENCE", "wallet"), help="AUTH_AUDIENCE of the services"
+    )
+    sign.add_argument("--subject", required=True, metavar="NAME", help="the administrator, for audited commands")
+    for command in (rotate, sign):
+        command.add_argument("--folder", type=Path, required=True, metavar="FOLDER", help="the folder in IDENTITY_KEYS")
     arguments = parser.parse_args()
-    rotate_keys(arguments.folder, arguments.keep)
+    if arguments.command == "rotate":
+        rotate_keys(arguments.folder, arguments.keep)
+    else:
+        _print(sign_admin_token(arguments.folder, arguments.issuer, arguments.audience, arguments.subject))
 
 
 if __name__ == "__main__":

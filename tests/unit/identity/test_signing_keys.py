@@ -1,9 +1,11 @@
 """Signing keys: which key signs, which are published, and which are obsolete."""
 
+import json
 import os
 import time
 from pathlib import Path
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -11,6 +13,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit.auth.jwk import public_jwk
+from kit.auth.keys import KeySet
+from kit.auth.principal import Role, TokenVerifier
 from subgraphs.identity.service.adapters.signing_keys import (
     ACTIVATION_SECONDS,
     READ_INTERVAL_SECONDS,
@@ -21,7 +26,7 @@ from subgraphs.identity.service.adapters.signing_keys import (
     find_obsolete_keys,
     read_keys,
 )
-from subgraphs.identity.service.keys import rotate_keys
+from subgraphs.identity.service.keys import ADMIN_TOKEN_SECONDS, main, rotate_keys, sign_admin_token
 
 PRIVATE = Ed25519PrivateKey.generate()
 
@@ -140,3 +145,38 @@ class TestRotation:
             assert known >= {kid for at, kid in signed if now < at + lifetime}
         assert len({kid for _, kid in signed}) == 3
         assert len(folder) == 2
+
+
+class TestAdminToken:
+    async def test_services_accept_the_token_of_the_active_key(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        active = Ed25519PrivateKey.generate()
+        write_key(tmp_path, "active", age=3_600, private=active)
+        write_key(tmp_path, "new")
+        command = ["keys", "sign", "--folder", str(tmp_path), "--subject", "carol", "--issuer", "issuer"]
+        monkeypatch.setattr("sys.argv", command)
+        main()
+        key_set = KeySet.from_text(json.dumps({"keys": [public_jwk(active.public_key())]}))
+        principal = await TokenVerifier("issuer", {"issuer": key_set}, "wallet").verify(capsys.readouterr().out.strip())
+        assert (principal.subject, principal.roles, principal.is_service) == ("carol", {Role.ADMIN}, False)
+        assert principal.expires_at - time.time() <= ADMIN_TOKEN_SECONDS
+
+    def test_issuer_and_audience_are_those_of_the_services(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_key(tmp_path, "only")
+        monkeypatch.setattr("sys.argv", ["keys", "sign", "--folder", str(tmp_path), "--subject", "carol"])
+        monkeypatch.delenv("AUTH_ISSUER", raising=False)
+        with pytest.raises(SystemExit):
+            main()
+        assert "--issuer" in capsys.readouterr().err
+        monkeypatch.setenv("AUTH_ISSUER", "wallet-development")
+        monkeypatch.setenv("AUTH_AUDIENCE", "money")
+        main()
+        claims = jwt.decode(capsys.readouterr().out.strip(), options={"verify_signature": False})
+        assert (claims["iss"], claims["aud"]) == ("wallet-development", "money")
+
+    def test_folder_without_keys_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(SystemExit, match="there is no signing key in"):
+            sign_admin_token(tmp_path, "issuer", "wallet", "carol")
