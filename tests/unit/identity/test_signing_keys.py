@@ -159,7 +159,7 @@ class TestAdminToken:
         main()
         key_set = KeySet.from_text(json.dumps({"keys": [public_jwk(active.public_key())]}))
         principal = await TokenVerifier("issuer", {"issuer": key_set}, "wallet").verify(capsys.readouterr().out.strip())
-        assert (principal.subject, principal.roles, principal.is_service) == ("carol", {Role.ADMIN}, False)
+        assert (principal.subject, principal.roles, principal.is_service) == ("carol", frozenset({Role.ADMIN}), False)
         assert principal.expires_at - time.time() <= ADMIN_TOKEN_SECONDS
 
     def test_issuer_and_audience_are_those_of_the_services(
