@@ -24,6 +24,7 @@ PRIVATE_NAMES = {
     "_cancel_current_command",
     "advance_lexer",
     "async_helpers",
+    "build_per_event_executor",
     "collect_subfields",
     "execute_field",
     "execution_context_class",

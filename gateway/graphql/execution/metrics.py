@@ -1,7 +1,7 @@
 """Metrics and log lines of the graph's operations, without query texts, variables or results."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
 import structlog
@@ -63,7 +63,7 @@ class OperationNames:
 
 
 def record_operation(
-    operation_type: str, name: str, seconds: float, codes: Sequence[str], operations: list[OperationSummary] | None
+    operation_type: str, name: str, seconds: float, codes: Mapping[str, int], operations: list[OperationSummary] | None
 ) -> None:
     """Record a finished operation in the metrics and the log.
 
@@ -71,13 +71,13 @@ def record_operation(
         operation_type: `query`, `mutation`, `subscription` or `NOT_READ`.
         name: label that `OperationNames.label` returned.
         seconds: duration.
-        codes: codes of its errors.
+        codes: number of its errors by code.
         operations: list to append the summary to, for the log line of the request. None: log the operation separately.
     """
     OPERATION_SECONDS.labels(operation_type, name).observe(seconds)
-    for code in codes:
-        OPERATION_ERRORS.labels(operation_type, name, code).inc()
-    summary = {"type": operation_type, "name": name, "ms": round(seconds * 1000, 1), "errors": sorted(set(codes))}
+    for code, count in codes.items():
+        OPERATION_ERRORS.labels(operation_type, name, code).inc(count)
+    summary = {"type": operation_type, "name": name, "ms": round(seconds * 1000, 1), "errors": sorted(codes)}
     if operations is None:
         log.info("operation completed", **summary)
     else:

@@ -98,7 +98,7 @@ class OperationRunner(SchemaExtensionsRunner):
         self.subfields: SubfieldCache | None = None
         self._policy = policy
         self._cost: OperationCost | None = None
-        self._codes: list[str] = []
+        self._codes: dict[str, int] = {}  # number of errors by code: a stream may have an error in each event
         self._is_stream = False
         self._has_stream_result = False
         self._release_stream: Callable[[], None] | None = None
@@ -127,9 +127,9 @@ class OperationRunner(SchemaExtensionsRunner):
             await self._payment.settle()
         if isinstance(error, asyncio.CancelledError):
             if not self._is_stream:
-                self._codes.append(CANCELLED)
+                self._count_error(CANCELLED)
         elif isinstance(error, Exception):
-            self._codes.append(InternalError.reason)
+            self._count_error(InternalError.reason)
         context = self.execution_context
         if context.result is not None and not self._has_stream_result:
             self._format_errors(context.result)
@@ -222,7 +222,11 @@ class OperationRunner(SchemaExtensionsRunner):
         if not self._is_stream:
             self._budget.errors = max(0, self._budget.errors - len(errors))
         result.errors = [format_graphql_error(error) for error in shown]
-        self._codes += [error.extensions["code"] for error in result.errors]
+        for error in result.errors:
+            self._count_error(error.extensions["code"])
+
+    def _count_error(self, code: str) -> None:
+        self._codes[code] = self._codes.get(code, 0) + 1
 
     def _record(self, seconds: float) -> None:
         context = self.execution_context
@@ -239,7 +243,7 @@ class OperationRunner(SchemaExtensionsRunner):
             attributes = {"graphql.operation.type": operation_type, "graphql.operation.name": name}
             self._span.set_attributes(attributes, name=f"{operation_type} {name}")
             if self._codes:
-                self._span.fail(self._codes[0])
+                self._span.fail(next(iter(self._codes)))
         self._span.end()
 
 

@@ -36,7 +36,12 @@ from strawberry.types.field import StrawberryField
 from strawberry.types.graphql import OperationType
 
 from gateway.errors import INVALID_GRAPHQL, METHOD_NOT_ALLOWED, OperationRefused, is_request_error, is_unexpected
-from gateway.graphql.execution.graphql_core_internals import AttributeResolver, LeafResolver, ShortcutExecutor
+from gateway.graphql.execution.graphql_core_internals import (
+    AttributeResolver,
+    LeafResolver,
+    ShortcutExecutor,
+    SubfieldCache,
+)
 from gateway.graphql.protection.prices import COST_EXTENSION, SDL_BYTES_PER_UNIT, add_cost_directive
 
 __all__ = [
@@ -102,6 +107,24 @@ class _Executor(ShortcutExecutor, StrawberryGraphQLCoreExecutionContext):
     """Strawberry's executor with the shortcuts of `ShortcutExecutor`."""
 
 
+class _SubscriptionExecutor:
+    """Stands in for `_Executor` in a subscription, to which Strawberry passes no keyword arguments for the executor.
+
+    The runner loads the document after it is passed to `_stream`, and before the executor is built.
+    """
+
+    def __init__(self, runner: Any) -> None:
+        self._runner = runner
+
+    def build(self, *arguments: Any, **options: Any) -> Any:
+        return _Executor.build(*arguments, subfields=_subfields(self._runner), **options)
+
+
+def _subfields(runner: Any) -> SubfieldCache | None:
+    subfields: SubfieldCache | None = getattr(runner, "subfields", None)
+    return subfields
+
+
 class GraphSchema(strawberry.Schema):
     """Schema with a replaceable runner, fast attribute resolvers, and a log line for unexpected errors.
 
@@ -131,12 +154,17 @@ class GraphSchema(strawberry.Schema):
 
         Invalid variables are found here. They are a request error, as an invalid document is.
         """
-        rest[-1]["subfields"] = getattr(runner, "subfields", None)
+        rest[-1]["subfields"] = _subfields(runner)
         rest[-1]["max_coercion_errors"] = 1  # the runner describes invalid variables itself
         result: Any = await super()._execute_operation(context, runner, *rest)
         if result.errors and is_request_error(result.data, result.errors):
             context.result = result = PreExecutionError(data=None, errors=result.errors)
         return result
+
+    def _stream(self, execution_context: ExecutionContext, extensions_runner: Any, *rest: Any, **options: Any) -> Any:
+        """Pass the runner's `subfields` to the executor of a subscription too."""
+        options["execution_context_class"] = _SubscriptionExecutor(extensions_runner)
+        return super()._stream(execution_context, extensions_runner, *rest, **options)
 
     async def _prepare_operation_async(self, context: ExecutionContext, extensions_runner: Any) -> Any:
         """Convert a client's mistake to a result, alike for responses and streams.

@@ -79,11 +79,14 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
         await self.websocket.close(code=4403, reason="the token has expired; get a new one")
 
     async def shutdown(self) -> None:
+        """End the connection's tasks. The handler and the error of a cancelled task would refer to each other."""
         if self._expiry is not None:
             self._expiry.cancel()
+            self._expiry = None
         if self._release_stream is not None:
             self._release_stream()
         await super().shutdown()
+        self.connection_init_timeout_task = None
 
     async def handle_message(self, message: Any) -> None:
         """Handle a message. A malformed one closes the connection with 4400; the reason never quotes the client."""

@@ -16,6 +16,7 @@ from graphql import (
     GraphQLList,
     GraphQLNonNull,
     GraphQLObjectType,
+    GraphQLResolveInfo,
     GraphQLSchema,
     GraphQLString,
     build_schema,
@@ -94,7 +95,9 @@ class TestSignatures:
                 Executor.execute_field,
                 ["self", "parent_type", "source", "field_details_list", "path", "position_context"],
             ),
-            (Executor.build_response, ["self", "data"]),
+            (Executor.build_per_event_executor, ["self", "payload"]),
+            (Executor.gather_async_work, ["self", "values"]),
+            (Executor.track_async_work, ["self", "values"]),
             (Parser.advance_lexer, ["self"]),
         ],
         ids=lambda value: getattr(value, "__name__", ""),
@@ -193,3 +196,49 @@ class TestMemory:
             assert collected() is None
         finally:
             gc.enable()
+
+    def test_executor_that_never_responds_is_freed(self) -> None:
+        executor = ShortcutExecutor.build(SCHEMA, parse("{ items { number } }"))
+        collected = weakref.ref(executor)
+        gc.disable()
+        try:
+            del executor
+            assert collected() is None
+        finally:
+            gc.enable()
+
+    async def test_resolvers_can_use_the_async_helpers(self) -> None:
+        tracked: list[str] = []
+
+        async def track() -> None:
+            tracked.append("done")
+
+        async def number(text: str) -> int:
+            return int(text)
+
+        async def resolve(_: Any, info: GraphQLResolveInfo[Any]) -> int:
+            info.async_helpers.track([track()])
+            return sum(await info.async_helpers.gather([number("1"), number("2")]))
+
+        query = GraphQLObjectType("Query", {"sum": GraphQLField(GraphQLInt, resolve=resolve)})
+        result = await execute(GraphQLSchema(query), parse("{ sum }"), executor_class=ShortcutExecutor)  # type: ignore[misc]
+        assert (result.data, result.errors, tracked) == ({"sum": 3}, None, ["done"])
+
+
+class TestEvents:
+    @pytest.mark.parametrize("subfields", [None, {}], ids=["without a cache", "with a cache"])
+    def test_sub_fields_of_an_event_are_not_kept_for_the_next(self, subfields: SubfieldCache | None) -> None:
+        document = parse("{ items { number } items { text } }")  # merged selections are not in the shared cache
+        subscription = ShortcutExecutor.build(SCHEMA, document, subfields=subfields)
+        assert isinstance(subscription, ShortcutExecutor)
+        events = [subscription.build_per_event_executor([Item(number, "a")]) for number in range(3)]
+        results = [event.execute_operation(False) for event in events]
+        assert [result.data for result in results] == [{"items": [{"number": each, "text": "a"}]} for each in range(3)]
+        assert [len(each._relevant_sub_fields) for each in (subscription, *events)] == [0, 1, 1, 1]
+
+    def test_sub_fields_are_collected_once_for_all_events_with_a_cache(self, calls: Counter[str]) -> None:
+        subscription = ShortcutExecutor.build(SCHEMA, parse("{ items { number } }"), subfields={})
+        assert isinstance(subscription, ShortcutExecutor)
+        for number in range(3):
+            subscription.build_per_event_executor([Item(number)]).execute_operation(False)
+        assert calls["collect_subfields"] == 1

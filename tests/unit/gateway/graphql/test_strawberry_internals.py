@@ -82,6 +82,10 @@ class Subscription:
     async def number(self) -> AsyncIterator[int]:
         yield 1
 
+    @strawberry.subscription
+    async def thing(self) -> AsyncIterator[Thing]:
+        yield Thing(number=1)
+
 
 SCHEMA = GraphSchema(query=Query, subscription=Subscription)
 
@@ -108,6 +112,17 @@ class TestSignatures:
                     "middleware_manager",
                     "execute_function",
                     "custom_context_kwargs",
+                ],
+            ),
+            (
+                strawberry.Schema._stream,
+                [
+                    "self",
+                    "execution_context",
+                    "extensions_runner",
+                    "middleware_manager",
+                    "execution_context_class",
+                    "operation_extensions",
                 ],
             ),
             (strawberry.Schema._prepare_operation_async, ["self", "context", "extensions_runner"]),
@@ -254,6 +269,12 @@ class TestRunner:
 
     async def test_executor_has_the_runners_sub_fields(self, schema: GraphSchema) -> None:
         await schema.execute("{ things { number } }")
+        (return_type, _), *_ = RecordingRunner.subfields
+        assert return_type is schema.core_schema.type_map["Thing"]
+
+    async def test_executor_of_a_subscription_has_the_runners_sub_fields(self, schema: GraphSchema) -> None:
+        async for result in await schema.stream("subscription { thing { number } }"):
+            assert result.data == {"thing": {"number": 1}}  # type: ignore[union-attr]
         (return_type, _), *_ = RecordingRunner.subfields
         assert return_type is schema.core_schema.type_map["Thing"]
 

@@ -1,0 +1,240 @@
+"""A subscription keeps nothing of its past events, and its end frees it at once: over server-sent events and WebSocket.
+
+The tests count objects. Sizes of memory depend on the allocator.
+"""
+
+import asyncio
+import gc
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import orjson
+import pytest
+import strawberry
+from graphql.execution import Executor
+from graphql.execution.collect_fields import CollectedFields, FieldDetails
+from strawberry.types import ExecutionContext
+
+from gateway.graphql.execution.context import Context
+from gateway.graphql.execution.metrics import OPERATION_ERRORS
+from gateway.graphql.execution.runner import OperationRunner
+from gateway.graphql.execution.schemas import build_merged_schema
+from gateway.graphql.execution.strawberry_internals import GraphSchema
+from gateway.graphql.protection.limits import WebSocketLimits
+from gateway.graphql.protection.trusted_documents import TrustedDocuments
+from gateway.graphql.transport.http import GraphQLOverHTTP
+from gateway.graphql.transport.websocket import GraphQLOverWebSocket
+from gateway.http.cors import CorsOptions
+from gateway.http.stream_limits import StreamLimiter
+from kit.auth.principal import Principal, Role
+from kit.rpc import request_context
+from subgraphs.analytics import client
+from tests.unit.gateway.graphql.full_services import ID, FullServices, operation
+from tests.unit.gateway.graphql.policies import new_policy
+from wallet import cursor
+from wallet.errors import Unavailable
+
+CUSTOMER = Principal("issuer", "alice", is_service=False, expires_at=2.0**33, roles=frozenset({Role.CUSTOMER}))
+SCHEMA = build_merged_schema(partial(OperationRunner, new_policy()))
+DOCUMENTS: Final = {
+    "plain": "amount { amount currency } counterparty { id }",
+    "directive": "amount { amount currency } counterparty @include(if: true) { id }",
+    "merged selections": "amount { amount } amount { currency } counterparty { id }",
+    "fragment": "...F",
+}
+FRAGMENT = " fragment F on Operation { amount { amount currency } counterparty { id } }"
+EARLY, LATE = 100, 400
+STREAM_TYPES = (Executor, ExecutionContext, OperationRunner, Context)
+"""Types of which each stream has its own objects."""
+
+
+@dataclass
+class History(FullServices):
+    """Services with an account whose history has `LATE` operations."""
+
+    async def watch_operations(self, account_id: Any, after: int, epoch: str) -> AsyncGenerator[client.Operation, None]:
+        for version in range(after + 1, LATE + 1):
+            yield operation(version)
+
+
+@strawberry.type
+class Item:
+    @strawberry.field
+    def away(self) -> str | None:
+        raise Unavailable("the bank")
+
+
+@strawberry.type
+class Query:
+    item: Item
+
+
+@strawberry.type
+class Subscription:
+    @strawberry.subscription
+    async def items(self) -> AsyncGenerator[Item, None]:
+        for _ in range(LATE):
+            yield Item()
+
+
+class Verifier:
+    async def verify(self, _: str) -> Principal:
+        return CUSTOMER
+
+
+@pytest.fixture(autouse=True)
+def caller() -> None:
+    request_context.current_request.set(request_context.RequestContext("the-request", principal=CUSTOMER))
+
+
+@pytest.fixture
+def without_collector() -> Iterator[None]:
+    """Turn off the garbage collector: only reference counts free objects."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def payload(fields: str) -> dict[str, Any]:
+    """Return the request of a subscription that replays the whole history."""
+    query = f"subscription($id: ID!, $after: String) {{ operationAdded(accountId: $id, after: $after) {{ {fields} }} }}"
+    query += FRAGMENT if "...F" in fields else ""
+    return {"query": query, "variables": {"id": str(ID), "after": cursor.encode_version(0)}}
+
+
+async def read_event_stream(fields: str, on_event: Callable[[int], None]) -> None:
+    """Read a subscription by server-sent events until its end.
+
+    Args:
+        fields: selection of the subscription.
+        on_event: called with the number of each event when it is sent.
+    """
+    services, events = History(), 0
+    app = GraphQLOverHTTP(
+        SCHEMA, services.context, TrustedDocuments(None), asyncio.Event(), batch_limit=1, graphiql=False
+    )
+    body = [{"type": "http.request", "body": orjson.dumps(payload(fields))}]
+
+    async def receive() -> Any:
+        if body:
+            return body.pop()
+        return await asyncio.Future[Any]()  # the client stays connected
+
+    async def send(message: Any) -> None:
+        nonlocal events
+        if message.get("body", b"").startswith(b"event: next"):
+            events += 1
+            on_event(events)
+
+    headers = [(b"accept", b"text/event-stream"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/graphql", "query_string": b"", "headers": headers}
+    await app(scope, receive, send)
+    assert events == LATE
+
+
+async def read_websocket(fields: str, on_event: Callable[[int], None]) -> None:
+    """Read a subscription over a WebSocket, as `read_event_stream` does. Then the client closes the connection."""
+    services, incoming, events = History(), asyncio.Queue[Any](), 0
+    verifier: Any = Verifier()
+    app = GraphQLOverWebSocket(
+        SCHEMA,
+        services.context,
+        TrustedDocuments(None),
+        verifier,
+        services.context().rate_limiter,
+        WebSocketLimits(),
+        StreamLimiter(2),
+        cors=CorsOptions(),
+    )
+
+    def put(**message: Any) -> None:
+        incoming.put_nowait({"type": "websocket.receive", "text": orjson.dumps(message).decode()})
+
+    async def send(message: Any) -> None:
+        nonlocal events
+        content = orjson.loads(message.get("text", "{}"))
+        match content.get("type"):
+            case "connection_ack":
+                put(id="1", type="subscribe", payload=payload(fields))
+            case "next":
+                events += 1
+                on_event(events)
+            case "complete":
+                incoming.put_nowait({"type": "websocket.disconnect", "code": 1000})
+
+    incoming.put_nowait({"type": "websocket.connect"})
+    put(type="connection_init", payload={"authorization": "Bearer x"})
+    scope = {
+        "type": "websocket",
+        "path": "/graphql",
+        "query_string": b"",
+        "headers": [],
+        "subprotocols": ["graphql-transport-ws"],
+    }
+    await app(scope, incoming.get, send)
+    assert events == LATE
+
+
+TRANSPORTS = {"server-sent events": read_event_stream, "WebSocket": read_websocket}
+
+
+def census(types: tuple[type, ...]) -> Counter[str]:
+    """Return the number of live objects of these types and their subclasses."""
+    return Counter(type(each).__name__ for each in gc.get_objects() if issubclass(type(each), types))
+
+
+def longest_list(text: str) -> int:
+    """Return the length of the longest list that begins with a text."""
+    lists = (each for each in gc.get_objects() if type(each) is list and each and type(each[0]) is str)
+    return max((len(each) for each in lists if each[0] == text), default=0)
+
+
+@pytest.mark.parametrize("read", TRANSPORTS.values(), ids=TRANSPORTS)
+class TestStream:
+    @pytest.mark.parametrize("fields", DOCUMENTS.values(), ids=DOCUMENTS)
+    async def test_sub_fields_of_past_events_are_freed(
+        self, read: Callable[..., Any], fields: str, without_collector: None
+    ) -> None:
+        counts: list[Counter[str]] = []
+
+        def count(number: int) -> None:
+            if number in (EARLY, LATE):
+                counts.append(census((CollectedFields, FieldDetails, *STREAM_TYPES)))
+
+        await read(fields, count)
+        early, late = counts
+        assert early["CollectedFields"]
+        assert late == early
+
+    async def test_end_of_a_stream_frees_it_without_the_garbage_collector(
+        self, read: Callable[..., Any], without_collector: None
+    ) -> None:
+        during: Counter[str] = Counter()
+
+        def count(number: int) -> None:
+            if number == LATE:
+                during.update(census(STREAM_TYPES))
+
+        before = census(STREAM_TYPES)
+        await read(DOCUMENTS["plain"], count)
+        if cancelled := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(cancelled)
+            del cancelled
+        assert set(during - before) == {"_Executor", "ExecutionContext", "OperationRunner", "Context"}
+        assert census(STREAM_TYPES) == before
+
+
+async def test_errors_of_past_events_are_counted_and_freed() -> None:
+    schema = GraphSchema(partial(OperationRunner, new_policy()), query=Query, subscription=Subscription)
+    errors = OPERATION_ERRORS.labels("subscription", "anonymous", Unavailable.reason)
+    before, lengths = errors._value.get(), list[int]()
+    results: Any = await schema.stream("subscription { items { away } }", context_value=FullServices().context())
+    async for result in results:
+        assert len(result.errors) == 1
+        lengths.append(longest_list(Unavailable.reason) if len(lengths) in (EARLY, LATE - 1) else 0)
+    assert errors._value.get() - before == len(lengths) == LATE
+    assert max(lengths) < EARLY
