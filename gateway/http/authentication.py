@@ -30,7 +30,7 @@ async def authenticate(verifier: TokenVerifier, scope: Scope, headers: Mapping[b
     """
     if _HEADER not in headers or scope["type"] != "http":
         return None
-    if scope["path"] in PUBLIC_PATHS or scope["path"].startswith(PUBLIC_PREFIXES):
+    if scope["path"] in PUBLIC_PATHS or scope["path"].startswith(PUBLIC_PREFIXES) or _is_graphiql(scope, headers):
         return None
     try:
         if len(headers) == len(scope["headers"]):  # no header is repeated
@@ -46,3 +46,13 @@ async def authenticate(verifier: TokenVerifier, scope: Scope, headers: Mapping[b
         return error
     request_context.current_request.set(request_context.current_request.get().with_principal(caller, token))
     return None
+
+
+def _is_graphiql(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether a browser asks for GraphiQL. Without a query string such a request executes nothing."""
+    return (
+        scope["method"] in {"GET", "HEAD"}
+        and not scope["query_string"]
+        and scope["path"].endswith("/graphql")
+        and b"text/html" in headers.get(b"accept", b"")
+    )

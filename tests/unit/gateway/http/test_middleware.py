@@ -104,6 +104,25 @@ async def test_authorization_is_ignored_where_no_token_is_needed(keys: Keys, val
             assert answer.status_code == 200, path
 
 
+async def test_authorization_is_ignored_for_graphiql_only(keys: Keys) -> None:
+    accept_html = "text/html,application/xhtml+xml,*/*;q=0.8"
+    cases = (
+        ("GET", "/graphql", accept_html, 200),
+        ("HEAD", "/graphql", accept_html, 200),
+        ("GET", "/subgraphs/bank/graphql", accept_html, 200),
+        ("GET", "/graphql?query={me{id}}", accept_html, 401),
+        ("GET", "/graphql?documentId=sha256:0", accept_html, 401),
+        ("POST", "/graphql", accept_html, 401),
+        ("GET", "/graphql", "application/json", 401),
+        ("GET", "/me", accept_html, 401),
+    )
+    async with http_client(with_middleware(echo, keys)) as http:
+        for method, url, accept, status in cases:
+            headers = {"Authorization": "Basic bW9uOnB3", "Accept": accept}
+            answer = await http.request(method, url, headers=headers)
+            assert answer.status_code == status, (method, url, accept)
+
+
 async def test_request_id_of_the_caller_is_returned_if_it_is_safe_to_log(keys: Keys) -> None:
     async with http_client(with_middleware(echo, keys)) as http:
         assert (await http.get("/", headers={"X-Request-Id": "mine"})).headers["x-request-id"] == "mine"
