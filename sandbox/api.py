@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from kit.http.admin import HealthCheck, add_health_routes
-from kit.http.invalid_requests import QueryParameters, describe_error
+from kit.http.invalid_requests import QueryParameters, WholeNumber, describe_error
 from kit.http.routing import allowed_methods, answer_head, describe_wrong_method, new_app
 from openapi.acquirer import AuthorizationRequest, CardDetails, Code, Token
 from sandbox.acquirer import Acquirer
@@ -134,7 +134,7 @@ def _routes(acquirer: Acquirer) -> APIRouter:
     async def list_payments(
         idempotency_key: Annotated[str | None, Query(alias="idempotencyKey", **_KEY)] = None,
         after: Annotated[str, Query(max_length=64)] = "",
-        limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
+        limit: Annotated[WholeNumber, Query(ge=1, le=1_000)] = 100,
     ) -> dict[str, Any]:
         payments = acquirer.payments(key=idempotency_key, after=after, limit=limit)
         return {"payments": [_payment_body(payment) for payment in payments]}

@@ -209,7 +209,7 @@ class TopUpDeclinesExceeded(WalletError):
 
     reason = "TOP_UP_DECLINES_EXCEEDED"
     code = Code.RESOURCE_EXHAUSTED
-    template = "too many cards were declined; try again in {retry_after_seconds} seconds"
+    template = "too many cards were declined; try again in {retry_after_seconds} s"
     retry_after_seconds: str
 
 
@@ -286,7 +286,7 @@ class TooManyAttempts(WalletError):
 
     reason = "TOO_MANY_ATTEMPTS"
     code = Code.RESOURCE_EXHAUSTED
-    template = "too many attempts; try again in {retry_after_seconds} seconds"
+    template = "too many attempts; try again in {retry_after_seconds} s"
     retry_after_seconds: str
 
 
@@ -306,7 +306,7 @@ class UserNotFound(WalletError):
 
     reason = "USER_NOT_FOUND"
     code = Code.NOT_FOUND
-    template = "user {user_id} was not found"
+    template = "the user was not found"  # the id may be any text: others' issuers choose it
     user_id: str
 
 
@@ -343,7 +343,7 @@ class RateLimited(WalletError):
 
     reason = "RATE_LIMITED"
     code = Code.RESOURCE_EXHAUSTED
-    template = "the rate limit for {limit} is exceeded; try again in {retry_after_seconds} seconds"
+    template = "the rate limit for {limit} is exceeded; try again in {retry_after_seconds} s"
     limit: str
     retry_after_seconds: str
 

@@ -50,7 +50,7 @@ class Money:
     def __post_init__(self) -> None:
         minor_unit = _MINOR_UNITS.get(self.currency)
         if minor_unit is None:
-            raise MoneyError(f"{self.currency[:8]!r} is not an ISO 4217 currency")  # the text may be long
+            raise MoneyError("must be in an ISO 4217 currency")
         if not isinstance(self.amount, Decimal):
             raise TypeError(f"an amount must be a Decimal, not {type(self.amount).__name__}")
         if not self.amount.is_finite():

@@ -55,7 +55,11 @@ def parse_relay_arguments(
     """
     forward, backward = (first, after) != (None, None), (last, before) != (None, None)
     if forward and backward:
-        raise InvalidInput.for_field("last", "must not be combined with first or after")
+        given = {"first": first, "after": after, "last": last, "before": before}
+        names = [name for name, value in given.items() if value is not None]
+        backward_name = next(name for name in names if name in {"last", "before"})
+        others = " or ".join(name for name in names if name in {"first", "after"})
+        raise InvalidInput.for_field(backward_name, f"must not be combined with {others}")
     with inputs.FieldParser() as fields:
         older_than = None if after is None else fields.parse("after", decode, after)
         newer_than = None if before is None else fields.parse("before", decode, before)

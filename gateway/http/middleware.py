@@ -86,7 +86,7 @@ class RequestMiddleware:
         except WalletError as error:
             await exchange.send_problem(receive, *problem_from_error(error))
         except BodyTimeoutError:
-            detail = f"the request body did not arrive within {self._timeout_seconds:g} seconds"
+            detail = f"the request body did not arrive within {self._timeout_seconds:g} s"
             problem = build_problem(HTTPStatus.REQUEST_TIMEOUT, "REQUEST_TIMEOUT", detail)
             await exchange.send_problem(receive, problem, {"Connection": "close"})
         except Exception as error:

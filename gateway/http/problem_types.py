@@ -272,7 +272,10 @@ PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {each.code: each for each in _
 
 _INTRODUCTION: Final = (
     "Every error of the REST API is a problem (RFC 9457) with the media type application/problem+json. Programs use "
-    "`code`, which is stable. `title`, `detail` and the page of `type` are for people, and their texts may change."
+    "`code`, which is stable. `title`, `detail` and the page of `type` are for people, and their texts may change. "
+    "A request that is not valid HTTP/1.1, has no valid `Host`, has another `Transfer-Encoding` than `chunked`, or "
+    "does not arrive in time and within the limits of HTTP is refused before the API: with text/plain, and the "
+    "connection is closed."
 )
 
 _PAGE: Final = """<!doctype html>

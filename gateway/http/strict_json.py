@@ -22,7 +22,7 @@ def loads(text: bytes | str) -> Any:
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
-        raise MalformedJSONError("must be JSON") from None
+        raise MalformedJSONError(_describe(text)) from None
     try:
         _DUPLICATE_CHECKER.decode(text if isinstance(text, str) else text.decode())
     except RecursionError:
@@ -30,9 +30,34 @@ def loads(text: bytes | str) -> Any:
     return value
 
 
+def _describe(text: bytes | str) -> str:
+    """Return why orjson refuses a text: it may be JSON by the standard, or for other parsers."""
+    try:
+        decoded = text if isinstance(text, str) else text.decode()
+    except UnicodeDecodeError:
+        return "must be JSON in UTF-8"
+    if decoded.startswith(_BYTE_ORDER_MARK):
+        return "must not begin with a byte order mark"
+    try:
+        value = json.loads(decoded, parse_constant=_reject_constant)
+        json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        return "is nested too deeply"
+    except UnicodeEncodeError:
+        return "must not have a lone surrogate (\\ud800 to \\udfff)"
+    except ValueError:
+        return "must be JSON"
+    return "must not have a number above 1e308"
+
+
+def _reject_constant(name: str) -> None:
+    raise ValueError(name)
+
+
 def _reject_duplicate_names(pairs: list[tuple[str, Any]]) -> None:
     if len({name for name, _ in pairs}) < len(pairs):
         raise MalformedJSONError("has a duplicate name in one object")
 
 
+_BYTE_ORDER_MARK: Final = "\ufeff"
 _DUPLICATE_CHECKER: Final = json.JSONDecoder(object_pairs_hook=_reject_duplicate_names)

@@ -9,6 +9,7 @@ from gateway.errors import REPLAYED
 from gateway.rest.guarded_route import GuardedRoute
 from gateway.rest.idempotency_key import read_idempotency_key
 from gateway.rest.page_charge import ChargePage
+from kit.http.invalid_requests import WholeNumber
 from openapi import models
 from subgraphs.bank import client
 from subgraphs.bank.client import BankClient
@@ -26,7 +27,7 @@ def account_routes(bank: BankClient, charge_page: ChargePage) -> APIRouter:
 
     @router.get("/accounts")
     async def list_accounts(
-        limit: Annotated[int, Query(ge=1, le=1_000)] = 50, after: UUID | None = None
+        limit: Annotated[WholeNumber, Query(ge=1, le=1_000)] = 50, after: UUID | None = None
     ) -> models.AccountPage:
         await charge_page(limit)
         page = await bank.list_accounts(limit=limit, after=after)

@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, BeforeValidator
 
 from gateway.rest.guarded_route import GuardedRoute
 from gateway.rest.page_charge import ChargePage
+from kit.http.invalid_requests import WholeNumber
 from openapi import models
 from subgraphs.analytics import client
 from subgraphs.analytics.client import AnalyticsClient
@@ -42,7 +43,7 @@ def operation_routes(analytics: AnalyticsClient, charge_page: ChargePage) -> API
     @router.get("/accounts/{accountId}/operations")
     async def list_operations(
         accountId: UUID,  # noqa: N803  the contract's name
-        limit: Annotated[int, Query(ge=1, le=1_000)] = 50,
+        limit: Annotated[WholeNumber, Query(ge=1, le=1_000)] = 50,
         after: Annotated[str | None, Query(max_length=128)] = None,
         before: Annotated[str | None, Query(max_length=128)] = None,
         type: Annotated[list[models.OperationType] | None, Query()] = None,  # noqa: A002

@@ -13,8 +13,10 @@ from kit.rpc import request_context
 from openapi import models
 from subgraphs.identity import client
 from subgraphs.identity.client import IdentityClient
+from wallet.errors import DeadlineExceeded, Unavailable
 from wallet.inputs import Secret
 
+_AFTER_UNKNOWN_REGISTRATION: Final = "log in to find out whether the user was created; if not, register again"
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
@@ -24,7 +26,11 @@ def user_routes(identity: IdentityClient) -> APIRouter:
 
     @router.post("/auth/register", status_code=201)
     async def register(body: models.Credentials) -> models.User:
-        return user_to_rest(await identity.register(body.username, _secret(body.password)))
+        try:
+            return user_to_rest(await identity.register(body.username, _secret(body.password)))
+        except (Unavailable, DeadlineExceeded) as error:
+            error.next_step = _AFTER_UNKNOWN_REGISTRATION
+            raise
 
     @router.post("/auth/login")
     async def login(body: models.Credentials, response: Response) -> models.Tokens:

@@ -6,10 +6,10 @@ have card data or a password in the wrong place.
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, Final, get_args, get_origin
+from typing import Annotated, Any, Final, get_args, get_origin
 
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 
 IGNORED_PREFIXES: Final = ("_", "utm_")
 """Query parameters that campaigns and caches add to links. They are ignored; all other unknown parameters are refused.
@@ -17,6 +17,16 @@ IGNORED_PREFIXES: Final = ("_", "utm_")
 
 UNKNOWN_FIELD: Final = "extra_forbidden"
 """Pydantic's type of the error that an object has a field that its model does not have."""
+
+
+def _require_digits(value: object) -> object:
+    if isinstance(value, str) and not (value.isascii() and value.removeprefix("-").isdigit()):
+        raise ValueError("must be a whole number")
+    return value
+
+
+WholeNumber = Annotated[int, BeforeValidator(_require_digits)]
+"""Query parameter of digits only. Pydantic alone accepts `1_0` and `1.0` too."""
 
 QUERY: Final = "query"
 """Field of a violation that concerns the whole query string."""

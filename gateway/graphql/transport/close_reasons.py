@@ -15,7 +15,7 @@ REASONS: Final[Mapping[str, str]] = {
     "Subprotocol not acceptable": "use the protocol graphql-transport-ws",
     "Too many initialisation requests": "connection_init came twice: send it once",
     "Unauthorized": "wait for connection_ack before the first operation",
-    "WebSocket message must be valid JSON": "a message must be JSON, without duplicate names in an object",
+    "WebSocket message must be valid JSON": "a message must be JSON, without duplicate names and deep nesting",
     "WebSocket message type must be text": "a message must be a text frame",
 }
 """Our reason for each of Strawberry's. A WebSocket's reason has at most 123 bytes."""

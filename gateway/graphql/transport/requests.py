@@ -166,14 +166,17 @@ def _malformed(message: str) -> RequestRefused:
 
 
 def _parse_query_string(query_string: bytes) -> dict[str, Any]:
-    """Return the parameters of a query string. Empty parameters are left out.
+    """Return the parameters of a query string. Empty ones are left out, except a query without a hash.
 
     Raises:
         RequestRefused: a parameter is given twice, or is not JSON and must be.
     """
-    pairs = parse_qsl(query_string.decode("latin-1"))
-    parameters: dict[str, Any] = dict(pairs)
-    if len(parameters) < len(pairs):
+    pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)
+    values = dict(pairs)
+    parameters: dict[str, Any] = {name: value for name, value in pairs if value}
+    if values.get("query") == "" and not parameters.keys() & {"documentId", "extensions"}:
+        parameters["query"] = ""
+    if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         for name in _PARAMETERS:
             if names.count(name) > 1:

@@ -37,6 +37,8 @@ log = structlog.get_logger(__name__)
 
 _TYPES: Final = frozenset({"connection_init", "ping", "pong", "subscribe", "complete"})
 _UNKNOWN_TYPE: Final = f"type must be one of {', '.join(sorted(_TYPES))}"
+_REQUIRED_MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {"subscribe": ("id", "payload"), "complete": ("id",)}
+"""Members that a message must have, besides its type."""
 _AUTHORIZATION_MEMBER: Final = AUTHORIZATION.lower()
 _CLOSE_CODES: Final[dict[type[WalletError], int]] = {InvalidInput: 4400, Unavailable: 1013}
 """Close codes of the errors of `connection_init`; of all others, 4403."""
@@ -96,6 +98,9 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
         limits, type_ = self.view.limits, message.get("type")
         if not isinstance(type_, str) or type_ not in _TYPES:
             await self.handle_invalid_message(_UNKNOWN_TYPE)
+            return
+        if missing := [name for name in _REQUIRED_MEMBERS.get(type_, ()) if name not in message]:
+            await self.handle_invalid_message(f"a message of type {type_} needs {' and '.join(missing)}")
             return
         if len(id_) > limits.id_length:
             await self.handle_invalid_message(f"id must be at most {limits.id_length} characters")

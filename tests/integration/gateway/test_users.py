@@ -19,7 +19,7 @@ from subgraphs.identity.service.api.policy import POLICY
 from tests.conftest import Keys
 from tests.integration.gateway.gateway_process import Gateway, run_gateway_process
 from tests.integration.gateway.logs import logs_since
-from wallet.errors import InvalidCredentials, TooManyAttempts, UsernameTaken, WalletError, WrongPassword
+from wallet.errors import InvalidCredentials, TooManyAttempts, Unavailable, UsernameTaken, WalletError, WrongPassword
 
 PASSWORD, TOKEN = "correct-horse-battery", "refresh-me-and-nobody-else"
 HIDDEN = (PASSWORD, PASSWORD[::-1], TOKEN, "horse", "nobody-else")
@@ -207,6 +207,15 @@ class TestAnswers:
             assert (refused.status_code, refused.json()["code"]) == (status, error.reason)
             assert refused.headers.get("retry-after") == ("7" if status == 429 else None)
             assert_hidden(refused)
+
+    async def test_registration_with_an_unknown_outcome_says_how_to_learn_it(
+        self, gateway: Gateway, identity: FakeIdentity
+    ) -> None:
+        identity.error = Unavailable("identity")
+        answer = await send(gateway, "register", json.dumps(BODIES["register"]))
+        next_step = "log in to find out whether the user was created; if not, register again"
+        assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
+        assert answer.json()["detail"].endswith(f" is not available now; {next_step}")
 
     async def test_unexpected_error_is_logged_and_not_returned(self, gateway: Gateway, identity: FakeIdentity) -> None:
         start = len(gateway.log_lines)

@@ -226,6 +226,21 @@ class TestConnection:
                 "type must be one of complete, connection_init, ping, pong, subscribe",
             }
 
+    @pytest.mark.parametrize(
+        ("message", "reason"),
+        [
+            ({"type": "subscribe", "id": "1"}, "a message of type subscribe needs payload"),
+            ({"type": "subscribe"}, "a message of type subscribe needs id and payload"),
+            ({"type": "complete"}, "a message of type complete needs id"),
+        ],
+    )
+    async def test_reason_names_the_missing_members(
+        self, url: str, keys: Keys, message: dict[str, Any], reason: str
+    ) -> None:
+        async with connect_as_alice(url, keys) as connection:
+            await connection.send(json.dumps(message))
+            assert (await wait_close_code(connection), connection.close_reason) == (4400, reason)
+
     async def test_id_of_the_maximum_length_is_accepted(self, url: str, keys: Keys) -> None:
         async with connect_as_alice(url, keys) as connection:
             await subscribe(connection, "{ __typename }", "\N{WATER WAVE}" * 128)

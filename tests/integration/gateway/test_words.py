@@ -32,7 +32,17 @@ TRANSFERS = f"/accounts/{ACCOUNT}/transfers"
 TOP_UP = f"/accounts/{ACCOUNT}/topup"
 
 QUERIES = (
-    *("limit=0", "limit=1001", "limit=x", "limit=", "limit=1.5", "limit=99999999999999999999", "limit=1&limit=2"),
+    *(
+        "limit=0",
+        "limit=1001",
+        "limit=x",
+        "limit=",
+        "limit=1.5",
+        "limit=1_0",
+        "limit=1.0",
+        "limit=99999999999999999999",
+        "limit=1&limit=2",
+    ),
     *("type=GIFT", "type=", "type[]=TOP_UP", "direction=UP", "counterpartyId=42", "minAmount=1e3", "minamount=500"),
     *("from=yesterday", "from=2026-01-01", "from=1", "from=2026-01-01T00:00:00", "to=2026-13-01T00:00:00Z"),
     *("after=x", "before=x", "after=" + "x" * 129, "4242424242424242=1", "%ff=%ff"),

@@ -36,6 +36,8 @@ async def test_trailing_slash_is_not_redirected(merchant: Merchant, path: str) -
         ("Limit=1", "limit: is spelled differently in the query: write exactly limit"),
         ("x=1", "query: has an unknown parameter: use only idempotencyKey, after, limit"),
         ("limit=0", "limit: must be at least 1"),
+        ("limit=1_0", "limit: must be a whole number"),
+        ("limit=1.0", "limit: must be a whole number"),
         ("idempotencyKey=a%20b", "idempotencyKey: must be printable ASCII characters without spaces"),
     ],
 )

@@ -79,7 +79,7 @@ class TestToken:
         self, tmp_path: Path, fake_gateway: FakeGateway
     ) -> None:
         password = ensure_secret(tmp_path / "keys", PASSWORD)
-        fake_gateway.answer = (429, {"detail": "too many attempts; try again in 4 seconds"})
+        fake_gateway.answer = (429, {"detail": "too many attempts; try again in 4 s"})
         with pytest.raises(NoTokenError, match="refuses the login of bob: too many attempts; try again in 4") as caught:
             development_token(SeedUser.BOB, tmp_path, fake_gateway.url)
         assert password not in str(caught.value)

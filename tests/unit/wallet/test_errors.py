@@ -15,6 +15,7 @@ from wallet.errors import (
     InvalidInput,
     PermissionDenied,
     Unavailable,
+    UserNotFound,
     WalletError,
 )
 
@@ -65,6 +66,9 @@ class TestEveryError:
 
 
 class TestMessages:
+    def test_message_of_an_unknown_user_does_not_quote_the_id(self) -> None:
+        assert str(UserNotFound("<b>x</b>")) == str(UserNotFound("")) == "the user was not found"
+
     def test_message_of_insufficient_funds_has_both_amounts(self) -> None:
         error = InsufficientFunds("id", needed="10.00", available="2.50", currency="RUB")
         assert str(error) == "the account has 2.50 RUB, but the transfer needs 10.00 RUB"

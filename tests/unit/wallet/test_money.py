@@ -54,11 +54,11 @@ class TestMoney:
 
     @pytest.mark.parametrize("currency", ["", "rub", "RU", "RUBL", "XXX", "BTC", " RUB", "РУБ"])
     def test_unknown_currency_is_rejected(self, currency: str) -> None:
-        with pytest.raises(MoneyError, match="not an ISO 4217 currency"):
+        with pytest.raises(MoneyError, match=r"^must be in an ISO 4217 currency$"):
             Money(Decimal(1), currency)
 
-    def test_message_shortens_a_long_unknown_currency(self) -> None:
-        with pytest.raises(MoneyError, match=r"^'XXXXXXXX' is not an ISO 4217 currency$"):
+    def test_message_does_not_quote_an_unknown_currency(self) -> None:
+        with pytest.raises(MoneyError, match=r"^must be in an ISO 4217 currency$"):
             Money(Decimal(1), "X" * 100_000)
 
     def test_money_is_immutable(self) -> None:

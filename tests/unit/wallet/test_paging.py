@@ -105,7 +105,7 @@ class TestParseRelayArguments:
         ("arguments", "field"),
         [
             ({"first": 1, "last": 1}, "last"),
-            ({"after": CURSOR, "before": CURSOR}, "last"),
+            ({"after": CURSOR, "before": CURSOR}, "before"),
             ({"first": 0}, "first"),
             ({"first": 1_001}, "first"),
             ({"last": 0, "before": CURSOR}, "last"),
@@ -117,3 +117,22 @@ class TestParseRelayArguments:
         with pytest.raises(InvalidInput) as refused:
             parse(**arguments)
         assert [each.field for each in refused.value.violations] == [field]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"first": 2, "before": CURSOR}, "before: must not be combined with first"),
+            ({"after": CURSOR, "before": CURSOR}, "before: must not be combined with after"),
+            ({"after": CURSOR, "last": 1}, "last: must not be combined with after"),
+            (
+                {"first": 1, "after": CURSOR, "last": 1, "before": CURSOR},
+                "last: must not be combined with first or after",
+            ),
+        ],
+    )
+    def test_error_about_two_directions_names_only_given_arguments(
+        self, arguments: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(InvalidInput) as refused:
+            parse(**arguments)
+        assert refused.value.message == message

@@ -168,9 +168,9 @@ def _violations(
 ) -> list[FieldViolation]:
     violations = []
     if not 0 <= limit <= _MAX_PAGE_SIZE:
-        violations.append(FieldViolation("limit", f"must be 1 to {_MAX_PAGE_SIZE}"))
+        violations.append(FieldViolation("pageSize", f"must be 1 to {_MAX_PAGE_SIZE}, or 0 for {_DEFAULT_PAGE_SIZE}"))
     if older_than is not None and newer_than is not None:
-        violations.append(FieldViolation("before", "must not be combined with after"))
+        violations.append(FieldViolation("newerThan", "must not be combined with olderThan"))
     low, high = conditions.min_amount, conditions.max_amount
     if low is not None and high is not None and low > high:
         violations.append(FieldViolation("minAmount", "must not be above maxAmount"))

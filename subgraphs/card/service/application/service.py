@@ -209,9 +209,9 @@ class TopUps:
         """
         violations = []
         if not 0 <= limit <= _MAX_PAGE_SIZE:
-            violations.append(FieldViolation("limit", f"must be 1 to {_MAX_PAGE_SIZE}"))
+            violations.append(FieldViolation("pageSize", f"must be 1 to {_MAX_PAGE_SIZE}, or 0 for {_PAGE_SIZE}"))
         if older_than is not None and newer_than is not None:
-            violations.append(FieldViolation("before", "must not be combined with after"))
+            violations.append(FieldViolation("newerThan", "must not be combined with olderThan"))
         if violations:
             raise InvalidInput(tuple(violations))
         await self._bank.get_account(account_id)

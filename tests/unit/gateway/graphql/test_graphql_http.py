@@ -386,6 +386,13 @@ class TestGet:
         answer = await http.get("/graphql", params=params | {"operationName": "A", "extensions": ""})
         assert answer.json() == {"data": {"hello": "hello you"}}
 
+    @pytest.mark.parametrize("query", ["", " "])
+    async def test_empty_query_gets_the_same_error_as_by_post(self, http: httpx.AsyncClient, query: str) -> None:
+        headers = {"Accept": GRAPHQL_RESPONSE}
+        got = await http.get("/graphql", params={"query": query}, headers=headers)
+        posted = await http.post("/graphql", json={"query": query}, headers=headers)
+        assert (got.status_code, got.json()) == (posted.status_code, posted.json())
+
     @pytest.mark.parametrize("accept", [JSON, GRAPHQL_RESPONSE])
     async def test_mutation_by_get_is_refused(self, http: httpx.AsyncClient, notes: Notes, accept: str) -> None:
         params = {"query": 'mutation { write(text: "x") }'}

@@ -73,6 +73,12 @@ class ErrorTypes:
             *("validate_by_name", "post_init", "root_schema", "frozen", "coerce_numbers_to_str", "definitions"),
         }
     )
+    BOUNDS: Mapping[str, str] = {
+        "greater_than_or_equal_validator": "greater_than_equal",
+        "less_than_or_equal_validator": "less_than_equal",
+        "max_length_validator": "too_long",
+        "min_length_validator": "too_short",
+    }
     NO_CHILDREN_OF = frozenset({"to-string-ser"})
 
     def find(self, node: Mapping[str, Any]) -> Iterator[str]:
@@ -108,10 +114,10 @@ class ErrorTypes:
                 assert key in self.IGNORED_KEYS | constraints.keys(), f"unknown key {key} of {kind}"
 
     def _function_error(self, node: Mapping[str, Any]) -> str:
-        """Return the error of a validator function: one of pydantic's own for a length, else a ValueError of ours."""
+        """Return the error of a validator function: one of pydantic's own for a bound, else a ValueError of ours."""
         function = node["function"]["function"]
         name = getattr(function.func if isinstance(function, partial) else function, "__name__", "")
-        return {"min_length_validator": "too_short", "max_length_validator": "too_long"}.get(name, "value_error")
+        return self.BOUNDS.get(name, "value_error")
 
 
 def patterns(node: Any) -> Iterator[str]:
