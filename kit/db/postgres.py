@@ -24,6 +24,7 @@ CLOSE_TIMEOUT_SECONDS: Final = 1.0
 SESSION_SETTINGS: Final = {"transaction_timeout": "10s", "idle_in_transaction_session_timeout": "2s"}
 """Server-side time-outs, with which the server releases the locks of a frozen process."""
 
+_SESSION_CHECK_ROUNDS: Final = 20
 MAX_CLOCK_SKEW_SECONDS: Final = 5.0
 """Largest difference between the clock of a process and that of its database with which the process is ready."""
 
@@ -137,7 +138,8 @@ def set_session_statement(settings: Mapping[str, str] = SESSION_SETTINGS) -> str
 async def check_sessions(url: str) -> None:
     """Check that each connection has a session of the server of its own, as without a pooler or in its session mode.
 
-    Opens two connections and compares the processes of the server behind them.
+    Opens two connections and compares the processes of the server behind them, several times: while other clients use
+    the pooler, it may give each connection the same process a few times in a row.
 
     Args:
         url: `postgresql://…`.
@@ -153,8 +155,11 @@ async def check_sessions(url: str) -> None:
             connection = await asyncpg.connect(url, **options)
             stack.callback(connection.terminate)
             connections.append(connection)
-        processes = [[await each.fetchval("SELECT pg_backend_pid()") for each in connections] for _ in range(3)]
-    if len({*map(tuple, processes)}) > 1 or len({*processes[0]}) == 1:
+        seen: list[set[int]] = [set(), set()]
+        for _ in range(_SESSION_CHECK_ROUNDS):
+            for connection, processes in zip(connections, seen, strict=True):
+                processes.add(await connection.fetchval("SELECT pg_backend_pid()"))
+    if len(seen[0]) > 1 or len(seen[1]) > 1 or seen[0] & seen[1]:
         raise SharedSessions("a pooler shares the server's sessions between connections: it is not in session mode")
 
 

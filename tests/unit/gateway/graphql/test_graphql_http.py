@@ -23,6 +23,7 @@ from gateway.graphql.transport.requests import EVENT_STREAM, GRAPHQL_RESPONSE, H
 from gateway.http.media_types import JSON
 from gateway.http.rate_limits import RateLimiter, RateLimitOptions
 from kit.rpc import request_context
+from tests.logs import own_warnings
 from tests.unit.gateway.graphql.policies import new_policy
 from wallet.errors import InternalError, Unavailable
 
@@ -262,7 +263,7 @@ class TestClientMistakes:
         with capture_logs() as logged:
             stream = await http.post("/graphql", json=request, headers={"Accept": EVENT_STREAM})
             plain = await http.post("/graphql", json=request, headers={"Accept": GRAPHQL_RESPONSE})
-        assert [line for line in logged if line["log_level"] in {"warning", "error"}] == []
+        assert own_warnings(logged) == []
         codes = {error["extensions"]["code"] for error in plain.json()["errors"]}
         assert codes == {"PERSISTED_QUERY_NOT_SUPPORTED" if "documentId" in request else "INVALID_GRAPHQL"}
         assert plain.status_code == 400

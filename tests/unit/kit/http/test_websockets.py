@@ -1,7 +1,6 @@
 """Limits of WebSockets: handshake, frames, and output that the client does not read."""
 
 import asyncio
-import logging
 import struct
 from typing import Any
 
@@ -10,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.http.uvicorn_internals.websocket_protocol import FRAMES_PER_SECOND
+from tests.logs import own_warnings
 from tests.unit.kit.http.virtual_server import Client, VirtualServer, run, virtual_server
 
 UPGRADE = (
@@ -309,7 +309,7 @@ def test_text_of_invalid_utf8_closes_with_1007_without_an_error_log(
             assert (app.texts, app.code) == ([], 1007)
 
     run(check)
-    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
+    assert own_warnings([], caplog.records) == []
 
 
 def test_character_that_is_split_between_frames_is_read() -> None:

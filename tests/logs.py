@@ -1,0 +1,24 @@
+"""Warnings that a test has caused."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+
+def own_warnings(lines: Iterable[Any], records: Iterable[logging.LogRecord] = ()) -> list[Any]:
+    """Return warnings and errors of structlog and of the standard library's logging, except those of other fixtures.
+
+    A bank that lives as long as the session has no broker. Its relay logs that from time to time, during any test of
+    the same worker.
+
+    Args:
+        lines: captured by `structlog.testing.capture_logs`.
+        records: captured by `caplog`.
+    """
+    own_lines = [line for line in lines if line["log_level"] in {"warning", "error"} and line.get("task") != "relay"]
+    own_records = [
+        record
+        for record in records
+        if record.levelno >= logging.WARNING and record.name.partition(".")[0] != "aiokafka"
+    ]
+    return [*own_lines, *own_records]
