@@ -1,10 +1,14 @@
 """WebSocket protocol of a connection."""
 
 import asyncio
+from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Response
+from websockets.server import ServerProtocol
 
 from kit.http import metrics
 from kit.http.connections import DISCARDED_BYTES, PROGRESS_BYTES, Connection, Stage
@@ -20,6 +24,42 @@ _CLOSE_SECONDS: Final = 5.0
 _CLOSE_REASON_BYTES: Final = 123
 
 
+_VERSION: Final = "13"
+_REFUSALS: Final[Mapping[int, str]] = {
+    400: f"send Sec-WebSocket-Version: {_VERSION}, a Sec-WebSocket-Key of 16 bytes in Base64, and no body\n",
+    403: "no WebSocket is accepted here: check the path and the origin\n",
+    405: "a WebSocket starts with GET\n",
+    414: "the path of the request is too long\n",
+    426: "a WebSocket needs Upgrade: websocket and Connection: Upgrade\n",
+    431: "the head of the request is too long\n",
+    500: "the WebSocket could not be opened: try again\n",
+    505: "a WebSocket needs HTTP/1.1\n",
+}
+"""Bodies of refused handshakes, by status."""
+
+_REASONS: Final[Mapping[int, str]] = {
+    1002: "this is not a valid frame of WebSocket",
+    1007: "a text message must be valid UTF-8",
+    1009: "the message is too long: send a shorter one",
+}
+"""Reasons of connections that `websockets` closes, by code."""
+
+
+class _DescribedProtocol(ServerProtocol):
+    """Protocol of `websockets` with texts of ours, which quote nothing of the client."""
+
+    def reject(self, status: Any, text: str) -> Response:
+        """Return the answer to a refused handshake. It has the supported version (RFC 6455, 4.2.2)."""
+        response = super().reject(HTTPStatus(status), _REFUSALS.get(status, text))
+        if status == HTTPStatus.BAD_REQUEST:
+            response.headers["Sec-WebSocket-Version"] = _VERSION
+        return response
+
+    def fail(self, code: Any, reason: str = "") -> None:
+        """Close the connection. `websockets` calls it."""
+        super().fail(code, _REASONS.get(code, reason))
+
+
 class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol with limits.
 
@@ -31,6 +71,9 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, connection: Connection | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.close_timeout = _CLOSE_SECONDS
+        self.conn = _DescribedProtocol(
+            extensions=self.conn.available_extensions, max_size=self.config.ws_max_size, logger=self.conn.logger
+        )
         self._connection = connection
         self._unparsed = bytearray()
         self._is_scheduled = False

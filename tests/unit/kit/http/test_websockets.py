@@ -83,6 +83,48 @@ def test_handshake_that_is_not_acceptable_is_answered_and_closed(head: bytes, st
     run(check)
 
 
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ((b"AAAAAAAAAAAAAAAAAAAAAA==", b"abc"), "Sec-WebSocket-Key of 16 bytes in Base64"),
+        ((b": 13", b": 8"), "send Sec-WebSocket-Version: 13"),
+    ],
+)
+def test_refused_handshake_has_the_supported_version_and_quotes_nothing(
+    changes: tuple[bytes, bytes], text: str
+) -> None:
+    async def check() -> None:
+        async with virtual_server(Listener()) as server:
+            client = server.connect()
+            client.send(UPGRADE.replace(*changes) + b"\r\n")
+            head, _, body = (await client.read_until_closed(5)).partition(b"\r\n\r\n")
+            assert b"\r\nsec-websocket-version: 13" in head.lower()
+            assert text in body.decode()
+            assert "abc" not in body.decode()
+            assert "Failed" not in body.decode()
+
+    run(check)
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "reason"),
+    [
+        (frame(3), 1002, "this is not a valid frame of WebSocket"),
+        (frame(CLOSE, b"\x03\xe8\xff"), 1007, "a text message must be valid UTF-8"),
+        (b"\x81\xff" + struct.pack("!Q", 2**40) + bytes(4), 1009, "the message is too long: send a shorter one"),
+    ],
+)
+def test_close_reason_is_ours(data: bytes, code: int, reason: str) -> None:
+    async def check() -> None:
+        async with virtual_server(Listener()) as server:
+            client = await open_websocket(server)
+            client.send(data)
+            await client.settle()
+            assert close_code(client) == (code, reason)
+
+    run(check)
+
+
 def test_handshake_that_the_app_does_not_accept_ends() -> None:
     async def wait_forever(scope: Any, receive: Any, send: Any) -> None:
         while (await receive())["type"] != "websocket.disconnect":
