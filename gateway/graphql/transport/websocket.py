@@ -71,6 +71,15 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
             if self._release_stream is None:
                 await self.websocket.close(code=1013, reason=too_many_streams(self.view.streams.limit).message)
 
+    async def send_message(self, message: Any) -> None:
+        """Send a message. A request error has no `data`, as over HTTP: for Strawberry, it is null."""
+        if message["type"] == "next":
+            payload = message["payload"]
+            errors = payload.get("errors")
+            if errors and payload["data"] is None and not any("path" in error for error in errors):
+                del payload["data"]
+        await super().send_message(message)
+
     async def handle_task_exception(self, error: Exception) -> None:
         """Log the error of an operation's task, unless the client has disconnected meanwhile."""
         if not isinstance(error, WebSocketDisconnected):

@@ -396,6 +396,19 @@ class TestOperations:
         expected = "PERSISTED_QUERY_NOT_SUPPORTED" if "documentId" in request else "INVALID_GRAPHQL"
         assert {error["extensions"]["code"] for error in streamed + plain["errors"]} == {expected}
 
+    async def test_subscription_that_cannot_start_has_the_same_result_over_both_transports(
+        self, url: str, keys: Keys, http: httpx.AsyncClient
+    ) -> None:
+        query = 'subscription { topUpUpdated(id: "x") { id } }'
+        async with connect_as_alice(url, keys) as connection:
+            await subscribe(connection, query)
+            result, end = [await receive(connection) for _ in range(2)]
+        stream = await http.post("/graphql", json={"query": query}, headers={"Accept": "text/event-stream"})
+        streamed = json.loads(stream.text.split("\n")[1].removeprefix("data: "))
+        assert (result["type"], end["type"]) == ("next", "complete")
+        assert result["payload"].keys() == streamed.keys() == {"errors"}
+        assert without_request_id(result["payload"]["errors"]) == without_request_id(streamed["errors"])
+
     async def test_client_that_disconnects_during_an_operation_is_not_logged_as_an_error(
         self, url: str, keys: Keys, caplog: pytest.LogCaptureFixture
     ) -> None:
