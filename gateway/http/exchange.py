@@ -14,6 +14,7 @@ from gateway.http.problems import response_to
 from gateway.http.rate_limits import RateLimitStatus
 from gateway.http.security_headers import with_security_headers
 from kit.http.logged_path import path_to_log
+from kit.http.server import is_health_check
 from kit.rpc import request_context
 from kit.telemetry import tracing
 from kit.telemetry.log_throttle import LogThrottle
@@ -22,15 +23,14 @@ from openapi.models import Problem
 
 log = structlog.get_logger(__name__)
 
-HEALTH_PATHS: Final = "/health/"
-"""Prefix of the health checks, which have no rate limit and are logged at debug level when they pass."""
-
 CLIENT_CLOSED_REQUEST: Final = 499
 """Status in logs and metrics of a request that got no response, as nginx records it."""
 
 _RESPONSE_STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
 _refused_requests = LogThrottle(lines_per_second=5)
 """Limits the log lines of requests above a rate limit (429), which cost their clients little."""
+_failed_health_checks = LogThrottle(lines_per_second=5)
+"""Limits the log lines of health checks that do not pass or that their client ends: they have no rate limit."""
 
 
 class Exchange:
@@ -44,6 +44,7 @@ class Exchange:
         request_id: the caller's `X-Request-Id` if it is safe to log, else the trace id.
         read_rate_limit_status: reads the remaining quota for the response headers; None if the request has no limit.
             It is read when the response starts, since a request may count several times, such as an array.
+        is_health_check: whether it is a health check: it has no rate limit, and is logged at debug level if it passes.
         status: status of the response; `CLIENT_CLOSED_REQUEST` until the response starts.
     """
 
@@ -59,6 +60,7 @@ class Exchange:
         proposed_id = self.headers.get(b"x-request-id", b"").decode("latin-1")
         self.request_id = request_context.choose_request_id(proposed_id, self.span.trace)
         self.read_rate_limit_status: Callable[[], Awaitable[RateLimitStatus | None]] | None = None
+        self.is_health_check = is_health_check(scope)
         self.status: int = CLIENT_CLOSED_REQUEST
         self._response_started: float | None = None
         self._send = send
@@ -84,6 +86,8 @@ class Exchange:
         if self.scope["type"] == "http":
             metrics.record_request(self.scope, self.status, (self._response_started or ended) - self.started)
         throttle = _refused_requests if self.status == HTTPStatus.TOO_MANY_REQUESTS else None
+        if self.is_health_check and self.status != HTTPStatus.OK:
+            throttle = _failed_health_checks
         if throttle is None or throttle.admits(ended):
             self._log(ended, throttle.take_omitted() if throttle else 0)
         if self.span.is_recorded:
@@ -101,7 +105,7 @@ class Exchange:
             line["operations"] = self.scope["operations"]
         if omitted:
             line["omitted"] = omitted
-        is_passed_check = self.scope["path"].startswith(HEALTH_PATHS) and self.status == HTTPStatus.OK
+        is_passed_check = self.is_health_check and self.status == HTTPStatus.OK
         (log.debug if is_passed_check else log.info)("request completed", **line)
 
     def _describe_span(self) -> None:

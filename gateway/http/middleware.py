@@ -11,7 +11,7 @@ from gateway.http import metrics
 from gateway.http.authentication import authenticate
 from gateway.http.body_limit import BodyLimit
 from gateway.http.content_encoding import ContentDecoding
-from gateway.http.exchange import CLIENT_CLOSED_REQUEST, HEALTH_PATHS, Exchange
+from gateway.http.exchange import CLIENT_CLOSED_REQUEST, Exchange
 from gateway.http.rate_limits import RateLimiter
 from gateway.http.timeouts import BodyTimeoutError, run_with_timeouts
 from gateway.policy import AUTH_PREFIX
@@ -31,7 +31,7 @@ class RequestMiddleware:
 
     1. request id, trace span and deadline, in the request context (`exchange.py`)
     2. authentication: 401 for an invalid token, 400 for several, 403 for one that is not a user's (`authentication.py`)
-    3. rate limit: 429, per principal, or per address for anonymous callers; probes are exempt (`rate_limits.py`)
+    3. rate limit: 429, per principal, or per address for anonymous callers; health checks are exempt (`rate_limits.py`)
     4. body time-out: 408, and cancellation when the client disconnects (`timeouts.py`)
     5. body limit: 413 (`body_limit.py`), and gzip: 400 and 415 (`content_encoding.py`)
     6. security headers, and `X-Request-Id` and rate limit headers (`security_headers.py`)
@@ -73,7 +73,7 @@ class RequestMiddleware:
         reset = request_context.current_request.set(context)
         try:
             invalid_token = await authenticate(self._verifier, scope, exchange.headers)
-            if not scope["path"].startswith(HEALTH_PATHS):
+            if invalid_token is not None or not exchange.is_health_check:
                 await self._hit_rate_limit(exchange)
             if invalid_token is not None:
                 raise invalid_token  # noqa: TRY301  the handlers below answer all errors alike

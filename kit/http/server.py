@@ -16,12 +16,20 @@ from kit.runtime.addresses import open_listener
 
 log = structlog.get_logger(__name__)
 
-HEALTH_PATHS: Final = "/health/"
-"""Prefix of the health checks, which are answered above the limit of connections too."""
+_HEALTH_PATHS: Final = frozenset({"/health/live", "/health/ready"})
+_HEALTH_METHODS: Final = frozenset({"GET", "HEAD"})
 
 _STOP_TIMEOUT_SECONDS: Final = 5
 _BACKLOG: Final = 128
 """Connections that the kernel accepts before the process does. They must fit into the spare descriptors."""
+
+
+def is_health_check(scope: Scope) -> bool:
+    """Return whether a request is a health check, which is answered above the limits of requests and connections too.
+
+    Other methods and paths below `/health/` are ordinary requests.
+    """
+    return scope["path"] in _HEALTH_PATHS and scope.get("method") in _HEALTH_METHODS
 
 
 @contextlib.asynccontextmanager
@@ -39,7 +47,7 @@ async def http_server(
     process is raised to the hard one.
 
     Args:
-        app: ASGI application. Above the limit of connections it gets requests for `/health/…` only.
+        app: ASGI application. Above the limit of connections it gets health checks only.
         listen: `host:port`.
         limits: limits of connections; None: small ones, for listeners with few clients.
         trusted_proxies: addresses or networks of proxies whose `X-Forwarded-…` headers are used.
@@ -108,8 +116,8 @@ class HealthChecksOnly:
                 message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             await send(message)
 
-        is_health_check = scope["type"] == "http" and scope["path"].startswith(HEALTH_PATHS)
-        await (self._app if is_health_check else _BUSY)(scope, receive, send_and_close)
+        app = self._app if scope["type"] == "http" and is_health_check(scope) else _BUSY
+        await app(scope, receive, send_and_close)
 
 
 _BUSY: Final = PlainTextResponse(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from kit.http import metrics
 from kit.http.addresses import is_valid_host
@@ -89,6 +89,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._host_fields = 0
         self._valid_host: bytes | None = None  # of an earlier request
         self._resumes = 0
+        self._running: RequestResponseCycle | None = None  # `cycle` is that of the latest request
 
     # Stages of the connection
 
@@ -125,7 +126,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._connection.is_reserve:
             self.app = self.config.reserve_app
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the requests of the connection: the running one learns of it, and those that wait for it never run.
+
+        uvicorn tells the latest request only. The running one would write to the closed transport, which raises.
+        """
+        self._disconnect_running()
+        for cycle, _ in self.pipeline:
+            cycle.on_response = _ignore  # leaves no cycle of references
+        self.pipeline.clear()
         super().connection_lost(exc)
         self._held = None
         if self._connection is not None:
@@ -135,8 +144,20 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _release(self) -> None:
         """Leave no cycle of references: a garbage collection stops the loop."""
         self.flow.release()
+        self._running = None
         self.parser = None  # type: ignore[assignment]  # as uvicorn does for a lost connection
         self._connection = None
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _disconnect_running(self) -> None:
+        """Drop what the running request still sends."""
+        cycle = self._running
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def resume_writing(self) -> None:  # noqa: D102
         self._resumes += 1
@@ -367,6 +388,10 @@ def _new_parser(protocol: HttpToolsProtocol) -> httptools.HttpRequestParser:
     parser = httptools.HttpRequestParser(protocol)
     parser.set_dangerous_leniencies(lenient_data_after_close=True)
     return parser
+
+
+def _ignore() -> None:
+    """Callback of a request that never runs."""
 
 
 class _RefusedError(Exception):

@@ -166,6 +166,26 @@ async def test_passed_health_check_is_logged_at_debug_level(keys: Keys, path: st
     assert [each["log_level"] for each in logged if each["event"] == "request completed"] == [level]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [
+        ("GET", "/health/nowhere", {}),
+        ("GET", "/health/ready/", {}),
+        ("POST", "/health/ready", {}),
+        ("OPTIONS", "/health/live", {}),
+        ("GET", "/health/ready", {"Authorization": "Bearer forged"}),
+    ],
+)
+async def test_request_that_resembles_a_health_check_counts_for_the_rate_limit(
+    keys: Keys, method: str, path: str, headers: dict[str, str]
+) -> None:
+    async with http_client(with_middleware(echo, keys)) as http:
+        assert "ratelimit" in (await http.request(method, path, headers=headers)).headers
+        for check in ("/health/live", "/health/ready"):
+            assert "ratelimit" not in (await http.get(check)).headers
+            assert "ratelimit" not in (await http.head(check)).headers
+
+
 async def test_unexpected_error_is_answered_without_details(keys: Keys) -> None:
     async def fail(*_: Any) -> None:
         raise KeyError("password=x")
@@ -214,22 +234,30 @@ async def test_long_path_is_cut_in_the_log_line(keys: Keys) -> None:
     ]
 
 
-async def test_requests_above_a_rate_limit_are_logged_a_few_times_a_second(
-    keys: Keys, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("path", "status", "name"),
+    [
+        ("/", 429, "_refused_requests"),
+        ("/health/ready", 503, "_failed_health_checks"),
+        ("/health/live", 413, "_failed_health_checks"),
+    ],
+)
+async def test_requests_that_cost_their_client_little_are_logged_a_few_times_a_second(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch, path: str, status: int, name: str
 ) -> None:
     throttle = LogThrottle(3)
     now = 0.0
     monkeypatch.setattr(throttle, "admits", lambda _: LogThrottle.admits(throttle, now))
-    monkeypatch.setattr(exchange, "_refused_requests", throttle)
+    monkeypatch.setattr(exchange, name, throttle)
 
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
-        await PlainTextResponse("later", 429)(scope, receive, send)
+        await PlainTextResponse("later", status)(scope, receive, send)
 
     with capture_logs() as logged:
         async with http_client(with_middleware(refuse, keys)) as http:
             for _ in range(50):
-                await http.get("/")
+                await http.get(path)
             now = 1.0
-            await http.get("/")
+            await http.get(path)
     lines = [each for each in logged if each["event"] == "request completed"]
     assert [each.get("omitted", 0) for each in lines] == [0, 0, 0, 47]

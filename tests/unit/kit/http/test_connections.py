@@ -61,6 +61,8 @@ def test_above_a_limit_only_health_checks_are_answered(limits: dict[str, int]) -
             assert b"try again in a few seconds" in refused.received
             assert not refused.is_connected
             assert await status(server.connect(), CHECK) == b"200"
+            for other in (CHECK.replace(b"ready", b"nowhere"), CHECK.replace(b"GET", b"POST")):
+                assert await status(server.connect(), other) == b"503"
             upgrade = GET.replace(b"host", b"connection: upgrade\r\nupgrade: websocket\r\nhost")
             assert await status(server.connect(), upgrade) == b"503"
             assert all(client.is_connected for client in clients)

@@ -200,6 +200,34 @@ def test_too_many_pipelined_requests_close_the_connection() -> None:
     run(check)
 
 
+@pytest.mark.parametrize("end", ["close", "abort"])  # a client that stops sending, and one that resets the connection
+@pytest.mark.parametrize("requests", [1, 2, 16])
+def test_requests_of_a_lost_connection_end_quietly(requests: int, end: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def check() -> None:
+        release = asyncio.Event()
+        calls: list[str] = []
+
+        async def wait(scope: Any, receive: Any, send: Any) -> None:
+            calls.append("started")
+            await release.wait()
+            await respond(send, "late")
+            calls.append((await receive())["type"])
+
+        async with virtual_server(wait) as server:
+            client = server.connect()
+            client.send(GET * requests)
+            await client.settle()
+            getattr(client.transport, end)()
+            await client.settle()
+            release.set()
+            await client.settle()
+            assert calls == ["started", "http.disconnect"]
+            assert not server.state.tasks
+
+    run(check)
+    assert caplog.records == []
+
+
 def test_large_input_is_parsed_in_slices_with_others_in_between() -> None:
     async def check() -> None:
         app = Echo()
@@ -220,7 +248,9 @@ def test_large_input_is_parsed_in_slices_with_others_in_between() -> None:
     run(check)
 
 
-@pytest.mark.parametrize("request_", [b"", GET, GET[:9], post(20_000) + b"x" * 20_000, post(9), b"\0", UPGRADE])
+@pytest.mark.parametrize(
+    "request_", [b"", GET, GET * 3, GET[:9], post(20_000) + b"x" * 20_000, post(9), b"\0", UPGRADE]
+)
 def test_closed_connection_is_freed_without_a_garbage_collection(request_: bytes) -> None:
     """With cycles of references, a client that connects often makes the garbage collector stop the loop."""
 

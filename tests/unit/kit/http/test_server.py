@@ -1,11 +1,15 @@
 """HTTP server: start, shutdown and socket options."""
 
 import asyncio
+import logging
 import socket
 
 import httpx
 import pytest
+import uvloop
 from fastapi import FastAPI
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from kit.http.admin import admin_app
 from kit.http.connections import ConnectionLimits
@@ -45,6 +49,34 @@ async def test_connections_send_small_packets_at_once(monkeypatch: pytest.Monkey
         await client.get(f"http://127.0.0.1:{port}/health/live")
     assert len(options) == 1
     assert options[0] != 0
+
+
+def test_client_that_stops_sending_is_not_logged_as_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    async def check() -> None:
+        started, release, completed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def wait(scope: Scope, receive: Receive, send: Send) -> None:
+            assert not started.is_set(), "a waiting request runs, although its client is gone"
+            started.set()
+            await receive()
+            await release.wait()
+            await PlainTextResponse("late")(scope, receive, send)
+            completed.set()
+
+        (port,) = free_ports(1)
+        async with http_server(wait, f"127.0.0.1:{port}", lifespan="off"), asyncio.timeout(10):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 16)
+            await started.wait()
+            writer.write_eof()
+            assert await reader.read() == b""
+            writer.close()
+            release.set()
+            await completed.wait()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # it raises for a write to a lost connection
+        runner.run(check())
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
 
 
 @needs_ipv6

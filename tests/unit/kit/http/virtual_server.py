@@ -56,6 +56,8 @@ class FakeTransport(asyncio.Transport):
         self._is_write_paused = False
 
     def write(self, data: Any) -> None:
+        if not self.is_open:
+            raise RuntimeError("the transport is closed")  # as uvloop
         if self._is_closing:
             return
         self.buffer += data
