@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from kit.auth.principal import Principal
+from kit.telemetry.card_numbers import has_card_number
 from kit.telemetry.tracing import TraceContext
 from wallet.errors import Unauthenticated
 
@@ -63,8 +64,13 @@ def current_principal() -> Principal:
 
 
 def choose_request_id(proposed: str | None, trace: TraceContext) -> str:
-    """Return the request id that the caller proposes if it is safe to log, otherwise the trace id."""
-    if proposed is not None and _REQUEST_ID.fullmatch(proposed):
+    """Return the request id that the caller proposes if it is safe to log, otherwise the trace id.
+
+    An id with a card number is not safe: it is returned to the caller, logged, and sent to other services.
+    """
+    if proposed == trace.trace_id:  # the most frequent case
+        return proposed
+    if proposed is not None and _REQUEST_ID.fullmatch(proposed) and not has_card_number(proposed):
         return proposed
     return trace.trace_id
 

@@ -1,9 +1,12 @@
 """Reasons of closed WebSockets: Strawberry's are replaced by ours, which say what to do."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
+from starlette.websockets import WebSocketDisconnect, WebSocketState
 from strawberry.asgi import ASGIWebSocketAdapter
+from strawberry.http.exceptions import WebSocketDisconnected
 
 MALFORMED: Final = "a message must be a JSON object with a type, and with the id that its type needs"
 
@@ -22,8 +25,20 @@ REASONS: Final[Mapping[str, str]] = {
 
 
 class DescribedWebSocket(ASGIWebSocketAdapter):
-    """Strawberry's adapter of a WebSocket, with reasons of ours."""
+    """Strawberry's adapter of a WebSocket, with reasons of ours, that a client may close or lose at any time."""
+
+    async def send_json(self, message: Mapping[str, object]) -> None:
+        """Send a message.
+
+        Raises:
+            WebSocketDisconnected: the WebSocket is closed, or its client is gone.
+        """
+        if self.ws.application_state is WebSocketState.DISCONNECTED:  # Starlette raises another error
+            raise WebSocketDisconnected
+        await super().send_json(message)
 
     async def close(self, code: int, reason: str) -> None:
-        """Close the WebSocket with our reason."""
-        await super().close(code, REASONS.get(reason, reason))
+        """Close the WebSocket with our reason, unless it is closed or its client is gone."""
+        if self.ws.application_state is not WebSocketState.DISCONNECTED:
+            with suppress(WebSocketDisconnect):
+                await super().close(code, REASONS.get(reason, reason))

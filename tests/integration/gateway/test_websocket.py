@@ -423,6 +423,31 @@ class TestOperations:
                 assert (await receive(connection))["type"] == "next"
         assert own_warnings(logged, caplog.records) == []
 
+    @pytest.mark.parametrize("end", ["reset", "close frame", "malformed messages"])
+    async def test_connection_that_ends_while_answers_are_due_is_not_logged_as_an_error(
+        self, url: str, keys: Keys, caplog: pytest.LogCaptureFixture, end: str
+    ) -> None:
+        with capture_logs() as logged:
+            for _ in range(5):
+                async with connect_as_alice(url, keys) as connection:
+                    for id_ in range(20):
+                        await subscribe(connection, "{ me { id } }", str(id_))
+                    if end == "reset":
+                        connection.transport.abort()
+                    elif end == "close frame":
+                        await connection.close(1000)
+                    else:
+                        await connection.send('{"type": "unknown"}')
+                        await connection.send('{"type": "unknown"}')
+                        with suppress(ConnectionClosed):
+                            while await receive(connection):
+                                pass
+                        assert connection.close_code == 4400
+            async with connect_as_alice(url, keys) as connection:
+                await subscribe(connection, "{ __typename }")
+                assert (await receive(connection))["type"] == "next"
+        assert own_warnings(logged, caplog.records) == []
+
     @pytest.mark.parametrize(
         ("query", "code"),
         [

@@ -1,13 +1,18 @@
-"""Every reason with which Strawberry closes a WebSocket has one of ours."""
+"""Every reason with which Strawberry closes a WebSocket has one of ours. A closed WebSocket raises one error."""
 
 import ast
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
+import pytest
+from starlette.websockets import WebSocket
+from strawberry.asgi import GraphQL
 from strawberry.http import async_base_view
+from strawberry.http.exceptions import WebSocketDisconnected
 from strawberry.subscriptions.protocols.graphql_transport_ws import handlers
 
-from gateway.graphql.transport.close_reasons import REASONS
+from gateway.graphql.transport.close_reasons import REASONS, DescribedWebSocket
 
 PREVENTED = {"Subscriber for ", "Unknown message type: "}
 """Beginnings of reasons that quote the client. The gateway's handler checks the id and the type before."""
@@ -38,3 +43,51 @@ def test_every_reason_of_strawberry_is_replaced() -> None:
 
 def test_reasons_fit_into_a_close_frame() -> None:
     assert max(len(each.encode()) for each in REASONS.values()) <= 123
+
+
+class Connection:
+    """Connection of a WebSocket, whose client may be gone."""
+
+    def __init__(self) -> None:
+        self.is_lost = False
+        self.sent: list[str] = []
+
+    async def receive(self) -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(self, message: Any) -> None:
+        if self.is_lost:
+            raise OSError
+        self.sent.append(message["type"])
+
+    async def accept(self) -> DescribedWebSocket:
+        websocket = WebSocket({"type": "websocket"}, self.receive, self.send)
+        await websocket.accept()
+        return DescribedWebSocket(GraphQL(None), websocket, websocket)  # type: ignore[arg-type]  # needs no schema here
+
+
+async def test_closed_websocket_sends_nothing_and_closes_once() -> None:
+    connection = Connection()
+    websocket = await connection.accept()
+    await websocket.close(4400, "reason")
+    await websocket.close(4403, "reason")
+    with pytest.raises(WebSocketDisconnected):
+        await websocket.send_json({})
+    assert connection.sent == ["websocket.accept", "websocket.close"]
+
+
+async def test_websocket_of_a_lost_client_raises_the_same_error_for_each_message() -> None:
+    connection = Connection()
+    websocket = await connection.accept()
+    connection.is_lost = True
+    for _ in range(2):
+        with pytest.raises(WebSocketDisconnected):
+            await websocket.send_json({})
+    await websocket.close(4400, "reason")
+
+
+async def test_websocket_of_a_lost_client_closes_quietly() -> None:
+    connection = Connection()
+    websocket = await connection.accept()
+    connection.is_lost = True
+    await websocket.close(4400, "reason")

@@ -101,7 +101,7 @@ class TestConfigure:
             assert (line["level"], line["logger"]) == (level, logger)
             assert line["timestamp"].endswith("Z")
         assert (own_line["event"], own_line["amount"], library_line["event"]) == ("ours", "1.00", "theirs 1")
-        assert (odd["half"], odd["keys"]) == ("\ud800", {"1": 2**70})
+        assert (odd["half"], odd["keys"]) == ("\ud800", {"1": int("9" * 22)})  # so many digits may be a card's
         for line in (failed, failed_too):
             assert line["exception"][0]["exc_type"] == "KeyError"
 
@@ -221,6 +221,9 @@ def test_warnings_and_uncaught_errors_are_logged_and_redacted() -> None:
         assert line["exception"][0]["exc_value"] == "9999999999999999"
 
 
+HOSTILE = "\x01\x1b[8m\x1b[2J\x9b\x7f\u202e\u2028\u2066"
+
+
 class Unprintable:
     def __repr__(self) -> str:
         raise RuntimeError("no")
@@ -260,11 +263,28 @@ class TestSafeRendering:
             assert line
             assert not {each for each in line.decode() if unicodedata.category(each) == "Cc"} - set("\n\t")
 
-    def test_control_characters_are_escaped_in_the_console_format(self) -> None:
+    @pytest.mark.parametrize("has_colors", [True, False])
+    def test_control_characters_are_escaped_in_the_console_format(
+        self, monkeypatch: pytest.MonkeyPatch, *, has_colors: bool
+    ) -> None:
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: has_colors, raising=False)
         renderer = logs.line_renderer("service", LogSettings(log_format="console"))
-        line = renderer(NamedLogger("ours"), "info", {"event": "a\x00b", "path": "/\x01\x1b[2J\x9b\x7f"})
-        assert b"a\\x00b" in line
-        assert b"path=/\\x01\\x1b[2J\\x9b\\x7f" in line
+        error = ValueError("\x1b[8m\u2028")
+        event = {"event": "a\x00\x1b[8mb", "path": f"/{HOSTILE}", "list": [HOSTILE], "exc_info": error}
+        line = renderer(NamedLogger("ours"), "info", event).decode()
+        assert ("\x1b[0m" in line) is has_colors
+        assert "\x1b[8m" not in line
+        assert not set(line) & set(HOSTILE) - set("\x1b[8mJ2")
+        assert "a\\x00\\x1b[8mb" in line
+        assert "/\\x01\\x1b[8m\\x1b[2J\\x9b\\x7f\\u202e\\u2028\\u2066" in line
+        assert "ValueError: \\x1b[8m\\u2028" in line
+
+    def test_control_characters_are_escaped_in_the_json_format(self) -> None:
+        renderer = logs.line_renderer("service", LogSettings(log_format="json"))
+        for text in (HOSTILE, "\x7f", "é"):
+            line = renderer(NamedLogger("ours"), "info", {"event": "asked", "path": text})
+            assert not set(line.decode()) & set(HOSTILE) - set("[8mJ2")
+            assert json.loads(line)["path"] == text
 
     @pytest.mark.parametrize("value", [Unprintable(), _endless()])
     def test_event_that_cannot_be_rendered_keeps_its_name(self, value: object) -> None:
