@@ -60,7 +60,8 @@ def configure(service: str, settings: LogSettings) -> None:
     def describe_loss(lost: int) -> bytes:
         return render(_SinkLogger(__name__, sink.write), "warning", {"event": "log lines lost", "lines": lost})
 
-    sink = LogSink(_open_standard_error(), describe_loss)
+    _open_standard_descriptors()
+    sink = LogSink(os.dup(_STANDARD_ERROR), describe_loss)
     metrics.count_lost_log_lines(lambda: sink.lost)
     structlog.configure(
         processors=[render],
@@ -123,16 +124,20 @@ def line_renderer(service: str, settings: LogSettings) -> LineRenderer:
     return _SafeRenderer([*shared, *renderers, redact_line])
 
 
-def _open_standard_error() -> int:
-    """Return a new descriptor of standard error. If it is closed, it becomes the null device: otherwise the next file
-    or socket would get its number, and libraries that write to standard error would write into that.
+def _open_standard_descriptors() -> None:
+    """Let closed descriptors of standard input, output and error be the null device.
+
+    Otherwise the next file or socket would get the number: libraries that write to standard error would write into it,
+    and libuv aborts the process when it closes one.
     """
-    try:
-        return os.dup(_STANDARD_ERROR)
-    except OSError:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, _STANDARD_ERROR)
-        return null
+    for descriptor in range(_STANDARD_ERROR + 1):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != descriptor:
+                os.dup2(null, descriptor)
+                os.close(null)
 
 
 def _log_what_python_prints() -> None:

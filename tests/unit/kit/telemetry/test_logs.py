@@ -186,6 +186,30 @@ class TestStandardError:
         assert done.stdout == b"done\n"
 
 
+STOPPED = """
+import os, signal
+from kit.runtime import process
+from kit.runtime.settings import LogSettings
+from kit.telemetry import logs
+
+async def main(stop):
+    os.kill(os.getpid(), signal.SIGTERM)
+    await stop.wait()
+
+logs.configure("service", LogSettings(log_format="json", log_level="INFO"))
+process.run(main)
+"""
+
+
+@pytest.mark.parametrize("redirection", ["<&- >&-", ">&-", "<&- >&- 2>&-"])
+def test_process_with_closed_standard_descriptors_ends_by_itself(redirection: str) -> None:
+    """libuv aborts the process if it must close a descriptor below three."""
+    command = ["sh", "-c", f'exec "$0" -c "$1" {redirection}', sys.executable, STOPPED]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert b"Abort" not in done.stderr
+
+
 PRINTS = """
 import gc, logging, sys, threading, warnings
 import structlog
