@@ -73,7 +73,7 @@ class RequestMiddleware:
         reset = request_context.current_request.set(context)
         try:
             invalid_token = await authenticate(self._verifier, scope, exchange.headers)
-            if invalid_token is not None or not exchange.is_health_check:
+            if not exchange.is_health_check:
                 await self._hit_rate_limit(exchange)
             if invalid_token is not None:
                 raise invalid_token  # noqa: TRY301  the handlers below answer all errors alike

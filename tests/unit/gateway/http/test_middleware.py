@@ -167,20 +167,19 @@ async def test_passed_health_check_is_logged_at_debug_level(keys: Keys, path: st
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "headers"),
+    ("method", "path"),
     [
-        ("GET", "/health/nowhere", {}),
-        ("GET", "/health/ready/", {}),
-        ("POST", "/health/ready", {}),
-        ("OPTIONS", "/health/live", {}),
-        ("GET", "/health/ready", {"Authorization": "Bearer forged"}),
+        ("GET", "/health/nowhere"),
+        ("GET", "/health/ready/"),
+        ("POST", "/health/ready"),
+        ("OPTIONS", "/health/live"),
     ],
 )
 async def test_request_that_resembles_a_health_check_counts_for_the_rate_limit(
-    keys: Keys, method: str, path: str, headers: dict[str, str]
+    keys: Keys, method: str, path: str
 ) -> None:
     async with http_client(with_middleware(echo, keys)) as http:
-        assert "ratelimit" in (await http.request(method, path, headers=headers)).headers
+        assert "ratelimit" in (await http.request(method, path)).headers
         for check in ("/health/live", "/health/ready"):
             assert "ratelimit" not in (await http.get(check)).headers
             assert "ratelimit" not in (await http.head(check)).headers
