@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from cachetools import LRUCache
 from graphql import DocumentNode, GraphQLError, GraphQLSchema
 from graphql.language import OperationDefinitionNode
 
+from gateway.errors import INVALID_GRAPHQL, OperationRefused
 from gateway.graphql.execution.graphql_core_internals import SubfieldCache
 from gateway.graphql.execution.validation import Validator
 from gateway.graphql.protection.cost import OperationCost
@@ -19,6 +20,8 @@ _MAX_CHARACTERS: Final = 2**19
 
 Without the cache a mutation takes three times as long.
 """
+
+UNKNOWN_OPERATION: Final = "the document has no operation of the name in `operationName`"
 
 _LITERALS: Final = re.compile(r'"|\d{3}')
 
@@ -31,7 +34,8 @@ class Document:
         characters: length of the text.
         node: AST.
         errors: the first validation errors.
-        costs: cost of each operation by name; empty for an invalid document.
+        schema: schema that the document is for.
+        operations: operations by name.
         subfields: cache of sub-fields that all executions share; None for a document with directives, where sub-fields
             depend on variables.
     """
@@ -39,8 +43,24 @@ class Document:
     characters: int
     node: DocumentNode
     errors: list[GraphQLError]
-    costs: Mapping[str | None, OperationCost]
+    schema: GraphQLSchema
+    operations: Mapping[str | None, OperationDefinitionNode]
     subfields: SubfieldCache | None
+    _costs: dict[str | None, OperationCost] = field(default_factory=dict)
+
+    def cost(self, name: str | None) -> OperationCost:
+        """Return the cost of the operation of a name.
+
+        Each is planned when it is executed first: planning fifty operations, of which one is executed, takes longer
+        than their validation.
+
+        Raises:
+            KeyError: the document has no such operation.
+        """
+        cost = self._costs.get(name)
+        if cost is None:
+            cost = self._costs[name] = OperationCost(self.schema, self.node, self.operations[name])
+        return cost
 
 
 class DocumentCache:
@@ -65,37 +85,55 @@ class DocumentCache:
         """Number of cached documents."""
         return len(self._documents)
 
-    def load(self, schema: GraphQLSchema, text: str, budget: RequestBudget) -> Document:
+    def load(
+        self, schema: GraphQLSchema, text: str, budget: RequestBudget, operation_name: str | None = None
+    ) -> Document:
         """Return the cached document of a text, or parse and validate the text.
 
         Args:
             schema: schema that the document is for.
             text: text of the document.
             budget: budget of the request. A cached document takes nothing from it.
+            operation_name: name of the operation to execute, if the request has one.
 
         Raises:
-            OperationRefused: the document is above a limit. It has not been validated.
+            OperationRefused: the document is above a limit, or the name does not select one of its operations. It has
+                not been validated.
             GraphQLSyntaxError: the text is not a GraphQL document.
         """
         key = schema, text
         document = self._documents.get(key)
         if document is not None:
+            _check_operation_name(document.operations, operation_name)
             return document
-        document = self._read(schema, text, budget)
+        document = self._read(schema, text, budget, operation_name)
         if not document.errors and not _LITERALS.search(text) and len(text) <= _MAX_CHARACTERS:
             self._documents[key] = document
         return document
 
-    def _read(self, schema: GraphQLSchema, text: str, budget: RequestBudget) -> Document:
+    def _read(self, schema: GraphQLSchema, text: str, budget: RequestBudget, operation_name: str | None) -> Document:
         node = parse_document(text, self._limits, budget)
         check_limits(node, self._limits)
+        operations = {
+            each.name.value if each.name else None: each
+            for each in node.definitions
+            if isinstance(each, OperationDefinitionNode)
+        }
+        _check_operation_name(operations, operation_name)
         errors = self._validator.validate(schema, node)
-        operations = [] if errors else [each for each in node.definitions if isinstance(each, OperationDefinitionNode)]
-        costs = [OperationCost(schema, node, each) for each in operations]
         return Document(
             characters=len(text),
             node=node,
             errors=errors,
-            costs={each.name: each for each in costs},
+            schema=schema,
+            operations=operations,
             subfields=None if "@" in text else {},
         )
+
+
+def _check_operation_name(operations: Mapping[str | None, OperationDefinitionNode], name: str | None) -> None:
+    """Refuse a request that does not name one of several operations: validating them all takes long."""
+    if len(operations) > 1 and not name:
+        raise OperationRefused(INVALID_GRAPHQL, "`operationName` must say which operation is meant")
+    if len(operations) > 1 and name not in operations:
+        raise OperationRefused(INVALID_GRAPHQL, UNKNOWN_OPERATION)

@@ -17,7 +17,7 @@ from gateway.errors import (
     rate_limited_to_graphql,
 )
 from gateway.graphql.execution.context import Context
-from gateway.graphql.execution.documents import DocumentCache
+from gateway.graphql.execution.documents import UNKNOWN_OPERATION, DocumentCache
 from gateway.graphql.execution.graphql_core_internals import SubfieldCache
 from gateway.graphql.execution.metrics import NOT_READ, OTHER, OperationNames, record_operation
 from gateway.graphql.execution.strawberry_internals import (
@@ -154,16 +154,15 @@ class OperationRunner(SchemaExtensionsRunner):
         context = self.execution_context
         schema = context.schema.core_schema  # type: ignore[attr-defined]  # attribute of `GraphSchema`
         budget = self._budget
-        document = self._policy.documents.load(schema, context.query or "", budget)
+        name = context.operation_name if has_operation_name(context) else None
+        document = self._policy.documents.load(schema, context.query or "", budget, name)
         context.graphql_document = document.node
         if document.errors:
             raise InvalidDocument(document.errors)
         context.pre_execution_errors = []  # Strawberry does not validate the document again
-        if len(document.costs) > 1 and not has_operation_name(context):
-            raise OperationRefused(INVALID_GRAPHQL, "`operationName` must say which operation is meant")
-        self._cost = document.costs.get(context.operation_name)
-        if self._cost is None:
-            raise OperationRefused(INVALID_GRAPHQL, "the document has no operation of the name in `operationName`")
+        if context.operation_name not in document.operations:
+            raise OperationRefused(INVALID_GRAPHQL, UNKNOWN_OPERATION)
+        self._cost = document.cost(context.operation_name)
         self.subfields = document.subfields
         self._is_stream = self._cost.operation_type is OperationType.SUBSCRIPTION
         if self._is_stream:
