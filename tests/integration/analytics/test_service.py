@@ -175,9 +175,9 @@ class TestOperations:
     @pytest.mark.parametrize(
         ("arguments", "field"),
         [
-            ({"limit": -1}, "limit"),
-            ({"limit": 1001}, "limit"),
-            ({"limit": 1, "older_than": 1, "newer_than": 1}, "before"),
+            ({"limit": -1}, "pageSize"),
+            ({"limit": 1001}, "pageSize"),
+            ({"limit": 1, "older_than": 1, "newer_than": 1}, "newerThan"),
             ({"limit": 1, "filter": OperationFilter(min_amount="-1")}, "minAmount"),
             ({"limit": 1, "filter": OperationFilter(max_amount="1e3")}, "maxAmount"),
             ({"limit": 1, "filter": OperationFilter(min_amount="2", max_amount="1")}, "minAmount"),
