@@ -435,7 +435,7 @@ class TestTopUpByGraphQL:
         for arguments, field in (
             ({"first": 0}, "first"),
             ({"last": 1_001}, "last"),
-            ({"first": 1, "before": "x"}, "last"),
+            ({"first": 1, "before": "x"}, "before"),
             ({"after": "djE"}, "after"),  # cursor of an operation
         ):
             answer = await query(gateway, LIST, id=str(ACCOUNT), **arguments)
