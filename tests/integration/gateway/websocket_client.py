@@ -18,12 +18,14 @@ async def open_websocket(url: str, headers: Sequence[tuple[str, str]] = ()) -> A
         url: URL of the gateway.
         headers: further headers of the upgrade request.
     """
+    # By default, 16 messages that a test leaves unread stop the reading, and so the answer to a close frame.
     target = f"{url.replace('http', 'ws')}/graphql"
     async with connect(
         target,
         subprotocols=["graphql-transport-ws"],  # type: ignore[list-item]
         additional_headers=headers,
         proxy=None,
+        max_queue=None,
     ) as connection:
         yield connection
 

@@ -297,9 +297,13 @@ class TestLog:
 
 
 def add_call(_: Any, __: str, event: EventDict) -> EventDict:
-    """Add the fields that `kit.telemetry.logs` adds to each event."""
-    current = request_context.current_request.get()
-    assert current.principal is not None
+    """Add the fields that `kit.telemetry.logs` adds to each event of a call.
+
+    The tasks of a bank that lives as long as the session may log at the same time, outside of any call.
+    """
+    current = request_context.current_request.get(None)
+    if current is None or current.principal is None:
+        return event
     return {**event, "request_id": current.request_id, "caller": current.principal.subject}
 
 
