@@ -1,4 +1,4 @@
-"""Epoch of the ledger: one line on stdout."""
+"""Commands that show and begin epochs of the ledger. Each prints one line on stdout."""
 
 from enum import IntEnum
 
@@ -20,14 +20,14 @@ def show_epoch(admin: AdminEndpoint) -> EpochResult:
     try:
         (record,) = stream_reports("GET", admin, "/epoch")
     except NoResultError as error:
-        typer.echo(f"unknown: {error}")
+        typer.echo(f"the epoch is unknown: {error}")
         return EpochResult.NOT_DONE
     typer.echo(f"epoch {record['epoch'] or '(first)'} since {record['began_at']}: {record['reason'] or 'no restore'}")
     return EpochResult.DONE
 
 
 def begin_epoch(admin: AdminEndpoint) -> EpochResult:
-    """End the ledger's epoch, and print the new one."""
+    """Begin a new epoch of the ledger, and print it."""
     try:
         (before,) = stream_reports("GET", admin, "/epoch")
         (record,) = stream_reports("POST", admin, "/restored", {"epoch": before["epoch"]})

@@ -25,11 +25,14 @@ app.add_typer(topups, name="topups")
 ledger = typer.Typer(no_args_is_help=True, help="The bank's ledger.")
 app.add_typer(ledger, name="ledger")
 
-Port = Annotated[int, typer.Option(help="PORT of the running stack")]
+Port = Annotated[int, typer.Option(help="port of the running stack's gateway: the PORT of `make up`")]
 Data = Annotated[Path, typer.Option(help="data folder of the running stack")]
 Token = Annotated[
     str | None,
-    typer.Option(envvar="WALLET_TOKEN", help="an admin's access token; default: the seeded admin of the running stack"),
+    typer.Option(
+        envvar="WALLET_TOKEN",
+        help="an admin's access token; default: that of the running stack's seeded admin, unless an address is given",
+    ),
 ]
 
 
@@ -159,11 +162,12 @@ def redate(
 ) -> None:
     """Give new dates to operations that are dated in the future. Without --apply, only count them.
 
-    Each operation gets the time in its id, but not before the previous operation of its accounts. Versions and balances
-    stay. The bank records every change with the administrator in its table `redatings`. Transfers wait meanwhile.
-    Then the history is replayed, so that it has the new dates.
+    The new date is the time in the operation's id. If that is in the future too, or earlier than the previous operation
+    of its accounts, it is the date of that operation. Versions and balances do not change. The bank records every
+    change and the administrator who made it in its table `redatings`. Transfers wait meanwhile. Then the history is
+    replayed, so that it has the new dates.
 
-    Exit codes: 0 nothing is dated in the future, 1 some operations are dated in the future; nothing was
+    Exit codes: 0 nothing is dated in the future (any more), 1 some operations are dated in the future and were not
     changed, 2 not finished.
     """
     bank = _admin_endpoint(admin, port, "bank", token, data)
@@ -182,7 +186,7 @@ def show_ledger_epoch(
     token: Token = None,
     data: Data = _DATA,
 ) -> None:
-    """Show the epoch of the ledger, since when, and why it began.
+    """Show the ledger's epoch, when it began, and why.
 
     Exit codes: 0 shown, 2 the bank or its database is down.
     """
@@ -216,7 +220,7 @@ def review_top_ups(
     after_restore: Annotated[
         bool,
         typer.Option(
-            "--after-restore", help="add the completed top-ups whose deposit the ledger lacks: it was restored"
+            "--after-restore", help="first add the completed top-ups whose deposit a restored ledger does not have"
         ),
     ] = False,
 ) -> None:
@@ -257,7 +261,7 @@ def _admin_endpoint(
 
     Args:
         address: address of the service; None for the running stack.
-        port: PORT of the running stack.
+        port: port of the running stack's gateway.
         service: name of the service.
         token: access token; None for that of the seeded admin.
         data: data folder of the running stack.

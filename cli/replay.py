@@ -14,7 +14,7 @@ class ReplayResult(IntEnum):
 
     COMPLETE = 0
     INCOMPLETE = 1
-    """The bank did not return all operations that the versions of its accounts imply."""
+    """The bank returned fewer operations than the versions of its accounts count."""
     NOT_FINISHED = 2
     """A service or database is down, another replay is running, or the account does not exist."""
 
