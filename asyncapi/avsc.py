@@ -28,7 +28,7 @@ def avro_schema(model: type[BaseModel]) -> dict[str, Any]:
 def _inline_named_values(schema: dict[str, Any]) -> dict[str, Any]:
     """Return the schema with references to objects and enums only.
 
-    pydantic-avro converts each other named type, such as a constrained string, to an empty record.
+    pydantic-avro converts any other named type, such as a constrained string, to an empty record.
     """
     definitions: dict[str, dict[str, Any]] = schema.get("$defs", {})
     values = {

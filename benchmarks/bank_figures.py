@@ -1,4 +1,4 @@
-"""Figures of the bank. Both sides of a ratio run in turns on one PostgreSQL, each on its own accounts."""
+"""Figures of the bank. Both sides of a ratio run in turns on one PostgreSQL server."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
@@ -44,7 +44,7 @@ async def bulk_vs_pgbench(environment: BankEnvironment) -> Figure:
 
 
 async def hot_vs_uniform(environment: BankEnvironment) -> Figure:
-    """Bulk transfers between accounts of a Zipf distribution, against those of a uniform distribution."""
+    """Bulk transfers between accounts drawn from a Zipf distribution, against accounts drawn uniformly."""
     items, calls = _BULK_CALLS[0]
     hot: list[Run] = []
     uniform: list[Run] = []
@@ -87,7 +87,7 @@ async def idle_latency_vs_single(environment: BankEnvironment) -> Figure:
         latencies = ComparedLatencies(**orjson.loads(line))
         await ledger.verify(latencies.acknowledged)
     bank, sql = percentiles(latencies.bank_ms), percentiles(latencies.sql_ms)
-    print_progress(f"   median: bank {bank['p50']:.2f} ms, one plain transaction {sql['p50']:.2f} ms")
+    print_progress(f"   median: bank {bank['p50']:.2f} ms, plain SQL {sql['p50']:.2f} ms")
     return Figure(
         figure="bank.idle_latency_vs_single",
         value=bank["p50"] / sql["p50"],
@@ -148,8 +148,8 @@ async def _compare_with_pgbench(
 ) -> Figure:
     """Divide the bank's best rate by that of pgbench.
 
-    pgbench runs before the bank and, with its fastest number of clients, once more after it. So a machine that gets
-    slower or faster in between can only lower the ratio.
+    pgbench runs before the bank and, with its fastest number of clients, once more after it. The fastest of these
+    runs is the reference, so a machine that steadily gets slower or faster can only lower the ratio.
     """
     before = {clients: await _run_pgbench(environment, clients) for clients in _PGBENCH_CLIENTS}
     async with environment.ledgers.create() as ledger, environment.start_banks(ledger) as banks:

@@ -21,7 +21,7 @@ _OPEN_ACCOUNTS: Final = """
     SELECT ('00000000-0000-4000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'owner-' || n % $2, 1000000000
     FROM generate_series(0, $1 - 1) AS n
 """
-"""Same ids as `accounts.account_id` and `accounts.owner_id`."""
+"""The ids are those that `benchmarks.accounts.account_id` and `benchmarks.accounts.owner_id` return."""
 
 # In empty tables the planner chooses sequential scans, and keeps them long after the tables have grown.
 _HISTORY: Final = """
@@ -89,7 +89,7 @@ _INVARIANTS: Final = {
             HAVING t.id IS NULL OR count(e.*) <> 2 OR sum(e.amount) <> 0 OR max(e.amount) <> t.amount
         ) AS broken
     """,
-    "each transfer has one idempotency key, and each key its transfer": """
+    "each transfer has an idempotency key, and each key has a transfer or a refusal": """
         SELECT count(*) FROM transfers t FULL JOIN idempotency_keys k ON k.transfer_id = t.id
         WHERE (t.id IS NULL OR k.transfer_id IS NULL) AND k.refusal IS NULL
     """,

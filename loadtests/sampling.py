@@ -49,7 +49,8 @@ class Sample:
     Attributes:
         at: time on the monotonic clock.
         metrics: the metrics in `_METRICS` that could be read.
-        processes: resident bytes of each process of an embedded stack, by component and process id: `postgres 4711`.
+        processes: private resident bytes of each process of an embedded stack. The key is the component and the process
+            id: `postgres 4711`.
     """
 
     at: float
@@ -58,7 +59,7 @@ class Sample:
 
     @property
     def memory(self) -> Mapping[str, int]:
-        """Return the resident bytes of each component, with its child processes."""
+        """Return the private resident bytes of each component, with its child processes."""
         components: Counter[str] = Counter()
         for process_name, used in self.processes.items():
             components[component_name(process_name)] += used
@@ -122,7 +123,7 @@ async def _read_metrics(http: httpx.AsyncClient, admin: str) -> dict[str, float]
 
 
 def _read_memory(data: Path | None) -> dict[str, int]:
-    """Return the resident bytes of each process in the stack's process list."""
+    """Return the private resident bytes of the processes in the stack's process list and of their descendants."""
     try:
         table = json.loads((data / "run.json").read_text()) if data else {}
     except (OSError, ValueError):
@@ -149,7 +150,7 @@ def _descendants(pid: int, parents: Mapping[int, int]) -> list[int]:
 
 
 def _private_bytes(pid: int) -> int:
-    """Return the private resident bytes: pages that PostgreSQL's processes share would be counted once per process."""
+    """Return the resident bytes without shared pages, which PostgreSQL's processes would count several times."""
     try:
         _, resident, shared, *_ = map(int, Path(f"/proc/{pid}/statm").read_text().split())
     except OSError:

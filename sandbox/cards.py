@@ -1,4 +1,4 @@
-"""Test cards and their behaviour. `docs/reference/test-cards.md` has the same table for people."""
+"""Test cards and their behaviour. `docs/reference/test-cards.md` lists the same cards; a test compares the two."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -143,7 +143,7 @@ def find_card_error(number: str, expiry: tuple[int, int], cvv: str, today: date)
     if expiry < (today.year, today.month):
         return "expiryYear: the card has expired"
     if not (cvv.isascii() and cvv.isdigit() and len(cvv) == (4 if card_brand(number) is Brand.amex else 3)):
-        return "cvv: has the wrong length for this brand"
+        return "cvv: must have four digits for Amex and three for other brands"
     return None
 
 

@@ -111,8 +111,8 @@ class ClientLimits:
         timeout_seconds: time-out of one call.
         max_calls: maximum concurrent calls; more are refused.
         max_per_caller: maximum concurrent calls for one caller; more are refused.
-        circuit_failures: callers with time-outs that open the circuit of a method, and time-outs of one caller that
-            open it for this caller.
+        circuit_failures: number of callers with time-outs that opens the circuit of a method for all. As many time-outs
+            of one caller open it for that caller only.
         circuit_open_seconds: time until an open circuit lets a probe through.
     """
 

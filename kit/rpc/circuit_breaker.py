@@ -42,7 +42,8 @@ class CircuitBreaker:
         failure_type: type[Exception] = Exception,
     ) -> None:
         """Args:
-        failures: callers with failed calls that open the circuit, and failed calls of one caller that refuse it.
+        failures: number of callers with failed calls that opens the circuit for all. As many failed calls of one caller
+            open it for that caller only.
         open_seconds: time until the circuit lets a probe through.
         on_change: called with each new state.
         failure_type: exception that counts as a failure. A call that raises any other `Exception` has been answered,

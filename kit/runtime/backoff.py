@@ -48,7 +48,7 @@ async def retry(
         call: makes one attempt.
         on: errors that are retried; all others are raised at once.
         attempts: maximum number of attempts.
-        budget_seconds: no attempt starts later than this after the first one.
+        budget_seconds: maximum time between the start of the first attempt and the start of the last one.
         backoff: delays between the attempts.
 
     Raises:

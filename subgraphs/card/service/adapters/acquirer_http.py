@@ -40,10 +40,10 @@ class RetryPolicy:
     Attributes:
         timeout_seconds: time-out of one attempt, until its answer is complete.
         attempts: maximum attempts of a call.
-        budget_seconds: no attempt starts later than this after the first one.
-        circuit_failures: customers with failed attempts that open the circuit, and failed attempts of one customer
-            that open it for this customer.
-        circuit_seconds: time that the circuit stays open: calls fail at once.
+        budget_seconds: maximum time between the start of the first attempt and the start of the last one.
+        circuit_failures: number of customers with failed attempts that opens the circuit for all. As many failed
+            attempts of one customer open it for that customer only.
+        circuit_seconds: time until an open circuit lets a probe through. Until then, calls fail at once.
     """
 
     timeout_seconds: float = 3.0
@@ -68,7 +68,7 @@ class HttpAcquirer:
     async def connect(
         cls, url: str, api_key: SecretStr, policy: RetryPolicy = RetryPolicy()
     ) -> AsyncIterator["HttpAcquirer"]:
-        """Open a client of the acquirer at a base URL. The first call connects."""
+        """Yield a client of the acquirer at a base URL. It connects when it is first called."""
         async with httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {api_key.get_secret_value()}"},

@@ -127,7 +127,7 @@ class AttemptRepository:
         """Stop counting the declines of a block, for this kind of limit only. The lift is stored permanently.
 
         Args:
-            kind: kind of the limit.
+            kind: what the limit counts by.
             attempt_id: one of the block's attempts.
             operator: principal who lifts the block.
 

@@ -1,4 +1,4 @@
-"""Periodic job of the limits of declined cards: metrics for the operator, and removal of old attempts."""
+"""Periodic job for the limits of declined cards: deletes old attempts and updates the metrics of blocks."""
 
 import asyncio
 from collections import Counter
@@ -12,13 +12,13 @@ _INTERVAL_SECONDS: Final = 10.0
 
 
 async def run_decline_watch(attempts: AttemptRepository, limits: DeclineLimits) -> None:
-    """Count the blocks of all replicas and delete the attempts that no longer count, periodically, until an error.
+    """Periodically delete the attempts that no longer count, and set the metrics of all current blocks.
 
     Raises:
         Unavailable: the database does not answer.
     """
     for kind in LimitKind:
-        metrics.TOP_UPS_BLOCKED.labels(kind)  # so that its first increase has a value before it
+        metrics.TOP_UPS_BLOCKED.labels(kind)  # starts at 0, so that Prometheus sees the first block as an increase
     while True:
         await attempts.delete_old_attempts(limits)
         blocks = Counter(block.kind for block in await attempts.list_blocks(limits))

@@ -196,7 +196,7 @@ class Block:
     """Limit that is reached now, for the operator.
 
     Attributes:
-        kind: kind of the limit.
+        kind: what the limit counts by.
         attempt_id: its newest attempt; together with the kind it names the block.
         subject: customer (issuer and subject) or address; None for a card, whose fingerprint never leaves the service.
         customers: customers whose cards were declined, except for those whose own block was lifted.

@@ -96,7 +96,7 @@ class TopUp:
         owner_id: user who owns the account; empty if the account has no owner.
         card_digest: digest of the card's number and expiry; None in top-ups of earlier releases.
         step: next call; None if the top-up is final. With NEEDS_REVIEW, the step at which it stopped.
-        attempts: attempts at the step that ended with an unknown outcome.
+        attempts: number of attempts at this step whose outcome is unknown.
         retries: how often an operator has retried the top-up after a review.
         failure: reason of the failure as a machine name.
         payment_id: id of the payment at the acquirer, once the outcome of the authorization is known.
