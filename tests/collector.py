@@ -30,7 +30,7 @@ class ReceivedSpan:
         return trace_pb2.Span.SpanKind.Name(self.span.kind).removeprefix("SPAN_KIND_")
 
     @property
-    def place(self) -> tuple[str, str]:
+    def context(self) -> tuple[str, str]:
         return self.span.trace_id.hex(), self.span.span_id.hex()
 
     @property
@@ -81,12 +81,12 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
             for span in scope.spans
         ]
 
-    def descendants_of(self, place: tuple[str, str]) -> list[ReceivedSpan]:
+    def list_descendants(self, context: tuple[str, str]) -> list[ReceivedSpan]:
         """Return all descendants of a span context, by parents and links."""
-        spans, found, reached = self.spans, [], {place}
+        spans, found, reached = self.spans, [], {context}
         while new := [each for each in spans if each not in found and each.causes & reached]:
             found += new
-            reached |= {each.place for each in new}
+            reached |= {each.context for each in new}
         return found
 
     async def until(self, condition: Callable[[], Any], within: float = 15) -> Any:

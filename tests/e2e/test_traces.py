@@ -19,7 +19,7 @@ TRANSFER = """mutation Pay($input: TransferMoneyInput!) {
     transferMoney(input: $input) { ... on TransferMoneySuccess { transfer { id } } ... on Error { code } }
 }"""
 
-ROAD = {
+TRANSFER_SPANS = {
     ("gateway", "SERVER", "POST /accounts/{accountId}/transfers"),
     ("gateway", "CLIENT", "wallet.bank.v1.BankService/TransferMoney"),
     ("bank", "SERVER", "wallet.bank.v1.BankService/TransferMoney"),
@@ -34,8 +34,8 @@ class Browser:
     """Client that starts a trace with each request."""
 
     def __init__(self, *, is_sampled: bool = True) -> None:
-        self.place = secrets.token_hex(16), secrets.token_hex(8)
-        trace, span = self.place
+        self.context = secrets.token_hex(16), secrets.token_hex(8)
+        trace, span = self.context
         self.headers = {
             "traceparent": f"00-{trace}-{span}-{is_sampled:02x}",
             "tracestate": "browser=1",
@@ -52,17 +52,21 @@ def span_keys(spans: list[ReceivedSpan]) -> set[tuple[str, str, str]]:
     return {(each.service, each.kind, each.name) for each in spans}
 
 
-async def followed(collector: Collector, browser: Browser, expected: set[tuple[str, str, str]]) -> list[ReceivedSpan]:
+async def wait_for_spans(
+    collector: Collector, browser: Browser, expected: set[tuple[str, str, str]]
+) -> list[ReceivedSpan]:
     """Return the descendants of the browser's span when all expected spans have arrived."""
 
     def arrived() -> list[ReceivedSpan]:
-        found = collector.descendants_of(browser.place)
+        found = collector.list_descendants(browser.context)
         return found if expected <= span_keys(found) else []
 
     try:
         found: list[ReceivedSpan] = await collector.until(arrived)
     except AssertionError:
-        raise AssertionError(f"{expected - span_keys(collector.descendants_of(browser.place))} did not come") from None
+        raise AssertionError(
+            f"{expected - span_keys(collector.list_descendants(browser.context))} did not come"
+        ) from None
     return found
 
 
@@ -72,13 +76,13 @@ class TestOneTransfer:
     ) -> None:
         browser = Browser()
         made = await pay(browser, alice, bob)
-        assert (made.status_code, made.headers["x-request-id"]) == (201, browser.place[0])
-        found = {(each.service, each.kind): each for each in await followed(collector, browser, ROAD)}
-        assert found["gateway", "SERVER"].parent == browser.place
-        assert found["gateway", "CLIENT"].parent == found["gateway", "SERVER"].place
-        assert found["bank", "SERVER"].parent == found["gateway", "CLIENT"].place
+        assert (made.status_code, made.headers["x-request-id"]) == (201, browser.context[0])
+        found = {(each.service, each.kind): each for each in await wait_for_spans(collector, browser, TRANSFER_SPANS)}
+        assert found["gateway", "SERVER"].parent == browser.context
+        assert found["gateway", "CLIENT"].parent == found["gateway", "SERVER"].context
+        assert found["bank", "SERVER"].parent == found["gateway", "CLIENT"].context
         for each in (found["bank", "CLIENT"], found["bank", "PRODUCER"], found["analytics", "CONSUMER"]):
-            assert found["bank", "SERVER"].place in each.links
+            assert found["bank", "SERVER"].context in each.links
         assert found["gateway", "SERVER"].span.trace_state == "browser=1"
         assert found["bank", "SERVER"].span.trace_state == "browser=1"
 
@@ -87,7 +91,7 @@ class TestOneTransfer:
     ) -> None:
         browser = Browser()
         await pay(browser, alice, bob)
-        found = {(each.service, each.kind): each for each in await followed(collector, browser, ROAD)}
+        found = {(each.service, each.kind): each for each in await wait_for_spans(collector, browser, TRANSFER_SPANS)}
         assert found["gateway", "SERVER"].attributes == {
             "http.request.method": "POST",
             "http.route": "/accounts/{accountId}/transfers",
@@ -106,8 +110,10 @@ class TestOneTransfer:
     async def test_refused_transfer_is_no_server_error(self, collector: Collector, alice: User, bob: User) -> None:
         browser = Browser()
         assert (await pay(browser, alice, bob, amount="1000000")).status_code == 400
-        expected = {each for each in ROAD if each[2] not in {"send wallet.operations", "store wallet.operations"}}
-        found = {(each.service, each.kind): each for each in await followed(collector, browser, expected)}
+        expected = {
+            each for each in TRANSFER_SPANS if each[2] not in {"send wallet.operations", "store wallet.operations"}
+        }
+        found = {(each.service, each.kind): each for each in await wait_for_spans(collector, browser, expected)}
         assert (found["gateway", "CLIENT"].is_error, found["bank", "SERVER"].is_error) == (True, False)
         assert found["gateway", "CLIENT"].attributes["rpc.response.status_code"] == "FAILED_PRECONDITION"
         assert not found["gateway", "SERVER"].is_error
@@ -119,12 +125,12 @@ class TestOneTransfer:
         given = {"senderId": alice.account, "recipientId": bob.account, "amount": "1", "idempotencyKey": "k"}
         body = {"query": TRANSFER, "variables": {"input": given}}
         assert (await alice.http.post("/graphql", json=body, headers=browser.headers)).status_code == 200
-        expected = {("gateway", "SERVER", "POST /graphql"), ("gateway", "INTERNAL", "mutation Pay"), *ROAD}
+        expected = {("gateway", "SERVER", "POST /graphql"), ("gateway", "INTERNAL", "mutation Pay"), *TRANSFER_SPANS}
         expected.remove(("gateway", "SERVER", "POST /accounts/{accountId}/transfers"))
-        found = {(each.service, each.kind): each for each in await followed(collector, browser, expected)}
+        found = {(each.service, each.kind): each for each in await wait_for_spans(collector, browser, expected)}
         operation = found["gateway", "INTERNAL"]
-        assert operation.parent == found["gateway", "SERVER"].place
-        assert found["gateway", "CLIENT"].parent == operation.place
+        assert operation.parent == found["gateway", "SERVER"].context
+        assert found["gateway", "CLIENT"].parent == operation.context
         assert operation.attributes == {"graphql.operation.type": "mutation", "graphql.operation.name": "Pay"}
 
 
@@ -133,17 +139,17 @@ class TestManyTransfers:
         browsers = [Browser() for _ in range(50)]
         await asyncio.gather(*(pay(browser, alice, bob) for browser in browsers))
         for browser in browsers:
-            await followed(collector, browser, ROAD)
-        batches = {each.place: each for each in collector.spans if each.name == "commit"}
+            await wait_for_spans(collector, browser, TRANSFER_SPANS)
+        batches = {each.context: each for each in collector.spans if each.name == "commit"}
         assert max(len(each.links) for each in batches.values()) > 1
 
     async def test_unsampled_trace_is_not_exported(self, collector: Collector, alice: User, bob: User) -> None:
         unknown, known = Browser(is_sampled=False), Browser()
         made = await pay(unknown, alice, bob)
-        assert made.headers["x-request-id"] == unknown.place[0]
+        assert made.headers["x-request-id"] == unknown.context[0]
         await pay(known, alice, bob)
-        await followed(collector, known, ROAD)
-        assert not collector.descendants_of(unknown.place)
+        await wait_for_spans(collector, known, TRANSFER_SPANS)
+        assert not collector.list_descendants(unknown.context)
 
 
 class TestSubscription:
@@ -162,7 +168,7 @@ class TestSubscription:
             await wait_for_line(lines, "1000.00")
             await pay(Browser(), alice, bob)
             await wait_for_line(lines, "999.00")
-            assert not collector.descendants_of(browser.place)
+            assert not collector.list_descendants(browser.context)
         watch = "wallet.analytics.v1.AnalyticsService/WatchOperations"
         expected = {
             ("gateway", "SERVER", "POST /graphql"),
@@ -170,9 +176,11 @@ class TestSubscription:
             ("gateway", "CLIENT", watch),
             ("analytics", "SERVER", watch),
         }
-        found = {(each.service, each.kind, each.name): each for each in await followed(collector, browser, expected)}
+        found = {
+            (each.service, each.kind, each.name): each for each in await wait_for_spans(collector, browser, expected)
+        }
         feed = found["gateway", "INTERNAL", "subscription Feed"]
-        assert found["gateway", "CLIENT", watch].parent == feed.place
+        assert found["gateway", "CLIENT", watch].parent == feed.context
         assert not feed.is_error
 
 
@@ -213,7 +221,7 @@ class TestSecrets:
             ("bank", "SERVER", "wallet.bank.v1.BankService/DepositMoney"),
             ("analytics", "CONSUMER", "store wallet.operations"),
         }
-        await followed(collector, browser, expected)
+        await wait_for_spans(collector, browser, expected)
         said = "\n".join(map(str, collector.requests))
         assert "ProcessCardTopUp" in said
         for secret in (PAN, CVV, PAN[:8], AMOUNT, alice.token, alice.subject, "Bearer"):

@@ -146,15 +146,15 @@ async def near_stub(far_stub: Stub, keys: Keys) -> AsyncIterator[Stub]:
 class TestTraces:
     @pytest.mark.parametrize("flags", [0, 1, 3])
     async def test_trace_context_is_passed_on_without_a_recorder(self, near_stub: Stub, keys: Keys, flags: int) -> None:
-        place = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", flags, "a=b,c=d")
-        with current_call(keys.user("alice"), trace=place):
-            assert await call_say(near_stub, "trace") == repr(place)
+        trace = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", flags, "a=b,c=d")
+        with current_call(keys.user("alice"), trace=trace):
+            assert await call_say(near_stub, "trace") == repr(trace)
 
     async def test_each_hop_has_a_client_and_a_server_span(self, near_stub: Stub, keys: Keys) -> None:
-        place = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1)
+        trace = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1)
         with run_collector() as collector:
             settings = TracingSettings.model_validate({"otlp_endpoint": collector.endpoint})
-            with tracing.export_spans("test", settings), current_call(keys.user("alice"), trace=place):
+            with tracing.export_spans("test", settings), current_call(keys.user("alice"), trace=trace):
                 for text in ("trace", "refuse", "away"):
                     with suppress(WalletError):
                         await call_say(near_stub, text)
@@ -162,17 +162,17 @@ class TestTraces:
         assert [each.kind for each in by_start] == ["CLIENT", "SERVER"] * 6
         assert {each.name for each in by_start} == {f"{SERVICE}/Say"}
         for outer, inner in pairwise(by_start):
-            assert inner.parent in {outer.place, (place.trace_id, place.span_id)}
+            assert inner.parent in {outer.context, (trace.trace_id, trace.span_id)}
         codes = [each.attributes.get("rpc.response.status_code") for each in by_start]
         assert codes == [None, "OK", None, "OK", *["NOT_FOUND"] * 4, *["UNAVAILABLE"] * 4]
         errors = [each.is_error for each in by_start]
         assert errors == [False] * 4 + [True, False] * 2 + [True] * 4  # a refusal is no server error
 
     async def test_stream_has_one_client_and_one_server_span(self, far_stub: Stub, keys: Keys) -> None:
-        place = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1)
+        trace = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1)
         with run_collector() as collector:
             settings = TracingSettings.model_validate({"otlp_endpoint": collector.endpoint})
-            with tracing.export_spans("test", settings), current_call(keys.user("alice"), trace=place):
+            with tracing.export_spans("test", settings), current_call(keys.user("alice"), trace=trace):
                 counted = count_to(far_stub, "count_to")
                 async with aclosing(counted):
                     assert await anext(counted)
@@ -191,7 +191,7 @@ class TestTraces:
             "SERVER",
             f"{SERVICE}/Count",
         )
-        assert (client.is_error, server.is_error, server.parent) == (False, False, client.place)
+        assert (client.is_error, server.is_error, server.parent) == (False, False, client.context)
         assert server.attributes["rpc.response.status_code"] == "CANCELLED"
 
 

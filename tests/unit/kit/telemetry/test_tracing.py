@@ -25,7 +25,7 @@ from tests.logs import own_warnings
 
 ID, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = f"00-{ID}-{SPAN}-01"
-HERE = TraceContext(ID, SPAN, 1)
+SAMPLED = TraceContext(ID, SPAN, 1)
 
 
 def settings(endpoint: str | None, ratio: float = 1) -> TracingSettings:
@@ -60,7 +60,7 @@ class TestTraceContext:
 
     def test_later_versions_are_parsed_as_version_00(self) -> None:
         for text in (f"01-{ID}-{SPAN}-01", f"cc-{ID}-{SPAN}-09-what-the-future-will-be-like"):
-            assert TraceContext.from_traceparent(text) == HERE
+            assert TraceContext.from_traceparent(text) == SAMPLED
 
     @pytest.mark.parametrize(
         "text",
@@ -90,7 +90,7 @@ class TestTraceContext:
 
     @pytest.mark.parametrize("state", ["", "é", "a\nb", "x" * 513, "\0"])
     def test_invalid_tracestate_is_dropped(self, state: str) -> None:
-        assert TraceContext.from_traceparent(PARENT, state) == HERE
+        assert TraceContext.from_traceparent(PARENT, state) == SAMPLED
 
     def test_new_trace_has_a_valid_traceparent(self) -> None:
         first, second = TraceContext.new(), TraceContext.new()
@@ -115,7 +115,7 @@ class TestSpans:
                 with tracing.start_span("inner", outer.trace):
                     pass
                 outer.set_attributes({"second": "two"}, name="renamed")
-            with pytest.raises(KeyError), tracing.start_span("broken", HERE):
+            with pytest.raises(KeyError), tracing.start_span("broken", SAMPLED):
                 raise KeyError("4242424242424242")
         spans = {each.name: each for each in collector.spans}
         assert spans.keys() == {"renamed", "inner", "broken"}
@@ -123,39 +123,46 @@ class TestSpans:
         assert (outer_span.service, outer_span.kind, outer_span.parent) == ("test", "SERVER", (ID, SPAN))
         assert outer_span.attributes == {"first": 1, "second": "two"}
         assert (outer_span.span.trace_state, inner.span.trace_state) == ("a=b", "a=b")
-        assert (inner.parent, inner.is_error) == (outer_span.place, False)
+        assert (inner.parent, inner.is_error) == (outer_span.context, False)
         assert (broken.is_error, broken.attributes) == (True, {"error.type": "KeyError"})
         assert "4242424242424242" not in str(collector.requests)
 
     def test_first_span_has_the_trace_id_and_no_parent(self, collector: Collector) -> None:
         with tracing.export_spans("test", settings(collector.endpoint)):
-            places = [TraceContext.new() for _ in range(3)]
-            for place in places:
-                tracing.start_span("root", place).end()
-        assert [each.place[0] for each in collector.spans] == [place.trace_id for place in places]
+            traces = [TraceContext.new() for _ in range(3)]
+            for trace in traces:
+                tracing.start_span("root", trace).end()
+        assert [each.context[0] for each in collector.spans] == [trace.trace_id for trace in traces]
         assert {each.parent for each in collector.spans} == {None}
 
     def test_batch_span_links_to_each_sampled_trace(self, collector: Collector) -> None:
         other, unsampled = TraceContext(SPAN * 2, SPAN, 1), TraceContext(ID, SPAN, 0)
         with tracing.export_spans("test", settings(collector.endpoint)):
-            parents = [None, unsampled.traceparent, "nonsense", HERE.traceparent, other.traceparent, HERE.traceparent]
+            parents = [
+                None,
+                unsampled.traceparent,
+                "nonsense",
+                SAMPLED.traceparent,
+                other.traceparent,
+                SAMPLED.traceparent,
+            ]
             tracing.start_batch_span(parents, "batch", SpanKind.CONSUMER, {}).end()
             tracing.start_batch_span([None, unsampled.traceparent], "nothing", SpanKind.CONSUMER, {}).end()
         (batch,) = collector.spans
-        assert (batch.name, batch.place[0], batch.parent) == ("batch", ID, (ID, SPAN))
+        assert (batch.name, batch.context[0], batch.parent) == ("batch", ID, (ID, SPAN))
         assert batch.links == {(ID, SPAN), (other.trace_id, SPAN)}
 
     def test_unsampled_trace_has_no_spans_and_is_passed_on(self, collector: Collector) -> None:
-        place = TraceContext(ID, SPAN, 0, "a=b")
-        with tracing.export_spans("test", settings(collector.endpoint)), tracing.start_span("unsampled", place) as span:
-            assert (span.trace, span.is_recorded) == (place, False)
+        trace = TraceContext(ID, SPAN, 0, "a=b")
+        with tracing.export_spans("test", settings(collector.endpoint)), tracing.start_span("unsampled", trace) as span:
+            assert (span.trace, span.is_recorded) == (trace, False)
         assert not collector.spans
 
     def test_without_a_collector_contexts_are_passed_on(self) -> None:
-        with tracing.export_spans("test", settings(None)), tracing.start_span("no collector", HERE) as span:
+        with tracing.export_spans("test", settings(None)), tracing.start_span("no collector", SAMPLED) as span:
             span.set_attributes({"a": 1})
             span.fail("E")
-            assert (span.trace, span.is_recorded) == (HERE, False)
+            assert (span.trace, span.is_recorded) == (SAMPLED, False)
 
 
 @contextmanager
@@ -169,15 +176,15 @@ def count_dropped_spans() -> float:
     return REGISTRY.get_sample_value("wallet_spans_dropped_total") or 0.0
 
 
-class Attempts:
-    """Count of exports that ended, in the exporter's thread."""
+class ExportCounter:
+    """Counts finished exports. The exporter runs them in its own thread."""
 
     def __init__(self) -> None:
         self._ended = 0
         self._condition = threading.Condition()
 
-    def counted(self, export: Callable[..., SpanExportResult]) -> Callable[..., SpanExportResult]:
-        """Return `export`, counted."""
+    def wrap(self, export: Callable[..., SpanExportResult]) -> Callable[..., SpanExportResult]:
+        """Return a function that calls `export` and counts the finished call."""
 
         def counting(*arguments: Any) -> SpanExportResult:
             result = export(*arguments)
@@ -189,14 +196,14 @@ class Attempts:
         return counting
 
     def wait_for(self, count: int) -> bool:
-        """Wait until `count` exports have ended; return whether they have."""
+        """Wait for `count` finished exports. Return False after a minute."""
         with self._condition:
             return self._condition.wait_for(lambda: self._ended >= count, timeout=60)
 
 
 class TestUnavailableCollector:
     @pytest.mark.parametrize("kind", ["connection refused", "no response"])
-    def test_unavailable_collector_counts_all_spans_and_logs_once_a_minute(
+    def test_spans_for_an_unavailable_collector_are_counted_and_logged_once_a_minute(
         self, kind: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(otlp, "_EXPORT_INTERVAL_MS", 50)
@@ -204,17 +211,17 @@ class TestUnavailableCollector:
         monkeypatch.setattr(otlp, "_SHUTDOWN_TIMEOUT_SECONDS", 0.2)
         for each in logging.getLogger("opentelemetry.exporter.otlp.proto.grpc.exporter").filters:
             vars(each).pop("last_log", None)  # OpenTelemetry's own filter keeps state between tests
-        attempts = Attempts()
-        monkeypatch.setattr(otlp._Exporter, "export", attempts.counted(otlp._Exporter.export))
+        exports = ExportCounter()
+        monkeypatch.setattr(otlp._Exporter, "export", exports.wrap(otlp._Exporter.export))
         before = count_dropped_spans()
         with run_silent_server() as silent_endpoint, caplog.at_level(logging.DEBUG, "opentelemetry"):
             endpoint = silent_endpoint if kind == "no response" else f"http://{HOST}:{free_ports(1)[0]}"
             with tracing.export_spans("test", settings(endpoint)):
-                for attempt in range(1, 4):
+                for count in range(1, 4):
                     for _ in range(otlp._QUEUE_SPANS):
-                        tracing.start_span("in vain", HERE).end()
-                    assert attempts.wait_for(attempt), "the exporter did not try"
-        assert count_dropped_spans() - before == 3 * otlp._QUEUE_SPANS  # also those that the full queue did not take
+                        tracing.start_span("not exported", SAMPLED).end()
+                    assert exports.wait_for(count), "the exporter did not export"
+        assert count_dropped_spans() - before == 3 * otlp._QUEUE_SPANS  # includes those that a full queue drops
         lines = own_warnings([], caplog.records)
         assert len(lines) == 1
         assert "Failed to export" in lines[0].getMessage()
