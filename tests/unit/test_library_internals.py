@@ -32,18 +32,18 @@ PRIVATE_NAMES = {
     "from_input",
     "is_default_resolver",
 }
-"""Names of libraries that look public, but may change in any release, and private methods that we override."""
+"""Names in libraries that look public but may change in any release, and private methods that we override."""
 PUBLIC_NAMES = {"_exit", "_replace"}
 """Documented names that begin with an underscore: of `os`, and of named tuples."""
 
 
-def violations(source: str) -> Iterator[str]:
+def find_violations(source: str) -> Iterator[str]:
     """Yield uses of `PRIVATE_NAMES`, and of attributes of other objects that begin with an underscore.
 
-    Attributes and functions that the source itself defines are its own.
+    Names of attributes and functions that the source itself defines are not reported.
     """
     tree = ast.parse(source)
-    own = set(own_names(tree)) | PUBLIC_NAMES
+    own = set(list_own_names(tree)) | PUBLIC_NAMES
     for node in ast.walk(tree):
         match node:
             case ast.Attribute(value=ast.Name(id="self" | "cls")) | ast.Attribute(value=ast.Call(ast.Name("super"))):
@@ -64,7 +64,7 @@ def violations(source: str) -> Iterator[str]:
             yield f"{getattr(node, 'lineno', 0)}: {name}"
 
 
-def own_names(tree: ast.AST) -> Iterator[str]:
+def list_own_names(tree: ast.AST) -> Iterator[str]:
     """Yield the functions that a module defines, and the attributes that it assigns to `self` or `cls`."""
     for node in ast.walk(tree):
         match node:
@@ -92,7 +92,7 @@ def is_private(name: str) -> bool:
     ],
 )
 def test_use_of_a_private_name_is_found(source: str) -> None:
-    assert list(violations(source))
+    assert list(find_violations(source))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_use_of_a_private_name_is_found(source: str) -> None:
     ],
 )
 def test_own_private_name_is_no_violation(source: str) -> None:
-    assert list(violations(source)) == []
+    assert list(find_violations(source)) == []
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_own_private_name_is_no_violation(source: str) -> None:
     ids=lambda file: str(file.relative_to(ROOT)),
 )
 def test_private_names_are_used_in_the_internals_only(file: Path) -> None:
-    assert list(violations(file.read_text())) == []
+    assert list(find_violations(file.read_text())) == []
 
 
 @pytest.mark.parametrize("internals", INTERNALS, ids=lambda path: path.stem)
@@ -124,4 +124,4 @@ def test_internals_have_a_test(internals: Path) -> None:
 @pytest.mark.parametrize("internals", INTERNALS, ids=lambda path: path.stem)
 def test_internals_use_private_names(internals: Path) -> None:
     files = [internals] if internals.is_file() else list(internals.glob("*.py"))
-    assert any(list(violations(file.read_text())) for file in files)
+    assert any(list(find_violations(file.read_text())) for file in files)

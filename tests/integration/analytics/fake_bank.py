@@ -41,7 +41,7 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         self._owners: dict[UUID, str] = {CLEARING: ""}
         self._balances: Counter[UUID] = Counter()
         self._events: dict[UUID, list[Event]] = {CLEARING: []}
-        self._lost: set[UUID] = set()
+        self._hidden: set[UUID] = set()
         self._clock = itertools.count()
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -59,14 +59,14 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
 
     def transfer(self, sender: UUID, recipient: UUID, amount: str = "10.00") -> Event:
         money = Money.parse(amount)
-        self._balances[sender] -= money.amount  # type: ignore[assignment]  # a Counter of Decimal
+        self._balances[sender] -= money.amount  # type: ignore[assignment]  # the amounts are Decimal
         self._balances[recipient] += money.amount  # type: ignore[assignment]
         event = Event(
             uuid.uuid4(),
             OperationType.TOP_UP if sender == CLEARING else OperationType.TRANSFER,
             money,
-            self._posting(sender),
-            self._posting(recipient),
+            self._next_posting(sender),
+            self._next_posting(recipient),
             START + timedelta(seconds=next(self._clock)),
         )
         self._events[sender].append(event)
@@ -75,15 +75,15 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
 
     def hide_operation(self, event: Event) -> None:
         """Stop returning an operation, but count it in the account's version."""
-        self._lost.add(event.id)
+        self._hidden.add(event.id)
 
-    def _posting(self, account_id: UUID) -> Posting:
+    def _next_posting(self, account_id: UUID) -> Posting:
         return Posting(account_id, len(self._events[account_id]) + 1, self._balance(account_id))
 
     def _balance(self, account_id: UUID) -> Money:
         return Money(Decimal(self._balances[account_id]), "RUB")
 
-    def _enter(self, method: str) -> None:
+    def _record_call(self, method: str) -> None:
         self.calls[method] += 1
         if self.is_down:
             raise Unavailable("the bank")
@@ -101,14 +101,14 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         )
 
     async def GetBalance(self, request: bank_pb2.GetBalanceRequest, context: Any) -> bank_pb2.GetBalanceResponse:  # noqa: N802
-        self._enter("GetBalance")
+        self._record_call("GetBalance")
         account = self._account(UUID(request.account_id))
         return bank_pb2.GetBalanceResponse(balance=account.balance, version=account.version, epoch=self.epoch)
 
     async def BatchGetAccounts(  # noqa: N802
         self, request: bank_pb2.BatchGetAccountsRequest, context: Any
     ) -> bank_pb2.BatchGetAccountsResponse:
-        self._enter("BatchGetAccounts")
+        self._record_call("BatchGetAccounts")
         response = bank_pb2.BatchGetAccountsResponse()
         for key in request.ids:
             try:
@@ -120,7 +120,7 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
     async def ListAccountVersions(  # noqa: N802
         self, request: bank_pb2.ListAccountVersionsRequest, context: Any
     ) -> bank_pb2.ListAccountVersionsResponse:
-        self._enter("ListAccountVersions")
+        self._record_call("ListAccountVersions")
         await self.gate.wait()
         ids = sorted(str(account_id) for account_id in self._owners)
         page = [id_ for id_ in ids if id_ > request.after_account_id][: request.page_size]
@@ -132,15 +132,15 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         return response
 
     async def ListEvents(self, request: bank_pb2.ListEventsRequest, context: Any) -> bank_pb2.ListEventsResponse:  # noqa: N802
-        self._enter("ListEvents")
+        self._record_call("ListEvents")
         later = self._events[UUID(request.account_id)][request.after_version :]
-        events = [event for event in later if event.id not in self._lost]
-        return bank_pb2.ListEventsResponse(events=map(_message, events[: request.page_size]), epoch=self.epoch)
+        events = [event for event in later if event.id not in self._hidden]
+        return bank_pb2.ListEventsResponse(events=map(_event_to_proto, events[: request.page_size]), epoch=self.epoch)
 
     async def VerifyHistory(  # noqa: N802
         self, request: bank_pb2.VerifyHistoryRequest, context: Any
     ) -> bank_pb2.VerifyHistoryResponse:
-        self._enter("VerifyHistory")
+        self._record_call("VerifyHistory")
         is_contradicted = not all(map(self._has, request.postings))
         if is_contradicted if self.epoch == request.epoch else self.epoch in request.past_epochs:
             self.begin_epoch()
@@ -163,7 +163,7 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         (self._balances, self._events), self.epoch = copy.deepcopy(backup)
 
 
-def _message(event: Event) -> bank_pb2.Event:
+def _event_to_proto(event: Event) -> bank_pb2.Event:
     is_transfer = event.type is OperationType.TRANSFER
     return bank_pb2.Event(
         transfer=bank_pb2.Transfer(
@@ -174,12 +174,12 @@ def _message(event: Event) -> bank_pb2.Event:
             amount=converters.money_to_proto(event.amount),
             created_at=converters.time_to_proto(event.occurred_at),
         ),
-        sender=_posting(event.sender),
-        recipient=_posting(event.recipient),
+        sender=_posting_to_proto(event.sender),
+        recipient=_posting_to_proto(event.recipient),
     )
 
 
-def _posting(posting: Posting) -> bank_pb2.Posting:
+def _posting_to_proto(posting: Posting) -> bank_pb2.Posting:
     return bank_pb2.Posting(
         account_id=str(posting.account_id),
         version=posting.version,

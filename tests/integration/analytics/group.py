@@ -90,25 +90,33 @@ class Load:
 
 
 class BlockedHistory(History):
-    """History that can block inserts. `largest` is the maximum number of rows of an insert."""
+    """History that can block inserts. `largest` is the maximum number of rows of an insert.
+
+    `is_blocking` is set when an insert waits for `release`.
+    """
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
-        self.may_go = asyncio.Event()
-        self.may_go.set()
-        self.waits = asyncio.Event()
+        self._released = asyncio.Event()
+        self._released.set()
+        self.is_blocking = asyncio.Event()
         self.largest = 0
 
     async def insert(self, rows: Sequence[Row]) -> None:
         self.largest = max(self.largest, len(rows))
-        if not self.may_go.is_set():
-            self.waits.set()
-            await self.may_go.wait()
+        if not self._released.is_set():
+            self.is_blocking.set()
+            await self._released.wait()
         await super().insert(rows)
 
-    def hold(self) -> None:
-        self.waits.clear()
-        self.may_go.clear()
+    def block(self) -> None:
+        """Block inserts from now on."""
+        self.is_blocking.clear()
+        self._released.clear()
+
+    def release(self) -> None:
+        """Let blocked and later inserts continue."""
+        self._released.set()
 
 
 class Gate:
@@ -118,7 +126,7 @@ class Gate:
         self._server = env.clickhouse.process.ports["http"]
         self._may_answer = asyncio.Event()
         self._may_answer.set()
-        self.holds = asyncio.Event()
+        self.is_holding = asyncio.Event()
 
     def close(self) -> None:
         self._may_answer.clear()
@@ -152,7 +160,7 @@ class Gate:
         try:
             while chunk := await from_server.read(2**16):
                 if inserts.is_set() and not self._may_answer.is_set():
-                    self.holds.set()
+                    self.is_holding.set()
                     await self._may_answer.wait()
                 writer.write(chunk)
                 await writer.drain()

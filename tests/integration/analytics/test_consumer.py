@@ -34,7 +34,7 @@ class CrashesAfterInsert(History):
 
 
 class FailsOnce(History):
-    """History with a first insert that fails."""
+    """History whose first insert fails."""
 
     has_failed = False
 
@@ -66,19 +66,19 @@ class TestConsumer:
             await env.publish(*(env.bank.transfer(alice, bob) for _ in range(count)))
 
         history = BlockedHistory(env.database)
-        history.hold()
+        history.block()
         await publish_events(10)
         async with background(env.consumer(ConsumerLimits(batch_size=3), history=history).run()):
             await until_equal(lag, 10)
             await publish_events(2)
             await until_equal(lag, 12)
-            history.may_go.set()
+            history.release()
             await until_equal(lag, 0)
         await publish_events(4)
-        history.hold()
+        history.block()
         async with background(env.consumer(ConsumerLimits(batch_size=3), history=history).run()):
             await until_equal(lag, 4)
-            history.may_go.set()
+            history.release()
             await until_equal(lag, 0)
 
     async def test_invalid_messages_become_dead_letters_and_the_others_are_stored(
@@ -93,25 +93,27 @@ class TestConsumer:
         async with background(env.consumer().run()):
             await env.until_stored(alice, [1, 2])
             letters = await env.read_dead_letters(2)
-        broken, headless = sorted(letters, key=lambda letter: int(dict(letter.headers)["dlq_offset"]))
+        broken, headerless = sorted(letters, key=lambda letter: int(dict(letter.headers)["dlq_offset"]))
         assert (broken.value, broken.key) == (b"{nonsense", b"k")
         assert broken.headers[: len(headers(first)) + 1] == (*headers(first), ("mine", b"kept"))
         added = dict(broken.headers)
         assert added["dlq_reason"].startswith(b"body: Invalid JSON")
         assert (added["dlq_topic"], added["dlq_partition"], added["dlq_offset"]) == (b"wallet.operations", b"0", b"1")
-        assert dict(headless.headers)["dlq_reason"] == b"the header ce_type is missing"
+        assert dict(headerless.headers)["dlq_reason"] == b"the header ce_type is missing"
 
-    async def test_newer_event_with_added_fields_is_stored(self, env: AnalyticsEnvironment) -> None:
+    async def test_unknown_fields_are_ignored_and_unknown_types_are_dead_letters(
+        self, env: AnalyticsEnvironment
+    ) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
-        plain, more, renamed, less = (env.bank.transfer(alice, bob) for _ in range(4))
-        added = body(more) | {"note": "new", "sender": body(more)["sender"] | {"alias": {"of": ["what", 1]}}}
-        lacking = {name: value for name, value in body(less).items() if name != "recipient"}
+        plain, extended, retyped, incomplete = (env.bank.transfer(alice, bob) for _ in range(4))
+        added = body(extended) | {"note": "new", "sender": body(extended)["sender"] | {"alias": {"of": ["what", 1]}}}
+        lacking = {name: value for name, value in body(incomplete).items() if name != "recipient"}
         unknown = [
             (name, b"wallet.transfer.reversed" if name == "ce_type" else value) for name, value in headers(plain)
         ]
-        await env.publish_raw(json.dumps(added).encode(), [*headers(more), ("ce_dataschema", b"v2")], partition=0)
-        await env.publish_raw(json.dumps(body(renamed)).encode(), unknown, partition=1)
-        await env.publish_raw(json.dumps(lacking).encode(), headers(less), partition=2)
+        await env.publish_raw(json.dumps(added).encode(), [*headers(extended), ("ce_dataschema", b"v2")], partition=0)
+        await env.publish_raw(json.dumps(body(retyped)).encode(), unknown, partition=1)
+        await env.publish_raw(json.dumps(lacking).encode(), headers(incomplete), partition=2)
         await env.publish(plain, partition=3)
         async with background(env.consumer().run()):
             await env.until_stored(alice, [1, 2])
@@ -181,7 +183,9 @@ class TestConsumer:
         assert (await env.history.get_coverage([bob]))[bob].count == 3
 
     @pytest.mark.slow
-    async def test_killed_clickhouse_loses_nothing(self, env: AnalyticsEnvironment, tmp_path: Path) -> None:
+    async def test_history_is_complete_after_a_clickhouse_crash(
+        self, env: AnalyticsEnvironment, tmp_path: Path
+    ) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         async with (
             ClickHouse(tmp_path / "store", *free_ports(1)) as server,
@@ -204,13 +208,13 @@ class TestConsumer:
         monkeypatch.setattr(consumer, "_BATCH_STOP_TIMEOUT_SECONDS", 30)
         alice, bob = env.bank.open(), env.bank.open("bob")
         history = BlockedHistory(env.database)
-        history.hold()
+        history.block()
         await env.publish(env.bank.transfer(alice, bob))
         consuming = asyncio.create_task(env.consumer(history=history).run())
-        await history.waits.wait()
+        await history.is_blocking.wait()
         consuming.cancel()
         await asyncio.sleep(0)
-        history.may_go.set()
+        history.release()
         with pytest.raises(asyncio.CancelledError):
             await consuming
         assert await env.stored_versions(alice) == [1]
@@ -273,10 +277,10 @@ class TestConsumer:
 
 
 class TestEmbeddedBroker:
-    """The embedded broker loses its data at a restart. For Apache Kafka see `test_pipeline.py`."""
+    """The embedded broker loses its data at a restart. `test_pipeline.py` tests outages of Apache Kafka."""
 
-    async def test_broker_that_restarts_empty_loses_nothing(self, env: AnalyticsEnvironment) -> None:
-        """The committed offset may then be in the middle of the new messages, so the repair is needed, too."""
+    async def test_history_is_complete_after_the_broker_restarts_empty(self, env: AnalyticsEnvironment) -> None:
+        """A consumer may skip new messages below its committed offset; the repair then adds their operations."""
         alice, bob = env.bank.open(), env.bank.open("bob")
         repair = env.repair()
         async with background(repair.run()), background(env.consumer(repair=repair).run()):

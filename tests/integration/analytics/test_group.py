@@ -42,24 +42,24 @@ class TestRebalance:
         self, env: AnalyticsEnvironment, first: BlockedHistory
     ) -> None:
         load, limits = Load(env), ConsumerLimits(batch_size=20)
-        first.hold()
+        first.block()
         async with background(env.consumer(limits, history=first).run()):
             await load.publish(100)
-            await first.waits.wait()
+            await first.is_blocking.wait()
             async with background(env.consumer(limits).run()):
                 await until_group_size(env, 2)
                 async with background(env.consumer(limits).run()):
                     await until_group_size(env, 3)
                     await load.publish(50)
-                    first.may_go.set()
+                    first.release()
                     await load.until_stored()
-                    first.hold()
+                    first.block()
                     await load.publish(50)
-                    await first.waits.wait()
+                    await first.is_blocking.wait()
                 await until_group_size(env, 2)
                 await load.publish(50)
             await until_group_size(env, 1)
-            first.may_go.set()
+            first.release()
             await load.publish(50)
             await load.until_stored()
 
@@ -84,15 +84,15 @@ class TestRebalance:
         async with background(env.consumer(repair=repair, history=first).run()):
             await load.publish(20)
             await load.until_stored()
-            first.hold()
+            first.block()
             await load.publish(4)
-            await first.waits.wait()
+            await first.is_blocking.wait()
             async with background(env.consumer(repair=repair).run()):
                 await until_group_size(env, 2)
                 await load.publish(20)
                 await until(lambda: has_done_with(env, 30))
             await until_group_size(env, 1)
-            first.may_go.set()
+            first.release()
             await load.until_stored()
         assert repair.suspected == 2
 
@@ -104,7 +104,7 @@ class TestRebalance:
             await load.until_stored()
             gate.close()
             publishing = asyncio.create_task(load.publish(100))
-            await gate.holds.wait()
+            await gate.is_holding.wait()
             killed.kill()
             await killed.wait()
             await publishing
@@ -121,7 +121,7 @@ class TestStop:
             await load.until_stored()
             gate.close()
             await load.publish(20)
-            await gate.holds.wait()
+            await gate.is_holding.wait()
             member.send(signal.SIGTERM)
             gate.open()
             assert await member.wait() == 0
@@ -145,7 +145,7 @@ class TestKill:
                 await load.until_stored()
                 gate.close()
                 await load.publish(20)
-                await gate.holds.wait()
+                await gate.is_holding.wait()
 
                 async def is_inserted() -> bool:
                     return await load.count_rows() > 80

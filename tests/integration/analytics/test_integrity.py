@@ -13,7 +13,7 @@ from cli.integrity import IntegrityResult, check_integrity
 from cli.replay import ReplayResult, replay_history
 from subgraphs.analytics.service.adapters.clickhouse.copies import Copies, Copy, Window
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
-from subgraphs.analytics.service.application import comparison as module
+from subgraphs.analytics.service.application import comparison
 from subgraphs.analytics.service.domain.rows import rows_from_event
 from tests.integration.analytics.damage import DAMAGES, Damage, open_accounts
 from tests.integration.analytics.environment import AnalyticsEnvironment
@@ -22,27 +22,27 @@ from tests.integration.analytics.integrity import admin_port, command_output, ma
 from tests.waiting import until
 
 
-class BlockedHistory(Copies):
-    """Copies that block reads until an event is set."""
+class BlockedCopies(Copies):
+    """Copies that block reads until `released` is set."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
-        self.may = asyncio.Event()
-        self.came = asyncio.Event()
+        self.released = asyncio.Event()
+        self.is_reading = asyncio.Event()
 
     async def list_copies(self, windows: Sequence[Window]) -> list[Copy]:
-        self.came.set()
-        await self.may.wait()
+        self.is_reading.set()
+        await self.released.wait()
         return await super().list_copies(windows)
 
 
 @asynccontextmanager
-async def held(env: AnalyticsEnvironment) -> AsyncIterator[BlockedHistory]:
-    copies = BlockedHistory(env.database)
+async def block_copies(env: AnalyticsEnvironment) -> AsyncIterator[BlockedCopies]:
+    copies = BlockedCopies(env.database)
     try:
         yield copies
     finally:
-        copies.may.set()
+        copies.released.set()
 
 
 class TestIntegrity:
@@ -99,7 +99,7 @@ class TestIntegrity:
             "COPIES_PAGE": 1,
         }
         for name, size in sizes.items():
-            monkeypatch.setattr(module, f"_{name}", size)
+            monkeypatch.setattr(comparison, f"_{name}", size)
         monkeypatch.setattr("subgraphs.analytics.service.adapters.bank_ledger._PAGE_SIZE", 1)
         verdict, violations = await run_check(make_integrity_check(env))
         assert verdict.violations == len(violations) == expected
@@ -133,13 +133,13 @@ class TestIntegrity:
 
     async def test_operations_during_the_check_are_no_violations(self, env: AnalyticsEnvironment) -> None:
         accounts = await open_accounts(env)
-        async with held(env) as copies:
+        async with block_copies(env) as copies:
             proving = asyncio.create_task(run_check(make_integrity_check(env, copies)))
-            await copies.came.wait()
+            await copies.is_reading.wait()
             new = env.bank.open()
             for event in (env.bank.transfer(accounts.alice, accounts.bob), env.bank.transfer(accounts.bob, new)):
                 await env.history.insert(rows_from_event(event))
-            copies.may.set()
+            copies.released.set()
             verdict, violations = await proving
         assert (verdict.verdict, verdict.pending, violations) == ("sound", {}, [])
         assert verdict.rows == {"operations": 12, "stored accounts": 4}
@@ -163,12 +163,12 @@ class TestIntegrity:
     async def test_second_check_is_refused_until_the_client_disconnects(self, env: AnalyticsEnvironment) -> None:
         await open_accounts(env)
         async with (
-            held(env) as copies,
+            block_copies(env) as copies,
             admin_port(env, integrity := make_integrity_check(env, copies)) as admin,
             httpx.AsyncClient(trust_env=False, base_url=admin) as http,
         ):
             async with http.stream("GET", "/integrity"):
-                await copies.came.wait()
+                await copies.is_reading.wait()
                 second = await http.get("/integrity")
                 assert (second.status_code, "is running" in second.json()["detail"]) == (409, True)
 

@@ -7,7 +7,7 @@ import pytest
 from subgraphs.analytics.service import metrics
 from subgraphs.analytics.service.adapters.clickhouse.history import Coverage, History
 from subgraphs.analytics.service.adapters.events import decode_event
-from subgraphs.analytics.service.application import repair as module
+from subgraphs.analytics.service.application import repair as repair_module
 from subgraphs.analytics.service.application.repair import Repair
 from subgraphs.analytics.service.domain.rows import rows_from_event
 from tests.integration.analytics.environment import AnalyticsEnvironment, background, body, headers
@@ -92,7 +92,7 @@ class TestRepair:
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("subgraphs.analytics.service.adapters.bank_ledger._PAGE_SIZE", 3)
-        monkeypatch.setattr(module, "_MAX_SUSPECTS", 2)
+        monkeypatch.setattr(repair_module, "_MAX_SUSPECTS", 2)
         accounts = [env.bank.open() for _ in range(10)]
         for account in accounts:
             env.bank.transfer(CLEARING, account)
@@ -106,12 +106,12 @@ class TestRepair:
             env.bank.transfer(CLEARING, account)
         metrics.COMPARED.set(0)
         history = BlockedHistory(env.database)
-        history.hold()
+        history.block()
         repair = Repair(history, env.ledger, env.epochs, period_seconds=3600, grace_seconds=0)
         async with background(repair.repair_all(grace_seconds=0)) as comparing:
-            await history.waits.wait()
+            await history.is_blocking.wait()
             assert (metrics.ACCOUNTS_INCOMPLETE._value.get(), metrics.COMPARED._value.get()) == (4, 0)
-            history.may_go.set()
+            history.release()
             await comparing
         assert metrics.ACCOUNTS_INCOMPLETE._value.get() == 0
         assert metrics.COMPARED._value.get() > 0
@@ -146,7 +146,7 @@ class TestRepair:
     async def test_all_accounts_are_compared_after_too_many_suspects(
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(module, "_MAX_SUSPECTS", 0)
+        monkeypatch.setattr(repair_module, "_MAX_SUSPECTS", 0)
         alice, bob = env.bank.open(), env.bank.open("bob")
         repair = env.repair()
         env.bank.transfer(alice, bob)

@@ -9,7 +9,7 @@ import pytest
 
 from cli.admin_client import AdminEndpoint
 from cli.replay import ReplayResult, replay_history
-from subgraphs.analytics.service.application import comparison as module
+from subgraphs.analytics.service.application import comparison
 from subgraphs.analytics.service.application.replay import Outcome, Progress, Replay, Report
 from tests.integration.analytics.damage import DAMAGES, STRANGER, command, open_accounts, read_row
 from tests.integration.analytics.environment import AnalyticsEnvironment
@@ -18,12 +18,12 @@ from tests.integration.analytics.integrity import admin_port, command_output, ma
 from tests.waiting import until
 
 
-def replay_of(env: AnalyticsEnvironment) -> Replay:
+def make_replay(env: AnalyticsEnvironment) -> Replay:
     return Replay(env.history, env.copies, env.ledger, env.repair())
 
 
-async def outcome_of(running: Replay, account: UUID | None = None, *, all_operations: bool = False) -> Outcome:
-    reports: list[Report] = [each async for each in running.replay(account, all_operations=all_operations)]
+async def run_replay(replay: Replay, account: UUID | None = None, *, all_operations: bool = False) -> Outcome:
+    reports: list[Report] = [each async for each in replay.replay(account, all_operations=all_operations)]
     assert isinstance(reports[-1], Outcome)
     return reports[-1]
 
@@ -36,13 +36,13 @@ async def is_sound(env: AnalyticsEnvironment) -> bool:
 class TestReplay:
     async def test_replay_of_a_complete_history_inserts_nothing(self, env: AnalyticsEnvironment) -> None:
         await open_accounts(env)
-        outcome = await outcome_of(replay_of(env))
+        outcome = await run_replay(make_replay(env))
         assert (outcome.outcome, outcome.accounts, outcome.pulled, outcome.removed) == ("complete", 3, 0, 0)
         assert env.bank.calls["ListEvents"] == 0
 
     async def test_replay_of_an_empty_history_inserts_all_operations(self, env: AnalyticsEnvironment) -> None:
         await DAMAGES["all deleted"](env, await open_accounts(env))
-        outcome = await outcome_of(replay_of(env))
+        outcome = await run_replay(make_replay(env))
         assert (outcome.outcome, outcome.accounts) == ("complete", 3)
         assert await is_sound(env)
 
@@ -51,7 +51,7 @@ class TestReplay:
     ) -> None:
         accounts = await open_accounts(env)
         await DAMAGES["versions beyond the ledger's"](env, accounts)
-        outcome = await outcome_of(replay_of(env))
+        outcome = await run_replay(make_replay(env))
         assert (outcome.outcome, outcome.pulled, outcome.removed) == ("unavailable", 0, 0)
         assert env.bank.epoch
 
@@ -62,10 +62,10 @@ class TestReplay:
             async with asyncio.TaskGroup() as group:
                 first = group.create_task(http.post("/replay", params={"all_operations": True}))
 
-                async def is_asked() -> bool:
+                async def is_reading_versions() -> bool:
                     return env.bank.calls["ListAccountVersions"] > 0
 
-                await until(is_asked)
+                await until(is_reading_versions)
                 second = await http.post("/replay")
                 env.bank.gate.set()
             assert (second.status_code, "is running" in second.json()["detail"]) == (409, True)
@@ -76,7 +76,7 @@ class TestReplay:
         carol = env.bank.open("carol")
         env.bank.transfer(CLEARING, carol)
         env.bank.transfer(accounts.bob, accounts.alice)
-        outcome = await outcome_of(replay_of(env), accounts.alice)
+        outcome = await run_replay(make_replay(env), accounts.alice)
         assert (outcome.accounts, outcome.pulled) == (1, 1)
         assert await env.stored_versions(accounts.alice) == [1, 2, 3, 4, 5, 6]
         assert await env.stored_versions(carol) == []
@@ -84,11 +84,11 @@ class TestReplay:
     async def test_repeated_replay_of_all_operations_changes_nothing(
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(module, "_BATCH_OPERATIONS", 3)
+        monkeypatch.setattr(comparison, "_BATCH_OPERATIONS", 3)
         accounts = await open_accounts(env)
         for name in ("another copy", "versions beyond the ledger's", "an account that the ledger does not have"):
             await DAMAGES[name](env, accounts)
-        done = [await outcome_of(replay_of(env), all_operations=True) for _ in range(2)]
+        done = [await run_replay(make_replay(env), all_operations=True) for _ in range(2)]
         assert [(each.outcome, each.pulled, each.removed) for each in done] == [
             ("complete", 1, 1 + 3 + 2),
             ("complete", 0, 0),
@@ -107,20 +107,20 @@ class TestReplay:
         assert await is_sound(env)
 
     @pytest.mark.parametrize("all_operations", [False, True])
-    async def test_interrupted_replay_is_continued(
+    async def test_interrupted_replay_resumes(
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch, all_operations: bool
     ) -> None:
         accounts = await open_accounts(env)
         await DAMAGES["all deleted"](env, accounts)
-        monkeypatch.setattr(module, "_BATCH_OPERATIONS", 1)
-        monkeypatch.setattr(module, "_WINDOW_OPERATIONS", 1)
+        monkeypatch.setattr(comparison, "_BATCH_OPERATIONS", 1)
+        monkeypatch.setattr(comparison, "_WINDOW_OPERATIONS", 1)
         monkeypatch.setattr("subgraphs.analytics.service.adapters.bank_ledger._PAGE_SIZE", 1)
-        running = replay_of(env)
-        async with aclosing(running.replay(accounts.alice, all_operations=all_operations)) as reports:
+        replay = make_replay(env)
+        async with aclosing(replay.replay(accounts.alice, all_operations=all_operations)) as reports:
             assert isinstance(await anext(reports), Progress)
         assert await env.stored_versions(accounts.alice) == [1]
-        assert not running.is_replaying
-        outcome = await outcome_of(running, accounts.alice, all_operations=all_operations)
+        assert not replay.is_replaying
+        outcome = await run_replay(replay, accounts.alice, all_operations=all_operations)
         assert (outcome.outcome, outcome.pulled) == ("complete", 4)
         assert await env.stored_versions(accounts.alice) == [1, 2, 3, 4, 5]
 
@@ -129,7 +129,7 @@ class TestReplay:
         env.bank.hide_operation(env.bank.transfer(accounts.alice, accounts.bob))
         env.bank.transfer(accounts.alice, accounts.bob)
         for all_operations in (False, True):
-            outcome = await outcome_of(replay_of(env), all_operations=all_operations)
+            outcome = await run_replay(make_replay(env), all_operations=all_operations)
             assert (outcome.outcome, outcome.lacking, outcome.removed) == ("incomplete", 2, 0)
             assert await env.stored_versions(accounts.alice) == [1, 2, 3, 4, 5, 7]
 

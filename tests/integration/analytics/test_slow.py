@@ -1,4 +1,4 @@
-"""A subscriber that does not read, by gRPC and by WebSocket, is bounded in memory, ended and can resume."""
+"""Subscribers that do not read, by gRPC and WebSocket: their buffer is bounded, and their stream ends with an error."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -27,15 +27,15 @@ from tests.integration.analytics.environment import AnalyticsEnvironment
 from wallet import cursor
 from wallet.errors import SubscriberTooSlow
 
-ROOM = 50
-MOST = 5_000
-"""Operations: many times the capacity of the connections' buffers."""
+BUFFER_SIZE = 50
+MAX_OPERATIONS = 5_000
+"""Many times the number of operations that the connections' buffers hold."""
 
 
 @pytest.fixture
 async def hub(env: AnalyticsEnvironment, keys: Keys) -> AsyncIterator[SubscriptionHub]:
     """Yield the hub of a running service."""
-    hub = env.hub(limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600, buffer_size=ROOM))
+    hub = env.hub(limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600, buffer_size=BUFFER_SIZE))
     servicer = AnalyticsServicer(Analytics(env.history, env.ledger, hub._epochs, hub, AccountOwners(env.bank_client)))
     async with grpc_server(
         env.settings.analytics_grpc_listen, keys.verifier(), {SERVICE: Service(servicer.register, POLICY)}
@@ -75,17 +75,20 @@ async def gateway(env: AnalyticsEnvironment, client: AnalyticsClient, keys: Keys
 async def publish_until_overrun(
     env: AnalyticsEnvironment, hub: SubscriptionHub, alice: UUID, reader: Callable[[], Awaitable[int]]
 ) -> int:
-    """Publish operations while one of two subscribers reads, until the other is too slow; return the version."""
+    """Publish operations while one of two subscribers reads, until the other is too slow.
+
+    Return the version of the last operation.
+    """
     bob = env.bank.open("bob")
-    for version in range(2, MOST):
+    for version in range(2, MAX_OPERATIONS):
         hub.publish(env.bank.transfer(alice, bob))
         assert await reader() == version
         streams = hub._subscriptions[alice]
         assert len(streams) == 2
-        assert all(len(stream._buffer) <= ROOM for stream in streams)
+        assert all(len(stream._buffer) <= BUFFER_SIZE for stream in streams)
         if any(stream.is_overrun for stream in streams):
             return version
-    raise AssertionError(f"{MOST} operations are buffered without limit")
+    raise AssertionError(f"{MAX_OPERATIONS} operations are buffered without limit")
 
 
 async def read_all(read: Callable[[], Awaitable[int]], versions: list[int]) -> None:
@@ -95,7 +98,7 @@ async def read_all(read: Callable[[], Awaitable[int]], versions: list[int]) -> N
 
 
 class TestSlowSubscriber:
-    async def test_slow_grpc_subscriber_is_ended_without_delaying_others(
+    async def test_stream_of_slow_grpc_subscriber_ends_without_delaying_others(
         self, env: AnalyticsEnvironment, hub: SubscriptionHub, client: AnalyticsClient
     ) -> None:
         alice = env.bank.open("alice")
@@ -120,19 +123,19 @@ class TestSlowSubscriber:
                 assert (await anext(again)).account_version == len(versions) + 1
 
     @pytest.mark.slow
-    async def test_slow_websocket_subscriber_is_ended_without_delaying_others(
+    async def test_stream_of_slow_websocket_subscriber_ends_without_delaying_others(
         self, env: AnalyticsEnvironment, hub: SubscriptionHub, gateway: str, keys: Keys
     ) -> None:
         alice = env.bank.open("alice")
         hub.publish(env.bank.transfer(alice, env.bank.open("bob")))
-        # Long names, so that few messages fill the connection's buffers.
-        great = " ".join(f"{'x' * 90}{number}: id" for number in range(25))
+        # Long aliases make large messages, so that few of them fill the connection's buffers.
+        aliases = " ".join(f"{'x' * 90}{number}: id" for number in range(25))
         query = 'subscription($account: ID!) {{ operationAdded(accountId: $account, after: "djA") {{ cursor {} }} }}'
         async with (
             connected(gateway, keys.user("alice"), compression=None, max_queue=4) as stuck_connection,
             connected(gateway, keys.user("alice")) as connection,
         ):
-            stuck = subscribe(stuck_connection, query.format(great), account=str(alice))
+            stuck = subscribe(stuck_connection, query.format(aliases), account=str(alice))
             reader = subscribe(connection, query.format(""), account=str(alice))
 
             async def read(feed: AsyncIterator[dict[str, dict[str, str]]] = reader) -> int:

@@ -1,4 +1,4 @@
-"""`make up` with fake services: `fake_stack.py PORT DATA [stubborn]`. Their ports follow PORT."""
+"""`make up` with fake services: `fake_stack.py PORT DATA [stubborn]`. The other ports are derived from PORT."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ SERVICE = Path(__file__).with_name("fake_service.py")
 
 
 def python(*arguments: str, **environment: str) -> Callable[[], Awaitable[Command]]:
-    """Command of a plain script, which starts faster than a module of the project."""
+    """Return a factory of a command that runs Python in isolated mode, which starts faster than normal mode."""
 
     async def command() -> Command:
         return Command((sys.executable, "-IS", *arguments), environment)
@@ -25,7 +25,7 @@ def python(*arguments: str, **environment: str) -> Callable[[], Awaitable[Comman
 def service(
     name: str, port: int, *more: str, depends_on: Sequence[str] = (), restart_with: Sequence[str] = ()
 ) -> Process:
-    """Plan entry of a fake service."""
+    """Return the plan's entry of a fake service."""
     return Process(
         name=name,
         command=python(str(SERVICE), str(port), *more),
@@ -38,7 +38,7 @@ def service(
 
 
 def plan(ports: Ports, data: Path) -> tuple[Process, ...]:
-    """Plan of three services; `stubborn` makes one ignore SIGTERM."""
+    """Return a plan of three services; `stubborn` makes one ignore SIGTERM."""
     return (
         service("bank", ports.bank_admin),
         service("analytics", ports.analytics_admin, *sys.argv[3:], depends_on=("bank",)),
