@@ -1,7 +1,7 @@
 """Figures of analytics: latency of a history page in a small and in a large history.
 
-Pages are read by gRPC from an analytics process with ClickHouse, as the gateway reads them. The rows are inserted into
-ClickHouse directly. Each insert has operations of all accounts, as in production, where operations arrive by time.
+Pages are read over gRPC from an analytics process with ClickHouse, as the gateway reads them. The rows are inserted
+into ClickHouse directly. Each insert has operations of all accounts, as in production, where operations arrive by time.
 """
 
 import asyncio

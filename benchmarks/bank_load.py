@@ -1,4 +1,4 @@
-"""Load generator of transfers by gRPC: `python -m benchmarks.bank_load`, run by `load_generator.start_generator`."""
+"""Load generator of transfers over gRPC: `python -m benchmarks.bank_load`, run by `load_generator.start_generator`."""
 
 import asyncio
 import random

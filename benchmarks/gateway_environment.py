@@ -174,7 +174,7 @@ class GatewayEnvironment(BenchEnvironment):
         return run
 
     def rest_transfers(self, name: str, address: str) -> Side:
-        """Return transfers by REST. The gateway and the bare route have the same contract."""
+        """Return transfers over REST. The gateway and the bare route have the same contract."""
 
         def request(number: int) -> str:
             headers = {**self._headers(number), "Idempotency-Key": f"key-{number}"}
@@ -184,7 +184,7 @@ class GatewayEnvironment(BenchEnvironment):
         return Side(name=name, load=_transfer_load(address, request, status=201, marker='"createdAt"'))
 
     def graphql_transfers(self) -> Side:
-        """Return transfers by GraphQL: the same mutation, with different variables in each request."""
+        """Return transfers over GraphQL: the same mutation, with different variables in each request."""
 
         def request(number: int) -> str:
             arguments = {
@@ -219,13 +219,13 @@ class GatewayEnvironment(BenchEnvironment):
         return Side(name="gRPC alone", load=load, generator="benchmarks.bank_load")
 
     def rest_pages(self) -> Side:
-        """Return requests for a page of operations by REST, one after the other."""
+        """Return requests for a page of operations over REST, one after the other."""
         path = f"/accounts/{service_stubs.ACCOUNT}/operations?limit={service_stubs.PAGE_SIZE}"
         load = _page_load(self.gateway, http1_client.get(path, self._headers()), marker='"hasOlder":true')
         return Side(name="REST", load=load, counted="pages")
 
     def graphql_pages(self) -> Side:
-        """Return requests for the same page, with the same fields, by GraphQL."""
+        """Return requests for the same page, with the same fields, over GraphQL."""
         variables = {"id": service_stubs.ACCOUNT, "first": service_stubs.PAGE_SIZE}
         load = _page_load(self.gateway, self._graphql_request(_OPERATIONS, variables), marker='"hasNextPage":true')
         return Side(name="GraphQL", load=load, counted="pages")

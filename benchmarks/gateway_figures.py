@@ -109,10 +109,10 @@ async def measure_telemetry_overhead(environment: GatewayEnvironment, options: O
 
 
 async def measure_page_latency(environment: GatewayEnvironment, options: Options) -> Figure:
-    """Divide the latency of a page by GraphQL by that of the same page by REST.
+    """Divide the latency of a page over GraphQL by that of the same page over REST.
 
     Each side requests its pages one after the other, so the ratio of the latencies is the inverse ratio of the rates:
-    the rate by REST divided by that by GraphQL.
+    the rate over REST divided by that over GraphQL.
     """
     rest, graphql = environment.rest_pages(), environment.graphql_pages()
     figure = await measure_ratio(environment, _GRAPHQL_PAGE, rest, graphql, options)

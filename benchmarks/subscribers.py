@@ -1,4 +1,4 @@
-"""GraphQL subscribers by WebSocket: `python -m benchmarks.subscribers`, run by `load_generator.start_generator`.
+"""GraphQL subscribers over WebSocket: `python -m benchmarks.subscribers`, run by `load_generator.start_generator`.
 
 The process reads a `SubscribeCommand` from standard input, as one line of JSON, starts all subscriptions and writes
 `ready`. Then it reads a `SubscriptionTarget`, waits for that number of messages or for the time-out, and writes a
@@ -57,10 +57,10 @@ class SubscriptionTarget:
 
 @dataclass(slots=True, kw_only=True)
 class SubscriptionResult:
-    """Received messages.
+    """Measurements of all subscribers.
 
     Attributes:
-        latencies_ms: time of each message since the ledger's timestamp of its operation.
+        latencies_ms: latency of each message, from `occurredAt` of its operation to its receipt.
         repeats: messages that their subscriber had received before.
         error: failure that ended a subscription, or empty.
     """

@@ -177,7 +177,7 @@ class ManyOwnersEnvironment(SystemEnvironment):
             await connection.close()
 
     async def measure_rest(self, selection: str, *, rate: float = 0.0, seconds: float | None = None) -> Run:
-        """Measure transfers by REST.
+        """Measure transfers over REST.
 
         Args:
             selection: how accounts are chosen; a name in `loadtests.account_selection`.

@@ -33,7 +33,7 @@ _TIGERFANS_PER_SECOND: Final = 390.0
 
 
 async def transfers_vs_bank_grpc(environment: ManyOwnersEnvironment) -> Figure:
-    """Compare transfers by REST with those by the gRPC API of the same bank."""
+    """Compare transfers over REST with those by the gRPC API of the same bank."""
     rest, grpc = [], []
     for _ in range(_ROUNDS):
         grpc.append(await environment.measure_grpc())
@@ -53,7 +53,7 @@ async def transfers_vs_bank_grpc(environment: ManyOwnersEnvironment) -> Figure:
 
 
 async def skewed_vs_uniform(environment: ManyOwnersEnvironment, figure: str, selection: str) -> Figure:
-    """Compare transfers by REST between accounts of a skewed selection with those between uniform accounts."""
+    """Compare transfers over REST between accounts of a skewed selection with those between uniform accounts."""
     skewed, uniform = [], []
     for _ in range(_ROUNDS):
         uniform.append(await environment.measure_rest("uniform"))

@@ -70,7 +70,7 @@ class TopUpUser:
 
 
 async def per_second(environment: OneOwnerEnvironment, options: Options) -> Figure:
-    """Top-ups per second by REST, from the card to the ledger, with 16 in flight."""
+    """Top-ups per second over REST, from the card to the ledger, with 16 in flight."""
     start = time.monotonic() + options.warm_up_seconds
     end = start + options.seconds
     async with httpx.AsyncClient(base_url=environment.system.url, trust_env=False) as http:

@@ -72,10 +72,10 @@ class Tour:
     async def run(self) -> None:
         """Run all steps in order."""
         async with self._client(ALICE) as alice, self._client(BOB) as bob:
-            _title("Alice's account, by REST")
+            _title("Alice's account, over REST")
             _expect(_show_response(await alice.get(f"/accounts/{ALICE.account}")), balance="1000.00")
 
-            _title("Alice sends Bob 10 roubles, by REST")
+            _title("Alice sends Bob 10 roubles, over REST")
             first = _show_response(await _pay(alice, "10.00", "demo-1"), 201)
 
             _title("The same request again: the same answer, and the money has moved once")
@@ -91,16 +91,16 @@ class Tour:
             _title("Bob reads Alice's account: not found")
             _expect(_show_response(await bob.get(f"/accounts/{ALICE.account}"), 404), code="ACCOUNT_NOT_FOUND")
 
-            _title("Bob subscribes to his balance; Alice pays by GraphQL; he sees it at once")
+            _title("Bob subscribes to his balance; Alice pays over GraphQL; he sees it at once")
             await self._watch(alice)
 
-            _title("Alice's balance and history, by GraphQL")
+            _title("Alice's balance and history, over GraphQL")
             await self._history(alice, operations=2)
 
             _title("Today's statistics of Alice's account, computed from the ledger's operations")
             await self._statistics(alice)
 
-            _title("Bob's history, by REST")
+            _title("Bob's history, over REST")
             page = _show_response(await bob.get(f"/accounts/{BOB.account}/operations"))
             _expect(page["operations"][0], direction="IN", amount="25.00", balanceAfter="535.00")
 

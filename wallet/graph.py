@@ -66,7 +66,7 @@ PAGE_COST: Final = 500
 """`@cost` of a field that reads a page: one call of a service, which queries its database.
 
 A page of one row takes up to 7 ms of processor time in all services. With this cost, the rates of requests and of cost
-admit as many pages by GraphQL as by REST.
+admit as many pages over GraphQL as over REST.
 """
 
 MUTATION_COST: Final = 100

@@ -1,4 +1,4 @@
-"""Subscriptions of the whole system by WebSocket and server-sent events."""
+"""Subscriptions of the whole system over WebSocket and server-sent events."""
 
 import asyncio
 import json

@@ -101,7 +101,7 @@ class TestATopUp:
 class TestNothingOfACard:
     @pytest.fixture
     async def answers(self, system: System, new_user: NewUser) -> list[str]:
-        """Answers of requests with every test card, valid and invalid, by REST and GraphQL."""
+        """Answers of requests with every test card, valid and invalid, over REST and GraphQL."""
         texts: list[str] = []
 
         async def pay(user: User, number: str) -> None:

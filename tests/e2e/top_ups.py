@@ -1,4 +1,4 @@
-"""Top-ups by REST, with the sandbox's test cards."""
+"""Top-ups over REST, with the sandbox's test cards."""
 
 from typing import Any
 from uuid import uuid4

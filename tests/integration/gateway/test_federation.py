@@ -144,7 +144,7 @@ def services() -> Services:
 
 @asynccontextmanager
 async def gateway(keys: Keys, services: Services, *, federation: bool) -> AsyncIterator[httpx.AsyncClient]:
-    """Client of a gateway over these services, by gRPC; analytics is not running."""
+    """Client of a gateway over these services, over gRPC; analytics is not running."""
     listen, nobody = (f"{HOST}:{port}" for port in free_ports(2))
     registered = {
         BANK: Service(

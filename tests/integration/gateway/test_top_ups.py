@@ -1,4 +1,4 @@
-"""Card top-ups by REST and GraphQL, over a fake card service."""
+"""Card top-ups over REST and GraphQL, over a fake card service."""
 
 import asyncio
 import json
