@@ -93,7 +93,7 @@ class TestBatchTransferMoney:
             await alice(
                 bank.client.batch_transfer([transfer_request(sender, recipient, "1", str(n)) for n in range(8001)])
             )
-        assert caught.value.violations == (FieldViolation("transfers", "must be at most 8000"),)
+        assert caught.value.violations == (FieldViolation("transfers", "must have at most 8000 entries"),)
 
     async def test_empty_batch_has_no_results(self, bank: RunningBank, alice: Caller) -> None:
         assert await alice(bank.client.batch_transfer([])) == []

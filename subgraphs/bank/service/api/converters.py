@@ -42,7 +42,7 @@ def id_from_text(field: str, text: str) -> UUID:
     """Parse the UUID of a request field.
 
     Raises:
-        InvalidInput: names the field.
+        InvalidInput: the text is not a UUID. The error names the field.
     """
     try:
         return inputs.parse_uuid(text)
@@ -51,13 +51,13 @@ def id_from_text(field: str, text: str) -> UUID:
 
 
 def ids_from_texts(texts: Sequence[str]) -> dict[str, UUID]:
-    """Parse the ids of a batch request, without duplicates, by their original texts.
+    """Parse the ids of a batch request, and return them by their texts.
 
     Raises:
         InvalidInput: too many ids, or one of them is not a UUID.
     """
     if len(texts) > _MAX_IDS:
-        raise InvalidInput.for_field("ids", f"must be at most {_MAX_IDS}")
+        raise InvalidInput.for_field("ids", f"must have at most {_MAX_IDS} entries")
     return {text: id_from_text("ids", text) for text in texts}
 
 
@@ -65,7 +65,7 @@ def amount_from_proto(message: MoneyMessage) -> Money:
     """Convert the amount of a request.
 
     Raises:
-        InvalidInput: names the field `amount`.
+        InvalidInput: the message is not a valid amount. The error names the field `amount`.
     """
     try:
         return money_from_proto(message)

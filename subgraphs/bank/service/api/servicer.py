@@ -57,7 +57,7 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.BatchTransferMoneyResponse:
         if len(request.transfers) > _MAX_TRANSFERS:
-            raise InvalidInput.for_field("transfers", f"must be at most {_MAX_TRANSFERS}")
+            raise InvalidInput.for_field("transfers", f"must have at most {_MAX_TRANSFERS} entries")
         caller = request_context.current_principal()
         commands = [command_or_error_from_proto(caller, each) for each in request.transfers]
         outcomes = await self._bank.batch_transfer(commands)
@@ -213,7 +213,7 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.VerifyHistoryResponse:
         if len(request.postings) > _MAX_POSTINGS:
-            raise InvalidInput.for_field("postings", f"must be at most {_MAX_POSTINGS}")
+            raise InvalidInput.for_field("postings", f"must have at most {_MAX_POSTINGS} entries")
         identity = await self._bank.verify_history(
             request.epoch, request.past_epochs, [held_posting_from_proto(each) for each in request.postings]
         )

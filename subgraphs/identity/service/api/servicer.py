@@ -92,7 +92,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> identity_pb2.BatchGetUsersResponse:
         if len(request.ids) > _MAX_KEYS:
-            raise InvalidInput.for_field("ids", f"must be at most {_MAX_KEYS}")
+            raise InvalidInput.for_field("ids", f"must have at most {_MAX_KEYS} entries")
         ids = {key: _parse_id(key) for key in request.ids}
         users = await self._identity.batch_get_users(
             request_context.current_principal(), [id_ for id_ in ids.values() if id_ is not None]
