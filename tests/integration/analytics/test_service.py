@@ -25,7 +25,7 @@ from wallet.money import Money
 
 @pytest.fixture
 async def service(env: AnalyticsEnvironment) -> AsyncIterator[AnalyticsEnvironment]:
-    """Environment with a running analytics."""
+    """Environment with a running analytics service."""
     async with run_analytics(env.settings):
         yield env
 
@@ -68,8 +68,9 @@ COMPLETENESS: list[tuple[list[int], dict[str, Any], bool]] = [
     ([1, 2, 3, 4], {"filter": OperationFilter(direction="IN")}, True),
     ([1, 3, 4], {"filter": OperationFilter(direction="IN"), "limit": 1}, True),
 ]
-"""Stored versions of an account with four operations, arguments of the page, and whether it is complete. Versions 1 and
-3 are incoming.
+"""Cases: stored versions of an account that has four operations, page arguments, whether the page is complete.
+
+Versions 1 and 3 are incoming.
 """
 
 
@@ -145,7 +146,7 @@ class TestOperations:
                 found = await client.list_operations(alice, **({"limit": 10} | page))
             assert found.is_complete is complete, (stored, page)
 
-    async def test_page_is_incomplete_while_the_bank_is_away(
+    async def test_page_is_incomplete_while_the_bank_is_unavailable(
         self, service: AnalyticsEnvironment, client: AnalyticsClient
     ) -> None:
         alice = service.bank.open("alice")
@@ -218,9 +219,7 @@ class TestOperations:
         assert isinstance(error, InvalidInput)
         assert [violation.field for violation in error.violations] == [field]
 
-    async def test_unavailable_clickhouse_is_reported(
-        self, service: AnalyticsEnvironment, client: AnalyticsClient
-    ) -> None:
+    async def test_unavailable_bank_is_reported(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
         alice = service.bank.open("alice")
         service.bank.is_down = True
         with service.as_user("alice"), pytest.raises(Unavailable):
@@ -311,7 +310,7 @@ class TestWatchOperations:
 
 class TestProcess:
     async def test_service_starts_before_its_dependencies(self, env: AnalyticsEnvironment) -> None:
-        """Without broker and bank it starts; their operations are stored once they are available."""
+        """Start analytics without Kafka and the bank; once both are available, it stores the bank's operations."""
         alice, bob = env.bank.open("alice"), env.bank.open("bob")
         await env.producer.stop()
         await env.kafka.stop()
@@ -320,14 +319,14 @@ class TestProcess:
         stop = asyncio.Event()
         running = asyncio.create_task(main.serve(env.settings, stop, grace_seconds=GRACE_SECONDS))
 
-        async def says(expected: str) -> bool:
+        async def has_status(expected: str) -> bool:
             return (await health(env)).get("status") == expected
 
-        await until(lambda: says("not ready"))
+        await until(lambda: has_status("not ready"))
         assert not running.done()
         await env.kafka.start()
         env.bank.is_down = False
-        await until(lambda: says("ready"))
+        await until(lambda: has_status("ready"))
         await env.until_stored(alice, [1])
         stop.set()
         with suppress(asyncio.CancelledError):

@@ -235,7 +235,7 @@ def row(version: int) -> Row:
 
 @pytest.fixture
 async def service(env: AnalyticsEnvironment) -> AsyncIterator[AnalyticsEnvironment]:
-    """Environment with a running analytics."""
+    """Environment with a running analytics service."""
     async with run_analytics(env.settings):
         yield env
 
@@ -293,7 +293,7 @@ class TestAccountStatistics:
             statistics = await client.get_statistics(alice, **RANGE)
         assert (statistics.as_of_version, statistics.is_complete) == (0, False)
 
-    async def test_statistics_are_incomplete_while_the_bank_is_away(
+    async def test_statistics_are_incomplete_while_the_bank_is_unavailable(
         self, service: AnalyticsEnvironment, client: AnalyticsClient
     ) -> None:
         alice = service.bank.open("alice")

@@ -277,8 +277,8 @@ class TestStopped:
             await assert_ledger_invariants(bank.sql)
 
 
-class TestStandbyAway:
-    """Commits wait for a synchronous standby that is away. A cancelled wait would commit on the primary alone."""
+class TestUnavailableStandby:
+    """Commits wait for an unavailable synchronous standby. A cancelled wait would commit on the primary alone."""
 
     @COMMIT_MODES
     async def test_waiting_commit_is_not_cancelled_and_its_key_is_not_acknowledged(

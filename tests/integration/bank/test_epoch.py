@@ -47,17 +47,17 @@ class TestVerifyHistory:
         posting = HeldPosting(**{"account_id": held.account_id, "version": 1, "transfer_id": held.transfer_id} | wrong)  # type: ignore[arg-type]
         epoch = (await verify(own_bank, "", [held, posting])).epoch
         assert UUID(epoch)
-        assert (await verify(own_bank, "", [posting])).epoch == epoch  # a reader of another epoch proves nothing
+        assert (await verify(own_bank, "", [posting])).epoch == epoch  # postings of another epoch are not compared
         assert (await verify(own_bank, epoch, [held], past=("",))).epoch == epoch
         reason = await own_bank.sql.fetchval("SELECT reason FROM ledger_epoch")
         assert str(posting.transfer_id) in reason
 
-    async def test_epoch_that_a_reader_has_left_is_replaced(self, own_bank: RunningBank) -> None:
+    async def test_ledger_epoch_that_a_reader_followed_before_is_replaced(self, own_bank: RunningBank) -> None:
         later = str(uuid4())
         epoch = (await verify(own_bank, later, past=("",))).epoch
         assert epoch not in {"", later}
 
-    async def test_unknown_epoch_of_a_reader_is_answered_with_the_ledgers(self, own_bank: RunningBank) -> None:
+    async def test_reader_of_an_unknown_epoch_gets_the_epoch_of_the_ledger(self, own_bank: RunningBank) -> None:
         assert (await verify(own_bank, str(uuid4()))).epoch == ""
 
     async def test_incarnation_identifies_the_server_and_its_timeline(self, own_bank: RunningBank) -> None:
@@ -74,20 +74,20 @@ class TestVerifyHistory:
             await verify(bank, "", [HeldPosting(UUID(int=1), 1, UUID(int=1))] * 1_001)
 
 
-class TestEpochInAnswers:
-    async def test_restored_ledger_answers_with_its_new_epoch(self, own_bank: RunningBank) -> None:
+class TestEpochInResponses:
+    async def test_restored_ledger_returns_its_new_epoch(self, own_bank: RunningBank) -> None:
         posting = await make_posting(own_bank)
         alice, analytics = own_bank.user("alice"), own_bank.service("analytics")
         assert (await alice(own_bank.client.get_balance(posting.account_id))).epoch == ""
         headers = {"Authorization": f"Bearer {own_bank.keys.user('root', Role.ADMIN)}"}
         async with httpx.AsyncClient(base_url=own_bank.admin, trust_env=False, headers=headers) as http:
-            line = (await http.post("/restored", params={"epoch": ""})).json()
+            record = (await http.post("/restored", params={"epoch": ""})).json()
             assert (await http.post("/restored", params={"epoch": ""})).status_code == 409  # a retry
-            assert (await http.get("/epoch")).json() == line
-        assert str(UUID(line["epoch"])) == line["epoch"]
-        assert (await alice(own_bank.client.get_balance(posting.account_id))).epoch == line["epoch"]
+            assert (await http.get("/epoch")).json() == record
+        assert str(UUID(record["epoch"])) == record["epoch"]
+        assert (await alice(own_bank.client.get_balance(posting.account_id))).epoch == record["epoch"]
         events = await analytics(own_bank.client.list_events(posting.account_id, 0))
-        assert [event.epoch for event in events] == [line["epoch"]]
+        assert [event.epoch for event in events] == [record["epoch"]]
 
     async def test_events_after_a_restore_carry_the_epoch(
         self, ledger_url: str, keys: Keys, tmp_path: Path, broker: Broker
@@ -118,7 +118,7 @@ class TestEpochInAnswers:
         assert f"epoch {epoch} begins; it replaces the first one" in begun
         assert f"epoch {epoch} since " in await run(show_epoch)
 
-    def test_command_reports_a_bank_that_is_away(self) -> None:
+    def test_command_reports_an_unavailable_bank(self) -> None:
         for command in (show_epoch, begin_epoch):
             assert command(AdminEndpoint("http://127.0.0.1:1")) == EpochResult.NOT_DONE
 

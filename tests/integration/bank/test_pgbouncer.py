@@ -56,7 +56,7 @@ async def pooled_role(postgres: Postgres, ledger_url: str) -> AsyncIterator[str]
 
 
 async def assert_banks_work(banks: list[RunningBank], sql: asyncpg.Pool, broker: Broker) -> None:
-    """Make transfers at all banks; each is answered, readable, repeatable and published once."""
+    """Make transfers at all banks. Assert that each can be read and repeated, and is published once."""
     async with reading(broker) as topic:
         first = banks[0]
         sender, recipient = await first.open("alice", "1000"), await first.open("bob", "0")
@@ -118,7 +118,7 @@ async def test_banks_work_in_transaction_mode_with_a_direct_url(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("direct", ["no", "pooled", "without role settings"])
-async def test_what_cannot_work_in_transaction_mode_is_refused_by_name(
+async def test_bank_with_wrong_connection_settings_is_not_ready_in_transaction_mode(
     ledger_url: str, sql: asyncpg.Pool, keys: Keys, tmp_path: Path, embedded: Broker, direct: str
 ) -> None:
     async with run_pgbouncer(ledger_url, "transaction") as url:

@@ -21,7 +21,7 @@ STATEMENTS = {
     "versions": (reader._VERSIONS, "(uuid, bigint)"),
     "outbox": (outbox._ROWS, "(bigint)"),
 }
-LEDGER = {"accounts", "transfers", "entries", "idempotency_keys"}
+LEDGER_TABLES = {"accounts", "transfers", "entries", "idempotency_keys"}
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -30,17 +30,17 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(child)
 
 
-@pytest.mark.parametrize("analyzed", [True, False], ids=["known to be empty", "nothing known"])
+@pytest.mark.parametrize("analyzed", [True, False], ids=["analyzed while empty", "never analyzed"])
 @pytest.mark.parametrize("statement", STATEMENTS)
 async def test_statement_finds_rows_by_index(ledger_url: str, statement: str, *, analyzed: bool) -> None:
     query, types = STATEMENTS[statement]
     async with open_pool(ledger_url, max_size=1) as pool, pool.acquire() as connection:
         if analyzed:
             await connection.execute("VACUUM ANALYZE")
-        await connection.execute(f"PREPARE asked {types} AS {query}")
+        await connection.execute(f"PREPARE tested {types} AS {query}")
         parameters = ", ".join(["NULL"] * len(set(re.findall(r"\$\d+", query))))
-        explained = await connection.fetchval(f"EXPLAIN (FORMAT json) EXECUTE asked ({parameters})")
-    read = [node for node in nodes(json.loads(explained)[0]["Plan"]) if node.get("Relation Name") in LEDGER]
+        explained = await connection.fetchval(f"EXPLAIN (FORMAT json) EXECUTE tested ({parameters})")
+    read = [node for node in nodes(json.loads(explained)[0]["Plan"]) if node.get("Relation Name") in LEDGER_TABLES]
     scans = [node for node in read if node["Node Type"].endswith("Scan")]
     assert statement.startswith("write") or scans
     for scan in scans:

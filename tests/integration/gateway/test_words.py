@@ -58,7 +58,7 @@ BODIES: tuple[tuple[str, Any], ...] = (
     ("/accounts", {"currency": None}),
     *(("/auth/login", body) for body in ({}, {"username": "a b", "password": "x"}, {"username": 1, "password": 1})),
     *(("/auth/refresh", body) for body in ({}, {"refreshToken": ""}, {"refreshToken": "x" * 300})),
-    ("/auth/login", {"username": "alice", "password": "correct horse battery"}),  # identity is away
+    ("/auth/login", {"username": "alice", "password": "correct horse battery"}),  # identity is not available
 )
 DOCUMENTS: tuple[tuple[str, Any], ...] = (
     *((text, None) for text in ("", "{", "{ x(", "}", "query { me { nope } }", "{ me }", "fragment F on User { id }")),
@@ -73,7 +73,7 @@ DOCUMENTS: tuple[tuple[str, Any], ...] = (
     ("query($i: ID!) { account(id: $i) { id } }", {"i": {"x": 1}}),
     ("query($i: Int) { accounts(first: $i) { edges { cursor } } }", {"i": "x"}),
     ("mutation($i: TransferMoneyInput!) { transferMoney(input: $i) { ... on Error { message } } }", {"i": {"a": 1}}),
-    ("{ me { username } }", None),  # identity is away
+    ("{ me { username } }", None),  # identity is not available
 )
 MESSAGES: tuple[Any, ...] = (
     *("x", "[]", "1", "{}", '{"type": 1}', '{"type": "nope"}', '{"type": "subscribe", "id": "1"}', b"\x00"),

@@ -62,7 +62,7 @@ async def test_position_is_read_from_the_bank_each_time(owners: AccountOwners, b
 
 
 @pytest.mark.parametrize("problem", [Unavailable("the bank"), DeadlineExceeded("the bank")])
-async def test_known_owner_reads_without_a_version_for_a_minute_while_the_bank_is_away(
+async def test_known_owner_reads_without_a_version_for_a_minute_while_the_bank_is_unavailable(
     owners: AccountOwners, bank: FakeBank, clock: FakeClock, problem: Exception
 ) -> None:
     await owners.read_position(ALICE, ACCOUNT)

@@ -20,6 +20,6 @@ class TestKeys:
         assert top_up_id_from_key(one.authorization_key) == one.id
 
     @pytest.mark.parametrize("key", ["", "x", "01A1FC68-AD44-74C3-A6D6-42556A5C7775:authorize", "x:authorize"])
-    def test_key_of_another_system_has_no_top_up_id(self, key: str) -> None:
+    def test_key_that_is_not_an_authorization_key_has_no_top_up_id(self, key: str) -> None:
         assert top_up_id_from_key(key) is None
         assert top_up_id_from_key(f"{top_up().id}:void") is None

@@ -32,8 +32,8 @@ class TestReview:
         [
             (Response("", media_type=LINES), "closed the stream before the end"),
             (
-                Response('{"detail": "the database is away"}', 503, media_type="application/json"),
-                "503: the database is away",
+                Response('{"detail": "the database is not available"}', 503, media_type="application/json"),
+                "503: the database is not available",
             ),
         ],
     )

@@ -22,11 +22,11 @@ from wallet.errors import (
 every_error = pytest.mark.parametrize("cls", ERRORS_BY_REASON.values(), ids=ERRORS_BY_REASON)
 
 
-def example(cls: type[WalletError], filling: str = "some") -> WalletError:
+def example(cls: type[WalletError], prefix: str = "some") -> WalletError:
     """Build an error of the class with a different text in each field."""
     if issubclass(cls, InvalidInput):
-        return InvalidInput((FieldViolation(f"{filling}Field", "is wrong"), FieldViolation("other", "is wrong too")))
-    return cls(**{field.name: f"{filling} {field.name}" for field in fields(cls)})
+        return InvalidInput((FieldViolation(f"{prefix}Field", "is wrong"), FieldViolation("other", "is wrong too")))
+    return cls(**{field.name: f"{prefix} {field.name}" for field in fields(cls)})
 
 
 class TestEveryError:
@@ -52,7 +52,7 @@ class TestEveryError:
         assert str(example(cls, "{0} {unknown} %s")) == example(cls, "{0} {unknown} %s").message != ""
 
     @every_error
-    def test_error_is_rebuilt_without_metadata_of_an_older_version(self, cls: type[WalletError]) -> None:
+    def test_error_without_metadata_is_rebuilt(self, cls: type[WalletError]) -> None:
         assert isinstance(cls.from_metadata({}), cls)
 
     @every_error

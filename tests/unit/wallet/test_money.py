@@ -14,7 +14,7 @@ currencies = st.sampled_from(sorted(EXPONENTS))
 
 @st.composite
 def moneys(draw: st.DrawFn, currency: st.SearchStrategy[str] = currencies) -> Money:
-    """Generate any amount that the ledger can store, of either sign."""
+    """Generate amounts of up to 22 digits, of either sign."""
     code = draw(currency)
     minor_units = draw(st.integers(-(10**22) + 1, 10**22 - 1))
     return Money(Decimal(minor_units).scaleb(-EXPONENTS[code]), code)
@@ -135,7 +135,7 @@ class TestParse:
         try:
             money = Money.parse(text)
         except MoneyError as error:
-            assert str(error)  # noqa: PT017  either will do
+            assert str(error)  # noqa: PT017  both outcomes are valid
         else:
             assert Money.parse(str(money)) == money
 
