@@ -1,5 +1,6 @@
-"""Reference for the gateway: `python -m benchmarks.bare_route host:port target`. Do not change it.
+"""Baseline for the gateway's benchmarks: `python -m benchmarks.bare_route host:port target`.
 
+Do not change it, so that results of different releases can be compared.
 A FastAPI application with one route, which calls the bank with gRPC's generated stub and returns a model. It has no
 authentication, limits, logs or error handling, and uses no code of this project except the generated stub.
 """

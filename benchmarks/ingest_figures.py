@@ -131,8 +131,8 @@ class CatchUp:
     """Measurements of analytics while it stored a backlog.
 
     Attributes:
-        events_per_second: between the first and the last poll of the number of stored events.
-        idle_mib: resident memory before the first event.
+        events_per_second: rate from the first poll that found stored events to the last poll.
+        idle_mib: resident memory when analytics has become ready.
         peak_mib: peak resident memory.
     """
 
@@ -197,7 +197,7 @@ def _measure_raw_insert(port: int, database: str, events: int) -> float:
 
 
 async def ingest_vs_raw_insert() -> Figure:
-    """Rows per second from the topic into the history, against inserts of these rows with ClickHouse's own client."""
+    """Rows per second from the topic into the history, divided by inserts of the same rows with ClickHouse's client."""
     rates: dict[str, list[float]] = {"consumer": [], "raw_insert": []}
     async with AnalyticsEnvironment() as environment:
         clickhouse_port = environment.clickhouse.process.ports["http"]

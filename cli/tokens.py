@@ -21,7 +21,7 @@ class SeedUser(StrEnum):
 
 
 class NoTokenError(Exception):
-    """The login failed. The message says what to do."""
+    """The login failed. The message contains the reason."""
 
 
 def development_token(user: SeedUser, data: Path, gateway: str) -> str:

@@ -1,4 +1,4 @@
-"""Storage of the acquirer: all SQL. SQLite, so that payments survive kill -9."""
+"""SQLite storage of the acquirer, with all its SQL. Payments survive kill -9."""
 
 import hashlib
 import hmac
@@ -92,10 +92,10 @@ class Webhook:
 
 
 class Books:
-    """Cards, payments, idempotency keys and webhooks. One process has the file open.
+    """Cards, payments, idempotency keys and webhooks. Only one process at a time can open the file.
 
-    Each method is one transaction and blocks for well below a millisecond. A change and its webhook are written
-    together.
+    Each method is one transaction and blocks for well below a millisecond. A change and its webhook are
+    written in one transaction.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Books:
     def open(
         cls, file: Path, webhook_delay: timedelta | None = None, announce: Callable[[], None] = lambda: None
     ) -> Iterator[Self]:
-        """Open the file, created if missing.
+        """Open the file; create it if it is missing.
 
         Raises:
             sqlite3.OperationalError: another process has it open, or the file cannot be opened.
@@ -138,10 +138,10 @@ class Books:
             database.close()
 
     async def check_writable(self) -> None:
-        """Health check: no transaction has failed in the last ten seconds, such as on a full disk.
+        """Health check: fail for ten seconds after a failed transaction, for example on a full disk.
 
         Raises:
-            sqlite3.OperationalError: one has failed.
+            sqlite3.OperationalError: a transaction has failed in the last ten seconds.
         """
         if time.monotonic() - self._failed_at < _FAILURE_SECONDS:
             raise sqlite3.OperationalError("a transaction has failed")
@@ -265,7 +265,7 @@ class Books:
         return payments[0]
 
     def authorized_by(self, key: str) -> Payment | None:
-        """Return the payment that the key has authorized, declined ones included."""
+        """Return the payment that was created with the key, even a declined one; None if there is no such payment."""
         payments = self._payments("WHERE idempotency_key = ?", key)
         return payments[0] if payments else None
 

@@ -7,7 +7,7 @@ from stack.process import Child, OrphanReaper, Output, Process, module
 
 
 class Kafka(Child):
-    """Kafka with one broker on `127.0.0.1:port`. It is empty after every start."""
+    """One Kafka broker, librdkafka's mock cluster, on `127.0.0.1:port`. It is empty after every start."""
 
     def __init__(self, port: int, *, output: Output | None = None, reaper: OrphanReaper | None = None) -> None:
         """Describe the process without starting it."""

@@ -16,13 +16,13 @@ from wallet.errors import DeadlineExceeded, Unavailable, WalletError
 _CACHE_SECONDS: Final = 60.0
 _CACHE_SIZE: Final = 10_000
 _VERSION_TIMEOUT_SECONDS: Final = 0.5
-"""Time that the answer of a slow bank may delay a caller who is known to own the account."""
+"""Time-out of the bank's response for a caller whose access is cached."""
 
 
 class AccountOwners:
     """Checks that a caller may read an account: the bank decides, by the caller's token.
 
-    A positive answer is cached for a minute, and is used while the bank does not answer. A refusal is not cached.
+    A permission is cached for a minute, and is used while the bank does not respond. A refusal is not cached.
     """
 
     def __init__(self, bank: BankClient, clock: Callable[[], float] = time.monotonic) -> None:
@@ -36,11 +36,11 @@ class AccountOwners:
     async def read_position(self, caller: Principal, account_id: UUID) -> AccountPosition | None:
         """Check that the caller of the current request may read the account, and return its position in the ledger.
 
-        Returns None if the bank does not answer, but has allowed the caller to read the account within a minute.
+        Returns None if the bank does not respond, but has allowed the caller to read the account in the last minute.
 
         Raises:
             AccountNotFound: the account does not exist, or belongs to another user.
-            Unavailable, DeadlineExceeded: the bank does not answer, and no answer is cached.
+            Unavailable, DeadlineExceeded: the bank does not respond, and no permission is cached.
         """
         key = (caller.scope, account_id)
         is_readable = key in self._readable
