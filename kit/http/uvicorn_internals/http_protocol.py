@@ -22,7 +22,7 @@ _SLICE_BYTES: Final = 8 * 1024
 _HEAD_BYTES: Final = 32 * 1024
 _HEAD_FIELDS: Final = 128
 _BODY_PARTS: Final = 2_000
-"""Chunks and trailers of one body. Each costs a call, however small it is."""
+"""Chunks and trailers of one body. Each costs a call, even a small one."""
 _FRAMING_BYTES: Final = 32 * 1024
 _FRAMING_BYTES_PER_PART: Final = 8
 """Received bytes of a body that are not content, such as chunk extensions and trailers: in all, and for each part."""
@@ -74,9 +74,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._connection: Connection | None = None
-        self._part = _Part.HEAD  # the first request must come within the time of a head
+        self._part = _Part.HEAD  # the first request must arrive within the time-out of a head
         self._head_bytes = 0  # received bytes of an incomplete head
-        self._received_bytes = 0  # since the start of the head, with data that arrived together with its end
+        self._received_bytes = 0  # since the start of the head, including data behind its end
         self._body_parts = 0
         self._framing_bytes = 0
         self._content_bytes = 0  # of the slice that is being parsed
@@ -85,7 +85,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._is_scheduled = False
         self._is_refused = False
         self._is_upgraded = False
-        self._is_upgrade_ignored = False  # by the request whose head the parser has just read
+        self._is_upgrade_ignored = False  # the head that was just parsed asks for one
         self._host_fields = 0
         self._valid_host: bytes | None = None  # of an earlier request
         self._resumes = 0
@@ -127,13 +127,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.app = self.config.reserve_app
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the requests of the connection: the running one learns of it, and those that wait for it never run.
+        """End the requests of the connection: notify the running one, and discard the pipelined ones.
 
-        uvicorn tells the latest request only. The running one would write to the closed transport, which raises.
+        uvicorn notifies only the latest request. The running one would write to the closed transport, which raises.
         """
         self._disconnect_running()
         for cycle, _ in self.pipeline:
-            cycle.on_response = _ignore  # leaves no cycle of references
+            cycle.on_response = _ignore  # breaks a reference cycle
         self.pipeline.clear()
         super().connection_lost(exc)
         self._held = None
@@ -142,7 +142,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._release()
 
     def _release(self) -> None:
-        """Leave no cycle of references: a garbage collection stops the loop."""
+        """Break the reference cycles: a garbage collection would stop the event loop."""
         self.flow.release()
         self._running = None
         self.parser = None  # type: ignore[assignment]  # as uvicorn does for a lost connection
@@ -153,7 +153,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _disconnect_running(self) -> None:
-        """Drop what the running request still sends."""
+        """Notify the running request that the client has disconnected; the rest of its response is dropped."""
         cycle = self._running
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
@@ -164,7 +164,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:  # noqa: D102
-        if self._held is not None:  # reading is paused, but a loop may deliver what it has read
+        if self._held is not None:  # reading is paused, but the event loop may still deliver data
             self._held = memoryview(b"".join((self._held, data)))
         elif len(data) <= _SLICE_BYTES:
             self._parse(data)
@@ -186,7 +186,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         elif self._held and not self._is_refused:
             self._schedule()
         else:
-            self._discarded_bytes += len(self._held)  # not empty after a refusal only
+            self._discarded_bytes += len(self._held)  # empty, except after a refusal
             self._held = None
             self.flow.is_held = False
             if not self.flow.read_paused:
@@ -281,7 +281,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if len(self.headers) >= _HEAD_FIELDS:
             self._refuse_head()
             raise _RefusedError
-        name, value = name.lower(), value.rstrip(b" \t")  # white space after a value is no part of it (RFC 9112, 5.1)
+        name, value = name.lower(), value.rstrip(b" \t")  # white space after a value is not part of it (RFC 9112, 5.1)
         if name in _CHECKED_FIELDS:
             self._check_field(name, value)
         self.headers.append((name, value))
@@ -361,7 +361,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
 
     def _refuse(self, status: HTTPStatus, detail: str) -> None:
-        """Answer the current request, and close the connection soon. A response that has begun is cut."""
+        """Send an error response to the current request, and end the connection. A response that has begun is cut."""
         if self._is_refused or self.transport.is_closing():
             return
         self._is_refused = True
