@@ -6,7 +6,7 @@ It is written by hand and not derived from the policies that it tests.
 from typing import Final
 
 COLUMNS: Final = ("anonymous", "owner", "another", "operator", "admin", "nobody", "card", "analytics", "forged")
-"""Callers. `nobody` is a user without roles, `another` another customer, `forged` stands for all forged tokens."""
+"""Callers. `another` is a customer who is not the owner, `nobody` a user without roles, `forged` any forged token."""
 
 READ: Final = "401 ok 404 ok ok 403 403 403 401"
 MOVE: Final = "401 ok 404 403 ok 403 403 403 401"

@@ -1,7 +1,7 @@
 """Plans of the whole system with the settings of a test.
 
-Processes get the settings in their own environment. That of the test process stays as it is, because the system lives
-as long as a session or a module, and other tests of the same worker read the environment.
+Processes get the settings in their own environment. The environment of the test process is not changed: the system
+lives as long as a session or a module, and other tests of the same worker read the environment.
 """
 
 from collections.abc import Mapping, Sequence

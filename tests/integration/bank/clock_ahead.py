@@ -1,7 +1,7 @@
-"""Runs a module as a process whose dates are `CLOCK_AHEAD_SECONDS` ahead: `python clock_ahead.py MODULE`.
+"""Run a module with `datetime.now` ahead by `CLOCK_AHEAD_SECONDS`: `python clock_ahead.py MODULE`.
 
-`time.time` and the clock of PyJWT stay right: gRPC compares the first with a clock that Python cannot replace, and the
-tokens of the tests are signed by the right clock.
+`time.time` and PyJWT's clock are not changed: gRPC compares `time.time` with a clock that Python cannot replace, and
+the tests sign their tokens with the real time.
 """
 
 import datetime as dt
@@ -9,7 +9,7 @@ import os
 import runpy
 import sys
 
-import jwt  # noqa: F401  keeps the clock that it imports
+import jwt  # noqa: F401  imported before the change, so it keeps the real clock
 
 AHEAD = float(os.environ["CLOCK_AHEAD_SECONDS"])
 _datetime = dt.datetime

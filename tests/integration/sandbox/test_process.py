@@ -163,7 +163,7 @@ class TestKill9:
     ) -> None:
         child, merchant = describe(sandbox_webhook_url=listener.url)
         await child.start()
-        paid = await merchant.paid(APPROVED, "capture")  # nobody listens yet
+        paid = await merchant.paid(APPROVED, "capture")  # the listener has not started
         child.kill()
         await child.wait()
         async with listener.listening():

@@ -32,7 +32,8 @@ class Outcome:
     Attributes:
         outcome: `found`: nothing was changed, because the caller did not ask for it; `redated`: committed;
             `contradiction`: nothing was changed, because rows contradict each other;
-            `unavailable`: the database failed, and nothing was changed unless it failed at the commit.
+            `unavailable`: the database failed. After a failed commit the outcome is unknown; otherwise nothing was
+            changed.
         transfers: number of transfers dated in the future.
         accounts: number of accounts whose last change is dated in the future.
         seconds: duration.
@@ -47,9 +48,8 @@ class Outcome:
 class Redating:
     """Gives new dates to operations that are dated in the future, in the order of versions.
 
-    Versions, balances and keys stay.
-
-    Each change is recorded in the table `redatings`. No other operation is committed during the repair.
+    Versions, balances and keys do not change. Each new date is recorded in the table `redatings`. No other operation
+    is committed during the repair.
     """
 
     def __init__(self, pool: asyncpg.Pool) -> None:

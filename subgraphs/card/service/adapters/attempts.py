@@ -63,13 +63,13 @@ class AttemptRepository:
         together. The verdict is NoRoomYet, too, if the key has a top-up by now.
         """
         subjects = {kind: subject for kind in LimitKind if (subject := attempt.subject(kind)) is not None}
-        # In one order, so that two attempts do not wait for each other.
+        # Sorted, so that two attempts do not deadlock.
         keys = sorted(_lock_key(kind, subject) for kind, subject in subjects.items())
         locks = func.unnest(sql_cast(keys, ARRAY(BigInteger))).column_valued("key")
         same = or_(*(_LIMITED_BY[kind] == subject for kind, subject in subjects.items()))
         async with self._database.transaction() as sql:
-            # The locks are held until the commit. It need not wait for the disk: `admit` and `record_decline` do, and
-            # with their records the disk gets the earlier ones.
+            # The locks are held until the commit. It need not wait for the disk: the commits of `admit` and
+            # `record_decline` wait, and they flush the earlier records of the WAL, too.
             no_wait = func.set_config("synchronous_commit", "off", True)
             await sql.execute(select(no_wait, func.pg_advisory_xact_lock(locks)))
             stored = await sql.execute(_select_attempts(limits).where(same))
@@ -95,7 +95,7 @@ class AttemptRepository:
             await sql.execute(set_attempt_state(AttemptState.DECLINED).where(attempts.c.id == attempt_id))
 
     async def end_attempt(self, attempt_id: UUID) -> None:
-        """Stop counting an attempt that led to no top-up. An attempt that led to one stays as it is."""
+        """Delete an attempt that led to no top-up. An attempt that led to a top-up is not changed."""
         led_to_none = (attempts.c.id == attempt_id) & (attempts.c.state == AttemptState.TOKENIZING)
         async with self._database.statement() as sql:
             await sql.execute(delete(attempts).where(led_to_none))
@@ -132,7 +132,7 @@ class AttemptRepository:
             operator: principal who lifts the block.
 
         Returns:
-            The number of declines; 0 if there are none, which is not stored.
+            The number of declines. If it is 0, no lift is stored.
         """
         column = _LIMITED_BY[kind]
         subject = select(column).where(attempts.c.id == attempt_id).scalar_subquery()
@@ -162,7 +162,7 @@ def _lock_key(kind: LimitKind, subject: Subject) -> int:
 
 
 def _is_recent(limits: DeclineLimits) -> ColumnElement[bool]:
-    """Attempts that may count: of the window, or of the time of a tokenization."""
+    """Return the condition for attempts that may count, by their age."""
     return attempts.c.since > from_now(-max(limits.window_seconds, limits.attempt_seconds))
 
 

@@ -1,4 +1,4 @@
-"""Every reason with which Strawberry closes a WebSocket has one of ours. A closed WebSocket raises one error."""
+"""The gateway replaces every reason with which Strawberry closes a WebSocket. A closed WebSocket raises one error."""
 
 import ast
 import inspect
@@ -15,7 +15,7 @@ from strawberry.subscriptions.protocols.graphql_transport_ws import handlers
 from gateway.graphql.transport.close_reasons import REASONS, DescribedWebSocket
 
 PREVENTED = {"Subscriber for ", "Unknown message type: "}
-"""Beginnings of reasons that quote the client. The gateway's handler checks the id and the type before."""
+"""Prefixes of reasons that quote the client. They are never sent: the gateway's handler checks id and type first."""
 
 
 def reasons(source: str) -> Iterator[str]:
@@ -46,7 +46,7 @@ def test_reasons_fit_into_a_close_frame() -> None:
 
 
 class Connection:
-    """Connection of a WebSocket, whose client may be gone."""
+    """Fake connection of a WebSocket. Sending fails if `is_lost` is set."""
 
     def __init__(self) -> None:
         self.is_lost = False

@@ -1,4 +1,4 @@
-"""The events of a subscription are charged to the caller's rate limit as they are sent, the replayed history too."""
+"""Each event of a subscription, replayed or new, is charged to the caller's rate limit when it is sent."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -27,7 +27,7 @@ SCHEMA = build_merged_schema(partial(OperationRunner, new_policy()))
 
 @dataclass
 class History(FullServices):
-    """Services with an account of many operations, which arrive without any wait."""
+    """Services with one account, which has `versions` operations. The operations are available at once."""
 
     versions: int = 0
 
@@ -39,7 +39,7 @@ class History(FullServices):
 
 @dataclass
 class Time:
-    """A manual clock, and the waits for it."""
+    """Manual clock that records the waits."""
 
     now: float = 0.0
     waits: list[float] = field(default_factory=list)
@@ -60,7 +60,7 @@ def new_limiter(rate: str, time: Time) -> RateLimiter:
 
 
 async def replay(events: int, limiter: RateLimiter) -> list[str]:
-    """Subscribe from the account's first operation on and return the ids of so many events, then unsubscribe."""
+    """Subscribe from the account's first operation, and unsubscribe after `events` events. Return their ids."""
     variables = {"id": str(ID), "after": cursor.encode_version(0)}
     context = History(versions=events).context(limiter)
     results: Any = await SCHEMA.stream(SUBSCRIPTION, variable_values=variables, context_value=context)

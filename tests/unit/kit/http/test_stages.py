@@ -73,7 +73,7 @@ client_steps = st.one_of(
 app_scripts = st.one_of(
     st.sampled_from(
         [
-            ["start", "end"],  # an early answer
+            ["start", "end"],  # an early response
             ["receive", "start", "body", "end"],
             ["start", "large body", "large body", "pause", "end"],
             ["receive", "receive", "receive"],
@@ -92,7 +92,7 @@ app_scripts = st.one_of(
 
 
 class ScriptedApp:
-    """App whose calls follow one script each. It has no time-out for its client: neither for a body nor for reading."""
+    """App that runs one script per call, in turn. It never times out: neither while it receives nor while it sends."""
 
     def __init__(self, scripts: list[list[str]]) -> None:
         self._scripts = scripts
@@ -107,7 +107,7 @@ class ScriptedApp:
             match step:
                 case "receive" if is_websocket or expects_body:
                     expects_body = (await receive()).get("more_body", False)
-                case "pause" | "receive":  # to wait for nothing but the client's disconnect is an error of an app
+                case "pause" | "receive":  # an app that waits only for the client's disconnect is faulty
                     await asyncio.sleep(2)
                 case "fail":
                     raise _AppError
@@ -128,7 +128,7 @@ class _AppError(Exception):
 
 
 def assert_timed(server: VirtualServer, clients: list[Client]) -> None:
-    """The rule: a connection without a time-out of its own has a running task."""
+    """Assert that each connection without a time-out has a running task."""
     without = [
         client for client in clients if client.is_connected and client.transport.protocol.stage()[0].seconds is None
     ]

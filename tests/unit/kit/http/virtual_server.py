@@ -46,8 +46,8 @@ class FakeTransport(asyncio.Transport):
         super().__init__({"peername": (address, 4711), "sockname": ("192.0.2.9", 80)})
         self.loop = loop
         self.protocol: Any = None
-        self.received = bytearray()  # what the client has read
-        self.buffer = bytearray()  # what it has not
+        self.received = bytearray()  # data that the client has read
+        self.buffer = bytearray()  # data that the client has not read yet
         self.most_buffered = 0
         self.is_client_reading = True
         self.is_open = True
@@ -57,7 +57,7 @@ class FakeTransport(asyncio.Transport):
 
     def write(self, data: Any) -> None:
         if not self.is_open:
-            raise RuntimeError("the transport is closed")  # as uvloop
+            raise RuntimeError("the transport is closed")  # as uvloop does
         if self._is_closing:
             return
         self.buffer += data

@@ -1,4 +1,8 @@
-"""Sessions that the bank needs: of its own for locks and settings, or shared ones whose role has the settings."""
+"""Check of the database sessions of the bank's pools.
+
+The bank holds locks and settings in sessions that it does not share. A pool behind a pooler in transaction mode shares
+its sessions, so its role must have the settings.
+"""
 
 from typing import Final
 
@@ -11,11 +15,11 @@ _LABEL: Final = "the ledger's database"
 
 
 class Sessions:
-    """Verifies the sessions of the bank's pools, until they are found to be valid once."""
+    """Checks the sessions of the bank's pools, until the first success."""
 
     def __init__(self, url: str, shared_pool: asyncpg.Pool | None) -> None:
         """Args:
-        url: database of the pool that needs sessions of its own.
+        url: database of the pool that must not share its sessions.
         shared_pool: pool behind a pooler in transaction mode, if there is one.
         """
         self._url = url
