@@ -101,7 +101,7 @@ class CleanDatabases:
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[str]:
-        """Yield the URL of a clean database. At the end of the block its sessions are ended."""
+        """Yield the URL of a clean database, and terminate its sessions at the end of the block."""
         connection = self._free.pop() if self._free else await self._clone()
         name = await connection.fetchval("SELECT current_database()")
         yield self._postgres.dsn("postgres", name)

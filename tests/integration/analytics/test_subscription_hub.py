@@ -258,7 +258,7 @@ class TestOrder:
 
 
 class TestSlowSubscriber:
-    async def test_slow_subscriber_is_ended_and_can_resume(
+    async def test_stream_of_slow_subscriber_ends_and_can_resume(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
     ) -> None:
         hub = env.hub(limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600, buffer_size=3))

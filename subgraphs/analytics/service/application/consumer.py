@@ -128,7 +128,7 @@ class Consumer:
             log.error("consumer stopped", error=f"{error}: look at the dead letters, then restart analytics")
 
     async def consume(self) -> None:
-        """Consume until an error, which is raised. When cancelled, finish the current batch first.
+        """Consume until an error occurs, and raise it. When cancelled, finish the current batch first.
 
         Raises:
             TooManyDeadLetters: the batch that exceeded the limit is not committed.

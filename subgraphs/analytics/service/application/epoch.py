@@ -128,7 +128,7 @@ class EpochFollower:
                 self._changed.notify_all()
 
     async def run(self) -> None:
-        """Compare the epochs, and rebuild the history when they differ, until an error, which is raised."""
+        """Compare the epochs periodically, and rebuild the history when they differ. Raise the first error."""
         while True:
             try:
                 await self.verify()

@@ -53,7 +53,7 @@ class LiveConsumer:
         await self._running_admin.describe_cluster()
 
     async def run(self) -> None:
-        """Consume until an error, which is raised.
+        """Consume until an error occurs, and raise it.
 
         The next run does not read the messages that were published in between; the hub reads them from the bank.
         """

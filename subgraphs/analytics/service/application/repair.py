@@ -70,7 +70,7 @@ class Repair:
         self._wake.set()
 
     async def run(self) -> None:
-        """Repair until an error, which is raised. The next run compares the suspected accounts again.
+        """Repair until an error occurs, and raise it. The next run compares the suspected accounts again.
 
         While the history is rebuilt in another epoch, the repair waits.
         """

@@ -162,7 +162,7 @@ class SubscriptionHub:
         self._check_requested.set()
 
     async def run_checks(self) -> None:
-        """Compare subscribed accounts with the bank, periodically and on request, until an error, which is raised."""
+        """Compare subscribed accounts with the bank, periodically and on request. Raise the first error."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._limits.check_interval_seconds):

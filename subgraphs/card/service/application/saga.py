@@ -143,7 +143,7 @@ class Saga:
         self._wake_requested.set()
 
     async def run_completer(self) -> None:
-        """Drive due top-ups, until an error: after a retry delay, or after the lease of a dead process.
+        """Drive due top-ups periodically: those whose retry delay is over, and those whose lease has expired.
 
         Raises:
             Unavailable: the database does not answer.
@@ -162,7 +162,7 @@ class Saga:
                     await self._wake_requested.wait()
 
     async def renew_leases(self) -> None:
-        """Renew the leases of all driven top-ups, until an error.
+        """Renew the leases of all driven top-ups periodically.
 
         Raises:
             Unavailable: the database does not answer.
@@ -174,7 +174,7 @@ class Saga:
                 await self._repository.renew_leases(self._leased_versions, lease_seconds=lease_seconds)
 
     async def update_metrics(self) -> None:
-        """Set the gauges of open top-ups of all replicas periodically, until an error.
+        """Periodically set the gauges of open top-ups, counted over all replicas.
 
         Raises:
             Unavailable: the database does not answer.
