@@ -38,7 +38,7 @@ class AnalyticsProcess:
     client: AnalyticsClient
 
     async def query(self, statement: str) -> str:
-        """Run a statement in the database and return ClickHouse's answer as text.
+        """Run a statement in the database and return ClickHouse's response as text.
 
         Raises:
             BenchError: ClickHouse refused the statement.

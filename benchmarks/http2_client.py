@@ -51,7 +51,7 @@ async def call_repeatedly(
     in_flight: int,
     deadline: float,
 ) -> Sequence[Call]:
-    """Keep a number of calls in flight on one connection until the deadline, and wait for the last answer.
+    """Keep a number of calls in flight on one connection until the deadline, and wait for the last response.
 
     Args:
         target: `host:port`.

@@ -32,7 +32,7 @@ _TIMEOUT_SECONDS: Final = 120.0
 
 
 async def commit_to_operations(environment: OneOwnerEnvironment, options: Options) -> Figure:
-    """Time from a transfer's answer to its row in the sender's history, at 200 transfers per second."""
+    """Time from a transfer's response to its row in the sender's history, at 200 transfers per second."""
     latencies: list[float] = []
     poll_lock = asyncio.Lock()
 

@@ -84,7 +84,7 @@ async def query_status(admins: Mapping[str, str]) -> Status:
 
 
 async def _query(http: httpx.AsyncClient, admin: str) -> tuple[dict[str, Any] | None, "_Metrics"]:
-    """Fetch `/health/ready` and `/metrics`; None and no metrics without an answer from a wallet service."""
+    """Fetch `/health/ready` and `/metrics`; None and no metrics without a response from a wallet service."""
     try:
         async with asyncio.timeout(_TIMEOUT_SECONDS):
             ready, metrics = await asyncio.gather(http.get(f"{admin}/health/ready"), http.get(f"{admin}/metrics"))

@@ -22,8 +22,8 @@ class Acquirer:
     def __init__(self, books: Books, stop: asyncio.Event, *, timeout_seconds: float, late_seconds: float) -> None:
         """Args:
         books: storage of cards, payments and webhooks.
-        stop: set at shutdown; requests without an answer end then.
-        timeout_seconds: maximum time without an answer in a simulated time-out.
+        stop: set at shutdown; requests without a response end then.
+        timeout_seconds: maximum time without a response in a simulated time-out.
         late_seconds: time from the merchant's disconnect to the execution of a `LATE` operation.
         """
         self._books = books

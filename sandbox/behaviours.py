@@ -17,12 +17,12 @@ class Step(StrEnum):
 
 
 class FaultKind(StrEnum):
-    """Kind of fault. Each ends with 503, most of them after a time without an answer, so the outcome is unknown."""
+    """Kind of fault. Each ends with 503, most of them after a time without a response, so the outcome is unknown."""
 
     UNAVAILABLE = "unavailable"  # 503 at once, the operation is not executed
-    TIMEOUT_BEFORE = "timeout before"  # no answer, the operation is not executed
-    TIMEOUT_AFTER = "timeout after"  # no answer, but the operation is executed
-    LATE = "late"  # no answer; the operation is executed after the merchant has disconnected
+    TIMEOUT_BEFORE = "timeout before"  # no response, the operation is not executed
+    TIMEOUT_AFTER = "timeout after"  # no response, but the operation is executed
+    LATE = "late"  # no response; the operation is executed after the merchant has disconnected
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`make demo`: start the system on free ports, run a tour of all features with their answers, stop."""
+"""`make demo`: start the system on free ports, run a tour of all features with their responses, stop."""
 
 # ruff: noqa: T201  the demo prints for people
 import asyncio
@@ -59,11 +59,11 @@ ALICE, BOB = CUSTOMERS["alice"], CUSTOMERS["bob"]
 
 
 class StepError(Exception):
-    """An answer differs from what the step expects."""
+    """A response differs from what the step expects."""
 
 
 class Tour:
-    """Tour of a running system. Each step prints the answers and raises StepError for an unexpected one."""
+    """Tour of a running system. Each step prints the responses and raises StepError for an unexpected one."""
 
     def __init__(self, system: System) -> None:
         self._system = system
@@ -269,7 +269,7 @@ async def demo() -> int:
     """Run the tour on a temporary system.
 
     Returns:
-        Exit code: 0 if every step got the expected answers, else 1.
+        Exit code: 0 if every step got the expected responses, else 1.
     """
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="wallet-demo-") as folder:

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from stack.process import Probe
 
-TIMEOUT = 2.0  # seconds; a slower answer counts as not ready
+TIMEOUT = 2.0  # seconds; a slower response counts as not ready
 
 
 def http(url: str) -> Probe:

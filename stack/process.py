@@ -200,7 +200,7 @@ class Child:
         """
         deadline = time.monotonic() + timeout
         while True:
-            # Check the pid after the probe: the answer may come from another process on the same port.
+            # Check the pid after the probe: the response may come from another process on the same port.
             if self.process.ready and await self.process.ready() and self.pid is not None:
                 return
             if self.pid is None:

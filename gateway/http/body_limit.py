@@ -59,7 +59,7 @@ class BodyLimit:
             await self._reject(scope, receive, send)
 
     async def _reject(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read the rest of the body, up to a limit, then answer: a client that still sends does not read a response."""
+        """Read the rest of the body, up to a limit, then respond: a client that is still sending does not read."""
         drained = 0
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_TIMEOUT_SECONDS):
@@ -72,7 +72,7 @@ class BodyLimit:
 
 
 def too_large_response(scope: Scope, limit_bytes: int) -> Response:
-    """Return the answer to a body above the limit. It closes the connection: the rest of the body may follow."""
+    """Return the response to a body above the limit. It closes the connection: the rest of the body may follow."""
     detail = f"the body must be at most {limit_bytes} bytes"
     problem = build_problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "CONTENT_TOO_LARGE", detail)
     return response_to(scope, problem, {"Connection": "close"})

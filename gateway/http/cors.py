@@ -84,7 +84,7 @@ def check_header(name: str) -> str:
 
 
 class _Cors(CORSMiddleware):
-    """Starlette's middleware, with an answer of ours to a refused preflight. Developers read it, not browsers."""
+    """Starlette's middleware, with a response of ours to a refused preflight. Developers read it, not browsers."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)

@@ -35,7 +35,7 @@ CONFIRM_COMMITS: Final = """
 """Statement whose commit waits until the synchronous standbys, if there are any, have all earlier commits.
 
 A commit whose wait was interrupted, as by a restart of the server, is visible although a standby may lack it. So an
-answer that repeats an earlier one is sent after this statement: otherwise it could be lost with the server.
+response that repeats an earlier one is sent after this statement: otherwise it could be lost with the server.
 """
 
 
@@ -196,10 +196,10 @@ def utc_now() -> datetime:
 
 
 def check_clock(now: datetime, asked_at: datetime) -> None:
-    """Compare the clocks, directly after the answer to `SELECT clock_timestamp()` arrived.
+    """Compare the clocks, directly after the response to `SELECT clock_timestamp()` arrived.
 
     Args:
-        now: the answer.
+        now: the time in the response.
         asked_at: `utc_now()` before the query.
 
     Raises:

@@ -27,7 +27,7 @@ OTHER_DESCRIPTORS: Final = 256
 """Descriptors that a process keeps for all but the connections of its largest listener."""
 
 DISCARDED_BYTES: Final = 1024 * 1024
-"""Received bytes that are dropped, of a body that the app has not read or after the last answer."""
+"""Received bytes that are dropped, of a body that the app has not read or after the last response."""
 PROGRESS_BYTES: Final = 16 * 1024
 """Bytes of the output buffer that a client must read in the time of a stage."""
 
@@ -55,9 +55,9 @@ class Stage(Enum):
     CLOSE_FRAME = "close frame", 10.0
     """The client has not answered a close frame."""
     LINGERING = "lingering", 1.0
-    """The last answer is sent. Closing at once would reset the connection, and the answer would be lost."""
+    """The last response is sent. Closing at once would reset the connection, and the response would be lost."""
     CLOSING = "closing", 10.0
-    """The connection is closed, and the client has not read all of its answer."""
+    """The connection is closed, and the client has not read all of its response."""
 
     def __init__(self, label: str, seconds: float | None) -> None:
         self.label = label
@@ -91,7 +91,7 @@ class ConnectionLimits:
     Attributes:
         total: maximum number of open connections.
         per_address: maximum number of one address, or of one IPv6 /64 network.
-        reserve: further connections that get answers to health checks only.
+        reserve: further connections that get responses to health checks only.
         exempt: addresses and networks without a limit by address, such as a proxy's; `*` for all.
     """
 
@@ -109,7 +109,7 @@ class Connection:
         owner: its protocol; a WebSocket replaces the HTTP protocol.
         transport: its transport.
         address: key of its address; None if exempt.
-        is_reserve: whether it is above the limit, and gets answers to health checks only.
+        is_reserve: whether it is above the limit, and gets responses to health checks only.
         stage: stage at the last sweep.
         token: progress at the last sweep.
         since: time of the first sweep with this stage and token.
@@ -144,7 +144,7 @@ class Connections:
     """Open connections of one listener.
 
     At a limit, a new connection replaces an old one that waits for its client, such as an idle one. If all are busy,
-    the new one is a reserve connection: it gets an answer to a health check, and 503 to everything else.
+    the new one is a reserve connection: it gets a response to a health check, and 503 to everything else.
     """
 
     def __init__(self, listen: str, limits: ConnectionLimits) -> None:

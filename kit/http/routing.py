@@ -1,4 +1,4 @@
-"""What FastAPI's routing leaves open: HEAD, the `Allow` field of 405 answers, and redirects."""
+"""What FastAPI's routing leaves open: HEAD, the `Allow` field of 405 responses, and redirects."""
 
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -37,7 +37,7 @@ def new_app() -> FastAPI:
 
 
 def describe_wrong_method(allow: str) -> str:
-    """Return the message of a 405 answer for its `Allow` field."""
+    """Return the message of a 405 response for its `Allow` field."""
     return f"this path has only the methods {allow}"
 
 

@@ -52,7 +52,7 @@ _SERVER_ERRORS: Final = frozenset(
         code_pb2.DATA_LOSS,
     }
 )
-"""Status codes of server errors. All other codes are correct answers, such as a refusal."""
+"""Status codes of server errors. All other codes are correct responses, such as a refusal."""
 
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # a port in use is an error; with reuse, two processes would share the calls
@@ -250,7 +250,7 @@ _UNREADABLE: Final = object()
 
 
 def _read_message(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Return a parser of requests that returns `_UNREADABLE` where gRPC would answer INTERNAL with its own words."""
+    """Return a parser of requests that returns `_UNREADABLE` where gRPC would return INTERNAL with its own words."""
 
     def read(data: bytes) -> Any:
         try:

@@ -52,7 +52,7 @@ class LimitedParser(Parser):
         """Args:
         text: source of the document.
         max_tokens: maximum number of tokens, comments included.
-        max_name_characters: maximum length of a name. Each item of an answer repeats the names of its fields.
+        max_name_characters: maximum length of a name. Each item of a response repeats the names of its fields.
         """
         super().__init__(text)
         self._allowed = max_tokens
@@ -202,7 +202,7 @@ class ShortcutExecutor(Executor[Any]):
         return collected
 
     def handle_field_error(self, raw_error: Any, return_type: Any, field_details_list: Any, path: Any) -> None:
-        """Handle the error of a field without a search for its line: one answer may have thousands of errors."""
+        """Handle the error of a field without a search for its line: one response may have thousands of errors."""
         if not isinstance(raw_error, GraphQLError) or raw_error.path is None:
             nodes = getattr(raw_error, "nodes", None) or [field_details_list[0].node]
             raw_error = GraphQLError(str(raw_error), path=path.as_list(), original_error=raw_error)

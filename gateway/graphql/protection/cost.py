@@ -14,7 +14,7 @@ as Apollo Router does:
 - An event of a subscription costs 60 in addition.
 - The arguments of a field cost 1 for each 32 bytes above 1 KiB, each time that the field is executed: a variable is
   converted and sent at each of its uses. They count in the estimate only.
-- Introspection costs as many units as its answer has fields, and 1 for 32 bytes of descriptions (`introspection`).
+- Introspection costs as many units as its response has fields, and 1 for 32 bytes of descriptions (`introspection`).
 
 A field that is selected in several places is counted in each. Sizes are upper bounds, so the actual cost is never above
 the estimate.
@@ -281,7 +281,7 @@ class _FieldCost:
         return self.arguments.cost(sizes) + count * (self.weight + ROW_COST * rows + below)
 
     def measure(self, item: Mapping[str, Any]) -> int:
-        """Return the actual cost of one item. Rows count only if the answer shows how many there are."""
+        """Return the actual cost of one item. Rows count only if the response shows how many there are."""
         rows = 0
         if self.rows is not None:
             rows = max((len(item.get(each.key) or ()) for each in self.fields if each.is_sized), default=0)

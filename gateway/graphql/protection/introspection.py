@@ -1,4 +1,4 @@
-"""Cost of introspection: the number of fields that the answer has, from the sizes of the schema's lists.
+"""Cost of introspection: the number of fields that the response has, from the sizes of the schema's lists.
 
 Descriptions cost more than other fields, by their length.
 """
@@ -70,7 +70,7 @@ def introspection_cost(schema: GraphQLSchema, fragments: Fragments, node: FieldN
 
 
 class _Counter:
-    """Counts the fields of the answer to a selection set."""
+    """Counts the fields of the response to a selection set."""
 
     def __init__(self, sizes: _Sizes, fragments: Fragments) -> None:
         self._sizes = sizes

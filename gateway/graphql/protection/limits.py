@@ -28,7 +28,7 @@ class Limits:
     Attributes:
         tokens: tokens of the text, comments included; it may have as many lines. All documents of one request share it.
         anonymous_tokens: the same, for callers without a token.
-        name_characters: length of a name. Each item of an answer repeats the names of its fields.
+        name_characters: length of a name. Each item of a response repeats the names of its fields.
         definitions: operations and fragments of the document; validation follows all fragments from each operation.
         depth: levels of fields. Below `__schema` and `__type`, graphql-core's own rule applies.
         root_fields: fields of the root type; each is resolved on its own.
@@ -38,7 +38,7 @@ class Limits:
         repeats: selections of one response key at one level; overlapping-field validation is quadratic in it.
         cost: estimated cost; see `cost.OperationCost`. All operations of one request share it. Callers without a token
             have a quarter of it.
-        errors: errors in the answer to one request.
+        errors: errors in the response to one request.
     """
 
     tokens: int = 2_000
@@ -74,7 +74,7 @@ class RequestBudget:
     Attributes:
         tokens: tokens that may still be parsed.
         cost: estimated cost that may still be executed.
-        errors: errors that the answer may still have.
+        errors: errors that the response may still have.
         max_tokens: tokens of a new budget, for messages.
         max_cost: cost of a new budget, for messages.
     """

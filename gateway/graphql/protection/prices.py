@@ -6,7 +6,7 @@ from graphql import GraphQLField, get_named_type, is_leaf_type
 from strawberry.federation.schema_directives import Cost
 
 FIELD_COST: Final = 1
-"""Cost of a field that is an attribute of its object, and of the object or the text that it adds to the answer."""
+"""Cost of a field that is an attribute of its object, and of the object or the text that it adds to the response."""
 
 RESOLVER_COST: Final = 10
 """Cost of a field with a resolver: it may wait for a loader."""
@@ -32,7 +32,7 @@ COST_EXTENSION: Final = "cost"
 
 
 def key_cost(key: str) -> int:
-    """Return the additional cost of a long response key. Every item of an answer repeats it."""
+    """Return the additional cost of a long response key. Every item of a response repeats it."""
     return len(key) // TEXT_BYTES_PER_UNIT
 
 

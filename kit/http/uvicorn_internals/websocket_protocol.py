@@ -49,7 +49,7 @@ class _DescribedProtocol(ServerProtocol):
     """Protocol of `websockets` with texts of ours, which quote nothing of the client."""
 
     def reject(self, status: Any, text: str) -> Response:
-        """Return the answer to a refused handshake. It has the supported version (RFC 6455, 4.2.2)."""
+        """Return the response to a refused handshake. It has the supported version (RFC 6455, 4.2.2)."""
         response = super().reject(HTTPStatus(status), _REFUSALS.get(status, text))
         if status == HTTPStatus.BAD_REQUEST:
             response.headers["Sec-WebSocket-Version"] = _VERSION
@@ -205,7 +205,7 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         self._parse_slice()
 
     def _refuse_handshake(self) -> None:
-        """Answer a request that `websockets` does not accept: it has a body, or too many or too long fields."""
+        """Refuse a request that `websockets` does not accept: it has a body, or too many or too long fields."""
         answer = b"".join(self.conn.data_to_send())
         if not answer:
             answer = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"

@@ -28,7 +28,7 @@ class AnalyticsClient:
     """Calls analytics with the identity of the current caller (`kit.rpc.request_context.current_request`).
 
     Every method raises the `WalletError` that analytics answers with. It raises Unavailable when analytics does not
-    answer, and DeadlineExceeded when analytics does not answer in time. All methods only read, so a retry is safe.
+    respond, and DeadlineExceeded when analytics does not respond in time. All methods only read, so a retry is safe.
     """
 
     def __init__(

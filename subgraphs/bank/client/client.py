@@ -53,8 +53,8 @@ class BankClient:
     """Calls the bank with the identity of the current caller (`kit.rpc.request_context.current_request`).
 
     Every method raises the `WalletError` that the bank answers with. It raises Unavailable when the bank does not
-    answer, and DeadlineExceeded when the bank does not answer in time. After these two errors the outcome of a write is
-    unknown: retry with the same idempotency key. Reads are always safe to retry.
+    respond, and DeadlineExceeded when the bank does not respond in time. After these two errors the outcome of a write
+    is unknown: retry with the same idempotency key. Reads are always safe to retry.
     """
 
     def __init__(self, stub: "bank_pb2_grpc.BankServiceAsyncStub", limits: ClientLimits = ClientLimits()) -> None:

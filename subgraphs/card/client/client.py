@@ -27,7 +27,7 @@ class CardClient:
     """Calls the card service with the identity of the current caller (`kit.rpc.request_context`).
 
     Every method raises the `WalletError` that the service answers with. It raises Unavailable when the service does not
-    answer, and DeadlineExceeded when it does not answer in time. After these two errors the outcome of a write is
+    respond, and DeadlineExceeded when it does not respond in time. After these two errors the outcome of a write is
     unknown: retry with the same idempotency key. Reads are always safe to retry.
     """
 

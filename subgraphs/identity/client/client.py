@@ -26,7 +26,7 @@ class IdentityClient:
     Reads of users and password changes are made for the current caller (`current_request`).
 
     Every method raises the `WalletError` that the service answered, Unavailable if the service does not answer, and
-    DeadlineExceeded if it does not answer in time. Reads are safe to retry.
+    DeadlineExceeded if it does not respond in time. Reads are safe to retry.
     """
 
     def __init__(

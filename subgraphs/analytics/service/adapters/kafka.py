@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 _FETCH_WAIT_MS: Final = 50
 """Maximum time that the broker holds a fetch open. Kafka answers as soon as there are messages. The embedded broker
-answers only at the end of this time, so there it is the delay of every event.
+responds only at the end of this time, so there it is the delay of every event.
 """
 
 _MAX_POLL_INTERVAL_MS: Final = 24 * 3600 * 1000

@@ -214,7 +214,7 @@ class SubscriptionHub:
                     raise SubscriberTooSlow
                 if clock() >= check_access_at:
                     check_access_at = clock() + self._limits.access_interval_seconds
-                    with suppress(Unavailable, DeadlineExceeded):  # the bank gave no answer, so access continues
+                    with suppress(Unavailable, DeadlineExceeded):  # the bank gave no response, so access continues
                         subscription.expect((await self._bank.get_balance(account_id)).version)
                 if (row := subscription.next_row()) is not None:
                     batch = [row]

@@ -138,7 +138,7 @@ class Bank:
             currency: currency of the account.
             idempotency_key: identifies the request for this caller.
             raw_key: form of the key that earlier releases stored, if the client quoted it. An account of this form is
-                the answer.
+                the response.
 
         Returns:
             The account, and whether an earlier request opened it.

@@ -31,8 +31,8 @@ class Acquirer(Protocol):
     """Company that takes money from cards.
 
     Every method that changes something takes an idempotency key: repeated calls with one key have one effect and return
-    the current state. Every method raises Unavailable without a clear answer: the outcome is unknown, and the same call
-    is safe to repeat.
+    the current state. Every method raises Unavailable without a clear response: the outcome is unknown, and the same
+    call is safe to repeat.
     """
 
     async def tokenize(self, card: CardDetails) -> CardToken | Refusal:

@@ -38,7 +38,7 @@ class RetryPolicy:
     """Time-outs, retries and circuit breaker of calls to the acquirer.
 
     Attributes:
-        timeout_seconds: time-out of one attempt, until its answer is complete.
+        timeout_seconds: time-out of one attempt, until its response is complete.
         attempts: maximum attempts of a call.
         budget_seconds: maximum time between the start of the first attempt and the start of the last one.
         circuit_failures: number of customers with failed attempts that opens the circuit for all. As many failed
@@ -132,12 +132,12 @@ class HttpAcquirer:
         key: str | None = None,
         payment_id: str = "",
     ) -> Parsed | Refusal:
-        """Call the acquirer and return the parsed answer, or its refusal.
+        """Call the acquirer and return the parsed response, or its refusal.
 
         Args:
             method: HTTP method.
             path: path of the resource; `{id}` is replaced by `payment_id`.
-            parse: parses the body of a successful answer.
+            parse: parses the body of a successful response.
             json: body of the request.
             params: query parameters.
             key: idempotency key.
@@ -166,7 +166,7 @@ class HttpAcquirer:
     async def _call_once(self, request: httpx.Request, parse: Callable[[bytes], Parsed]) -> Parsed | Refusal:
         with self._circuit.guard(current_customer.get()):
             try:
-                # httpx's time-outs apply to each read, so they do not end an answer that arrives byte by byte.
+                # httpx's time-outs apply to each read, so they do not end a response that arrives byte by byte.
                 async with asyncio.timeout(self._policy.timeout_seconds):
                     response = await self._http.send(request)
             except TimeoutError:
@@ -190,7 +190,7 @@ class HttpAcquirer:
 
 
 class _UnclearAnswerError(Exception):
-    """Answer that leaves the outcome unknown. The same request is safe to repeat."""
+    """Response that leaves the outcome unknown. The same request is safe to repeat."""
 
 
 class _Payments(BaseModel):

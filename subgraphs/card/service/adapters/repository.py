@@ -135,7 +135,7 @@ class Repository:
             return _top_up_from_row(created.one())
 
     async def find_by_key(self, key: IdempotencyKey) -> TopUp | None:
-        """Return the top-up with an idempotency key. It is safe to repeat its answer: no failover can lose it."""
+        """Return the top-up with an idempotency key. It is safe to repeat its response: no failover can lose it."""
         async with self._database.statement() as sql:
             top_up = await _find_by_key(sql, key)
             if top_up is not None:

@@ -49,7 +49,7 @@ def webhook_app(inbox: WebhookInbox, secret: SecretStr) -> FastAPI:
     """Create the app with `POST /webhooks/acquirer`.
 
     It answers 204 stored, 400 unreadable body, 401 invalid or old signature (Standard Webhooks), 413 too long, 503
-    send again. A sender that hangs up within the body gets no answer.
+    send again. A sender that hangs up within the body gets no response.
     """
     app, signature = new_app(), Webhook(secret.get_secret_value())
 

@@ -1,4 +1,4 @@
-"""Use cases of the card service: authorization of callers, and answers."""
+"""Use cases of the card service: authorization of callers, and responses."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -61,7 +61,7 @@ _MAX_PAGE_SIZE: Final = 1_000
 _MAX_OFFSET_WEST_OF_UTC: Final = timedelta(hours=12)
 """A card is valid until the end of its month in the westernmost time zone."""
 _DEADLINE_MARGIN_SECONDS: Final = 0.2
-"""Time before the caller's deadline at which the answer is sent."""
+"""Time before the caller's deadline at which the response is sent."""
 _MAX_WAIT_SECONDS: Final = 3.0
 """Maximum wait for other attempts of the customer, the address or the card."""
 _FIRST_DELAY_SECONDS: Final = 0.05
@@ -135,7 +135,7 @@ class TopUps:
             idempotency_key: identifies the request for this caller.
             address: address or network of the client, if the gateway stated it.
             raw_key: form of the key that earlier releases stored, if the client quoted it. A top-up of this form is the
-                answer.
+                response.
 
         Returns:
             The top-up in its current state, and whether an earlier request started it.
@@ -238,7 +238,7 @@ class TopUps:
                 raise TopUpNotFound(str(id_))
             if clock() >= next_check_at:
                 next_check_at = clock() + self._options.access_seconds
-                with suppress(Unavailable, DeadlineExceeded):  # without an answer, access continues
+                with suppress(Unavailable, DeadlineExceeded):  # without a response, access continues
                     await self._bank.get_account(top_up.account_id)
 
         async with aclosing(self._hub.watch(id_, check)) as states:
@@ -305,7 +305,7 @@ class TopUps:
         return account.owner_id
 
     async def _wait_for_end(self, top_up: TopUp) -> TopUp:
-        """Return the top-up once no step is left, or its current state when the answer is due."""
+        """Return the top-up once no step is left, or its current state when the response is due."""
         remaining = request_context.current_request.get().remaining(ANSWER_TIMEOUT_SECONDS + _DEADLINE_MARGIN_SECONDS)
         with suppress(TimeoutError, Unavailable):
             async with asyncio.timeout(max(0.0, remaining - _DEADLINE_MARGIN_SECONDS)):

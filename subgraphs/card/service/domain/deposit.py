@@ -1,4 +1,4 @@
-"""Deposits of top-ups in the ledger, and the bank's answers about them."""
+"""Deposits of top-ups in the ledger, and the bank's responses about them."""
 
 from dataclasses import dataclass
 from uuid import UUID

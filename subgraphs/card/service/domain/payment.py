@@ -1,4 +1,4 @@
-"""Payments at the acquirer, and its answers about them."""
+"""Payments at the acquirer, and its responses about them."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -36,7 +36,7 @@ class NoPayment:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Permanent refusal of a request by the acquirer. `payment` is the current payment, if the answer contains it."""
+    """Permanent refusal of a request by the acquirer. `payment` is the current payment, if the response contains it."""
 
     code: str
     payment: Payment | None = None

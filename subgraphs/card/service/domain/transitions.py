@@ -183,7 +183,7 @@ _EARLIER_PAYMENT_STATUSES: Final[Mapping[Status, frozenset[PaymentStatus]]] = {
     Status.REFUNDED: frozenset({PaymentStatus.AUTHORIZED, PaymentStatus.CAPTURED}),
 }
 """Statuses that the payment certainly had before. AUTHORIZED is not one for VOIDED: the authorization may have had no
-answer, so that the service may not know of its success."""
+response, so that the service may not know of its success."""
 
 
 def verify(top_up: TopUp, payment: Payment | NoPayment) -> TopUp:

@@ -35,7 +35,7 @@ class Database:
     A database without the schema of this release is refused: the migration job has to run first. A database that was
     valid and becomes empty while this process runs (the server was replaced) is migrated from here.
 
-    Every method raises Unavailable when ClickHouse does not answer in 10 seconds or has another schema.
+    Every method raises Unavailable when ClickHouse does not respond in 10 seconds or has another schema.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -58,7 +58,7 @@ class Database:
             await database._close()
 
     async def ping(self) -> None:
-        """Check that ClickHouse answers and has the schema of this release.
+        """Check that ClickHouse responds and has the schema of this release.
 
         Raises:
             SchemaMismatch: it has another schema.

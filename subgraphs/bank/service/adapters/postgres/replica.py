@@ -30,7 +30,7 @@ class Replica:
     async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         """Return the rows that the replica has. Never raises.
 
-        Returns no rows if the replica does not answer in half a second, and for five seconds after that.
+        Returns no rows if the replica does not respond in half a second, and for five seconds after that.
         """
         if time.monotonic() < self._paused_until:
             return []
