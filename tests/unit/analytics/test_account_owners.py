@@ -83,7 +83,7 @@ async def test_known_owner_does_not_wait_for_a_bank_that_hangs(
     assert await owners.read_position(ALICE, ACCOUNT) is None
 
 
-async def test_cached_answer_is_not_used_for_another_caller(owners: AccountOwners, bank: FakeBank) -> None:
+async def test_cached_permission_is_not_used_for_another_caller(owners: AccountOwners, bank: FakeBank) -> None:
     await owners.read_position(ALICE, ACCOUNT)
     bank.problem = Unavailable("the bank")
     with pytest.raises(Unavailable):
