@@ -4,12 +4,14 @@ A message says what to send. It names the rule and names of the contract, and qu
 have card data or a password in the wrong place.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, Final, get_args, get_origin
 
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator
+
+from kit.runtime.rule_messages import RULE_MESSAGES, fixed
 
 IGNORED_PREFIXES: Final = ("_", "utm_")
 """Query parameters that campaigns and caches add to links. They are ignored; all other unknown parameters are refused.
@@ -74,58 +76,7 @@ def _find_model(annotation: Any) -> type[BaseModel] | None:
     return next((each for each in candidates if isinstance(each, type) and issubclass(each, BaseModel)), None)
 
 
-def _fixed(message: str) -> Callable[[Mapping[str, Any]], str]:
-    return lambda _: message
-
-
-def _at_least(context: Mapping[str, Any]) -> str:
-    return f"must have at least {_count(context['min_length'], context)}"
-
-
-def _at_most(context: Mapping[str, Any]) -> str:
-    return f"must have at most {_count(context['max_length'], context)}"
-
-
-def _count(count: int, context: Mapping[str, Any]) -> str:
-    """Return a number with its unit. Pydantic reports the length of a secret as the number of items of a `Value`."""
-    unit = "character" if context.get("field_type", "Value") == "Value" else "item"
-    return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
-
-
-_DATE_TIME: Final = _fixed("must be a date and a time, such as 2026-11-21T12:00:00Z")
-_UUID: Final = _fixed("must be a UUID")
-_INTEGER: Final = _fixed("must be a whole number")
-_OBJECT: Final = _fixed("must be a JSON object")
-
-_MESSAGES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
-    "datetime_from_date_parsing": _DATE_TIME,
-    "datetime_object_invalid": _DATE_TIME,
-    "datetime_parsing": _DATE_TIME,
-    "datetime_type": _DATE_TIME,
-    "enum": lambda context: f"must be one of {context['expected'].replace(chr(39), '').replace(' or ', ', ')}",
-    "greater_than_equal": lambda context: f"must be at least {context['ge']}",
-    "int_from_float": _INTEGER,
-    "int_parsing": _INTEGER,
-    "int_parsing_size": _INTEGER,
-    "int_type": _fixed("must be a whole number, without quotes"),
-    "json_invalid": _fixed("must be JSON"),
-    "less_than_equal": lambda context: f"must be at most {context['le']}",
-    "list_type": _fixed("must be a list"),
-    "missing": _fixed("is required"),
-    "model_attributes_type": _OBJECT,
-    "model_type": _OBJECT,
-    "string_too_long": _at_most,
-    "string_too_short": _at_least,
-    "string_type": _fixed("must be a string"),
-    "string_unicode": _fixed("must be valid UTF-8"),
-    "timezone_aware": _fixed("must have an offset from UTC, such as Z"),
-    "too_long": _at_most,
-    "too_short": _at_least,
-    "uuid_parsing": _UUID,
-    "uuid_type": _UUID,
-    "value_error": lambda context: str(context["error"]),  # raised by validators of ours
-}
-"""Messages by pydantic's type of error. A test compares them with the errors that the contracts' models can raise."""
+_MESSAGES: Final = {**RULE_MESSAGES, "int_type": fixed("must be a whole number, without quotes")}
 
 DESCRIBED_TYPES: Final = frozenset({*_MESSAGES, "string_pattern_mismatch", UNKNOWN_FIELD})
 """Types of errors that have messages of ours."""
