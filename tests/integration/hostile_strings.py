@@ -1,4 +1,4 @@
-"""Requests with strings that PostgreSQL, ClickHouse or a log cannot take, for each string field of a service."""
+"""Hostile strings, such as NUL, control characters and very long texts, in each string field of a service."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +14,7 @@ _ID = "123e4567-e89b-12d3-a456-426614174000"
 
 
 def hostile_requests(service: ServiceDescriptor) -> Iterator[tuple[str, str, Message]]:
-    """Yield each method's name with the path of a string field, and a request in which that field is hostile."""
+    """Yield the method's name, the field's path and the request for each string field and hostile string."""
     for method in service.methods:
         for path in _string_paths(method.input_type):
             for text in HOSTILE_STRINGS:
@@ -24,8 +24,8 @@ def hostile_requests(service: ServiceDescriptor) -> Iterator[tuple[str, str, Mes
                 yield method.name, ".".join(field.name for field in path), request
 
 
-async def unexpected_answers(stub: Any, service: ServiceDescriptor, metadata: Any) -> list[str]:
-    """Call all hostile requests and return those that the service answers as its own failure."""
+async def find_unexpected_errors(stub: Any, service: ServiceDescriptor, metadata: Any) -> list[str]:
+    """Make all hostile requests, and describe those that fail with INTERNAL, UNKNOWN or UNAVAILABLE."""
     found = []
     for method, path, request in hostile_requests(service):
         try:
@@ -55,7 +55,7 @@ def _is_map(field: FieldDescriptor) -> bool:
 
 
 def _fill(message: Message) -> None:
-    """Give each string of a request a value that may be valid, so that the hostile one is not the second error."""
+    """Set each string field to a plausible value, so that the hostile string is the only error."""
     for field in message.DESCRIPTOR.fields:
         if field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated:
             setattr(
@@ -69,7 +69,7 @@ def _set(message: Any, path: tuple[FieldDescriptor, ...], text: str) -> None:
         message = target.add() if field.is_repeated else target
     last = path[-1]
     if _is_map(last):
-        getattr(message, last.name)[text]  # a protobuf map creates the entry
+        getattr(message, last.name)[text]  # reading a missing key of a protobuf map adds the entry
     elif last.is_repeated:
         getattr(message, last.name).append(text)
     else:

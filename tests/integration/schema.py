@@ -1,8 +1,9 @@
-"""The shape of a PostgreSQL schema."""
+"""Description of a PostgreSQL schema, to compare two schemas."""
 
 import asyncpg
 
-# Everything that alembic does not compare: constraints with their text, indexes, defaults, comments, storage options.
+# Constraints, indexes, columns (type, NOT NULL, default, identity, comment) and storage options of the tables.
+# The comparison of Alembic covers only a part of them.
 _SHAPE = """
     SELECT 'constraint', conrelid::regclass::text, conname::text, pg_get_constraintdef(oid) FROM pg_constraint
     WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'alembic_version'
@@ -23,4 +24,5 @@ _SHAPE = """
 
 
 async def shape(sql: asyncpg.Connection) -> set[tuple[str, ...]]:
+    """Return constraints, indexes, columns and storage options of the schema `public`."""
     return {tuple(row) for row in await sql.fetch(_SHAPE)}

@@ -1,4 +1,4 @@
-"""Fixtures: a bank that most tests share, and a bank with a separate ledger for tests that count rows or break it."""
+"""Fixtures: a bank that most tests share, a bank with a new ledger for one test, a small ledger, and callers."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Fault trial: bank processes on one ledger under load and faults, then the history checker."""
+"""Fault trial: run bank processes on one ledger under load and faults, then run the history checker."""
 
 import asyncio
 import random
@@ -32,7 +32,7 @@ Fault = Callable[[], Coroutine[Any, Any, None]]
 
 _OWNERS = ("alice", "bob")
 _CLIENTS = 16
-# The clients never stop calling a silent bank.
+# The circuit breakers never open: clients keep calling a bank that does not respond.
 _LIMITS = ClientLimits(timeout_seconds=3.0, circuit_failures=1_000_000)
 _RESOLVE_TIMEOUT_SECONDS = 60.0  # for unknown outcomes, after the last fault
 _DAY = 24 * 3600.0
@@ -74,7 +74,7 @@ class BankReplica:
 
 
 class FaultTrial:
-    """Load and faults on some replicas, with the recorded history. `seed` decides everything random except timing."""
+    """Load and faults on bank replicas, with the recorded history. `seed` fixes all random choices, but no timing."""
 
     def __init__(
         self, seed: int, keys: Keys, database_url: str, replicas: Sequence[BankReplica], clients: Sequence[BankClient]
@@ -96,7 +96,7 @@ class FaultTrial:
         Args:
             accounts: number of accounts.
             schedule: faults, one after the other.
-            seconds: longest duration of the load.
+            seconds: no fault starts later than this. The load ends after the last fault.
 
         Returns:
             A summary in one line.
@@ -129,7 +129,7 @@ class FaultTrial:
         return await caller(client.batch_transfer([_transfer_request(request) for request in requests]))
 
     def random_schedule(self, *faults: Fault) -> Iterator[Fault]:
-        """Yield faults without end; each of them is among the first."""
+        """Yield faults without end: first each fault once in random order, then random ones."""
         yield from self._schedule.sample(faults, len(faults))
         while True:
             yield self._schedule.choice(faults)
@@ -139,7 +139,7 @@ class FaultTrial:
         await self._chance.choice(self.replicas).kill()
 
     async def freeze_bank(self) -> None:
-        """Freeze a random replica for a time shorter or longer than the server keeps its locks."""
+        """Freeze a random replica, for less or more than PostgreSQL's time-out of idle transactions."""
         replica = self._chance.choice(self.replicas)
         replica.freeze()
         await asyncio.sleep(self._chance.choice((0.2, 1.0, 3.0, 7.0)))

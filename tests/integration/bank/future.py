@@ -1,4 +1,4 @@
-"""A bank in this process that dates operations in the future, as one with a wrong clock did."""
+"""Patch with which banks in this process date operations in the future, as earlier releases did with a wrong clock."""
 
 from collections.abc import Sequence
 from datetime import timedelta

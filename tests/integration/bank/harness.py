@@ -124,7 +124,7 @@ def bank_environment(keys: Keys, folder: Path, **overrides: Any) -> dict[str, st
 
 @asynccontextmanager
 async def run_bank(keys: Keys, folder: Path, database_url: str, **overrides: Any) -> AsyncIterator[RunningBank]:
-    """Run the bank in this process. Without a broker among the settings it runs as in a Kafka outage."""
+    """Run the bank in this process. Without `kafka_bootstrap_servers` in `overrides` Kafka is unavailable."""
     environment = bank_environment(keys, folder, bank_database_url=database_url, **overrides)
     parsed = {**environment, "auth_services": json.loads(environment["auth_services"])}
     stop = asyncio.Event()
@@ -141,7 +141,7 @@ async def run_bank(keys: Keys, folder: Path, database_url: str, **overrides: Any
 def bank_process(
     keys: Keys, folder: Path, database_url: str, *, clock_ahead_seconds: float = 0, **overrides: Any
 ) -> tuple[Child, dict[str, str]]:
-    """Return the bank as a child process that is not started yet, and its settings. Its clock may be wrong."""
+    """Return a bank process that is not started yet, and its settings. `clock_ahead_seconds` shifts its clock."""
     environment = bank_environment(keys, folder, bank_database_url=database_url, **overrides)
     upper = {name.upper(): value for name, value in environment.items()}
     live = probes.http(f"http://{environment['bank_admin_listen']}/health/live")
@@ -172,7 +172,7 @@ def admin_client(bank: RunningBank) -> httpx.AsyncClient:
 
 
 async def until_ready(admin: str, serving: "asyncio.Task[None] | None" = None, within: float = 20) -> None:
-    """Wait until the bank reports ready. Raises the error of `serving` if the bank ended."""
+    """Wait until the bank reports ready; if the bank fails before, raise the error of `serving`."""
     async with httpx.AsyncClient(trust_env=False) as http:
 
         async def is_ready() -> bool:
@@ -207,7 +207,7 @@ async def find_lock_waiter(sql: asyncpg.Pool, query: str) -> int | None:
 
 
 async def assert_ledger_invariants(sql: asyncpg.Pool) -> None:
-    """Assert the invariants of a ledger, with SQL independent of the bank's integrity check."""
+    """Assert the invariants of a ledger, with SQL that is independent of the bank's integrity check."""
     violations = {
         "a balance is the sum of the opening balance and all entries": """
             SELECT a.id FROM accounts a LEFT JOIN entries e ON e.account_id = a.id

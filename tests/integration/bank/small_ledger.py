@@ -34,7 +34,8 @@ _PRINCIPAL = "https://users.test|a-secret"
 class SmallLedger:
     """Small ledger with a copy of its rows: Alice, Bob and Dave in roubles, Carol in dollars, transfers k1 to k5.
 
-    k1: Alice → Bob · k2: Alice → Bob · k3: Bob → Alice · k4: deposit to Alice · k5: deposit to Carol · one was refused
+    k1: Alice → Bob · k2: Alice → Bob · k3: Bob → Alice · k4: deposit to Alice · k5: deposit to Carol
+    The key `refused` (Alice → Bob) has a refusal and no transfer.
     """
 
     pool: asyncpg.Pool

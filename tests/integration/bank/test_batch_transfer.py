@@ -1,4 +1,4 @@
-"""Batch transfers: independent results, in order, once per key."""
+"""Batch transfers: one independent result for each request, in their order; each key moves money once."""
 
 import asyncio
 from decimal import Decimal
@@ -27,7 +27,7 @@ class TestBatchTransferMoney:
     async def test_results_of_a_batch_are_in_the_order_of_its_requests(self, bank: RunningBank, alice: Caller) -> None:
         sender, recipient, nowhere = await bank.open("alice", "10"), await bank.open("bob", "0"), uuid4()
         run = uuid4()
-        answers = await alice(
+        results = await alice(
             bank.client.batch_transfer(
                 [
                     transfer_request(sender, recipient, "6", f"{run} 1"),
@@ -39,7 +39,7 @@ class TestBatchTransferMoney:
                 ]
             )
         )
-        first, poor, to_itself, missing, anothers, last = answers
+        first, poor, to_itself, missing, anothers, last = results
         assert isinstance(first, Receipt)
         assert (first.posting.version, first.posting.balance_after) == (1, rub("4"))
         assert poor == InsufficientFunds(str(sender), needed="5.00", available="4.00", currency="RUB")
@@ -56,7 +56,7 @@ class TestBatchTransferMoney:
         sender, recipient, run = await bank.open("alice", "10"), await bank.open("bob", "0"), uuid4()
         requests = [transfer_request(sender, recipient, "3", f"{run} {n}") for n in range(5)]
         first = await alice(bank.client.batch_transfer(requests))
-        assert [isinstance(answer, Receipt) for answer in first] == [True, True, True, False, False]
+        assert [isinstance(result, Receipt) for result in first] == [True, True, True, False, False]
         assert await alice(bank.client.batch_transfer(requests)) == first
         assert await bank.balance(sender) == 1
 
@@ -73,16 +73,16 @@ class TestBatchTransferMoney:
 
     async def test_duplicates_in_one_batch_move_money_once(self, bank: RunningBank, alice: Caller) -> None:
         sender, recipient, run = await bank.open("alice", "10"), await bank.open("bob", "0"), str(uuid4())
-        answers = await alice(bank.client.batch_transfer([transfer_request(sender, recipient, "1", run)] * 3))
-        assert answers[0] == answers[1] == answers[2]
+        results = await alice(bank.client.batch_transfer([transfer_request(sender, recipient, "1", run)] * 3))
+        assert results[0] == results[1] == results[2]
         assert await bank.balance(sender) == 9
 
     @pytest.mark.slow
     async def test_batch_of_8000_transfers_succeeds(self, own_bank: RunningBank) -> None:
         alice, (one, two) = own_bank.user("alice"), [await own_bank.open("alice", "8000") for _ in range(2)]
         requests = [transfer_request(*((one, two) if n % 2 else (two, one)), "1", str(n)) for n in range(8000)]
-        answers = await alice(own_bank.client.batch_transfer(requests))
-        assert all(isinstance(answer, Receipt) for answer in answers)
+        results = await alice(own_bank.client.batch_transfer(requests))
+        assert all(isinstance(result, Receipt) for result in results)
         assert (await own_bank.count_rows())["transfers"] == 8000
         assert await own_bank.balance(one) == await own_bank.balance(two) == Decimal(8000)
         await assert_ledger_invariants(own_bank.sql)
@@ -113,7 +113,7 @@ class TestBatchTransferMoney:
         assert refused.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
         assert completed.value.transfer.sender_id == str(sender)
 
-    async def test_concurrent_single_and_batch_transfers_are_all_answered(self, own_bank: RunningBank) -> None:
+    async def test_concurrent_single_and_batch_transfers_all_succeed(self, own_bank: RunningBank) -> None:
         alice = own_bank.user("alice")
         accounts = [await own_bank.open("alice", "1000") for _ in range(4)]
 
@@ -126,9 +126,9 @@ class TestBatchTransferMoney:
             requests = [
                 transfer_request(accounts[n % 4], accounts[(n + 2) % 4], "1", f"bulk {run} {n}") for n in range(700)
             ]
-            for asked, answer in zip(requests, await alice(own_bank.client.batch_transfer(requests)), strict=True):
-                assert isinstance(answer, Receipt)
-                assert answer.transfer.sender_id == asked.sender_id
+            for request, result in zip(requests, await alice(own_bank.client.batch_transfer(requests)), strict=True):
+                assert isinstance(result, Receipt)
+                assert result.transfer.sender_id == request.sender_id
 
         await asyncio.gather(*(single(n) for n in range(200)), *(bulk(n) for n in range(3)))
         assert (await own_bank.count_rows())["transfers"] == 200 + 3 * 700

@@ -14,7 +14,7 @@ FAR_AHEAD = DAYS * 86_400.0
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ahead", [FAR_AHEAD, -FAR_AHEAD], ids=["ahead", "behind"])
-async def test_wrong_clock_of_a_replica_dates_no_operation(
+async def test_replica_with_a_wrong_clock_dates_operations_with_the_database_time(
     ledger_url: str, keys: Keys, tmp_path: Path, ahead: float
 ) -> None:
     child, environment = bank_process(keys, tmp_path, ledger_url, clock_ahead_seconds=ahead)

@@ -14,13 +14,13 @@ class TestConcurrentTransfers:
         sender = await own_bank.open("alice", "100.00")
         recipients = [await own_bank.open("bob", "0") for _ in range(4)]
         alice = own_bank.user("alice")
-        answers = await asyncio.gather(
+        results = await asyncio.gather(
             *(alice(own_bank.client.transfer(sender, recipients[n % 4], rub("0.75"), str(n))) for n in range(200)),
             return_exceptions=True,
         )
-        assert Counter(type(answer) for answer in answers) == {Receipt: 133, InsufficientFunds: 67}
+        assert Counter(type(result) for result in results) == {Receipt: 133, InsufficientFunds: 67}
         assert await own_bank.balance(sender) == rub("0.25").amount
-        versions = sorted(answer.posting.version for answer in answers if isinstance(answer, Receipt))
+        versions = sorted(result.posting.version for result in results if isinstance(result, Receipt))
         assert versions == list(range(1, 134))
         await assert_ledger_invariants(own_bank.sql)
 
@@ -50,7 +50,7 @@ class TestConcurrentTransfers:
 
         async def one(n: int) -> None:
             sender, recipient = chance.sample(accounts, 2)
-            amount, key = rub(str(chance.randint(1, 4))), str(n % 150)  # every fourth key is repeated
+            amount, key = rub(str(chance.randint(1, 4))), str(n % 150)  # one call in four repeats a key
             if chance.random() < 0.2:
                 await card(own_bank.client.deposit(recipient, amount, key, {}))
             else:
@@ -67,14 +67,14 @@ class TestConflicts:
     @pytest.mark.parametrize("code", ["serialization_failure", "deadlock_detected"])
     async def test_transient_conflicts_are_retried_transparently(self, own_bank: RunningBank, code: str) -> None:
         sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
-        await _conflict(own_bank, code, times=2)
+        await _inject_conflicts(own_bank, code, times=2)
         receipt = await own_bank.user("alice")(own_bank.client.transfer(sender, recipient, rub("1"), "k"))
         assert receipt.posting.version == 1
         await assert_ledger_invariants(own_bank.sql)
 
     async def test_permanent_conflicts_write_nothing_and_allow_a_retry(self, own_bank: RunningBank) -> None:
         sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
-        await _conflict(own_bank, "deadlock_detected", times=1_000_000)
+        await _inject_conflicts(own_bank, "deadlock_detected", times=1_000_000)
         alice = own_bank.user("alice")
         with pytest.raises(Unavailable):
             await alice(own_bank.client.transfer(sender, recipient, rub("1"), "k"))
@@ -91,8 +91,8 @@ class TestConflicts:
         assert await own_bank.balance(sender) == 1000
 
 
-async def _conflict(bank: RunningBank, code: str, times: int) -> None:
-    """Make the next transactions fail with a conflict. A sequence counts them, because rollbacks do not reset it."""
+async def _inject_conflicts(bank: RunningBank, code: str, times: int) -> None:
+    """Make the next `times` transactions fail with a conflict. A sequence counts them: no rollback resets it."""
     await bank.sql.execute(f"""
         CREATE SEQUENCE conflicts;
         CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -37,10 +37,10 @@ class TestReplicas:
 
         async def bulk(bank: RunningBank, run: int) -> list[object]:
             requests = [TransferRequest(hot, recipient, rub("1"), f"{run} {n}") for n in range(300)]
-            return [type(answer) for answer in await alice(bank.client.batch_transfer(requests))]
+            return [type(result) for result in await alice(bank.client.batch_transfer(requests))]
 
-        answers = await asyncio.gather(*(bulk(replicas[run % 2], run) for run in range(6)))
-        assert sum((Counter(each) for each in answers), Counter()) == {Receipt: 1000, InsufficientFunds: 800}
+        results = await asyncio.gather(*(bulk(replicas[run % 2], run) for run in range(6)))
+        assert sum((Counter(each) for each in results), Counter()) == {Receipt: 1000, InsufficientFunds: 800}
         assert await one.balance(hot) == 0
         assert await deadlocks(one) == 0
         await assert_ledger_invariants(one.sql)
@@ -67,8 +67,8 @@ class TestReplicas:
 
         async def use(bank: RunningBank, keys: list[str]) -> dict[str, object]:
             requests = [TransferRequest(*sides[bank], rub("1"), key) for key in chance.sample(keys, len(keys))]
-            answers = await alice(bank.client.batch_transfer(requests))
-            return {request.idempotency_key: type(answer) for request, answer in zip(requests, answers, strict=True)}
+            results = await alice(bank.client.batch_transfer(requests))
+            return {request.idempotency_key: type(result) for request, result in zip(requests, results, strict=True)}
 
         for turn in range(5):
             keys = [f"{turn} {n}" for n in range(50)]

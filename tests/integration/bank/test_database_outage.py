@@ -72,7 +72,7 @@ class WaitingBank:
     """Bank with short time-outs, behind a proxy that counts CancelRequests.
 
     Attributes:
-        bank: the bank with short time-outs, only for calls that wait until they have passed.
+        bank: the bank with short time-outs, only for calls that are expected to time out.
         usual: bank with the usual time-outs on the same database, for all other calls.
         proxy: proxy between `bank` and the database.
         server: connection to the server, but not to the bank's database.
@@ -84,7 +84,7 @@ class WaitingBank:
     server: asyncpg.Connection
 
     async def set_standby(self, name: str) -> None:
-        """Let commits wait for a standby; an empty name ends the wait of all commits."""
+        """Make commits wait for the standby `name`; with an empty name no commit waits."""
         await self.server.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
         await self.server.execute("SELECT pg_reload_conf()")
 
@@ -136,7 +136,7 @@ class TestStopped:
         first = await alice(bank.client.transfer(sender, recipient, rub("1"), "before"))
         await outage_postgres.stop()
 
-        # The bank's own answers: the client's deadline would raise DeadlineExceeded.
+        # The bank itself reports Unavailable: the client's deadline would raise DeadlineExceeded.
         with pytest.raises(Unavailable):
             await alice(bank.client.transfer(sender, recipient, rub("1"), "while away"))
         with pytest.raises(Unavailable):
@@ -281,19 +281,19 @@ class TestUnavailableStandby:
     """Commits wait for an unavailable synchronous standby. A cancelled wait would commit on the primary alone."""
 
     @COMMIT_MODES
-    async def test_waiting_commit_is_not_cancelled_and_its_key_is_not_acknowledged(
+    async def test_waiting_commit_is_not_cancelled_and_a_retry_is_not_acknowledged(
         self, waiting_bank: WaitingBank, count: int, committing: str
     ) -> None:
         bank, usual, alice = waiting_bank.bank, waiting_bank.usual, waiting_bank.bank.user("alice")
         requests = await _transfer_requests(usual, count)
         await waiting_bank.set_standby("away")
         for _ in range(2):
-            assert {type(answer) for answer in await alice(bank.client.batch_transfer(requests))} == {Unavailable}
+            assert {type(result) for result in await alice(bank.client.batch_transfer(requests))} == {Unavailable}
             assert await find_standby_waiter(bank.sql, committing)
             assert (await bank.count_rows())["transfers"] == 0
         await waiting_bank.set_standby("")
-        answers = await alice(usual.client.batch_transfer(requests))
-        assert [_version(answer) for answer in answers] == list(range(1, count + 1))
+        results = await alice(usual.client.batch_transfer(requests))
+        assert [_version(result) for result in results] == list(range(1, count + 1))
         assert (await bank.count_rows())["transfers"] == count
         assert waiting_bank.proxy.cancel_requests == 0
         await assert_ledger_invariants(bank.sql)
@@ -305,18 +305,20 @@ class TestUnavailableStandby:
         bank, usual, alice = waiting_bank.bank, waiting_bank.usual, waiting_bank.bank.user("alice")
         requests = await _transfer_requests(usual, count)
         await waiting_bank.set_standby("away")
-        assert {type(answer) for answer in await alice(bank.client.batch_transfer(requests))} == {Unavailable}
+        assert {type(result) for result in await alice(bank.client.batch_transfer(requests))} == {Unavailable}
         assert await bank.sql.fetchval(
             "SELECT pg_terminate_backend($1)", await find_standby_waiter(bank.sql, committing)
         )
         await until(lambda: bank.sql.fetchval("SELECT count(*) FROM transfers"))
-        assert {type(answer) for answer in await alice(bank.client.batch_transfer(requests))} == {Unavailable}
+        assert {type(result) for result in await alice(bank.client.batch_transfer(requests))} == {Unavailable}
         await waiting_bank.set_standby("")
-        answers = await alice(usual.client.batch_transfer(requests))
-        assert [_version(answer) for answer in answers] == list(range(1, count + 1))
+        results = await alice(usual.client.batch_transfer(requests))
+        assert [_version(result) for result in results] == list(range(1, count + 1))
         await assert_ledger_invariants(bank.sql)
 
-    async def test_account_on_the_primary_alone_is_not_acknowledged(self, waiting_bank: WaitingBank) -> None:
+    async def test_opening_and_closing_on_the_primary_alone_are_not_acknowledged(
+        self, waiting_bank: WaitingBank
+    ) -> None:
         bank, usual, alice = waiting_bank.bank, waiting_bank.usual, waiting_bank.bank.user("alice")
         emptied = await usual.open("alice", "0")
         calls: dict[str, Callable[[BankClient], Awaitable[object]]] = {
@@ -363,7 +365,7 @@ class TestSessionLost:
             transfers = asyncio.create_task(alice(bank.client.batch_transfer(requests)))
             await _terminate(bank.sql, committing)
             await until(lambda: find_lock_waiter(bank.sql, "COMMIT"))  # the retry, on a new session
-        assert [_version(answer) for answer in await transfers] == list(range(1, count + 1))
+        assert [_version(result) for result in await transfers] == list(range(1, count + 1))
         assert await alice(bank.client.batch_transfer(requests)) == await transfers
         assert (await bank.count_rows())["transfers"] == count
         await assert_ledger_invariants(bank.sql)
@@ -377,13 +379,13 @@ class TestSessionLost:
             asyncpg.create_pool(ledger_url, min_size=0, max_size=2) as sql,
         ):
             alice, requests = bank.user("alice"), await _transfer_requests(bank, 2)
-            proxy.drops_commit_answers = True
+            proxy.drops_commit_responses = True
             transfers = asyncio.create_task(alice(bank.client.batch_transfer(requests)))
-            # Wait for the commit; the proxy drops its answer.
+            # Wait for the commit; the proxy drops its response.
             committed = await until(lambda: sql.fetchval("SELECT array_agg(id) FROM transfers"))
             assert not transfers.done()
-            proxy.drops_commit_answers = False
-            assert {_transfer_id(answer) for answer in await transfers} == set(committed)
+            proxy.drops_commit_responses = False
+            assert {_transfer_id(result) for result in await transfers} == set(committed)
             assert await alice(bank.client.batch_transfer(requests)) == await transfers
             assert await sql.fetchval("SELECT count(*) FROM transfers") == 2
             await assert_ledger_invariants(sql)
@@ -407,10 +409,10 @@ class TestSessionLost:
                 await until(lambda: find_lock_waiter(sql, "WITH named"))  # the retry waits for the running commit
                 assert await sql.fetchval("SELECT count(*) FROM transfers") == 0
                 assert not transfers.done()
-            answers = await transfers
+            results = await transfers
             committed = await sql.fetchval("SELECT array_agg(id) FROM transfers")
-            assert sorted(committed) == sorted(_transfer_id(answer) for answer in answers)
-            assert [_version(answer) for answer in answers] == list(range(1, count + 1))
+            assert sorted(committed) == sorted(_transfer_id(result) for result in results)
+            assert [_version(result) for result in results] == list(range(1, count + 1))
             await assert_ledger_invariants(sql)
 
 
@@ -442,7 +444,7 @@ async def _connect_to_server(postgres: Postgres) -> AsyncIterator[asyncpg.Connec
 
 
 async def _is_read_only(bank: RunningBank) -> bool:
-    """Return whether the bank reports that its database refuses writes; otherwise it must be ready."""
+    """Return whether the bank reports its database as read-only, rather than ok or unavailable."""
     async with httpx.AsyncClient(trust_env=False) as http:
         state: str = (await http.get(f"{bank.admin}/health/ready")).json()["checks"]["database"]
     assert state in {"ok", "Unavailable", "ReadOnlyDatabase"}
@@ -454,14 +456,14 @@ async def _transfer_requests(bank: RunningBank, count: int) -> list[TransferRequ
     return [TransferRequest(sender, recipient, rub("1"), str(n)) for n in range(count)]
 
 
-def _transfer_id(answer: Receipt | WalletError) -> UUID:
-    assert isinstance(answer, Receipt)
-    return answer.transfer.id
+def _transfer_id(result: Receipt | WalletError) -> UUID:
+    assert isinstance(result, Receipt)
+    return result.transfer.id
 
 
-def _version(answer: Receipt | WalletError) -> int:
-    assert isinstance(answer, Receipt)
-    return answer.posting.version
+def _version(result: Receipt | WalletError) -> int:
+    assert isinstance(result, Receipt)
+    return result.posting.version
 
 
 def _send(process: int | None, number: signal.Signals) -> None:
@@ -472,17 +474,17 @@ def _send(process: int | None, number: signal.Signals) -> None:
 
 
 async def _terminate(sql: asyncpg.Pool, query: str) -> None:
-    """Terminate the session that waits in a matching query."""
+    """Terminate the session of the bank that waits for a lock in a matching query."""
     assert await sql.fetchval("SELECT pg_terminate_backend($1)", await until(lambda: find_lock_waiter(sql, query)))
 
 
 class _DatabaseProxy:
-    """Proxy between the bank and its database. It can drop the answer to a COMMIT and close connections."""
+    """Proxy between the bank and its database. It can drop the response to a COMMIT and close connections."""
 
     def __init__(self, to: int) -> None:
         self._to = to
         self.port = 0
-        self.drops_commit_answers = False
+        self.drops_commit_responses = False
         self._forwarding: set[asyncio.Task[None]] = set()
 
     def close_connections(self) -> None:
@@ -496,14 +498,14 @@ class _DatabaseProxy:
 
         async def to_database() -> None:
             while data := await reader.read(2**16):
-                if self.drops_commit_answers and b"COMMIT;" in data:
+                if self.drops_commit_responses and b"COMMIT;" in data:
                     broken.set()
                 back.write(data)
 
         async def to_bank() -> None:
             while data := await there.read(2**16):
                 if broken.is_set():
-                    return  # the database has answered, so the transaction is committed
+                    return  # the database has responded, so the transaction is committed
                 writer.write(data)
 
         tasks = [asyncio.create_task(task()) for task in (to_database, to_bank)]

@@ -1,4 +1,4 @@
-"""PostgreSQL refuses writes because its disk is full: callers may repeat them, and the bank recovers by itself."""
+"""PostgreSQL refuses writes on a full disk: transfers fail and can be retried, and the bank recovers by itself."""
 
 import asyncio
 
@@ -18,11 +18,11 @@ REFUSE_WRITES = """
     END $$;
     CREATE TRIGGER refuse BEFORE INSERT ON entries EXECUTE FUNCTION refuse();
 """
-"""Each write fails with the error of a full disk, and is counted."""
+"""Each insert into `entries` fails as on a full disk; a sequence counts the attempts."""
 
 
 @pytest.mark.parametrize("transfers", [1, 3], ids=["a lone transfer", "a batch"])
-async def test_full_disk_refuses_transfers_once_and_ends_by_itself(
+async def test_full_disk_refuses_transfers_and_the_bank_recovers_by_itself(
     own_bank: RunningBank, monkeypatch: pytest.MonkeyPatch, transfers: int
 ) -> None:
     monkeypatch.setattr(postgres_options._disk, "failed_at", float("-inf"))
@@ -41,7 +41,7 @@ async def test_full_disk_refuses_transfers_once_and_ends_by_itself(
     await own_bank.sql.execute(REFUSE_WRITES)
     errors = await asyncio.gather(*map(transfer, range(transfers)), return_exceptions=True)
     assert [type(error) for error in errors] == [Unavailable] * transfers
-    # The outcome is known: the batch is not tried again and again, as after a lost connection.
+    # The outcome is known, so the bank does not repeat the batch as it does after a lost connection.
     assert await own_bank.sql.fetchval("SELECT last_value FROM refused") <= transfers
     assert await readiness() == (503, "Unavailable")
 

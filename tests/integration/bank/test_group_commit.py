@@ -22,9 +22,9 @@ class TestRejectedCommands:
         alice = own_bank.user("alice")
         sender, recipient, full = [await own_bank.open("alice", balance) for balance in ("1000", "0", FULL)]
         requests = [TransferRequest(sender, full if n in {13, 77} else recipient, rub("1"), str(n)) for n in range(100)]
-        answers = await alice(own_bank.client.batch_transfer(requests))
-        assert [n for n, answer in enumerate(answers) if not isinstance(answer, Receipt)] == [13, 77]
-        assert answers[13] == answers[77] == InternalError()
+        results = await alice(own_bank.client.batch_transfer(requests))
+        assert [n for n, result in enumerate(results) if not isinstance(result, Receipt)] == [13, 77]
+        assert results[13] == results[77] == InternalError()
         assert await own_bank.balance(sender) == 902
         await assert_ledger_invariants(own_bank.sql)
 

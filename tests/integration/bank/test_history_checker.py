@@ -1,6 +1,6 @@
-"""The history checker detects bugs that are planted into the bank, each by the expected invariant.
+"""The history checker finds each bug that a test plants into the bank, as a violation of the expected invariant.
 
-Each test runs two banks on one ledger in this process and patches their code; the bank has no such switches.
+Each test runs two banks on one ledger in this process and patches their code, so the bank needs no switches.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ def stores_no_keys(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Batch, "write", write_without_keys)
 
 
-def answers_before_the_commit(patch: pytest.MonkeyPatch) -> None:
+def responds_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     commit, later = Ledger.commit, set[asyncio.Task[Sequence[Outcome]]]()
 
     async def commit_later(self: Ledger, commands: Sequence[Command], *, locking: bool = True) -> Sequence[Outcome]:
@@ -133,7 +133,7 @@ def ignores_the_fingerprint(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Command, "fingerprint", property(lambda self: b"constant"))
 
 
-def marks_first_answers_as_replays(patch: pytest.MonkeyPatch) -> None:
+def marks_first_responses_as_replays(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Command, "is_replay", lambda self, transfer: True)
 
 
@@ -160,7 +160,7 @@ def decreases_times(patch: pytest.MonkeyPatch) -> None:
     patch_apply(patch, apply_with_earlier_time)
 
 
-async def without_checks(ledger_url: str) -> None:
+async def drop_check_constraints(ledger_url: str) -> None:
     """Drop the check constraints, which would prevent some of the bugs."""
     connection = await asyncpg.connect(ledger_url)
     for check in await connection.fetch(
@@ -179,14 +179,14 @@ async def cause_no_fault() -> None:
     [
         (ignores_locks, Invariant.DEFECT),
         (stores_no_keys, Invariant.ONE_KEY),
-        (answers_before_the_commit, Invariant.ACKNOWLEDGED),
+        (responds_before_the_commit, Invariant.ACKNOWLEDGED),
         (acknowledges_rolled_back_transfers, Invariant.ACKNOWLEDGED),
         (returns_the_previous_balance, Invariant.RECEIPT),
         (skips_a_version, Invariant.ORDER),
         (allows_overdrafts, Invariant.RULES),
         (refuses_covered_transfers, Invariant.JUSTIFIED),
         (ignores_the_fingerprint, Invariant.CONFLICT),
-        (marks_first_answers_as_replays, Invariant.REPLAY),
+        (marks_first_responses_as_replays, Invariant.REPLAY),
         (marks_no_replay, Invariant.REPLAY),
         (writes_a_wrong_entry, Invariant.ENTRIES),
         (decreases_times, Invariant.TIME),
@@ -197,7 +197,7 @@ async def cause_no_fault() -> None:
 async def test_history_checker_finds_the_planted_bug(
     ledger_url: str, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plant: Plant, invariant: Invariant
 ) -> None:
-    await without_checks(ledger_url)
+    await drop_check_constraints(ledger_url)
     plant(monkeypatch)
     async with AsyncExitStack() as stack:
         banks = [await stack.enter_async_context(run_bank(keys, tmp_path, ledger_url)) for _ in range(2)]

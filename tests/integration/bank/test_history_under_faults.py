@@ -1,4 +1,4 @@
-"""Short form of `tests/faults`: load and faults, then the history checker."""
+"""Short form of the tests in `tests/faults`: a bank under load and faults, then the history checker."""
 
 from pathlib import Path
 

@@ -41,7 +41,9 @@ class TestTransferKeys:
         assert refusals[0] == refusals[1]
         assert (await sends(bank.client.transfer(sender, recipient, rub("5"), "a new key"))).posting.version == 3
 
-    async def test_refusal_for_a_missing_account_is_replayed_after_it_was_created(self, bank: RunningBank) -> None:
+    async def test_refusal_for_a_missing_account_is_replayed_after_the_account_was_created(
+        self, bank: RunningBank
+    ) -> None:
         sender, missing = await bank.open("misses"), UUID(int=77)
         for _ in range(2):
             with pytest.raises(AccountNotFound, match=str(missing)):
@@ -207,7 +209,7 @@ class TestReplayMark:
                 await conflicts(transfer(sender, recipient, rub("2"), "k"))
             assert not caught.value.is_replay
 
-    async def test_outcome_that_the_bank_finds_after_a_lost_commit_is_no_replay(
+    async def test_outcome_that_the_bank_finds_after_a_lost_confirmation_is_no_replay(
         self, own_bank: RunningBank, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
@@ -272,29 +274,29 @@ class TestConcurrentUses:
         assert refusals == [AccountNotFound(str(missing))] * 50
         assert (await own_bank.count_rows())["idempotency_keys"] == 1
 
-    async def test_one_of_different_concurrent_requests_with_one_key_wins(self, own_bank: RunningBank) -> None:
+    async def test_different_concurrent_requests_with_one_key_make_one_transfer(self, own_bank: RunningBank) -> None:
         sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
         alice = own_bank.user("alice")
         uses = [alice(own_bank.client.transfer(sender, recipient, rub(str(1 + n % 5)), "k")) for n in range(50)]
-        answers = await asyncio.gather(*uses, return_exceptions=True)
-        _one_request_won(answers)
+        results = await asyncio.gather(*uses, return_exceptions=True)
+        _assert_one_transfer(results)
         assert (await own_bank.count_rows())["transfers"] == 1
         await assert_ledger_invariants(own_bank.sql)
 
-    async def test_one_of_concurrent_requests_on_disjoint_accounts_with_one_key_wins(
+    async def test_concurrent_requests_on_disjoint_accounts_with_one_key_make_one_transfer(
         self, own_bank: RunningBank
     ) -> None:
         pairs = [(await own_bank.open("alice"), await own_bank.open("bob")) for _ in range(10)]
         alice = own_bank.user("alice")
         uses = [alice(own_bank.client.transfer(*pairs[n % 10], rub("1"), "k")) for n in range(50)]
-        answers = await asyncio.gather(*uses, return_exceptions=True)
-        _one_request_won(answers, winners=5)
+        results = await asyncio.gather(*uses, return_exceptions=True)
+        _assert_one_transfer(results, expected_receipts=5)
         assert (await own_bank.count_rows())["transfers"] == 1
         await assert_ledger_invariants(own_bank.sql)
 
 
-def _one_request_won(answers: list[Receipt | BaseException], winners: int = 10) -> None:
-    kinds = Counter(type(answer) for answer in answers)
-    assert kinds == {Receipt: winners, IdempotencyConflict: len(answers) - winners}
-    assert len({answer.transfer.id for answer in answers if isinstance(answer, Receipt)}) == 1
-    assert {str(answer) for answer in answers if isinstance(answer, WalletError)} == {str(IdempotencyConflict("k"))}
+def _assert_one_transfer(results: list[Receipt | BaseException], expected_receipts: int = 10) -> None:
+    kinds = Counter(type(result) for result in results)
+    assert kinds == {Receipt: expected_receipts, IdempotencyConflict: len(results) - expected_receipts}
+    assert len({result.transfer.id for result in results if isinstance(result, Receipt)}) == 1
+    assert {str(result) for result in results if isinstance(result, WalletError)} == {str(IdempotencyConflict("k"))}

@@ -1,4 +1,4 @@
-"""Integrity check of a ledger that is in use."""
+"""Integrity check of a ledger without violations, also while transfers are committed."""
 
 import asyncio
 from contextlib import aclosing, suppress

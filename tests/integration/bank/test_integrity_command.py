@@ -1,4 +1,4 @@
-"""Integrity check by the admin interface and by the command `wallet integrity`."""
+"""Integrity check over the admin interface and with the command `wallet integrity`."""
 
 import asyncio
 import os
@@ -88,7 +88,7 @@ class TestCommand:
         result = await run_integrity_command(replace(own_bank, admin=f"http://127.0.0.1:{port}"))
         assert (result.code, result.out[0].split(":")[0]) == (2, "not proven")
 
-    async def test_command_asks_for_an_admin_token(self, own_bank: RunningBank) -> None:
+    async def test_command_without_an_admin_token_fails_with_a_hint(self, own_bank: RunningBank) -> None:
         for token, status in (("", 401), (own_bank.keys.user("operator", Role.OPERATOR), 403)):
             result = await run_integrity_command(own_bank, token)
             assert result.code == 2
@@ -98,7 +98,7 @@ class TestCommand:
 
 @asynccontextmanager
 async def block_integrity_checks(bank: RunningBank) -> AsyncIterator[None]:
-    """Block integrity checks at the scan of the keys until the end of the body."""
+    """Block integrity checks at the scan of `idempotency_keys` until the end of the block."""
     async with bank.sql.acquire() as other, other.transaction():
         await other.execute("LOCK TABLE idempotency_keys IN ACCESS EXCLUSIVE MODE")
         yield

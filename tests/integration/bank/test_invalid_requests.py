@@ -31,9 +31,9 @@ def deposit(**changed: Any) -> bank_pb2.DepositMoneyRequest:
     return bank_pb2.DepositMoneyRequest(**{"account_id": SENDER, "amount": AMOUNT, "idempotency_key": "k", **changed})
 
 
-async def refused_fields(answer: Callable[[], Any]) -> list[str]:
+async def refused_fields(call: Callable[[], Any]) -> list[str]:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await answer()
+        await call()
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]  # has every method that `from_call` uses
     assert status is not None
@@ -52,16 +52,16 @@ bad_amounts = pytest.mark.parametrize(
         pytest.param(None, id="none"),
         pytest.param(money(), id="zero"),
         pytest.param(money(-1), id="negative"),
-        pytest.param(money(nanos=-10_000_000), id="a kopeck less than nothing"),
+        pytest.param(money(nanos=-10_000_000), id="minus one kopeck"),
         pytest.param(money(1, -1), id="units and nanos differ in sign"),
         pytest.param(money(-1, 1), id="nanos and units differ in sign"),
-        pytest.param(money(1, 10**9), id="nanos beyond a unit"),
-        pytest.param(money(1, 2**31 - 1), id="nanos at the end of 32 bits"),
+        pytest.param(money(1, 10**9), id="nanos of a whole unit"),
+        pytest.param(money(1, 2**31 - 1), id="largest 32-bit nanos"),
         pytest.param(money(0, 1_000_000), id="a tenth of a kopeck"),
         pytest.param(money(0, 500_000_000, "JPY"), id="half a yen"),
-        pytest.param(money(10**12, 10_000_000), id="a kopeck too much"),
-        pytest.param(money(2**63 - 1), id="units at the end of 64 bits"),
-        pytest.param(money(-(2**63)), id="units at the other end"),
+        pytest.param(money(10**12, 10_000_000), id="a kopeck above the maximum"),
+        pytest.param(money(2**63 - 1), id="largest 64-bit units"),
+        pytest.param(money(-(2**63)), id="smallest 64-bit units"),
         pytest.param(money(1, 0, ""), id="no currency"),
         pytest.param(money(1, 0, "XXX"), id="an unknown currency"),
         pytest.param(money(1, 0, "rub"), id="a currency in small letters"),
@@ -198,12 +198,12 @@ class TestReads:
 class TestReflection:
     async def test_reflection_returns_the_contract_without_a_token(self, bank: RunningBank) -> None:
         async with grpc.aio.insecure_channel(bank.target) as channel:
-            stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]  # either kind does
-            asked = [
+            stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]  # accepts grpc.aio
+            requests = [
                 reflection_pb2.ServerReflectionRequest(list_services="*"),
                 reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE),
             ]
-            listed, described = [answer async for answer in stub.ServerReflectionInfo(iter(asked))]
+            listed, described = [response async for response in stub.ServerReflectionInfo(iter(requests))]
         assert SERVICE in {service.name for service in listed.list_services_response.service}
         files = [
             FileDescriptorProto.FromString(file) for file in described.file_descriptor_response.file_descriptor_proto

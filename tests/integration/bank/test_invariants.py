@@ -1,4 +1,4 @@
-"""Corrupts a ledger in every known way; the integrity check reports each with invariant and row."""
+"""The integrity check reports each corruption of a ledger with the violated invariant and the row."""
 
 import pytest
 
@@ -18,14 +18,14 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
         ["UPDATE accounts SET balance = balance + 1 WHERE id = {alice}"],
         {"BALANCE_IS_LAST_ENTRY alice", "TOTAL_IS_CONSERVED RUB"},
     ),
-    "money moved from balance to balance": (
+    "two balances changed by opposite amounts": (
         [
             "UPDATE accounts SET balance = balance + 1 WHERE id = {alice}",
             "UPDATE accounts SET balance = balance - 1 WHERE id = {bob}",
         ],
         {"BALANCE_IS_LAST_ENTRY alice", "BALANCE_IS_LAST_ENTRY bob"},
     ),
-    "an account's version moved": (
+    "an account's version changed": (
         ["UPDATE accounts SET version = 9 WHERE id = {alice}"],
         {"VERSION_IS_LAST_ENTRY alice"},
     ),
@@ -41,7 +41,7 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
         ["UPDATE accounts SET currency = 'EUR' WHERE id = {carol}"],
         {"CURRENCY_IS_ACCOUNTS carol/1", "TOTAL_IS_CONSERVED USD", "TOTAL_IS_CONSERVED EUR"},
     ),
-    "an account vanished": (
+    "an account deleted": (
         ["DELETE FROM accounts WHERE id = {bob}"],
         {
             "ENTRY_HAS_ACCOUNT bob/1",
@@ -50,7 +50,7 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
             "TOTAL_IS_CONSERVED RUB",
         },
     ),
-    "a balance below its floor": (
+    "a balance below its minimum": (
         ["UPDATE accounts SET min_balance = 1000 WHERE id = {alice}"],
         {"BALANCE_ABOVE_FLOOR alice"},
     ),
@@ -86,14 +86,14 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
         ["UPDATE entries SET balance_after = 83 WHERE account_id = {alice} AND version = 4"],
         {"BALANCE_ADDS_UP alice/4", "BALANCE_IS_LAST_ENTRY alice"},
     ),
-    "money created by an entry and the balance alike": (
+    "an entry's amount and its account's balance increased alike": (
         [
             "UPDATE entries SET amount = 8, balance_after = 83 WHERE account_id = {alice} AND version = 4",
             "UPDATE accounts SET balance = 83 WHERE id = {alice}",
         ],
         {"TRANSFER_NETS_TO_ZERO k4", "TOTAL_IS_CONSERVED RUB"},
     ),
-    "an entry's version moved": (
+    "an entry's version changed": (
         ["UPDATE entries SET version = 6 WHERE account_id = {alice} AND version = 4"],
         {
             "VERSIONS_HAVE_NO_GAP alice/6",
@@ -114,11 +114,11 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
             "TRANSFER_HAS_ENTRIES k5",
         },
     ),
-    "an entry of another transfer": (
+    "an entry's transfer changed": (
         [f"UPDATE entries SET transfer_id = {transfer_with_key('k2')} WHERE account_id = {{alice}} AND version = 1"],
         {"ENTRY_IS_OF_TRANSFER alice/1", "TRANSFER_HAS_ENTRIES k1"},
     ),
-    "an entry twice": (
+    "an entry duplicated": (
         [
             """
             INSERT INTO entries SELECT account_id, 5, transfer_id, amount, balance_after + amount FROM entries
@@ -127,11 +127,11 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
         ],
         {"ENTRY_IS_OF_TRANSFER alice/5", "VERSION_IS_LAST_ENTRY alice", "BALANCE_IS_LAST_ENTRY alice"},
     ),
-    "a transfer vanished": (
+    "a transfer deleted": (
         [f"DELETE FROM transfers WHERE id = {transfer_with_key('k2')}"],
         {"ENTRY_HAS_TRANSFER alice/2", "ENTRY_HAS_TRANSFER bob/2", "KEY_HAS_TRANSFER k2", "OUTBOX_HAS_TRANSFER k2"},
     ),
-    "a transfer vanished with all that speaks of it": (
+    "a transfer deleted with its key, outbox row and entries": (
         [
             f"DELETE FROM idempotency_keys WHERE transfer_id = {transfer_with_key('k5')}",
             f"DELETE FROM outbox WHERE transfer_id = {transfer_with_key('k5')}",
@@ -153,7 +153,7 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
         [f"UPDATE transfers SET currency = 'EUR' WHERE id = {transfer_with_key('k5')}"],
         {"CURRENCY_IS_ACCOUNTS usd/1", "CURRENCY_IS_ACCOUNTS carol/1"},
     ),
-    "a transfer's version moved": (
+    "a transfer's sender version changed": (
         [f"UPDATE transfers SET sender_version = 9 WHERE id = {transfer_with_key('k2')}"],
         {"TRANSFER_HAS_ENTRIES k2", "ENTRY_IS_OF_TRANSFER alice/2"},
     ),
@@ -161,7 +161,7 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
         [f"UPDATE transfers SET recipient_id = {{dave}} WHERE id = {transfer_with_key('k2')}"],
         {"TRANSFER_HAS_ENTRIES k2", "ENTRY_IS_OF_TRANSFER bob/2"},
     ),
-    "a transfer turned round": (
+    "a transfer's sender and recipient exchanged": (
         [
             f"""
             UPDATE transfers SET sender_id = recipient_id, recipient_id = sender_id,
@@ -179,11 +179,11 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
         [f"UPDATE transfers SET created_at = created_at + interval '400 d' WHERE id = {transfer_with_key('k5')}"],
         {"TRANSFER_NOT_IN_FUTURE k5"},
     ),
-    "an account changed in the future": (
+    "an account's last update dated in the future": (
         ["UPDATE accounts SET updated_at = updated_at + interval '400 d' WHERE id = {carol}"],
         {"ACCOUNT_NOT_IN_FUTURE carol"},
     ),
-    "a transfer out of nothing": (
+    "a transfer without entries and key": (
         [
             f"""
             INSERT INTO transfers (id, kind, sender_id, recipient_id, amount, currency, created_at, idempotency_key,
@@ -197,7 +197,7 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
         ["DELETE FROM idempotency_keys WHERE key = 'k1'"],
         {"TRANSFER_HAS_ONE_KEY k1"},
     ),
-    "a key in another scope too": (
+    "a key copied to another principal": (
         [
             """
             INSERT INTO idempotency_keys
@@ -206,11 +206,11 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
         ],
         {"TRANSFER_HAS_ONE_KEY k1"},
     ),
-    "a key that points elsewhere": (
+    "a key of another transfer": (
         [f"UPDATE idempotency_keys SET transfer_id = {transfer_with_key('k2')} WHERE key = 'k1'"],
         {"KEY_IS_OF_TRANSFER k1", "TRANSFER_HAS_ONE_KEY k1", "TRANSFER_HAS_ONE_KEY k2"},
     ),
-    "a key that points to nothing": (
+    "a key of a missing transfer": (
         [f"UPDATE idempotency_keys SET transfer_id = '{STRAY}' WHERE key = 'k1'"],
         {"KEY_HAS_TRANSFER k1", "TRANSFER_HAS_ONE_KEY k1"},
     ),

@@ -31,7 +31,7 @@ def _frequent_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(ledger_url: str, keys: Keys, tmp_path: Path) -> Run:
-    """Return a function that runs a bank on the test's ledger; two of them are two replicas."""
+    """Return a function that runs a bank on the test's ledger; two calls run two replicas."""
 
     def run(broker: Broker, **settings: Any) -> AbstractAsyncContextManager[RunningBank]:
         return run_bank(keys, tmp_path, ledger_url, kafka_bootstrap_servers=broker.bootstrap_servers, **settings)
@@ -193,7 +193,7 @@ class TestWithoutABroker:
         async with run(stopped_broker) as bank:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
             await transfers(bank, sender, recipient, range(3))
-            assert await bank.sql.fetchval("SELECT pg_sleep(0.5) IS NOT NULL")  # minimum age of the oldest row
+            assert await bank.sql.fetchval("SELECT pg_sleep(0.5) IS NOT NULL")  # the oldest row is at least 0.5 s old
             await transfers(bank, sender, recipient, range(3, 7))
 
             async def backlog_is(backlog: int) -> bool:
@@ -208,7 +208,7 @@ class TestWithoutABroker:
             await until(lambda: backlog_is(0))
             assert metric_value("age_seconds") == 0
 
-    async def test_backlog_metrics_are_set_without_a_leader(
+    async def test_replica_that_is_not_the_leader_sets_backlog_metrics(
         self, run: Run, stopped_broker: Broker, ledger_url: str
     ) -> None:
         async with asyncpg.create_pool(ledger_url, min_size=0, max_size=1) as pool, Outbox.lead(pool) as frozen:

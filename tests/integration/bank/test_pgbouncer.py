@@ -71,8 +71,8 @@ async def assert_banks_work(banks: list[RunningBank], sql: asyncpg.Pool, broker:
         ids = await asyncio.gather(*map(transfer, range(OPERATIONS)))
         assert await asyncio.gather(*map(transfer, range(OPERATIONS))) == ids
         requests = [TransferRequest(sender, recipient, rub("1"), f"batch {n}") for n in range(OPERATIONS)]
-        answers = await alice(banks[-1].client.batch_transfer(requests))
-        receipts = [answer for answer in answers if isinstance(answer, Receipt)]
+        results = await alice(banks[-1].client.batch_transfer(requests))
+        receipts = [result for result in results if isinstance(result, Receipt)]
         assert [receipt.posting.version for receipt in receipts] == list(range(OPERATIONS + 1, 2 * OPERATIONS + 1))
 
         async def is_published() -> bool:
@@ -89,7 +89,7 @@ async def assert_banks_work(banks: list[RunningBank], sql: asyncpg.Pool, broker:
 
 @pytest.fixture
 async def sql(ledger_url: str) -> AsyncIterator[asyncpg.Pool]:
-    """Connections without a pooler."""
+    """Pool of connections that bypass PgBouncer."""
     async with asyncpg.create_pool(ledger_url, min_size=0, max_size=4) as sql:
         yield sql
 

@@ -103,7 +103,7 @@ class TestStop:
         child.send(signal.SIGTERM)
         assert await exit_code(child, within=4) == 0
 
-    async def test_running_transfer_is_answered_after_sigterm(
+    async def test_running_transfer_completes_after_sigterm(
         self, create_process: CreateProcess, ledger_url: str, keys: Keys
     ) -> None:
         child, environment = create_process(ledger_url)

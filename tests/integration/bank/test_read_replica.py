@@ -30,15 +30,18 @@ class Standby(Child):
         self._primary = primary
         self._data = primary.cluster.data.with_name("standby")
         process = Process(
-            name="standby", command=self._command, ready=self._answers, stop_signal=primary.process.stop_signal
+            name="standby",
+            command=self._command,
+            ready=self._accepts_connections,
+            stop_signal=primary.process.stop_signal,
         )
         super().__init__(process)
 
     def url(self, primary: str) -> str:
-        """Return the standby's URL of a database of the primary."""
+        """Return the standby's URL of a database, from the primary's URL of this database."""
         return primary.replace(f":{self._primary.port}/", f":{self.port}/")
 
-    async def _answers(self) -> bool:
+    async def _accepts_connections(self) -> bool:
         try:
             await (await asyncpg.connect(self.url(self._primary.admin_dsn), timeout=5)).close()
         except (OSError, TimeoutError, asyncpg.PostgresError):
@@ -84,18 +87,18 @@ class StandbyLedger:
         self._ledger = ledger
 
     async def catch_up(self) -> None:
-        """Wait until the standby has everything that is committed now."""
+        """Wait until the standby has replayed everything that is committed now."""
         written = await self._ledger.fetchval("SELECT pg_current_wal_flush_lsn()")
 
-        async def has_it() -> bool:
+        async def has_replayed() -> bool:
             has: bool = await self._standby.fetchval("SELECT pg_last_wal_replay_lsn() >= $1", written)
             return has
 
-        await until(has_it)
+        await until(has_replayed)
 
     @asynccontextmanager
     async def pause_replay(self) -> AsyncIterator[None]:
-        """Pause the replay until the end of the body."""
+        """Pause the standby's replay of WAL until the end of the block."""
         await self._standby.execute("SELECT pg_wal_replay_pause()")
         try:
 
@@ -180,16 +183,16 @@ async def test_stopped_replica_is_replaced_by_the_primary_and_used_again_later(
     alice, (sender, recipient) = bank.user("alice"), [await bank.open("alice") for _ in range(2)]
     (id_,) = await pay(bank, sender, recipient, 1)
 
-    async def answered_by_it() -> bool:
+    async def is_read_from_replica() -> bool:
         before: float = metrics.REPLICA_READS.labels("answered")._value.get()
         assert (await alice(bank.client.get_transfer(id_))).id == id_
         after: float = metrics.REPLICA_READS.labels("answered")._value.get()
         return after > before
 
-    await until(answered_by_it)
+    await until(is_read_from_replica)
     await standby.stop()
     try:
-        assert not await answered_by_it()
+        assert not await is_read_from_replica()
     finally:
         await standby.start()
-    await until(answered_by_it)
+    await until(is_read_from_replica)

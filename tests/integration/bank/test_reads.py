@@ -23,7 +23,7 @@ class TestAccounts:
         account = await alice(bank.client.get_account(id_))
         assert account == Account(id_, "alice", rub("12.34"), 0, row["created_at"], row["updated_at"], "OPEN")
 
-    async def test_batch_get_accounts_answers_each_id(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_batch_get_accounts_returns_a_result_for_each_id(self, bank: RunningBank, alice: Caller) -> None:
         mine, also_mine, bobs, nobodys = [await bank.open(owner) for owner in ("alice", "alice", "bob", None)]
         missing = uuid4()
         results = await alice(
@@ -81,7 +81,7 @@ class TestTransfers:
         with pytest.raises(TransferNotFound, match=str(missing)):
             await alice(bank.client.get_transfer(missing))
 
-    async def test_batch_get_transfers_answers_each_id(
+    async def test_batch_get_transfers_returns_a_result_for_each_id(
         self, bank: RunningBank, alice: Caller, card: Caller, operator: Caller
     ) -> None:
         mine, bobs, carols = [await bank.open(owner) for owner in ("alice", "bob", "carol")]

@@ -1,4 +1,4 @@
-"""Operations dated in the future get new dates by the command `wallet redate` and its admin route."""
+"""The command `wallet redate` and its admin route give new dates to operations that are dated in the future."""
 
 import asyncio
 from datetime import datetime
@@ -38,7 +38,10 @@ ROWS = """
 
 
 async def make_future(bank: RunningBank, monkeypatch: pytest.MonkeyPatch) -> tuple[UUID, UUID, UUID]:
-    """Make operations with the right time, then some in the future, then some that are drawn into the future."""
+    """Make one operation with the right date, then two dated in the future, then more between these accounts.
+
+    The last operations are dated in the future too, because the dates of an account never decrease.
+    """
     alice, bob, carol = [await bank.open(name) for name in ("alice", "bob", "carol")]
     card = bank.service("card")
     await bank.user("alice")(bank.client.transfer(alice, bob, rub("1"), "before"))
@@ -166,8 +169,8 @@ class TestTransaction:
                 transfer = asyncio.create_task(caller(own_bank.client.transfer(alice, bob, rub("1"), "meanwhile")))
                 await until(lambda: find_lock_waiter(own_bank.sql, "WITH precondition"))
                 await other.execute("ROLLBACK; BEGIN")
-                answer: httpx.Response = await redating
-        assert orjson.loads(answer.text.splitlines()[-1])["outcome"] == "redated"
+                response: httpx.Response = await redating
+        assert orjson.loads(response.text.splitlines()[-1])["outcome"] == "redated"
         assert (await transfer).transfer.created_at <= await now(own_bank)
         await assert_ledger_invariants(own_bank.sql)
 

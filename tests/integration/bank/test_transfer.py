@@ -100,7 +100,7 @@ class TestTransfer:
 
 
 class TestRefusals:
-    async def test_read_access_to_all_accounts_moves_no_money(self, bank: RunningBank, operator: Caller) -> None:
+    async def test_read_access_to_all_accounts_allows_no_transfer(self, bank: RunningBank, operator: Caller) -> None:
         mine, bobs = await bank.open("operator"), await bank.open("bob")
         both = bank.user("operator", Role.OPERATOR, Role.CUSTOMER)
         for caller, sender in ((operator, mine), (operator, bobs), (bank.service("card"), bobs)):

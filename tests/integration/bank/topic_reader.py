@@ -43,7 +43,7 @@ class TopicReader:
         self.messages: list[Message] = []
 
     async def until_read(self, transfer_ids: set[str], within: float = 15) -> list[Message]:
-        """Wait until every transfer has a message, and return their messages in partition order."""
+        """Read until each transfer has a message, and return all messages of the transfers in the order of reading."""
         async with asyncio.timeout(within):
             while not transfer_ids <= {message.transfer_id for message in self.messages}:
                 await self._read()

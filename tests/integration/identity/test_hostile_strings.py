@@ -3,7 +3,7 @@
 import grpc
 
 from protos.wallet.identity.v1 import identity_pb2, identity_pb2_grpc
-from tests.integration.hostile_strings import unexpected_answers
+from tests.integration.hostile_strings import find_unexpected_errors
 from tests.integration.identity.harness import RunningIdentity
 
 SERVICE = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"]
@@ -13,4 +13,4 @@ async def test_hostile_string_is_never_an_internal_error(identity: RunningIdenti
     metadata = (("authorization", f"Bearer {identity.keys.user('alice')}"),)
     async with grpc.aio.insecure_channel(identity.settings["identity_grpc_listen"]) as channel:
         stub = identity_pb2_grpc.IdentityServiceStub(channel)
-        assert await unexpected_answers(stub, SERVICE, metadata) == []
+        assert await find_unexpected_errors(stub, SERVICE, metadata) == []
