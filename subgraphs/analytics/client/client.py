@@ -27,8 +27,8 @@ _DEPENDENCY: Final = "the operation history"  # in error messages
 class AnalyticsClient:
     """Calls analytics with the identity of the current caller (`kit.rpc.request_context.current_request`).
 
-    Every method raises the `WalletError` that analytics answers with. It raises Unavailable when analytics does not
-    respond, and DeadlineExceeded when analytics does not respond in time. All methods only read, so a retry is safe.
+    Every method raises the `WalletError` that analytics returns, Unavailable when analytics cannot be reached, and
+    DeadlineExceeded when analytics does not respond in time. All methods only read, so a retry is safe.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class AnalyticsClient:
     async def connect(
         cls, target: str, *, limits: ClientLimits = ClientLimits(), tls: TLS | None = None
     ) -> AsyncIterator["AnalyticsClient"]:
-        """Yield a client of analytics at a gRPC target. Connects at the first call."""
+        """Yield a client of analytics at a gRPC target. It connects at the first call."""
         async with open_channel(target, SERVICE, _READS, tls, name="analytics") as opened:
             yield cls(analytics_pb2_grpc.AnalyticsServiceStub(opened), limits)
 
@@ -61,8 +61,8 @@ class AnalyticsClient:
         Args:
             account_id: id of the account.
             limit: maximum number of operations; 0 for the server's default.
-            older_than: the page ends before this version.
-            newer_than: the page starts after this version; 0: with the oldest operation. Not together with
+            older_than: returns the newest operations below this version.
+            newer_than: returns the oldest operations above this version; 0: the oldest of all. Not together with
                 `older_than`.
             epoch: epoch of the ledger that `older_than` or `newer_than` belongs to.
             filter: conditions that each operation satisfies.
@@ -87,7 +87,7 @@ class AnalyticsClient:
         to: datetime,
         granularity: Literal["HOUR", "DAY", "WEEK", "MONTH"],
     ) -> Statistics:
-        """Return an account's turnover per bucket of a range, by the UTC calendar.
+        """Return an account's turnover for each bucket of a range of time. Buckets follow the calendar in UTC.
 
         Args:
             account_id: id of the account.

@@ -34,9 +34,9 @@ class OperationPage:
 
     Attributes:
         operations: the page.
-        has_older: whether operations before the page are stored.
-        has_newer: whether operations after the page are stored.
-        is_complete: whether the page lacks no operation that the ledger had when it was asked.
+        has_older: whether operations older than the page are stored.
+        has_newer: whether operations newer than the page are stored.
+        is_complete: whether the page lacks no operation that the ledger had when the request arrived.
     """
 
     operations: tuple[Operation, ...]
@@ -49,7 +49,7 @@ class OperationPage:
 class OperationFilter:
     """Conditions that must all hold. Amounts are decimal strings, inclusive. `from_` is inclusive, `to` exclusive.
 
-    `types` matches any of these types: an empty tuple matches no operation, None all of them.
+    An operation must have one of the `types`; an empty tuple matches no operation, and None matches every type.
     """
 
     types: tuple[str, ...] | None = None
@@ -100,7 +100,7 @@ class Statistics:
     Attributes:
         buckets: they cover the range without gaps.
         as_of_version: the account's version up to which operations are counted.
-        is_complete: whether all operations of the range that the ledger had when it was asked are counted.
+        is_complete: whether all operations of the range that the ledger had when the request arrived are counted.
         epoch: epoch of `as_of_version`.
     """
 

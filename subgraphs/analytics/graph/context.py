@@ -9,7 +9,7 @@ from subgraphs.bank.client import BankClient
 
 
 class Context(Protocol):
-    """Clients that the resolvers read from the request."""
+    """gRPC clients that the resolvers take from the request context."""
 
     @property
     def analytics(self) -> AnalyticsClient: ...

@@ -51,10 +51,11 @@ class Subscription:
 async def watch_operations(
     context: Context, account_id: UUID, after: cursor.HistoryPosition | None
 ) -> AsyncGenerator[client.Operation, None]:
-    """Yield operations after a position, or new ones without it. Reconnects after the last operation yielded.
+    """Yield operations after a position; without a position, new operations only.
 
-    Analytics reports the version at which a stream of new operations starts. If it is unavailable before that, the
-    bank's current version takes its place.
+    A reconnected stream continues after the last operation that was yielded. A stream of new operations first reports
+    the version at which it starts. If it fails before that, the reconnected stream starts at the account's current
+    version in the bank.
     """
     is_reconnect = False
 

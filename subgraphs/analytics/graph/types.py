@@ -152,25 +152,27 @@ _LENGTHS: Final = {
     "WEEK": (timedelta(weeks=1), timedelta(weeks=1)),
     "MONTH": (timedelta(days=28), timedelta(days=31)),
 }
-"""Shortest and longest length of a bucket."""
+"""Shortest and longest length of a calendar period."""
 
 
 def max_buckets(arguments: Mapping[str, Any]) -> int:
     """Return the maximum number of buckets of `Account.statistics` with these arguments.
 
-    Times that cannot be read have `MAX_BUCKETS`. A range that is refused, because it is empty, has no offsets or has
-    more than `MAX_BUCKETS`, counts as one bucket: that error says what to change.
+    For times that cannot be parsed, return `MAX_BUCKETS`. A range that will be refused (it is empty, lacks an offset or
+    certainly has more than `MAX_BUCKETS` buckets) counts as one bucket, so that its own error is returned instead of a
+    refusal for its cost.
     """
     try:
         since, until = (datetime.fromisoformat(arguments[name]) for name in ("from", "to"))
         if since.tzinfo is None or until.tzinfo is None:
             return 1
         shortest, longest = _LENGTHS[arguments["granularity"]]
+        # The first and the last bucket may be parts of a period.
         least, most = (until - since) // longest, (until - since) // shortest + 2
     except (KeyError, TypeError, ValueError):
         return MAX_BUCKETS
     is_refused = least > MAX_BUCKETS or until <= since
-    return 1 if is_refused else min(MAX_BUCKETS, most)  # the first and the last one may be parts of a period
+    return 1 if is_refused else min(MAX_BUCKETS, most)
 
 
 @strawberry.type(description="Number of operations and the sum of their amounts.")
@@ -320,7 +322,7 @@ class Account:
 
 
 def _require_text(amount: str) -> str:
-    """Return an amount that has text, or raise ValueError. A message to analytics has an empty one if there is none."""
+    """Return the amount, or raise ValueError if it is empty: to analytics an empty amount means that there is none."""
     if not amount:
         raise ValueError("must be a decimal number such as 10.00")
     return amount

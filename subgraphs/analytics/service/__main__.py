@@ -39,7 +39,7 @@ NAME: Final = "analytics"
 
 
 _GRACE_SECONDS: Final = 5.0
-"""Time that a missing event gets to arrive by the topic before the repair reads it from the bank."""
+"""Time that the repair waits for a missing event from the topic before it reads the operation from the bank."""
 
 
 async def serve(settings: Settings, stop: asyncio.Event, *, grace_seconds: float = _GRACE_SECONDS) -> None:
@@ -48,7 +48,8 @@ async def serve(settings: Settings, stop: asyncio.Event, *, grace_seconds: float
     Args:
         settings: settings of the process.
         stop: ends the process.
-        grace_seconds: time that a missing event gets to arrive by the topic before the repair reads it from the bank.
+        grace_seconds: time that the repair waits for a missing event from the topic before it reads the operation from
+            the bank.
     """
     tls = TLS.from_settings(settings)
     kafka = KafkaClients(settings.kafka_bootstrap_servers, NAME, settings.analytics_session_seconds)

@@ -73,7 +73,7 @@ class BankLedger:
         Args:
             account_id: id of the account.
             after_version: operations above this version are returned.
-            limit: maximum number of operations; a page has at most 1,000.
+            limit: maximum number of operations; 1,000 by default, and at most.
         """
         page_size = _PAGE_SIZE if limit is None else min(limit, _PAGE_SIZE)
         with request_context.as_service(self._token):
@@ -83,7 +83,9 @@ class BankLedger:
     async def verify_history(
         self, epoch: str, past_epochs: Sequence[str], postings: Sequence[HeldPosting]
     ) -> bank.LedgerIdentity:
-        """Compare postings of the history with the ledger, which begins a new epoch if it contradicts them.
+        """Compare postings of the history with the ledger, and return the ledger's identity.
+
+        The bank begins a new epoch if the ledger contradicts a posting.
 
         Args:
             epoch: epoch of the history.

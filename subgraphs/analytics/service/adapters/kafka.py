@@ -1,4 +1,4 @@
-"""Kafka clients of analytics: how they are configured, started and stopped."""
+"""Configures, starts and stops the Kafka clients of analytics."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,8 +9,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 _FETCH_WAIT_MS: Final = 50
-"""Maximum time that the broker holds a fetch open. Kafka answers as soon as there are messages. The embedded broker
-responds only at the end of this time, so there it is the delay of every event.
+"""Maximum time that the broker holds a fetch open. Kafka responds as soon as there are messages. The embedded broker
+responds only at the end of this time, so it delays every event by this time.
 """
 
 _MAX_POLL_INTERVAL_MS: Final = 24 * 3600 * 1000
@@ -70,7 +70,7 @@ class KafkaClients:
             heartbeat_interval_ms=int(self.session_seconds * 1000 / 4),
             max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
             fetch_max_wait_ms=_FETCH_WAIT_MS,
-            request_timeout_ms=session_ms + _REQUEST_TIMEOUT_MS,  # joining the group may take a session
+            request_timeout_ms=session_ms + _REQUEST_TIMEOUT_MS,  # joining may take as long as the session time-out
             metadata_max_age_ms=_METADATA_MAX_AGE_MS,
         )
 

@@ -15,7 +15,7 @@ def replay_router(replay: Replay) -> APIRouter:
     """Return the route `POST /replay`, which streams progress as JSON lines, and the outcome as the last line.
 
     `account_id` limits the replay to one account. `all_operations` also replaces rows that differ from the ledger. A
-    client that disconnects ends the replay. 409 while another replay runs.
+    client that disconnects ends the replay. The status is 409 while another replay runs.
     """
     router = APIRouter()
 

@@ -15,7 +15,7 @@ from subgraphs.analytics.service.domain.rows import rows_from_event
 _WINDOW_OPERATIONS: Final = 1_000
 """Maximum operations of a window, and so of one response of the bank."""
 _BATCH_OPERATIONS: Final = 2_000
-"""Maximum operations that one statement reads and that are in memory."""
+"""Maximum operations of a batch, which one statement reads into memory."""
 _BATCH_WINDOWS: Final = 500
 _ACCOUNTS_PAGE: Final = 1_000
 _COPIES_PAGE: Final = 500
@@ -107,7 +107,7 @@ class Comparison:
             else:
                 version_range = await self._copies.get_version_range(account_id)
                 ranges = [version_range] if version_range else []
-            # The ledger is read after the history, so it has every operation that the history has rightly.
+            # The ledger is read after the history, so a stored version above the ledger's is not a new operation.
             versions = await self._ledger.get_versions([each.account_id for each in ranges])
             for each in ranges:
                 version = versions.get(each.account_id)
@@ -138,7 +138,7 @@ class Comparison:
     ) -> AsyncGenerator[tuple[Copy, ...], None]:
         """Yield pages of copies outside of the ledger's versions, up to version `highest`.
 
-        `highest` was read before the ledger. Later copies may be of newer operations.
+        `highest` was read before the ledger's versions. Copies above it may belong to newer operations.
         """
         copies = await self._copies.list_copies_outside(account_id, version, None, _COPIES_PAGE)
         while copies:

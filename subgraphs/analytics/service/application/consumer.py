@@ -1,4 +1,4 @@
-"""Stores the operations topic in the history: at least once, in batches, offsets last."""
+"""Stores the events of the operations topic in the history, in batches, and then commits their offsets."""
 
 import asyncio
 from collections import deque
@@ -53,7 +53,7 @@ Value = TypeVar("Value")
 
 
 class TooManyDeadLetters(Exception):
-    """The limit of dead letters is exceeded, so the cause is probably not the messages.
+    """The limit of dead letters is exceeded, so the cause is probably not in the messages.
 
     An operator must find the cause. A consumer that continued would move the whole topic to the dead letters.
     """
@@ -156,7 +156,8 @@ class Consumer:
         while remaining_ms > 0 and len(messages) < self._limits.batch_size:
             remaining = self._limits.batch_size - len(messages)
             fetched = await consumer.getmany(timeout_ms=remaining_ms, max_records=remaining)
-            if generation != self._generation:  # the members that own the partitions now consume these messages again
+            if generation != self._generation:
+                # The group has been rebalanced: the new owners of the partitions consume these messages again.
                 messages, generation = [], self._generation
             if not fetched and not messages:
                 break
@@ -217,15 +218,15 @@ class Consumer:
         own = [event for event in events if event.epoch == epoch]
         if skipped := len(events) - len(own):
             await self._retry(self._epochs.verify)
-            # The ledger has the history's epoch, so these events were published before it began. The ledger may lack
-            # them; if it has them, the repair reads them.
+            # The ledger has the history's epoch, so these events were published before that epoch began. The ledger may
+            # lack their operations; the repair inserts those that it has.
             metrics.OTHER_EPOCH_EVENTS.inc(skipped)
             log.warning("events of another epoch skipped", events=skipped, epoch=epoch)
             self._repair.suspect_all()
         return epoch, own
 
     async def _insert(self, rows: Sequence[Row], epoch: str) -> None:
-        """Retry without end until the rows are stored. The member's heartbeats continue.
+        """Insert the rows, with retries until they are stored. The member's heartbeats continue.
 
         Raises:
             EpochChanged: the ledger has another epoch than the history.
@@ -239,7 +240,7 @@ class Consumer:
             await self._history.insert(rows)
 
     async def _verify_repeated(self, rows: Sequence[Row]) -> None:
-        """Compare rows with stored ones, unless they are newer than all rows that this process has seen."""
+        """Compare rows with stored ones, except rows above the last version that this process stored of the account."""
         repeated = {
             (row.account_id, row.account_version): row.operation_id
             for row in rows
@@ -290,9 +291,9 @@ class Consumer:
                 self._committed |= offsets
 
     def _detect_gaps(self, rows: list[Row]) -> None:
-        """Report accounts that skipped a version to the repair.
+        """Report accounts with a skipped version to the repair.
 
-        Usually the missing operation is in another partition, so the repair waits for it.
+        Usually the missing event is in another partition, so the repair waits before it reads the operation.
         """
         for row in sorted(rows, key=lambda row: row.account_version):
             last = self._versions.get(row.account_id)
@@ -335,7 +336,7 @@ class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         """Do nothing: the current batch is finished, and if its commit is too late, its messages are consumed again."""
 
     async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:  # noqa: ARG002  not needed
-        """Report the assignment before any message of it is fetched."""
+        """Report the assignment, before any message of the assigned partitions is fetched."""
         self._on_assigned()
 
 

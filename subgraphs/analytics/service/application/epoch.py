@@ -1,4 +1,4 @@
-"""Keeps the history in the ledger's epoch, and rebuilds it when that changes. ADR 38 has the states."""
+"""Keeps the history in the ledger's epoch: rebuilds the history when the epoch changes. ADR 38 has the states."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -28,10 +28,11 @@ class EpochChanged(Exception):
 
 
 class EpochFollower:
-    """The epoch of the history, and the comparison with the ledger's.
+    """Compares the epoch of the history with the ledger's, and rebuilds the history when they differ.
 
-    `run` compares the epochs every five seconds and after `verify` has met another epoch. It then rebuilds the history
-    from the ledger in a new table and replaces the old one. Reads use the old history until then.
+    `run` compares the epochs every five seconds, and at once when `verify` has found another epoch. If they differ, it
+    copies the ledger's operations into a new table, which then replaces the history. Reads use the old history until
+    then.
     """
 
     def __init__(
@@ -59,23 +60,23 @@ class EpochFollower:
         """Functions that are called when the ledger's server has changed. They do not block."""
 
     async def current(self) -> str:
-        """Return the epoch of the history, as this process knows it.
+        """Return the epoch of the history that this process has read last.
 
         Raises:
-            Unavailable: ClickHouse does not answer, and the epoch was never read.
+            Unavailable: ClickHouse does not respond, and the epoch was never read.
         """
         return (self._stored or await self._read()).id
 
     async def refresh(self) -> str:
-        """Read the epoch of the history: another process may have replaced the history.
+        """Read the epoch of the history, because another process may have replaced the history, and return it.
 
         Raises:
-            Unavailable: ClickHouse does not answer.
+            Unavailable: ClickHouse does not respond.
         """
         return (await self._read()).id
 
     def is_current(self, epoch: str) -> bool:
-        """Return whether the history is known to belong to the epoch. An unknown epoch is compared soon."""
+        """Return whether the history is known to belong to the epoch. A new epoch has the epochs compared at once."""
         if self._stored is None or self._stored.id == epoch:
             return self._stored is not None
         if epoch not in self._stored.past:
@@ -83,15 +84,17 @@ class EpochFollower:
         return False
 
     async def wait_until_following(self) -> None:
-        """Wait until the epochs are equal, as far as this process knows."""
+        """Wait while the ledger is known to have another epoch than the history."""
         await self._is_following.wait()
 
     async def verify(self, postings: Iterable[HeldPosting] = ()) -> None:
-        """Compare postings of the history with the ledger, which begins a new epoch if it contradicts them.
+        """Compare the epoch and postings of the history with the ledger.
+
+        The bank begins a new epoch if the ledger contradicts a posting.
 
         Raises:
             EpochChanged: the ledger has another epoch than the history.
-            Unavailable, DeadlineExceeded: the bank or ClickHouse does not answer.
+            Unavailable, DeadlineExceeded: the bank or ClickHouse does not respond.
         """
         stored, held = await self._read(), list(postings)
         for start in range(0, len(held) or 1, _MAX_POSTINGS):
@@ -144,11 +147,13 @@ class EpochFollower:
             self._wake.clear()
 
     async def rebuild(self) -> None:
-        """Copy the ledger's current epoch into a new table, and make it the history. A retry starts again.
+        """Copy the ledger's operations into a new table, and make this table the history, unless the epochs are equal.
+
+        A retry copies all operations again.
 
         Raises:
             EpochChanged: the ledger began another epoch during the rebuild. The history is unchanged.
-            Unavailable, DeadlineExceeded: the bank or ClickHouse does not answer. The history is unchanged.
+            Unavailable, DeadlineExceeded: the bank or ClickHouse does not respond. The history is unchanged.
         """
         stored = await self._read()
         epoch = (await self._ledger.verify_history(stored.id, stored.past, ())).epoch

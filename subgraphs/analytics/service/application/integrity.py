@@ -22,7 +22,7 @@ from subgraphs.analytics.service.application.comparison import (
 from subgraphs.analytics.service.domain.model import Row
 
 _MAX_MISSING_WINDOWS: Final = 50_000
-"""Ranges of missing operations that may wait in memory for the second comparison."""
+"""Maximum ranges of missing operations that wait in memory for the second comparison."""
 _OPERATIONS: Final = "operations"
 _ACCOUNTS: Final = "stored accounts"
 
@@ -31,7 +31,7 @@ class Invariant(StrEnum):
     """Invariants of the history. Together they state that its content equals the ledger's."""
 
     OPERATION_IS_STORED = "OPERATION_IS_STORED"
-    """Of every account, versions 1 to the ledger's version are stored."""
+    """All versions of every account, from 1 to its version in the ledger, are stored."""
     COPY_IS_LEDGERS = "COPY_IS_LEDGERS"
     """Every stored copy of an operation equals the ledger's operation in all columns."""
     VERSION_IS_LEDGERS = "VERSION_IS_LEDGERS"
@@ -171,7 +171,7 @@ def _row_id(row: Row) -> dict[str, str | int]:
 
 
 def _describe_difference(found: Row, expected: Row | None) -> tuple[str, str]:
-    """Return the values of the columns that differ, of both rows."""
+    """Return the values of the differing columns: those of the stored row, and those of the ledger's row."""
     if expected is None:
         return _text(found), "an operation that the ledger counts, and does not have"
     stored, ledgers = _values(found), _values(expected)
@@ -201,5 +201,5 @@ def _values(row: Row) -> dict[str, str]:
 
 
 def _amount_text(amount: Decimal) -> str:
-    """Return the same text for equal numbers: without trailing zeros."""
+    """Return the amount without trailing zeros, so that equal numbers have the same text."""
     return f"{amount.normalize():f}"

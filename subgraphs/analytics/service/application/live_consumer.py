@@ -22,7 +22,7 @@ _PARTITION_REFRESH_SECONDS: Final = 1.0
 class LiveConsumer:
     """Consumes all partitions from their ends, without a consumer group, and publishes the events to the hub.
 
-    Every replica reads the whole topic, because each has subscribers of any account.
+    Every replica reads the whole topic, because any replica may have subscribers of any account.
     """
 
     def __init__(
@@ -32,8 +32,9 @@ class LiveConsumer:
         admin: Callable[[], AIOKafkaAdminClient],
     ) -> None:
         """Args:
-        hub: receives every event. It is asked to compare versions whenever events may have been missed.
-        consumer: returns a new consumer without a group, which restarts at the earliest offset if it loses its own.
+        hub: receives the events. At each start it is asked for a check, because events may have been missed.
+        consumer: returns a new consumer without a group, which continues at the earliest offset if the topic no longer
+            has its own.
         admin: returns a new admin client, which lists the topic's partitions.
         """
         self._hub = hub
@@ -42,11 +43,11 @@ class LiveConsumer:
         self._running_admin: AIOKafkaAdminClient | None = None
 
     async def ping(self) -> None:
-        """Check that the broker answers.
+        """Check that the broker responds.
 
         Raises:
             Unavailable: the consumer is not connected.
-            KafkaError: the broker does not answer.
+            KafkaError: the broker does not respond.
         """
         if self._running_admin is None:
             raise Unavailable("the broker")
@@ -55,7 +56,7 @@ class LiveConsumer:
     async def run(self) -> None:
         """Consume until an error occurs, and raise it.
 
-        The next run does not read the messages that were published in between; the hub reads them from the bank.
+        The next run does not read the messages that were published in between; the hub fetches their operations.
         """
         async with running_client(self._admin()) as admin, running_client(self._consumer()) as consumer:
             self._running_admin = admin

@@ -1,4 +1,4 @@
-"""Restores operations that the history lacks from the ledger."""
+"""Finds operations that the history lacks, and restores them from the ledger."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
@@ -26,8 +26,9 @@ _MAX_SUSPECTS: Final = 10_000
 class Repair:
     """Compares the history with the ledger, and inserts the missing operations.
 
-    All accounts are compared at the start and once per period. A suspected account is compared at once. Except at the
-    start, a missing operation gets the grace period to arrive by the topic.
+    All accounts are compared at the start and once per period. A suspected account is compared after the grace period,
+    in which the topic may deliver a missing operation. A missing operation that another comparison has found is read
+    from the ledger after the grace period, too, except at the start.
     """
 
     def __init__(
@@ -42,8 +43,8 @@ class Repair:
         """Args:
         history: the history to complete.
         ledger: source of the missing operations.
-        epochs: epoch of the history.
-        grace_seconds: time that a missing operation gets to arrive by the topic.
+        epochs: compares the epochs of the history and the ledger.
+        grace_seconds: time that the topic has to deliver a missing operation, before it is read from the ledger.
         period_seconds: interval between comparisons of all accounts.
         """
         self._history = history
@@ -102,7 +103,7 @@ class Repair:
         """Insert the missing operations of all accounts.
 
         Args:
-            grace_seconds: time that missing operations get to arrive by the topic.
+            grace_seconds: time that the topic has to deliver missing operations, before they are read from the ledger.
         """
         incomplete: dict[UUID, int] = {}
         async for versions in self._ledger.list_all_versions():
@@ -115,10 +116,10 @@ class Repair:
         metrics.COMPARED.set_to_current_time()
 
     async def find_incomplete(self, versions: Mapping[UUID, int]) -> dict[UUID, int]:
-        """Return the accounts with a history that is not certainly complete up to the version.
+        """Return the accounts with a history that is not certainly complete up to the version, with these versions.
 
-        The newest stored operation of each account is verified with the ledger: if it is not the ledger's, the account
-        belongs to another timeline.
+        The newest stored operation of each account is compared with the ledger. The bank begins a new epoch if the
+        ledger contradicts it.
 
         Raises:
             EpochChanged: the ledger has another epoch than the history.
@@ -138,9 +139,8 @@ class Repair:
         return incomplete
 
     async def insert_missing(self, account_id: UUID, version: int) -> AsyncGenerator[int, None]:
-        """Complete an account's history up to a version; yield the number of operations after each insert."""
+        """Complete an account's history up to a version; yield the number of inserted operations after each insert."""
         total = 0
-        # Skips stored operations above a gap, so that one lost event does not lead to reading all later operations.
         reached = await self._history.get_complete_version(account_id)
         while reached < version:
             events = await self._ledger.list_events(account_id, reached)
@@ -155,7 +155,8 @@ class Repair:
             total += len(inserted)
             metrics.EVENTS_REPAIRED.inc(len(inserted))
             yield len(inserted)
-            # Starts at the last inserted version. Starting at the first gap would never pass a gap of the ledger.
+            # Skips the stored operations above the gap. The search starts at the last inserted version: a search from
+            # version 0 would never pass a gap of the ledger.
             reached = await self._history.get_complete_version(account_id, inserted[-1])
         if total:
             log.info("history repaired", account_id=str(account_id), events=total, version=reached)

@@ -21,7 +21,7 @@ from wallet.errors import WalletError
 log = structlog.get_logger(__name__)
 
 _DELETE_BATCH_ROWS: Final = 1_000
-"""Rows of one DELETE. Its cost does not depend on the number of rows, and the rows are listed in the request's URL."""
+"""Maximum rows of one DELETE. Its cost does not depend on the number of rows, but the request's URL lists them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,8 @@ class Outcome:
 
     Attributes:
         outcome: `complete`: the history has all operations of the ledger; `incomplete`: the ledger does not return
-            operations that it counts; `unavailable`: ClickHouse or the bank failed. The next replay continues.
+            operations that it counts; `unavailable`: ClickHouse or the bank failed, or the epoch changed. Then the
+            inserted operations are kept, and the replay can be repeated.
         accounts: final value of `Progress.accounts`.
         pulled: final value of `Progress.pulled`.
         removed: final value of `Progress.removed`.
@@ -68,9 +69,10 @@ Report = Progress | Outcome
 
 
 class Replay:
-    """Inserts operations of the ledger that the history lacks, or all that differ. One replay at a time.
+    """Inserts operations that the history lacks or, with `all_operations`, replaces all rows that differ.
 
-    A replay may end at any time and run again: each insert is atomic, and a row that is inserted twice counts once.
+    One replay runs at a time. It may end at any time and run again: each insert is atomic, and a row that is inserted
+    twice counts once.
     """
 
     def __init__(self, history: History, copies: Copies, ledger: BankLedger, repair: Repair) -> None:
@@ -135,7 +137,7 @@ class Replay:
                     run.count_inserted(pulled)
                     yield
             for id_, version in (await self._repair.find_incomplete(incomplete)).items():
-                # The history may have all operations of the ledger, and more.
+                # An account that has more operations than the ledger is listed, too, but lacks none.
                 run.lacking += await self._history.get_complete_version(id_) < version
             run.accounts += len(versions)
             yield

@@ -24,7 +24,7 @@ _COMPARISON_TIMEOUT_SECONDS: Final = 0.5
 
 
 class Analytics:
-    """A page of an account's history, its statistics, and its new operations.
+    """Reads the history: pages of an account's operations, its statistics, and its new operations.
 
     Customers read their own accounts only.
     """
@@ -60,16 +60,17 @@ class Analytics:
             caller: caller of the current request.
             account_id: id of the account.
             limit: maximum number of rows; 0 for 50.
-            older_than: the page ends before this version.
-            newer_than: the page starts after this version; 0: with the oldest row. Not together with `older_than`.
+            older_than: returns the newest rows below this version.
+            newer_than: returns the oldest rows above this version; 0: the oldest of all. Not together with
+                `older_than`.
             epoch: epoch of the ledger that `older_than` or `newer_than` belongs to.
             conditions: conditions that each row satisfies.
 
         Raises:
             InvalidInput: the limit, the versions or the conditions are invalid or contradict each other.
             AccountNotFound: the account does not exist, or belongs to another user.
-            LedgerRestored: the ledger has another epoch than the versions.
-            Unavailable: ClickHouse or the bank does not answer.
+            LedgerRestored: the version belongs to another epoch than the ledger's.
+            Unavailable: ClickHouse or the bank does not respond.
         """
         violations = _violations(limit, older_than, newer_than, conditions)
         if violations:
@@ -109,7 +110,7 @@ class Analytics:
         Raises:
             InvalidInput: the range is empty, outside of the valid years, or has too many buckets.
             AccountNotFound: the account does not exist, or belongs to another user.
-            Unavailable: ClickHouse or the bank does not answer.
+            Unavailable: ClickHouse or the bank does not respond.
         """
         violations = range_.violations()
         if violations:
@@ -128,10 +129,10 @@ class Analytics:
         return Statistics(opening.currency, buckets, as_of_version=0, is_complete=version == 0, epoch=epoch)
 
     async def _is_in_ledger(self, account_id: UUID, stored_version: int, ledger_version: int) -> bool:
-        """Return whether the ledger has the highest stored version of an account.
+        """Return whether the ledger certainly has the highest stored version of an account.
 
         The ledger's version was read before the history, so it may be older. A higher stored version is compared with
-        the ledger. A ledger that was restored from a backup lacks its operation, and begins a new epoch.
+        the ledger. A ledger that was restored from a backup lacks its operation; the bank then begins a new epoch.
         """
         if stored_version <= ledger_version:
             return True
@@ -145,7 +146,7 @@ class Analytics:
     async def watch_operations(
         self, account_id: UUID, after_version: int | None, epoch: str
     ) -> AsyncGenerator[Row | StreamStart, None]:
-        """Yield the start, then an account's operations after a version. Without a version, yield new ones only.
+        """Yield the start, then an account's operations after a version. Without a version, yield new operations only.
 
         `epoch` is the epoch of the ledger that the version belongs to. All rows belong to the epoch of the start.
 

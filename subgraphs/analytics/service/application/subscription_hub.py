@@ -31,7 +31,7 @@ class HubLimits:
     """Time and size limits of subscriptions.
 
     Attributes:
-        gap_timeout_seconds: time that a missing operation gets to arrive by the topic before it is fetched.
+        gap_timeout_seconds: time that the topic has to deliver a missing operation, before it is fetched.
         check_interval_seconds: interval between comparisons of subscribed accounts with the bank, which find events
             that the topic has lost.
         access_interval_seconds: interval between checks that a subscriber may still read the account.
@@ -75,7 +75,7 @@ class _Subscription:
         if len(self._buffer) < self._buffer_size:
             self._buffer[row.account_version] = row
         elif self.is_live and self.is_delivering:
-            # The subscriber is too slow. In all other states this process is: the operation is fetched later.
+            # The subscriber is too slow. In all other states this process is too slow, and fetches the operation later.
             self.is_overrun = True
             self._buffer.clear()
 
@@ -122,7 +122,7 @@ class _Subscription:
 
 
 class SubscriptionHub:
-    """Open streams of this replica. `publish` feeds them new events; they fetch stored and missing operations."""
+    """Open streams of this replica. `publish` passes events to them; they fetch stored and missing operations."""
 
     def __init__(
         self, history: History, ledger: BankLedger, bank: BankClient, repair: Repair, limits: HubLimits
@@ -150,7 +150,7 @@ class SubscriptionHub:
         return bool(self._subscriptions)
 
     def publish(self, event: Event) -> None:
-        """Offer an event to the subscribers of both accounts, unless it is of another epoch. Does not block."""
+        """Offer an event of the history's epoch to the subscribers of both accounts. Does not block."""
         if not self._epochs.is_current(event.epoch):
             return
         for row in rows_from_event(event):
@@ -196,10 +196,11 @@ class SubscriptionHub:
             epoch: epoch of the ledger that `after_version` belongs to.
 
         Raises:
-            AccountNotFound: the account does not exist, or the caller may not or no longer read it.
+            AccountNotFound: the account does not exist, or the caller may not read it, or may no longer read it.
             LedgerRestored: the version is not in the ledger's epoch, or the epoch has changed.
             SubscriberTooSlow: the buffer is full. The subscriber may resume after the last version it received.
-            Unavailable: the next operation cannot be fetched now, or this process stops. The subscriber may resume.
+            Unavailable: the next operation cannot be fetched now, the history is being rebuilt, or this process stops.
+                The subscriber may resume.
         """
         # The subscription comes before the account's version, so no operation is missed between the two.
         with self._subscription(account_id) as subscription:
@@ -243,7 +244,7 @@ class SubscriptionHub:
         if after_version is not None and (epoch != balance.epoch or after_version > balance.version):
             raise LedgerRestored
         if balance.epoch != await self._epochs.current():
-            self._epochs.is_current(balance.epoch)  # compares the epochs soon
+            self._epochs.is_current(balance.epoch)  # has the epochs compared at once
             raise Unavailable(_RESOURCE)  # until the history is rebuilt
         return balance.version, balance.epoch
 

@@ -74,7 +74,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class HeldPosting:
-    """Posting that the history holds: an operation as one version of an account."""
+    """Posting that the history holds: the operation of one version of an account."""
 
     account_id: UUID
     version: int
@@ -101,8 +101,8 @@ class StreamStart:
 class OperationFilter:
     """Conditions that must all hold.
 
-    `types` matches any of these types: an empty set matches no operation, None all of them. Amounts are inclusive.
-    `since` is inclusive, `until` exclusive; both have a time zone.
+    An operation must have one of the `types`; an empty set matches no operation, and None matches every type. Amounts
+    are inclusive. `since` is inclusive, `until` exclusive; both have a time zone.
     """
 
     types: frozenset[OperationType] | None = None
@@ -120,9 +120,9 @@ class Page:
 
     Attributes:
         rows: the page.
-        has_older: whether rows before the page are stored.
-        has_newer: whether rows after the page are stored.
-        is_complete: whether the page lacks no operation that the ledger had when it was asked.
+        has_older: whether rows older than the page are stored.
+        has_newer: whether rows newer than the page are stored.
+        is_complete: whether the page lacks no operation that the ledger had when the request arrived.
         epoch: epoch of the history.
     """
 
@@ -133,12 +133,12 @@ class Page:
     epoch: str = ""
 
     def required_versions(self, version: int, *, older_than: int | None = None, newer_than: int | None = None) -> range:
-        """Return the versions that a complete page has looked at.
+        """Return the versions that must be stored if the page is complete.
 
         Args:
             version: version of the account in the ledger.
-            older_than: the page ends before this version.
-            newer_than: the page starts after this version. Not together with `older_than`.
+            older_than: the page has the newest rows below this version.
+            newer_than: the page has the oldest rows above this version. Not together with `older_than`.
         """
         if newer_than is not None:
             return range(newer_than + 1, (self.rows[0].account_version if self.has_newer else version) + 1)

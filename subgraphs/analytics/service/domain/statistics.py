@@ -1,4 +1,4 @@
-"""Turnover of an account over time: buckets of the calendar, and their balances."""
+"""Turnover of an account per calendar period, with the balances before and after."""
 
 import itertools
 from collections import defaultdict
@@ -138,7 +138,7 @@ class Statistics:
         currency: currency of all amounts.
         buckets: oldest first, without gaps.
         as_of_version: the account's version up to which operations are counted.
-        is_complete: whether all operations of the range that the ledger had when it was asked are counted.
+        is_complete: whether all operations of the range that the ledger had when the request arrived are counted.
         epoch: epoch of the history.
     """
 

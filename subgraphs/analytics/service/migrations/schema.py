@@ -134,7 +134,7 @@ async def verify_schema(client: AsyncClient, database: str, migrations: Sequence
     Raises:
         SchemaMissing: the database, or its table of operations, does not exist.
         SchemaMismatch: a migration is missing, unknown or changed.
-        DatabaseError, ClientError, OSError: ClickHouse does not answer or refuses a statement.
+        DatabaseError, ClientError, OSError: ClickHouse does not respond or refuses a statement.
     """
     tables = await _tables(client, database)
     if _HISTORY not in tables:
@@ -162,8 +162,8 @@ async def upgrade_schema(
         migrations: migrations of this release.
 
     Raises:
-        SchemaMismatch: an applied migration is unknown or changed, or the existing table is not the one of 0001.
-        DatabaseError, ClientError, OSError: ClickHouse does not answer or refuses a statement.
+        SchemaMismatch: an applied migration is unknown or changed, or the existing table differs from migration 0001.
+        DatabaseError, ClientError, OSError: ClickHouse does not respond or refuses a statement.
     """
     await client.command("CREATE DATABASE IF NOT EXISTS {database:Identifier}", {"database": database})
     client.database = database

@@ -12,7 +12,7 @@ _CONNECT_TIMEOUT_SECONDS: Final = 2.0
 def split_dsn(dsn: str) -> tuple[str, str]:
     """Split `http://user:password@host:port/database` into the address of the server and the name of the database.
 
-    ClickHouse refuses connections that name a database which does not exist, so connections are opened without one.
+    ClickHouse refuses connections that name a database which does not exist, so connections are opened without a name.
     """
     url = urlsplit(dsn)
     return url._replace(path="").geturl(), unquote(url.path.strip("/")) or "default"
@@ -26,7 +26,7 @@ async def open_client(server: str, statement_timeout_seconds: float) -> AsyncCli
         statement_timeout_seconds: time limit of one statement.
 
     Raises:
-        DatabaseError, ClientError, OSError: ClickHouse does not answer or refuses the connection.
+        DatabaseError, ClientError, OSError: ClickHouse does not respond or refuses the connection.
     """
     return await clickhouse_connect.get_async_client(
         dsn=server,

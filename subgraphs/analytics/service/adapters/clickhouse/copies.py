@@ -15,7 +15,7 @@ _DIGEST: Final = f"hex(sipHash128({NAMES}))"
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """An account's operations after one version and up to another."""
+    """Versions of an account: above `after`, up to and including `up_to`."""
 
     account_id: UUID
     after: int
@@ -51,7 +51,7 @@ class Copies:
     async def list_copies(self, windows: Sequence[Window]) -> list[Copy]:
         """Return the stored copies of the operations in the windows, by account and version.
 
-        Equal copies are returned once; of different copies, the first ten of each version.
+        Equal copies are returned once. A version has at most ten different copies in the result.
         """
         # The condition lists the pairs of account and version, so ClickHouse reads only the windows.
         condition = """
@@ -97,7 +97,7 @@ class Copies:
             account_id: id of the account.
             version: version of the account in the ledger.
             after: copies above this version are returned; None for all.
-            limit: number of copies; all copies of the last version are returned.
+            limit: number of copies. The result has more if the last version has more copies.
         """
         condition = """
             account_id = {account_id:UUID} AND account_version > {after:Int64}

@@ -33,9 +33,9 @@ class Database:
     """The history's database. Connects, and verifies the schema, at the first statement.
 
     A database without the schema of this release is refused: the migration job has to run first. A database that was
-    valid and becomes empty while this process runs (the server was replaced) is migrated from here.
+    valid and becomes empty while this process runs (the server was replaced) is migrated by this process.
 
-    Every method raises Unavailable when ClickHouse does not respond in 10 seconds or has another schema.
+    Methods raise Unavailable when ClickHouse refuses a statement, does not respond in 10 seconds or has another schema.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -61,14 +61,14 @@ class Database:
         """Check that ClickHouse responds and has the schema of this release.
 
         Raises:
-            SchemaMismatch: it has another schema.
-            Unavailable: it does not answer.
+            SchemaMismatch: ClickHouse has another schema.
+            Unavailable: ClickHouse does not respond.
         """
         try:
             await self.query("SELECT 1 FROM operations LIMIT 0", {})
         except Unavailable as error:
             if isinstance(error.__cause__, SchemaMismatch):
-                raise error.__cause__ from None  # readiness shows the type's name
+                raise error.__cause__ from None  # readiness shows the type of the error
             raise
 
     async def query(self, statement: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:

@@ -1,6 +1,7 @@
-"""The epoch that the history belongs to, and the replacement of the history when the ledger begins another one.
+"""The epoch that the history belongs to, and the replacement of the history when the ledger begins another epoch.
 
-The comment of the table `operations` has the epoch, so an exchange of tables changes rows and epoch at one moment.
+The epoch is stored in the comment of the table `operations`, so an exchange of tables replaces rows and epoch
+atomically.
 """
 
 import json
@@ -57,15 +58,18 @@ class EpochTables:
         return table
 
     async def insert(self, table: str, rows: Sequence[Row]) -> None:
-        """Insert rows into a table of `create`."""
+        """Insert rows into a table that `create` has created."""
         await self._database.insert(rows, table)
 
     async def drop(self, table: str) -> None:
-        """Drop a table of `create`."""
+        """Drop a table that `create` has created."""
         await self._database.command(f"DROP TABLE IF EXISTS {table}", {})
 
     async def replace_history(self, table: str) -> None:
-        """Make a table of `create` the history, and keep the previous history as `operations_before_<epoch>`."""
+        """Make a table that `create` has created the history, and keep the previous one as `operations_before_<epoch>`.
+
+        If another process has already replaced the history, drop the table.
+        """
         epoch = await self._read(table)
         if (await self.read()).id != epoch.id:  # another process may have rebuilt the history
             await self._database.command(f"EXCHANGE TABLES operations AND {table}", {})

@@ -48,9 +48,9 @@ class _Span:
     after: int
 
     def is_complete(self, counted: int, version: int) -> bool:
-        """Whether `counted` operations in the range are all of its operations up to a version of the account."""
+        """Return whether `counted` operations are all operations of the range, up to a version of the account."""
         last = self.last or self.before
-        # Times do not decrease, so an operation after the range shows that the range has ended.
+        # Times do not decrease with versions, so `last` ends the range if the next version is later than the range.
         reaches_end = self.after == last + 1 if self.after else last >= version
         return counted == last - self.before and reaches_end
 
@@ -124,7 +124,7 @@ class History:
         return max(after, int(version))
 
     async def list_postings(self, keys: Collection[tuple[UUID, int]]) -> list[HeldPosting]:
-        """Return the stored operations of these accounts and versions, also different ones of one version."""
+        """Return the stored postings of these versions; several for a version with copies of different operations."""
         ids, versions = zip(*keys, strict=True) if keys else ((), ())
         found = await self._database.query(
             """
@@ -154,7 +154,8 @@ class History:
         Args:
             account_id: id of the account.
             range_: the range of time and its granularity.
-            version: version of the account that complete statistics reach; None: unknown, so they are incomplete.
+            version: version of the account up to which complete statistics count; None if it is unknown, so that the
+                statistics are incomplete.
         """
         span = await self._span(account_id, range_)
         if span is None:
@@ -173,8 +174,8 @@ class History:
 
     async def _span(self, account_id: UUID, range_: StatisticsRange) -> "_Span | None":
         """Return the stored versions around a range; None if no operation of the account is stored."""
-        # Reads two narrow columns, without FINAL: copies have equal versions and times. Times increase with versions,
-        # so the operations in the range are one range of versions, which the sort key finds.
+        # Reads two narrow columns, without FINAL: copies have equal versions and times. Times do not decrease with
+        # versions, so the operations in the range are one range of versions, which the sort key finds.
         ((count, *versions),) = await self._database.query(
             """
             SELECT count(), min(account_version), max(account_version),
