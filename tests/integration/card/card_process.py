@@ -127,7 +127,7 @@ def card_settings(
         "acquirer_circuit_failures": 1_000,
         "card_limits": json.dumps({"RUB": {"top_up": "10000", "day": "50000"}}),
         "card_fingerprint_secret": "fingerprint secret of the integration tests",
-        # Tests share callers and cards. Those of the limits of declines set their own.
+        # Tests share callers and cards, so the decline limits are high. The tests of these limits set lower ones.
         "card_declines_per_customer": 1_000,
         "card_declines_per_card": 1_000,
         "auth_issuer": USERS,
@@ -151,7 +151,8 @@ async def run_card(
         bank: running bank.
         merchant: client of the acquirer.
         settings: settings of the service.
-        poll_seconds: interval at which subscribed top-ups are read; so long that a missing notification fails a test.
+        poll_seconds: interval at which the service reads subscribed top-ups. The default is so long that a missing
+            notification fails the test.
     """
     parsed = {**settings, **{name: json.loads(settings[name]) for name in ("auth_services", "card_limits")}}
     stop = asyncio.Event()

@@ -1,4 +1,4 @@
-"""A bank that all tests share, and databases of top-ups for single tests."""
+"""Fixtures: a bank, a card service and an environment that tests share; databases and environments for one test."""
 
 from collections.abc import AsyncIterator
 
@@ -32,14 +32,14 @@ async def card_databases(postgres: Postgres) -> AsyncIterator[CleanDatabases]:
 
 @pytest.fixture
 async def card_url(card_databases: CleanDatabases) -> AsyncIterator[str]:
-    """URL of a database that one test uses."""
+    """URL of an empty, migrated database for one test."""
     async with card_databases.one() as url:
         yield url
 
 
 @pytest.fixture
 async def env(bank: RunningBank, card_url: str) -> AsyncIterator[CardEnvironment]:
-    """Environment of one test."""
+    """Environment with its own database for one test."""
     async with card_environment(bank, card_url) as env:
         yield env
 
@@ -63,6 +63,6 @@ async def card(
 
 @pytest.fixture(scope="session")
 async def shared_env(bank: RunningBank, card_databases: CleanDatabases) -> AsyncIterator[CardEnvironment]:
-    """Environment of many tests. Each takes its own acquirer and caller (`with_new_acquirer`)."""
+    """Environment that tests share. Each test calls `with_new_acquirer` for its own acquirer and caller."""
     async with card_databases.one() as url, card_environment(bank, url) as env:
         yield env

@@ -1,4 +1,4 @@
-"""Parts of the card service with a real database, a real bank and a fake acquirer with failures."""
+"""Parts of the card service with a real database, a real bank and a fake acquirer whose failures the tests choose."""
 
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -43,18 +43,18 @@ def card(number: str = VISA, cvv: str = "123", month: int = 12) -> CardDetails:
 
 
 class ProcessDied(BaseException):
-    """The process has died."""
+    """Simulates the death of the process."""
 
 
 class CrashPoint:
-    """Counts the calls to the database, the acquirer and the bank, and lets the process die at one of them.
+    """Counts the calls to the database, the acquirer and the bank, and raises ProcessDied at one of them.
 
     The earlier calls have taken effect.
     """
 
     def __init__(self, dies_at: int | None = None) -> None:
         """Args:
-        dies_at: number of calls before the process dies; None: it never dies.
+        dies_at: number of calls that succeed before ProcessDied is raised; None: it is never raised.
         """
         self.calls = 0
         self._dies_at = dies_at
@@ -112,7 +112,7 @@ class CardEnvironment:
         *,
         saga: Saga | None = None,
     ) -> TopUps:
-        """Create the use cases of a new process. Call them in `calling()`."""
+        """Create the use cases of a new process. Call them inside `Caller.calling()`."""
         wrap = crash_point.wrap if crash_point else lambda part: part
         repository, options = wrap(self.repository), TopUpOptions(LIMITS, SecretStr("secret"), decline_limits=limits)
         hub = SubscriptionHub(self.repository, poll_seconds=60)
@@ -165,7 +165,7 @@ class CardEnvironment:
         return credited
 
     async def assert_books_agree(self, top_up: TopUp) -> TopUp:
-        """Return the current state of a final top-up; row, acquirer and ledger agree on the money."""
+        """Assert that the row of a final top-up, the acquirer and the ledger agree on the money; return the row."""
         current = await self.reload(top_up)
         assert current.is_final, current
         payment = self.acquirer.payment(current.authorization_key)

@@ -14,7 +14,7 @@ from wallet.errors import Unavailable
 from wallet.luhn import has_valid_check_digit
 from wallet.money import Money
 
-Answer = TypeVar("Answer")
+Value = TypeVar("Value")
 
 DECLINES = {"4000000000000002": "DO_NOT_HONOR", "4000000000009995": "INSUFFICIENT_FUNDS"}
 REFUSED_CHANGES = {"4000000000020042": "capture", "4000000000040024": "refund"}
@@ -28,11 +28,11 @@ class Failure(Enum):
     """Failure of one call."""
 
     LOST_REQUEST = auto()
-    """The call has no effect and no answer."""
-    LOST_ANSWER = auto()
-    """The call has its effect, but no answer."""
+    """The call has no effect and no response."""
+    LOST_RESPONSE = auto()
+    """The call has its effect, but no response."""
     DELAYED_REQUEST = auto()
-    """The call has no answer, and its effect when the test calls `deliver_delayed`."""
+    """The call has no response; it has its effect when the test calls `deliver_delayed`."""
     REFUSED = auto()
     """The call is refused permanently."""
 
@@ -43,7 +43,7 @@ class FakeAcquirer:
     Attributes:
         payments: payments by authorization key.
         failures: failures of the next calls of a method, in order; later calls succeed.
-        after_call: called after a call of a method has taken effect, before the answer.
+        after_call: called after a call of a method has taken effect, before the response.
         calls: number of calls by method.
         declines_all: decline every card.
     """
@@ -84,7 +84,7 @@ class FakeAcquirer:
             self._numbers[token] = card.number
             return CardToken(token, cards.card_brand(card.number), card.number[-4:])
 
-        return await self._answer("tokenize", do)
+        return await self._respond("tokenize", do)
 
     async def authorize(self, key: str, card: CardToken, amount: Money, reference: str) -> Payment | Refusal:
         def do() -> Payment | Refusal:
@@ -104,10 +104,10 @@ class FakeAcquirer:
                 self._numbers[id_] = self._numbers[card.token]
             return self.payments[key]
 
-        return await self._answer("authorize", do)
+        return await self._respond("authorize", do)
 
     async def find_payment(self, key: str) -> Payment | NoPayment:
-        return await self._answer("find_payment", lambda: self.payments.get(key) or NoPayment())
+        return await self._respond("find_payment", lambda: self.payments.get(key) or NoPayment())
 
     async def cancel(self, key: str) -> Payment | NoPayment | Refusal:
         def do() -> Payment | NoPayment | Refusal:
@@ -122,7 +122,7 @@ class FakeAcquirer:
                 self.payments[key] = replace(payment, status=PaymentStatus.VOIDED)
             return self.payments[key]
 
-        return await self._answer("cancel", do)
+        return await self._respond("cancel", do)
 
     async def capture(self, payment_id: str, key: str) -> Payment | Refusal:
         return await self._change("capture", payment_id, key)
@@ -135,7 +135,7 @@ class FakeAcquirer:
 
     async def list_payments(self, after: str | None, limit: int) -> list[Payment]:
         payments = [payment for payment in self.payments.values() if after is None or payment.id > after]
-        return await self._answer("list_payments", lambda: sorted(payments, key=lambda payment: payment.id)[:limit])
+        return await self._respond("list_payments", lambda: sorted(payments, key=lambda payment: payment.id)[:limit])
 
     async def _change(self, change: str, payment_id: str, key: str) -> Payment | Refusal:
         def do() -> Payment | Refusal:
@@ -156,9 +156,9 @@ class FakeAcquirer:
             self.payments[payment.key] = replace(payment, status=_TO[change], **sums)  # type: ignore[arg-type]
             return self.payments[payment.key]
 
-        return await self._answer(change, do)
+        return await self._respond(change, do)
 
-    async def _answer(self, method: str, do: Callable[[], Answer]) -> Answer:
+    async def _respond(self, method: str, do: Callable[[], Value]) -> Value:
         self.calls[method] += 1
         failure = self.failures[method].pop(0) if self.failures[method] else None
         match failure:
@@ -169,9 +169,9 @@ class FakeAcquirer:
                 raise Unavailable("the card acquirer")
             case Failure.REFUSED:
                 return Refusal("REFUSED")  # type: ignore[return-value]  # for methods that may be refused
-        answer = do()
+        response = do()
         if method in self.after_call:
             await self.after_call[method]()
-        if failure is Failure.LOST_ANSWER:
+        if failure is Failure.LOST_RESPONSE:
             raise Unavailable("the card acquirer")
-        return answer
+        return response

@@ -117,7 +117,7 @@ class TestContract:
         )  # a replay returns the current state
         assert await acquirer.find_payment(payment.key) == refunded
 
-    async def test_held_amount_is_voided_once(self, acquirer: Acquirer) -> None:
+    async def test_authorized_amount_is_voided_once(self, acquirer: Acquirer) -> None:
         payment = await authorize(acquirer)
         for _ in range(2):
             voided = await acquirer.void(payment.id, f"{payment.key}:void")
@@ -156,11 +156,11 @@ class TestContract:
         assert listed[-3:] == created
 
 
-class AnswerServer:
-    """HTTP server that returns the given answers in order, then repeats the last one."""
+class ResponseServer:
+    """HTTP server that returns the given responses in order, then repeats the last one."""
 
-    def __init__(self, *answers: tuple[int, Any] | str) -> None:
-        self.answers = list(answers)
+    def __init__(self, *responses: tuple[int, Any] | str) -> None:
+        self.responses = list(responses)
         self.calls = 0
         self.called = asyncio.Event()
 
@@ -172,14 +172,14 @@ class AnswerServer:
         async def respond(request: Request) -> Response:
             self.calls += 1
             self.called.set()
-            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-            if answer == DRIP:
+            response = self.responses.pop(0) if len(self.responses) > 1 else self.responses[0]
+            if response == DRIP:
                 return StreamingResponse(drip())
-            if isinstance(answer, str):
+            if isinstance(response, str):
                 while (await request.receive())["type"] != "http.disconnect":
                     pass
                 return Response()
-            status, body = answer
+            status, body = response
             return Response(body, status, media_type="application/json")
 
         settings = {"timeout_seconds": 1.0, "attempts": 1, "circuit_failures": 100} | overrides
@@ -195,7 +195,7 @@ DRIP = "drip"
 
 
 async def drip() -> AsyncIterator[bytes]:
-    """Yield an endless answer, byte by byte, with pauses that are shorter than a read time-out."""
+    """Yield an endless response, byte by byte, with pauses that are shorter than a read time-out."""
     while True:
         yield b" "
         await asyncio.sleep(0.02)
@@ -222,9 +222,9 @@ def circuit_state() -> str:
     return current
 
 
-class TestAnswers:
+class TestResponses:
     @pytest.mark.parametrize(
-        "answer",
+        "response",
         [
             SERVER_ERROR,
             SILENCE,
@@ -239,23 +239,23 @@ class TestAnswers:
             (422, '{"code": "INVALID_REQUEST", "message": "no"}'),
         ],
     )
-    async def test_unclear_answer_is_unavailable(self, answer: Any) -> None:
-        async with AnswerServer(answer).serve() as acquirer:
+    async def test_unclear_response_raises_unavailable(self, response: Any) -> None:
+        async with ResponseServer(response).serve() as acquirer:
             await find_fails(acquirer)
 
-    async def test_call_is_retried_after_unclear_answers(self) -> None:
-        server = AnswerServer(SERVER_ERROR, SILENCE, NO_PAYMENTS)
+    async def test_call_is_retried_after_unclear_responses(self) -> None:
+        server = ResponseServer(SERVER_ERROR, SILENCE, NO_PAYMENTS)
         async with server.serve(attempts=3) as acquirer:
             assert await find(acquirer) == NoPayment()
         assert server.calls == 3
 
     async def test_call_is_not_retried_after_its_budget(self) -> None:
-        server = AnswerServer(SILENCE)
+        server = ResponseServer(SILENCE)
         async with server.serve(attempts=100, budget_seconds=0.1) as acquirer:
             await find_fails(acquirer)
         assert server.calls <= 1  # on a busy machine, the attempt may time out before the server gets it
 
-    async def test_refused_connection_is_unavailable(self) -> None:
+    async def test_refused_connection_raises_unavailable(self) -> None:
         (port,) = free_ports(1)
         policy = RetryPolicy(attempts=2)
         async with HttpAcquirer.connect(f"http://127.0.0.1:{port}", SecretStr("key"), policy) as acquirer:
@@ -271,8 +271,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
 
 
 class TestCircuit:
-    async def test_slow_calls_of_one_customer_do_not_open_the_circuit_for_others(self) -> None:
-        server = AnswerServer(SERVER_ERROR, SERVER_ERROR, NO_PAYMENTS)
+    async def test_failed_calls_of_one_customer_do_not_open_the_circuit_for_others(self) -> None:
+        server = ResponseServer(SERVER_ERROR, SERVER_ERROR, NO_PAYMENTS)
         async with server.serve(circuit_failures=2, circuit_seconds=3_600, timeout_seconds=30) as acquirer:
             with on_behalf_of("alice"):
                 for _ in range(3):
@@ -287,7 +287,7 @@ class TestCircuit:
     async def test_circuit_opens_after_failures_of_several_customers_and_closes_after_a_success(
         self, clock: ManualClock
     ) -> None:
-        server = AnswerServer(SERVER_ERROR, SERVER_ERROR, NO_PAYMENTS)
+        server = ResponseServer(SERVER_ERROR, SERVER_ERROR, NO_PAYMENTS)
         async with server.serve(circuit_failures=2, circuit_seconds=60) as acquirer:
             for customer in ("alice", "bob"):
                 with on_behalf_of(customer):
@@ -300,7 +300,7 @@ class TestCircuit:
             assert circuit_state() == "closed"
 
     async def test_half_open_circuit_allows_one_call_and_opens_again_if_it_fails(self, clock: ManualClock) -> None:
-        server = AnswerServer(SERVER_ERROR, SILENCE)
+        server = ResponseServer(SERVER_ERROR, SILENCE)
         async with server.serve(circuit_failures=1, circuit_seconds=60) as acquirer:
             await find_fails(acquirer)
             clock.advance(60)
@@ -314,7 +314,7 @@ class TestCircuit:
             assert circuit_state() == "opened"
 
     async def test_cancelled_call_does_not_change_the_circuit(self, clock: ManualClock) -> None:
-        server = AnswerServer(SERVER_ERROR, SILENCE, NO_PAYMENTS)
+        server = ResponseServer(SERVER_ERROR, SILENCE, NO_PAYMENTS)
         async with server.serve(circuit_failures=1, circuit_seconds=60, timeout_seconds=30) as acquirer:
             await find_fails(acquirer)
             clock.advance(60)
@@ -328,7 +328,7 @@ class TestCircuit:
             assert circuit_state() == "closed"
 
     @pytest.mark.parametrize(
-        "answer",
+        "response",
         [
             NO_PAYMENTS,
             (409, '{"code": "KEY_IN_USE", "message": "in use"}'),
@@ -336,15 +336,15 @@ class TestCircuit:
             (422, '{"code": "UNKNOWN_TOKEN", "message": "no"}'),
         ],
     )
-    async def test_refusals_do_not_open_the_circuit(self, answer: Any) -> None:
-        server = AnswerServer(answer)
+    async def test_responses_below_500_do_not_open_the_circuit(self, response: Any) -> None:
+        server = ResponseServer(response)
         async with server.serve(circuit_failures=1, timeout_seconds=30) as acquirer:
             for _ in range(3):
                 await asyncio.gather(find(acquirer), return_exceptions=True)
         assert server.calls == 3
 
     async def test_success_resets_the_count_of_failures(self) -> None:
-        server = AnswerServer(*[SERVER_ERROR, NO_PAYMENTS] * 3)
+        server = ResponseServer(*[SERVER_ERROR, NO_PAYMENTS] * 3)
         async with server.serve(circuit_failures=2, timeout_seconds=30) as acquirer:
             for _ in range(3):
                 await find_fails(acquirer)

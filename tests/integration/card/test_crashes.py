@@ -45,27 +45,27 @@ PATHS = {
     "voided because the account was closed before the capture": Path(Status.VOIDED, closes_after="authorize"),
     "refunded because the account was closed after the capture": Path(Status.REFUNDED, closes_after="capture"),
     "authorization request lost": Path(Status.VOIDED, failures=(("authorize", Failure.LOST_REQUEST),)),
-    "authorization answer lost": Path(Status.COMPLETED, failures=(("authorize", Failure.LOST_ANSWER),)),
+    "authorization response lost": Path(Status.COMPLETED, failures=(("authorize", Failure.LOST_RESPONSE),)),
     "authorization delivered after the cancellation": Path(
         Status.VOIDED, failures=(("authorize", Failure.DELAYED_REQUEST),), delivered_after="cancel"
     ),
     "authorization delivered between look-up and cancellation": Path(
         Status.VOIDED, failures=(("authorize", Failure.DELAYED_REQUEST),), delivered_after="find_payment"
     ),
-    "capture answer lost": Path(Status.COMPLETED, failures=(("capture", Failure.LOST_ANSWER),)),
-    "captured by the last attempt without an answer": Path(
-        Status.REFUNDED, failures=(*((("capture", Failure.LOST_REQUEST),) * 2), ("capture", Failure.LOST_ANSWER))
+    "capture response lost": Path(Status.COMPLETED, failures=(("capture", Failure.LOST_RESPONSE),)),
+    "response to the last capture attempt lost": Path(
+        Status.REFUNDED, failures=(*((("capture", Failure.LOST_REQUEST),) * 2), ("capture", Failure.LOST_RESPONSE))
     ),
-    "refund answer lost": Path(
+    "refund response lost": Path(
         Status.REFUNDED,
         closes_after="capture",
-        failures=(("refund", Failure.LOST_ANSWER), ("refund", Failure.LOST_REQUEST)),
+        failures=(("refund", Failure.LOST_RESPONSE), ("refund", Failure.LOST_REQUEST)),
     ),
 }
 
 
 async def run(env: CardEnvironment, path: Path, crash_point: CrashPoint) -> TopUp | None:
-    """Run one process from the request until its end or death. Return the top-up that it leaves."""
+    """Run one process until its death or until the top-up is not in progress any more; return the stored top-up."""
     account = await env.open_account()
     await path.arrange(env, account)
     new = await env.new_top_up(account, env.money("10.00"), path.number)
@@ -80,7 +80,7 @@ async def run(env: CardEnvironment, path: Path, crash_point: CrashPoint) -> TopU
 
 
 async def die_and_finish(env: CardEnvironment, path: Path, cut: int, limits: SagaLimits = NO_DELAYS) -> None:
-    """Let the process die after a number of calls, and a new process finish the top-up."""
+    """Run a process that dies after `cut` calls, then finish the top-up in a new process."""
     top_up = await run(env, path, CrashPoint(cut))
     assert (top_up is None) == (cut == 0)
     if top_up is not None:
@@ -99,6 +99,6 @@ class TestProcessDeath:
         assert (await env.assert_books_agree(top_up)).status is path.final_status
         await asyncio.gather(
             *(die_and_finish(shared_env.with_new_acquirer(), path, cut) for cut in range(crash_point.calls)),
-            # Continued after the authorization window. Only these calls depend on the window.
+            # Continued after the authorization window, which matters only for a death at these two calls.
             *(die_and_finish(shared_env.with_new_acquirer(), path, cut, EXPIRED_WINDOW) for cut in (1, 2)),
         )

@@ -1,4 +1,4 @@
-"""Limits of declined cards, with a real database, a real bank and the fake acquirer."""
+"""Decline limits, with a real database, a real bank and the fake acquirer."""
 
 import asyncio
 import uuid
@@ -52,7 +52,7 @@ def card_numbers() -> Iterator[str]:
 
 
 def customer() -> Principal:
-    """Return a new customer who may pay into Alice's accounts. The subject alone owns an account."""
+    """Return a new customer who may pay into Alice's accounts: the owner is the subject, and the issuer is new."""
     return Principal(uuid.uuid4().hex, "alice", is_service=False, expires_at=0, roles=frozenset({Role.CUSTOMER}))
 
 
@@ -67,7 +67,7 @@ class Client:
     async def try_card(
         self, top_ups: TopUps, number: str = DECLINED, key: str | None = None, address: str | None = None, **card_: Any
     ) -> TopUp | WalletError:
-        """Return the top-up, or the error that the client gets."""
+        """Return the top-up, or the error that the call raises."""
         with self.env.bank.user("alice").calling():
             try:
                 top_up, _ = await top_ups.create(
@@ -88,15 +88,15 @@ def kinds(results: list[TopUp | WalletError]) -> Counter[str]:
 
 
 @pytest.fixture(autouse=True)
-def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests wait as long as necessary for a place, so that the tests do not depend on the speed of the machine."""
+def _long_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let requests wait long for room within a limit, so that no test depends on the speed of the machine."""
     monkeypatch.setattr("subgraphs.card.service.application.service._MAX_WAIT_SECONDS", 300.0)
     monkeypatch.setattr("subgraphs.card.service.application.service.ANSWER_TIMEOUT_SECONDS", 300.0)
 
 
 @pytest.fixture(scope="module")
 async def module_env(bank: RunningBank, card_databases: CleanDatabases) -> AsyncIterator[CardEnvironment]:
-    """Environment of the tests in this module. They leave top-ups without a driver, which others must not find."""
+    """Environment of this module's tests. They leave top-ups without a driver, which other tests must not claim."""
     async with card_databases.one() as url, card_environment(bank, url) as env:
         yield env
 
@@ -115,7 +115,7 @@ async def stored_states(client: Client) -> list[str]:
 
 
 async def pass_time(client: Client, seconds: float) -> None:
-    """Let the customer's attempts be older."""
+    """Make the customer's attempts older by `seconds`."""
     async with client.env.database.statement() as sql:
         await sql.exec_driver_sql(
             f"UPDATE card_attempts SET since = since - interval '{seconds} seconds' WHERE principal = $1",
@@ -124,7 +124,7 @@ async def pass_time(client: Client, seconds: float) -> None:
 
 
 class TestCustomer:
-    async def test_sequence_of_declined_cards_ends_at_the_limit_before_the_acquirer_is_asked(
+    async def test_declined_cards_beyond_the_limit_are_refused_without_a_call_to_the_acquirer(
         self, client: Client
     ) -> None:
         env, top_ups = client.env, client.env.top_ups(LIMITS)
@@ -190,7 +190,7 @@ class TestCustomer:
         other = Client(client.env, client.account)
         assert kinds([await other.try_card(top_ups)]) == {"DECLINED": 1}
 
-    async def test_place_is_given_back_if_the_acquirer_was_not_asked_or_gave_no_answer(self, client: Client) -> None:
+    async def test_attempt_is_deleted_if_the_acquirer_was_not_called_or_did_not_respond(self, client: Client) -> None:
         env, top_ups = client.env, client.env.top_ups(LIMITS)
         env.acquirer.failures["tokenize"] = [Failure.LOST_REQUEST]
         assert kinds([await client.try_card(top_ups)]) == {"Unavailable": 1}
@@ -198,12 +198,12 @@ class TestCustomer:
         assert kinds([await stranger.try_card(top_ups)]) == {"AccountNotFound": 1}
         assert await stored_states(client) == []
 
-    async def test_unknown_authorization_keeps_its_place_until_its_outcome_is_known(
+    async def test_attempt_with_an_unknown_authorization_counts_until_the_outcome_is_known(
         self, client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         env, saga = client.env, client.env.saga()
         top_ups = env.top_ups(DeclineLimits(per_customer=1, per_card=1_000), saga=saga)
-        env.acquirer.failures["authorize"] = [Failure.LOST_ANSWER]
+        env.acquirer.failures["authorize"] = [Failure.LOST_RESPONSE]
         env.acquirer.failures["find_payment"] = [Failure.LOST_REQUEST] * 3
         env.acquirer.declines_all = True
         new = await create_without_driver(client, top_ups, saga, monkeypatch)
@@ -215,7 +215,7 @@ class TestCustomer:
         assert (await env.finish(new)).status is Status.DECLINED
         assert await stored_states(client) == ["DECLINED"]
 
-    async def test_request_that_finds_no_place_in_time_is_refused(
+    async def test_request_is_refused_if_the_limit_has_no_room_in_time(
         self, client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("subgraphs.card.service.application.service._MAX_WAIT_SECONDS", 0.0)
@@ -227,7 +227,7 @@ class TestCustomer:
 
 
 async def create_without_driver(client: Client, top_ups: TopUps, saga: Saga, monkeypatch: pytest.MonkeyPatch) -> TopUp:
-    """Create a top-up that nothing drives, with its attempt, as a process does that dies at once."""
+    """Create a top-up and its attempt without a driver, as a process leaves them that dies at once."""
     monkeypatch.setattr(saga, "start", lambda _: None)
     monkeypatch.setattr("subgraphs.card.service.application.service.ANSWER_TIMEOUT_SECONDS", 0.0)
     top_up = await client.try_card(top_ups, key="without driver")
@@ -236,7 +236,7 @@ async def create_without_driver(client: Client, top_ups: TopUps, saga: Saga, mon
 
 
 class TestReplay:
-    async def test_replay_is_answered_after_the_block_and_not_counted(self, client: Client) -> None:
+    async def test_replay_succeeds_during_a_block_and_is_not_counted(self, client: Client) -> None:
         top_ups = client.env.top_ups(LIMITS)
         first = await client.try_card(top_ups, key="k")
         for _ in range(3):
@@ -244,22 +244,22 @@ class TestReplay:
         for _ in range(4):
             await client.try_card(top_ups)
         assert kinds([await client.try_card(top_ups)]) == {"TopUpDeclinesExceeded": 1}
-        asked = client.env.acquirer.calls["tokenize"]
+        calls = client.env.acquirer.calls["tokenize"]
         assert await client.try_card(top_ups, key="k") == first
-        assert client.env.acquirer.calls["tokenize"] == asked
+        assert client.env.acquirer.calls["tokenize"] == calls
         assert await stored_states(client) == ["DECLINED"] * 5
 
-    async def test_other_card_with_a_known_key_is_a_conflict_without_a_question_to_the_acquirer(
+    async def test_other_card_with_a_known_key_is_a_conflict_without_a_call_to_the_acquirer(
         self, client: Client
     ) -> None:
         top_ups = client.env.top_ups(LIMITS)
         await client.try_card(top_ups, "4242424242424242", key="k")
-        asked = client.env.acquirer.calls["tokenize"]
+        calls = client.env.acquirer.calls["tokenize"]
         results = [await client.try_card(top_ups, number, key="k") for number in islice(card_numbers(), 20)]
         assert kinds(results) == {"IdempotencyConflict": 20}
-        assert client.env.acquirer.calls["tokenize"] == asked
+        assert client.env.acquirer.calls["tokenize"] == calls
 
-    async def test_other_cards_with_one_new_key_at_once_are_conflicts_with_the_first(self, client: Client) -> None:
+    async def test_concurrent_requests_with_one_key_and_different_cards_make_one_top_up(self, client: Client) -> None:
         top_ups = client.env.top_ups(LIMITS)
         numbers = islice(card_numbers(), 20)
         results = await asyncio.gather(*(client.try_card(top_ups, number, key="k") for number in numbers))
@@ -315,7 +315,7 @@ class TestAddressAndCard:
 
 
 class TestDeadProcess:
-    async def test_attempt_of_a_dead_process_ends_after_its_time(self, client: Client) -> None:
+    async def test_attempt_of_a_dead_process_ends_after_its_maximum_duration(self, client: Client) -> None:
         env, limits = client.env, DeclineLimits(per_customer=1, per_card=1_000, attempt_seconds=15)
         crash_point = CrashPoint(2)  # dies after the look-up and the reservation
         with pytest.raises(ProcessDied):
@@ -397,7 +397,7 @@ class TestProcess:
             async with run_card(bank, merchant, settings) as running:
                 yield running, settings
 
-    async def test_address_counts_only_if_the_gateway_states_it(
+    async def test_client_address_counts_only_if_the_gateway_sends_it(
         self, running: tuple[RunningCard, dict[str, str]], keys: Keys
     ) -> None:
         card_service, settings = running
@@ -481,7 +481,7 @@ async def test_watch_counts_blocks_and_deletes_old_attempts(
         assert await stored_states(client) == []
 
 
-async def test_old_attempts_are_deleted_and_counted_ones_are_kept(env: CardEnvironment) -> None:
+async def test_old_attempts_are_deleted_and_attempts_that_count_are_kept(env: CardEnvironment) -> None:
     limits = DeclineLimits(window_seconds=100)
     client = Client(env, await env.open_account())
     top_ups = env.top_ups(limits)

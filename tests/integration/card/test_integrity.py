@@ -1,4 +1,4 @@
-"""Integrity check of the top-ups: sound during use, and finds violations of each invariant."""
+"""The integrity check of top-ups is sound during use, and finds a violation of each invariant."""
 
 import asyncio
 import json
@@ -65,7 +65,7 @@ class TestSound:
         assert (await env.finish(await env.admit(account))).status is Status.REFUNDED
         env.acquirer.after_call.clear()
         for method in ("find_payment", "capture", "void", "refund"):
-            env.acquirer.failures[method] = [Failure.LOST_ANSWER] * 99
+            env.acquirer.failures[method] = [Failure.LOST_RESPONSE] * 99
         for number in ("4242424242424242", "4000000000020042"):
             top_up = await env.admit(await env.open_account(), number=number)
             await env.saga().drive(top_up)
@@ -159,7 +159,7 @@ class TestViolations:
 
     async def test_completed_top_up_without_deposit_violates_deposit_matches_top_up(self, env: CardEnvironment) -> None:
         top_up = await env.admit(await env.open_account())
-        env.acquirer.failures["capture"] = [Failure.LOST_ANSWER]
+        env.acquirer.failures["capture"] = [Failure.LOST_RESPONSE]
         waiting = await env.saga().drive(top_up)
         captured = replace(waiting, status=Status.CAPTURED, step=Step.DEPOSIT, attempts=0)
         false_row = replace(captured, status=Status.COMPLETED, step=None, transfer_id=uuid.uuid4())

@@ -56,14 +56,14 @@ async def create_card(
 
 
 class TestKill9:
-    async def test_kill_9_during_every_step_loses_no_money(
+    async def test_kill_9_during_authorizations_and_captures_loses_no_money(
         self, create_card: CardFactory, bank: RunningBank, merchant: Merchant
     ) -> None:
         child, settings = create_card(acquirer_timeout_seconds=2, acquirer_budget_seconds=2)
         await child.start()
         async with connect_card(bank, merchant, settings) as card:
             account = await bank.open("alice", "0")
-            # With each of these cards a different step gets no answer, so the kill happens during that step.
+            # With these cards the authorization or the capture gets no response, so the kill happens during that call.
             numbers = ["4000000000010019", "4000000000010027", "4000000000020018", "4000000000020026"]
             requests = [
                 asyncio.create_task(card.top_up(account, rub("1"), number, number)) for number in (*numbers, "4242" * 4)
@@ -72,8 +72,8 @@ class TestKill9:
             await until(lambda: card.sql.fetchval(query), every=0.01)
             child.kill()
             await child.wait()
-            answers = await asyncio.gather(*requests, return_exceptions=True)
-            assert all(isinstance(answer, TopUp | Unavailable) for answer in answers)
+            results = await asyncio.gather(*requests, return_exceptions=True)
+            assert all(isinstance(result, TopUp | Unavailable) for result in results)
 
             await child.start()
             ids = [row["id"] for row in await card.sql.fetch("SELECT id FROM top_ups")]
@@ -99,7 +99,7 @@ class TestSecrets:
             ("4242424242424242", "831"),
             ("4000000000000002", "832"),
             ("4000000000010050", "833"),  # every authorization fails
-            ("4000000000020018", "834"),  # the capture gets no answer
+            ("4000000000020018", "834"),  # the capture gets no response
             ("4242424242424241", "835"),  # a wrong check digit
             ("42424242424242424242424", "836"),
         ]

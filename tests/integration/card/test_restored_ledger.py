@@ -30,7 +30,7 @@ async def restored(
         yield replace(env, bank=bank, ledger=BankLedger(bank.client, lambda: bank.keys.service("card")))
 
 
-async def test_deposit_of_the_ledger_needs_no_review(env: CardEnvironment, top_up: TopUp) -> None:
+async def test_deposit_that_the_ledger_has_needs_no_review(env: CardEnvironment, top_up: TopUp) -> None:
     assert await env.saga().review_missing_deposits() == 0
     await env.assert_books_agree(top_up)
 

@@ -28,7 +28,7 @@ def env(shared_env: CardEnvironment) -> CardEnvironment:
 
 
 class TestBankFailures:
-    async def test_deposit_is_retried_until_the_bank_answers(
+    async def test_deposit_is_retried_until_the_bank_responds(
         self, env: CardEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         top_up, saga = await env.admit(await env.bank.open("alice", "0")), env.saga()
@@ -46,19 +46,19 @@ class TestBankFailures:
         assert (await saga.drive(top_up)).status is Status.COMPLETED
         await env.assert_books_agree(top_up)
 
-    async def test_deposit_with_a_late_answer_credits_once(
+    async def test_deposit_whose_responses_are_lost_credits_once(
         self, env: CardEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         top_up = await env.admit(await env.bank.open("alice", "0"))
         deposit, failures = env.ledger.deposit, iter([DeadlineExceeded("the bank")] * 2)
 
-        async def lose_answer(_: object) -> object:
+        async def lose_response(_: object) -> object:
             result = await deposit(top_up)
             if error := next(failures, None):
                 raise error
             return result
 
-        monkeypatch.setattr(env.ledger, "deposit", lose_answer)
+        monkeypatch.setattr(env.ledger, "deposit", lose_response)
         assert (await env.finish(top_up)).status is Status.COMPLETED
         await env.assert_books_agree(top_up)
 
@@ -88,11 +88,11 @@ class TestBankFailures:
 
 
 class TestAcquirerFailures:
-    async def test_lost_answers_do_not_repeat_an_effect(self, env: CardEnvironment) -> None:
+    async def test_lost_responses_do_not_repeat_an_effect(self, env: CardEnvironment) -> None:
         top_up, saga = await env.admit(await env.bank.open("alice", "0")), env.saga()
-        env.acquirer.failures["authorize"] = [Failure.LOST_ANSWER]
+        env.acquirer.failures["authorize"] = [Failure.LOST_RESPONSE]
         env.acquirer.failures["find_payment"] = [Failure.LOST_REQUEST] * 20
-        env.acquirer.failures["capture"] = [Failure.LOST_ANSWER] * 2
+        env.acquirer.failures["capture"] = [Failure.LOST_RESPONSE] * 2
         while top_up.is_in_progress:
             top_up = await saga.drive(top_up)
         assert top_up.status is Status.COMPLETED
@@ -316,7 +316,7 @@ class TestVerification:
         await env.finish(top_up)
         await env.assert_books_agree(top_up)
 
-    async def test_verification_is_repeated_until_the_acquirer_answers(self, env: CardEnvironment) -> None:
+    async def test_verification_is_repeated_until_the_acquirer_responds(self, env: CardEnvironment) -> None:
         top_up = await env.admit(await env.bank.open("alice", "0"))
         await env.finish(top_up)
         await env.repository.record_webhook(uuid4().hex, "payment.voided", top_up.id, PaymentStatus.VOIDED)

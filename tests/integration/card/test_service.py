@@ -51,13 +51,13 @@ class TestTopUp:
             ("4000000000010043", "COMPLETED", None),  # 503 twice, then approved
             ("4000000000020034", "COMPLETED", None),  # 503 twice, then captured
             ("4000000000020042", "VOIDED", "CAPTURE_FAILED"),
-            ("4000000000010019", "VOIDED", "AUTHORIZATION_UNKNOWN"),  # no answer, not authorized
-            ("4000000000010027", "COMPLETED", None),  # no answer, but authorized
+            ("4000000000010019", "VOIDED", "AUTHORIZATION_UNKNOWN"),  # no response, not authorized
+            ("4000000000010027", "COMPLETED", None),  # no response, but authorized
             ("4000000000010035", "VOIDED", "AUTHORIZATION_UNKNOWN"),  # authorized after the cancellation
             ("4000000000010050", "VOIDED", "AUTHORIZATION_UNKNOWN"),  # always 503
-            ("4000000000020018", "COMPLETED", None),  # no answer, not captured
-            ("4000000000020026", "COMPLETED", None),  # no answer, but captured
-            ("4000000000030017", "VOIDED", "CAPTURE_FAILED"),  # no answer, but voided
+            ("4000000000020018", "COMPLETED", None),  # no response, not captured
+            ("4000000000020026", "COMPLETED", None),  # no response, but captured
+            ("4000000000030017", "VOIDED", "CAPTURE_FAILED"),  # no response, but voided
         ],
     )
     async def test_test_card_leads_to_its_final_status(
@@ -115,7 +115,7 @@ class TestTopUp:
             await card.create(account, rub("6.00"), "both", raw_key='"both"')
         assert await card.bank.balance(account) == 11
 
-    async def test_repeated_request_is_answered_after_the_account_was_closed(self, card: RunningCard) -> None:
+    async def test_repeated_request_returns_the_top_up_after_the_account_was_closed(self, card: RunningCard) -> None:
         account = await card.bank.open("alice", "0")
         declined = await card.top_up(account, rub("5.00"), "then closed", "4000000000000002")
         await card.user("alice")(card.bank.client.close_account(account))
