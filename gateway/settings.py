@@ -48,31 +48,35 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
     gateway_admin_listen: Address = Field("127.0.0.1:9100", description="address of health and metrics")
     service_key_file: Path | None = Field(
         None,
-        description="private key (PEM) that proves the addresses of clients to card; none: declines have no limit by "
-        "address",
+        description="private key (PEM) with which the gateway proves clients' addresses to the card service; unset: "
+        "declined cards have no limit by address",
     )
     bank_grpc_target: str = Field("127.0.0.1:50051", description="gRPC target of the bank")
     card_grpc_target: str = Field("127.0.0.1:50052", description="gRPC target of the card service")
     analytics_grpc_target: str = Field("127.0.0.1:50053", description="gRPC target of analytics")
     identity_grpc_target: str = Field("127.0.0.1:50054", description="gRPC target of the identity service")
-    gateway_timeout_seconds: PositiveFloat = Field(10.0, description="maximum duration of a request, without streams")
+    gateway_timeout_seconds: PositiveFloat = Field(
+        10.0, description="maximum duration of a request; subscriptions and WebSockets are exempt"
+    )
     gateway_graphql_max_cost: PositiveInt = Field(
         Limits.cost,
-        description="maximum estimated cost of a request's GraphQL operations; a quarter of it without a token",
+        description="maximum estimated cost of a request's GraphQL operations; callers without a token have a quarter",
     )
     gateway_graphql_trusted_documents: Path | None = Field(
         None,
-        description="file with a JSON object of the documents that may be executed, by their SHA-256; none allows all",
+        description="file with a JSON object of the documents that may be executed, by SHA-256 hash; unset: all may be "
+        "executed",
     )
     gateway_streams: PositiveInt = Field(
         GraphOptions.streams, description="maximum number of open WebSockets and subscriptions of one caller"
     )
     gateway_connections: PositiveInt | None = Field(
         None,
-        description="maximum number of open connections; unset: as many as the process may open files, at most 4,000",
+        description="maximum number of open connections; unset: as many as the limit of open files allows, at most "
+        "4,000",
     )
     gateway_connections_per_address: PositiveInt = Field(
-        500, description="maximum number of open connections of one address, trusted proxies excepted"
+        500, description="maximum number of open connections of one address; trusted proxies are exempt"
     )
     gateway_federation: bool = Field(
         False, description="serve the graph, and each subgraph separately, to a federation router"
@@ -85,7 +89,8 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
         description="JSON array of allowed CORS origins; `*` for all; localhost is allowed unless PRODUCTION is set",
     )
     gateway_cors_headers: list[Annotated[str, AfterValidator(check_header)]] = Field(
-        list(DEFAULT_HEADERS), description="JSON array of the request headers that pages of these origins may send"
+        list(DEFAULT_HEADERS),
+        description="JSON array of the request headers that pages of the allowed origins may send",
     )
     gateway_rates: bool = Field(True, description="enable rate limiting")
     gateway_rate_store: str = Field(
@@ -93,7 +98,8 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
     )
     gateway_rate_requests: Rate = Field(
         RateLimitOptions.requests,
-        description="limit of requests and WebSocket messages, per caller; 50 items of a REST page are one request",
+        description="limit of requests and WebSocket messages, per caller; a REST page counts as one request for each "
+        "50 items",
     )
     gateway_rate_cost: Rate = Field(
         RateLimitOptions.cost, description="limit of the estimated cost of GraphQL operations, per caller"

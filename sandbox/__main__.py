@@ -47,11 +47,11 @@ class Settings(LogSettings):
     sandbox_webhook_secret: SecretStr | None = Field(None, description="signing secret of webhooks, whsec_…")
     sandbox_delay_seconds: float = Field(0.0, ge=0, description="minimum time of every response, in seconds")
     sandbox_failure_rate: float = Field(
-        0.0, ge=0, le=1, description="fraction of requests that are answered with 503, 0 to 1"
+        0.0, ge=0, le=1, description="fraction of the API's requests that fail with status 503, from 0 to 1"
     )
     sandbox_seed: int = Field(0, description="seed of the random failures; the same seed fails the same requests")
     sandbox_timeout_seconds: float = Field(
-        30.0, gt=0, description="seconds without an answer for test cards that time out"
+        30.0, gt=0, description="maximum time without a response for test cards that time out, in seconds"
     )
     sandbox_late_seconds: float = Field(3.0, ge=0, description="delay of late authorizations and webhooks, in seconds")
 

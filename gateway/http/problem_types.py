@@ -24,8 +24,8 @@ class ProblemType:
         code: stable machine name, as in the problem's `code`.
         status: HTTP status.
         title: name of the problem for people, the same in each response.
-        meaning: what the problem says about the request and the system.
-        action: what the caller does next.
+        meaning: cause of the problem, and whether anything was done.
+        action: next step of the caller.
     """
 
     code: str
@@ -36,7 +36,7 @@ class ProblemType:
 
     @property
     def uri(self) -> str:
-        """`type` of the problem: a URI reference with an absolute path, where the page is."""
+        """`type` of the problem: a URI reference, the absolute path of the page."""
         return f"{PATH}/{self.code.lower().replace('_', '-')}"
 
 
@@ -46,30 +46,31 @@ _TYPES: Final = (
         HTTPStatus.BAD_REQUEST,
         "Invalid request",
         "A field, a parameter, a header or the body breaks a rule of the API. Nothing was done.",
-        "Correct what `fields` names: each entry has the name and the rule. Do not repeat the request unchanged.",
+        "Correct the fields that `fields` lists: each entry has the name of a field and the rule that it breaks. Do "
+        "not repeat the request unchanged.",
     ),
     ProblemType(
         "INSUFFICIENT_FUNDS",
         HTTPStatus.BAD_REQUEST,
         "Insufficient funds",
-        "The balance of the sender's account is lower than the amount. Nothing was moved. `needed` and `available` "
-        "have both amounts.",
-        "Send a lower amount, or pay into the account first, with a new idempotency key: the old one gets this answer "
-        "again.",
+        "The sender's account has less money than the transfer needs. Nothing was moved. `needed` is the amount of the "
+        "transfer, `available` the amount that the account can send.",
+        "Send a lower amount, or pay into the account first. Use a new idempotency key: with the old key the response "
+        "is this error again.",
     ),
     ProblemType(
         "CURRENCY_MISMATCH",
         HTTPStatus.BAD_REQUEST,
         "Account has another currency",
         "The amount and an account of the request have different currencies. Nothing was moved.",
-        "Use an account in the currency of the amount, with a new idempotency key.",
+        "Use an account in the currency of the amount, and a new idempotency key.",
     ),
     ProblemType(
         "ACCOUNT_CLOSED",
         HTTPStatus.BAD_REQUEST,
         "Account is closed",
         "The account is closed permanently: it can neither send nor receive money.",
-        "Use an open account, with a new idempotency key.",
+        "Use an open account and a new idempotency key.",
     ),
     ProblemType(
         "ACCOUNT_NOT_EMPTY",
@@ -82,10 +83,9 @@ _TYPES: Final = (
         "TOP_UP_LIMIT_EXCEEDED",
         HTTPStatus.BAD_REQUEST,
         "Top-up limit exceeded",
-        "The amount is above the limit of one top-up or of the caller's top-ups in 24 hours; `period` says which. The "
-        "card was not charged.",
-        "Send at most the amount in `available`, with a new idempotency key, or wait until earlier top-ups are a day "
-        "old.",
+        "The amount exceeds the limit of one top-up, or the limit of the caller's top-ups in 24 hours; `period` names "
+        "the limit. The card was not charged.",
+        "Send at most the amount in `available`, or wait until earlier top-ups are a day old.",
     ),
     ProblemType(
         "WRONG_PASSWORD",
@@ -107,7 +107,7 @@ _TYPES: Final = (
         "INVALID_CREDENTIALS",
         HTTPStatus.UNAUTHORIZED,
         "Wrong user name or password",
-        "No user has this name and password. The answer does not say which of them is wrong.",
+        "No user has this name and password. The response does not reveal whether the name exists.",
         "Correct the name or the password. Too many attempts in a row lock the user name for a while.",
     ),
     ProblemType(
@@ -121,7 +121,7 @@ _TYPES: Final = (
         "ACCOUNT_NOT_FOUND",
         HTTPStatus.NOT_FOUND,
         "Account not found",
-        "The account does not exist, or belongs to another user. The answer does not say which.",
+        "The account does not exist, or belongs to another user. The response is the same in both cases.",
         "Check the account id. `GET /accounts` lists the caller's accounts.",
     ),
     ProblemType(
@@ -171,13 +171,14 @@ _TYPES: Final = (
         HTTPStatus.CONFLICT,
         "User name is taken",
         "A user has this name, in the same or another case.",
-        "Choose another name. After a lost answer the name may be the caller's own: log in to find out.",
+        "Choose another name. If the response to an earlier registration was lost, the name may already be the "
+        "caller's: log in to find out.",
     ),
     ProblemType(
         "LEDGER_RESTORED",
         HTTPStatus.GONE,
         "Cursor from before a restore",
-        "The ledger was restored from a backup after this cursor was issued, so the position may not exist.",
+        "The ledger was restored from a backup after this cursor was issued, so the cursor's position may not exist.",
         "Read the list again from its start, without a cursor.",
     ),
     ProblemType(
@@ -192,7 +193,7 @@ _TYPES: Final = (
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         "Unsupported content type",
         "The body has a type or an encoding that the API does not accept. Nothing was done.",
-        "Send the body as `detail` says: JSON, with `Content-Type: application/json`.",
+        "Send JSON with `Content-Type: application/json`; `detail` names what the API accepts.",
     ),
     ProblemType(
         "IDEMPOTENCY_CONFLICT",
@@ -233,8 +234,8 @@ _TYPES: Final = (
         "RESOURCE_EXHAUSTED",
         HTTPStatus.TOO_MANY_REQUESTS,
         "Service overloaded",
-        "The service has too much work. Nothing was done.",
-        "Wait for the seconds in `Retry-After`, then repeat the request; with its idempotency key, if it has one.",
+        "The service is overloaded. Nothing was done.",
+        "Wait for the seconds in `Retry-After`, then repeat the request, with the same idempotency key if it has one.",
     ),
     ProblemType(
         "TOKEN_TOO_LONG",
@@ -247,23 +248,23 @@ _TYPES: Final = (
         "INTERNAL",
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "Unexpected error",
-        "A defect of the system. The log has the details under the request id.",
+        "The request met a defect of the system. The log has the details under the request id.",
         "Report `requestId` to support. If the request has an idempotency key, a repeat with the same key is safe.",
     ),
     ProblemType(
         "UNAVAILABLE",
         HTTPStatus.SERVICE_UNAVAILABLE,
         "Service unavailable",
-        "A required service does not answer. The outcome of a request that opens an account or moves money is unknown.",
-        "Wait for the seconds in `Retry-After`, then repeat the request; with the same idempotency key, if it has one.",
+        "A required service is unavailable. The outcome of a request that opens an account or moves money is unknown.",
+        "Wait for the seconds in `Retry-After`, then repeat the request, with the same idempotency key if it has one.",
     ),
     ProblemType(
         "DEADLINE_EXCEEDED",
         HTTPStatus.GATEWAY_TIMEOUT,
         "No answer in time",
-        "A required service answered too late. The outcome of a request that opens an account or moves money is "
+        "A required service did not respond in time. The outcome of a request that opens an account or moves money is "
         "unknown.",
-        "Repeat the request; with the same idempotency key, if it has one.",
+        "Repeat the request, with the same idempotency key if it has one.",
     ),
 )
 
@@ -272,10 +273,10 @@ PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {each.code: each for each in _
 
 _INTRODUCTION: Final = (
     "Every error of the REST API is a problem (RFC 9457) with the media type application/problem+json. Programs use "
-    "`code`, which is stable. `title`, `detail` and the page of `type` are for people, and their texts may change. "
-    "A request that is not valid HTTP/1.1, has no valid `Host`, has another `Transfer-Encoding` than `chunked`, or "
-    "does not arrive in time and within the limits of HTTP is refused before the API: with text/plain, and the "
-    "connection is closed."
+    "`code`, which is stable. `title`, `detail` and the page at `type` are for people, and their texts may change. "
+    "The HTTP server refuses some requests before they reach the API: those that are not valid HTTP/1.1, have no valid "
+    "`Host`, have another `Transfer-Encoding` than `chunked`, arrive too slowly, or exceed a limit of HTTP. Such a "
+    "response is text/plain, and the server closes the connection."
 )
 
 _PAGE: Final = """<!doctype html>
@@ -294,7 +295,7 @@ _PAGE: Final = """<!doctype html>
 
 
 def pages() -> dict[str, str]:
-    """Return the HTML pages by path: the list of all types, and one page for each."""
+    """Return the HTML pages by path: the list of all types, and one page for each type."""
     items = "".join(
         f'  <li><a href="{each.uri}">{_html(each.title)}</a> ({each.status}, <code>{each.code}</code>)</li>\n'
         for each in _TYPES

@@ -39,7 +39,7 @@ Address = Annotated[str, AfterValidator(_check_address)]
 
 
 Algorithm = Literal["EdDSA", "ES256", "RS256"]
-"""Signature algorithm of tokens. Ours are EdDSA; the other algorithms are for external issuers."""
+"""Signature algorithm of tokens. The wallet's own tokens use EdDSA; the other algorithms are for external issuers."""
 
 
 DEVELOPMENT_KEY_MARKER: Final = "wallet-development-key"
@@ -108,7 +108,7 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  ends with its own error at text that is not JSON
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  raises its own error for text that is not JSON
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  cannot read its folder from a variable
     ) -> tuple[PydanticBaseSettingsSource, ...]:
@@ -119,8 +119,10 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Return the settings of this process. Invalid settings end it with status 2, and the message says what to set;
-        it never contains a value.
+        """Return the settings of this process.
+
+        Invalid settings end the process with status 2. The message names the wrong settings and the rule of each, and
+        never contains a value.
         """
         try:
             return cls()
@@ -172,19 +174,21 @@ class AuthSettings(Settings):
         "EdDSA", description="signature algorithm of users' tokens; tokens with another algorithm are rejected"
     )
     auth_roles_claim: str = Field(
-        "roles", description="claim of users' tokens that lists their roles, or a path to it: realm_access.roles"
+        "roles",
+        description="claim of users' tokens that lists their roles, or a path to the claim, such as realm_access.roles",
     )
     auth_audience: str = Field("wallet", description="audience (`aud`) that every token must name")
     auth_leeway_seconds: float = Field(
         5.0,
         ge=0,
         le=300,
-        description="tolerated difference to the issuer's clock: a token is accepted for so long after its expiry, and "
-        "before its start",
+        description="tolerated difference between the clocks of the issuer and of this process: a token is accepted "
+        "from this long before its start until this long after its expiry",
     )
     auth_services: dict[str, Path] = Field(
         default_factory=dict,
-        description="JSON object: name of each service that may call, and the file with its public keys (JWKS)",
+        description="JSON object: the name of each service that may call, with the file of the service's public keys "
+        "(JWKS)",
     )
 
     def production_errors(self) -> Iterator[str]:  # noqa: D102  see the base class
@@ -208,14 +212,16 @@ class ServiceSettings(AuthSettings):
 
 
 class CallSettings(Settings):
-    """Limits of the calls to each other service."""
+    """Limits of the calls to every other service."""
 
     deprecated_names: ClassVar[Mapping[str, str]] = {"call_limit_of_one": "call_max_per_caller"}
 
     call_timeout_seconds: PositiveFloat = Field(5.0, description="time-out of one call")
-    call_limit: PositiveInt = Field(1_000, description="maximum concurrent calls of one service; more are refused")
+    call_limit: PositiveInt = Field(
+        1_000, description="maximum concurrent calls to one service; further calls are refused"
+    )
     call_max_per_caller: PositiveInt = Field(
-        250, description="maximum concurrent calls of one service for one caller; more are refused"
+        250, description="maximum concurrent calls to one service for one caller; further calls are refused"
     )
     call_circuit_failures: PositiveInt = Field(
         5,
@@ -229,7 +235,7 @@ class TLSSettings(Settings):
     """Files for mutual TLS with other services. Without them, connections are plaintext, on loopback only."""
 
     tls_certificate: Path | None = Field(None, description="file with the certificate of this process (PEM)")
-    tls_key: Path | None = Field(None, description="file with its private key (PEM)")
+    tls_key: Path | None = Field(None, description="file with the certificate's private key (PEM)")
     tls_authority: Path | None = Field(
         None, description="file with the CA certificates that sign peers' certificates (PEM)"
     )
@@ -260,7 +266,9 @@ class TracingSettings(Settings):
         description="collector of traces, OTLP over gRPC, such as https://collector:4317; unset: no traces",
     )
     otlp_insecure: bool = Field(False, description="allow plaintext to a collector on another machine")
-    trace_ratio: float = Field(0.1, ge=0, le=1, description="fraction of the traces that start here that is sampled")
+    trace_ratio: float = Field(
+        0.1, ge=0, le=1, description="sampled fraction of the traces that start in this process, from 0 to 1"
+    )
 
     @model_validator(mode="after")
     def _require_tls(self) -> Self:

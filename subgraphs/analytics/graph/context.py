@@ -1,4 +1,4 @@
-"""Request context of the resolvers."""
+"""Part of the request context that the resolvers use."""
 
 from typing import Protocol
 

@@ -37,13 +37,13 @@ class OperationType(Enum):
     TOP_UP = "TOP_UP"
 
 
-@strawberry.enum(description="Direction of the money, as this account sees it.")
+@strawberry.enum(description="Direction of the money: into the account or out of it.")
 class Direction(Enum):
     IN = "IN"
     OUT = "OUT"
 
 
-@strawberry.type(description="One operation, as one account sees it.")
+@strawberry.type(description="An operation in the history of one account.")
 class Operation:
     id: strawberry.ID = strawberry.field(description="Id of the transfer.")
     type: OperationType
@@ -80,9 +80,9 @@ class OperationConnection:
     edges: list[OperationEdge]
     page_info: PageInfo
     is_complete: bool = strawberry.field(
-        description="Whether the page lacks no operation that the ledger had when the request arrived. False while an "
-        "operation is on its way to the history, and while the ledger does not answer. The query `account` asks the "
-        "ledger too, and fails then.",
+        description="True if the page has every operation of its range that the ledger had when the request arrived. "
+        "False while an operation is on its way to the history, and while the ledger is unavailable. The query "
+        "`account` also reads from the ledger, so it fails while the ledger is unavailable.",
     )
 
     @classmethod
@@ -194,8 +194,8 @@ class TypeTurnover:
 
 
 @strawberry.type(
-    description="Part of the range, by the calendar in UTC. The first bucket starts, and the last one ends, with the "
-    "range.",
+    description="Part of the range, by the calendar in UTC. The first bucket starts at the start of the range, and the "
+    "last one ends at its end.",
 )
 class StatisticsBucket:
     start: datetime = strawberry.field(description="Inclusive.")
@@ -246,9 +246,9 @@ class AccountStatistics:
         description="Position in the account's history up to which operations are counted.",
     )
     is_complete: bool = strawberry.field(
-        description="Whether every operation of the range that the ledger had when the request arrived is counted. "
-        "False while an operation is on its way to the history, and while the ledger does not answer. The query "
-        "`account` asks the ledger too, and fails then.",
+        description="True if every operation of the range that the ledger had when the request arrived is counted. "
+        "False while an operation is on its way to the history, and while the ledger is unavailable. The query "
+        "`account` also reads from the ledger, so it fails while the ledger is unavailable.",
     )
 
     @classmethod
@@ -329,7 +329,7 @@ def _require_text(amount: str) -> str:
 
 
 def _require_offset(field: str, time: datetime) -> datetime:
-    """Return a time that has an offset from UTC, or raise InvalidInput."""
+    """Return the time, or raise InvalidInput if it has no offset from UTC."""
     if time.tzinfo is None:
         raise InvalidInput.for_field(field, "must have an offset from UTC, such as Z")
     return time

@@ -27,10 +27,10 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
         "127.0.0.1:9103", description="address of health, metrics, the integrity check and the replay"
     )
     clickhouse_dsn: SecretStr = Field(description="ClickHouse: http://user:password@host:port/database")
-    kafka_bootstrap_servers: str = Field(description="host:port, or several with commas")
+    kafka_bootstrap_servers: str = Field(description="Kafka brokers: host:port, or several separated by commas")
     bank_grpc_target: str = Field("127.0.0.1:50051", description="gRPC target of the bank")
     analytics_session_seconds: PositiveFloat = Field(
-        6.0, description="silence after which the consumer group removes a member"
+        6.0, description="time without a heartbeat after which the broker removes a member from the consumer group"
     )
     analytics_batch: PositiveInt = Field(ConsumerLimits().batch_size, description="maximum messages in one insert")
     analytics_watch_access_seconds: PositiveFloat = Field(

@@ -35,7 +35,9 @@ class User:
         return await list_accounts(info, self.id, first, after)
 
 
-@strawberry.federation.type(keys=["id"], description="Money in one currency that belongs to one user.")
+@strawberry.federation.type(
+    keys=["id"], description="A balance in one currency that belongs to one user, or to the system itself."
+)
 class Account:
     id: strawberry.ID
     loaded: strawberry.Private[client.Account | None] = None

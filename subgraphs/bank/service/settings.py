@@ -18,7 +18,7 @@ class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
         None, description="URL of a read replica, for immutable rows; it may lag or be down"
     )
     bank_database_connections: PositiveInt = Field(
-        20, description="maximum connections of one process to each of the two databases"
+        20, description="maximum connections of one process to the ledger's database, and as many to the read replica"
     )
     bank_grpc_listen: Address = Field("127.0.0.1:50051", description="address of the gRPC API")
     bank_admin_listen: Address = Field(

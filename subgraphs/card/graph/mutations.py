@@ -85,9 +85,9 @@ TopUpAccountResult = Annotated[
 @strawberry.type
 class Mutation:
     @strawberry.mutation(
-        description="Pays into an account by card, once for each idempotency key. It answers as soon as the top-up is "
-        "final, or with its current state after a short wait. After UNAVAILABLE or DEADLINE_EXCEEDED the outcome is "
-        "unknown: retry with the same key.",
+        description="Pays into an account by card, once for each idempotency key. The result has the top-up in its "
+        "final state, or after a short wait in its current state. After UNAVAILABLE or DEADLINE_EXCEEDED the outcome "
+        "is unknown: retry with the same key.",
         directives=[cost_directive(MUTATION_COST)],
     )
     async def top_up_account(self, info: Info, input: TopUpAccountInput) -> TopUpAccountResult:  # noqa: A002

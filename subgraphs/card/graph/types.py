@@ -17,7 +17,9 @@ from wallet.graph import PAGE_COST, PAGED, Money, PageInfo, cost_directive
 
 @strawberry.enum
 class TopUpStatus(Enum):
-    CREATED = strawberry.enum_value("CREATED", description="Created; the authorization is not known yet.")
+    CREATED = strawberry.enum_value(
+        "CREATED", description="Created; the outcome of the authorization is not known yet."
+    )
     AUTHORIZED = strawberry.enum_value("AUTHORIZED", description="The issuer has reserved the amount on the card.")
     CAPTURED = strawberry.enum_value(
         "CAPTURED",

@@ -69,9 +69,12 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
         description="secret of the webhooks' signatures: whsec_…"
     )
     acquirer_timeout_seconds: PositiveFloat = Field(_POLICY.timeout_seconds, description="time-out of one attempt")
-    acquirer_attempts: PositiveInt = Field(_POLICY.attempts, description="maximum attempts of a call, with one key")
+    acquirer_attempts: PositiveInt = Field(
+        _POLICY.attempts, description="maximum attempts of a call; all have the same idempotency key"
+    )
     acquirer_budget_seconds: PositiveFloat = Field(
-        _POLICY.budget_seconds, description="no attempt starts later than this after the first one"
+        _POLICY.budget_seconds,
+        description="maximum time between the start of the first attempt and the start of the last one",
     )
     acquirer_circuit_failures: PositiveInt = Field(
         _POLICY.circuit_failures,
@@ -88,7 +91,8 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
     )
     card_fingerprint_secret: SecretStr = Field(
         min_length=32,
-        description="key of the fingerprints of requests and cards; if it changes, repeated requests become conflicts",
+        description="HMAC key of the fingerprints of requests and cards; with a new key, repeats of earlier requests "
+        "are refused as conflicts",
     )
     card_declines_per_customer: PositiveInt = Field(
         _DECLINES.per_customer, description="maximum declined cards of one customer within the window"
@@ -101,19 +105,21 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
     )
     card_declines_per_shared_address: PositiveInt = Field(
         _DECLINES.per_shared_address,
-        description="the same for a private address, and for one of `CARD_SHARED_NETWORKS`",
+        description="maximum declined cards from one private address, or from one address of `CARD_SHARED_NETWORKS`, "
+        "within the window",
     )
     card_shared_networks: list[IPvAnyNetwork] = Field(
         [], description="JSON array of networks in which many customers share an address, such as a mobile carrier's"
     )
     card_decline_window_seconds: PositiveFloat = Field(
-        _DECLINES.window_seconds, description="sliding window of the limits of declined cards"
+        _DECLINES.window_seconds, description="length of the sliding window of the `CARD_DECLINES_…` limits"
     )
     card_access_seconds: PositiveFloat = Field(
         60.0, description="interval between checks that a subscriber may still read the account"
     )
     card_drivers: PositiveInt = Field(
-        _LIMITS.drivers, description="maximum top-ups that are resumed concurrently, besides those of current callers"
+        _LIMITS.drivers,
+        description="maximum top-ups that the completer resumes concurrently; those of current callers are not counted",
     )
 
     def production_errors(self) -> Iterator[str]:  # noqa: D102  documented in the base class

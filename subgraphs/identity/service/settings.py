@@ -1,4 +1,4 @@
-"""Settings of the identity service. Each field is the environment variable of its name."""
+"""Settings of the identity service. Each field is the environment variable of the same name in upper case."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from subgraphs.identity.service.adapters.passwords import Argon2Parameters
 HASH_THREADS: Final = 2
 """Maximum concurrent password hashes, each with `IDENTITY_HASH_MEMORY_KIB` of memory."""
 HASH_WAITING: Final = 32
-"""Passwords that may wait for a hashing thread."""
+"""Maximum number of password hashes that wait for a thread."""
 
 _DEFAULTS: Final = Argon2Parameters()
 _OWASP_MINIMUM: Final = Argon2Parameters(memory_kib=19 * 1024, passes=2)
@@ -42,13 +42,13 @@ class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
     identity_keys: Path = Field(description="folder of the private keys that sign access tokens (PEM)")
     identity_access_seconds: PositiveFloat = Field(600.0, description="lifetime of an access token")
     identity_refresh_secret: SecretStr = Field(
-        min_length=32, description="HMAC key of refresh tokens; a new one ends all sessions"
+        min_length=32, description="HMAC key of refresh tokens; a new key ends all sessions"
     )
 
     identity_hash_memory_kib: int = Field(
         _DEFAULTS.memory_kib, ge=8 * _DEFAULTS.lanes, description="memory of one password hash (Argon2id)"
     )
-    identity_hash_passes: PositiveInt = Field(_DEFAULTS.passes, description="passes over that memory")
+    identity_hash_passes: PositiveInt = Field(_DEFAULTS.passes, description="passes over the memory of a hash")
 
     def production_errors(self) -> Iterator[str]:  # noqa: D102  see the base class
         yield from super().production_errors()
