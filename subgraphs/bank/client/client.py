@@ -52,9 +52,9 @@ _DEPENDENCY: Final = "the bank"  # in error messages
 class BankClient:
     """Calls the bank with the identity of the current caller (`kit.rpc.request_context.current_request`).
 
-    Every method raises the `WalletError` that the bank answers with. It raises Unavailable when the bank does not
-    respond, and DeadlineExceeded when the bank does not respond in time. After these two errors the outcome of a write
-    is unknown: retry with the same idempotency key. Reads are always safe to retry.
+    Every method raises the `WalletError` that the bank returns. It raises Unavailable if the bank is unavailable, and
+    DeadlineExceeded if the bank does not respond in time. After these two errors the outcome of a write is unknown:
+    retry with the same idempotency key. Reads are always safe to retry.
     """
 
     def __init__(self, stub: "bank_pb2_grpc.BankServiceAsyncStub", limits: ClientLimits = ClientLimits()) -> None:
@@ -66,7 +66,7 @@ class BankClient:
     async def connect(
         cls, target: str, *, limits: ClientLimits = ClientLimits(), tls: TLS | None = None
     ) -> AsyncIterator["BankClient"]:
-        """Open a client on a gRPC target. The first call connects."""
+        """Yield a client of the bank at a gRPC target. It connects at the first call."""
         async with open_channel(target, SERVICE, _READS, tls, name="bank") as opened:
             yield cls(bank_pb2_grpc.BankServiceStub(opened), limits)
 
@@ -138,7 +138,7 @@ class BankClient:
         return Balance(money_from_proto(response.balance), response.version, response.epoch)
 
     async def get_transfer(self, transfer_id: UUID) -> Transfer:
-        """Return a transfer from or to one of the caller's accounts."""
+        """Return a transfer from or to an account that the caller may read."""
         request = bank_pb2.GetTransferRequest(id=str(transfer_id))
         response = await self._calls.unary(self._stub.GetTransfer, request)
         return transfer_from_proto(response.transfer)
@@ -199,7 +199,7 @@ class BankClient:
 
         Args:
             owner_id: owner of the accounts; empty for the caller. Only operators and admins may name another user.
-            limit: largest number of accounts to return.
+            limit: maximum number of accounts to return.
             after: id of the last account of the previous page.
         """
         request = bank_pb2.ListAccountsRequest(
@@ -242,10 +242,10 @@ class BankClient:
         Args:
             epoch: epoch that the caller follows.
             past_epochs: epochs that the caller has followed before.
-            postings: postings that the caller holds of `epoch`; at most 1,000.
+            postings: postings of `epoch` that the caller holds; at most 1,000.
 
         Returns:
-            The ledger's identity. Its epoch is another one if the ledger contradicts what the caller holds.
+            The ledger's identity. If its epoch is not `epoch`, the caller must rebuild its copy of the ledger.
         """
         request = bank_pb2.VerifyHistoryRequest(
             epoch=epoch,

@@ -61,7 +61,7 @@ def transfer_from_proto(message: bank_pb2.Transfer) -> Transfer:
 
 
 def event_from_proto(message: bank_pb2.Event, epoch: str) -> Event:
-    """Convert an event of an epoch."""
+    """Convert an event; `epoch` is the ledger's epoch when the event was read."""
     return Event(
         transfer_from_proto(message.transfer),
         _posting_from_proto(message.sender),

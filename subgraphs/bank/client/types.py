@@ -80,7 +80,7 @@ class Posting:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Transfer with the posting of the account that the caller acts for.
+    """Transfer with one posting: the sender's, or for a deposit the recipient's.
 
     `is_replay` if an earlier request with the same key made the transfer. A replayed receipt equals the first one.
     """
@@ -92,7 +92,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Balance of an account at a version, in an epoch of the ledger; the first epoch is empty."""
+    """Balance of an account at a version; `epoch` is the ledger's epoch, empty for the first one."""
 
     amount: Money
     version: int
@@ -103,7 +103,7 @@ class Balance:
 class Event:
     """Transfer with both postings and its descriptor: the same data as the event on the operations topic.
 
-    `epoch` is the ledger's epoch when the event was read; the first epoch is empty.
+    `epoch` is the ledger's epoch when the event was read, empty for the first one.
     """
 
     transfer: Transfer

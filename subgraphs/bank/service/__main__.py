@@ -34,7 +34,9 @@ from subgraphs.bank.service.application.service import Bank
 from subgraphs.bank.service.settings import Settings
 
 _DIRECT_CONNECTIONS: Final = 4
-"""Connections without a pooler: one each for the leader, its metrics, an integrity check and a redating."""
+"""Connections without a pooler: one each for the outbox leader, the backlog's metrics, an integrity check and a
+redating.
+"""
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -50,7 +52,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     tls = TLS.from_settings(settings)
     async with AsyncExitStack() as stack:
         url, direct_url = settings.bank_database_url, settings.bank_database_direct_url
-        is_shared = direct_url is not None  # a pooler in transaction mode shares the sessions of the other URLs
+        is_shared = direct_url is not None  # then the other URLs lead to a pooler in transaction mode
         pool = await stack.enter_async_context(
             open_pool(url.get_secret_value(), max_size=settings.bank_database_connections, shares_sessions=is_shared),
         )

@@ -1,4 +1,4 @@
-"""Tables of the ledger. Alembic migrations create them; a test compares the two.
+"""Tables of the ledger. Alembic migrations create them; a test compares these definitions with the migrated schema.
 
 There are no foreign keys, because each would cost an index look-up per row. Only the batch that holds the locks of the
 accounts writes rows that name them. The integrity check and the append-only triggers protect the references instead.

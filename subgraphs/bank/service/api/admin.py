@@ -1,4 +1,4 @@
-"""Admin routes of the ledger: its epoch, and operations that are dated in the future."""
+"""Admin routes of the bank: the epoch of the ledger, and the redating of operations that are dated in the future."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -16,8 +16,8 @@ from wallet.errors import Unavailable
 def redating_router(redating: Redating) -> APIRouter:
     """Return the route `POST /redate`, which streams progress as JSON lines, and the outcome as the last line.
 
-    Without `apply=true` it only counts the operations that are dated in the future. A client that disconnects before
-    the outcome ends the repair, and nothing is changed.
+    Without `apply=true` the route only counts the operations that are dated in the future. If the client disconnects
+    before the commit, the redating is cancelled and nothing is changed.
     """
     router = APIRouter()
 
@@ -35,11 +35,12 @@ async def _lines(redating: Redating, redated_by: str, *, apply: bool) -> AsyncGe
 
 
 def epoch_router(epochs: Epochs) -> APIRouter:
-    """Return the routes that show the epoch and begin a new one. Both return one line with the epoch.
+    """Return the routes that show the ledger's epoch and begin a new one.
 
-    `GET /epoch` returns its id, its start and the reason. `POST /restored?epoch=…` ends the epoch with this id, which
-    is empty for the first one, so a retry does not begin another epoch: it is refused with 409. 503 while the database
-    is unreachable.
+    `GET /epoch` responds with one JSON line: the epoch's id, its start and the reason. `POST /restored?epoch=…`
+    replaces the epoch that has this id (the first epoch has an empty id) and responds with the new one. A retry is
+    refused with 409, because the id is no longer that of the current epoch. Both routes respond with 503 while the
+    database is unreachable.
     """
     router = APIRouter()
 

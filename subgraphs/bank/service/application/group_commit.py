@@ -1,7 +1,7 @@
 """Group commit: commands of concurrent callers are committed in batches. One batch collects while another commits.
 
-There is no timer. A single command is committed at once as a batch of one; under load, batches grow. A full batch
-starts at once; any other batch waits for the previous one.
+There is no timer. A single command is committed at once as a batch of one; under load, batches grow. While one batch
+commits, only a full batch may start; at most two batches commit at the same time.
 """
 
 import asyncio
@@ -32,14 +32,14 @@ class Commit(Protocol):
 
 _BATCH_SIZE: Final = 500
 _LANES: Final = 2
-"""Maximum number of concurrent batches; the second must be full. Python decides one, PostgreSQL writes the other."""
+"""Maximum number of concurrent batches; the second must be full. Python decides one while PostgreSQL writes another."""
 _QUEUE_SIZE: Final = 20_000  # commands
 _MAX_CONFLICTS: Final = 8
 _FIRST_PAUSE_SECONDS: Final = 0.01
 _LONGEST_PAUSE_SECONDS: Final = 0.5
 _COMMIT_TIMEOUT_SECONDS: Final = 8.0
-"""Time for which a batch with an unknown commit outcome is run again. Longer than the server keeps the session of a
-frozen process.
+"""Time for which a batch is run again after a conflict or an unknown outcome. It is longer than PostgreSQL keeps the
+idle transaction of a frozen bank process.
 """
 _DEPENDENCY: Final = "the ledger"  # in error messages
 _SPAN: Final[tracing.Attributes] = {"db.system.name": "postgresql", "db.operation.name": "commit"}
@@ -101,11 +101,11 @@ class _Item:
 
 
 class Pipeline:
-    """Queues commands of many callers and commits them in batches: one at a time, two while full batches wait.
+    """Queues commands of many callers and commits them in batches: one at a time, or two if the second is full.
 
     Each command gets its own outcome. A refusal, or a command that the database rejects, never affects other commands
     of its batch. If the outcome of a commit is unknown, the batch is run again with the same keys until it is known.
-    If it stays unknown until the time-out, the outcome is Unavailable, never a refusal.
+    If it stays unknown until the time-out, the commands get Unavailable, never a refusal.
     """
 
     def __init__(self, commit: Commit) -> None:
@@ -131,7 +131,8 @@ class Pipeline:
 
         Returns:
             For each command one of:
-            a transfer or its refusal, committed with the key and returned on every replay;
+            a transfer or a refusal, committed with the key and returned on every replay;
+            IdempotencyConflict: another request has used the key, nothing was committed;
             DeadlineExceeded: the deadline passed in the queue, nothing was committed;
             Unavailable: the outcome is unknown, submitting the same key again is safe;
             InternalError: the database rejects the command.
@@ -191,9 +192,9 @@ class Pipeline:
     def _next_batch(self) -> list[_Item]:
         """Return the next batch: all queued commands if no batch is running, else a full batch, else nothing.
 
-        Half of a batch is for single commands and half for bulk submissions; either half may use what the other does
-        not need. A bulk submission has commands in one batch at a time, so that they are decided in order. The
-        submission then goes to the end of the queue.
+        Half of a batch is for single commands and half for bulk submissions. If one kind does not fill its half, the
+        other kind may use the rest. A bulk submission has commands in only one running batch, so that its commands are
+        decided in order. After that batch, the submission goes to the end of the queue.
         """
         if self._committing and (self._committing == _LANES or self._queued - self._held < _BATCH_SIZE):
             return []
@@ -211,7 +212,7 @@ class Pipeline:
         return batch
 
     def _drop_expired(self, queue: deque[_Submission]) -> None:
-        """Drop submissions of cancelled callers and those with a passed deadline."""
+        """Drop the submissions whose caller was cancelled or whose deadline has passed."""
         now = monotonic()
         for _ in range(len(queue)):
             submission = queue.popleft()
@@ -223,7 +224,7 @@ class Pipeline:
                 queue.append(submission)
 
     async def _commit_and_answer(self, batch: Sequence[_Item]) -> None:
-        """Commit the commands and answer each of them, also on errors. A rejected batch is halved and run again."""
+        """Commit the commands and set the outcome of each, also on errors. A rejected batch is halved and run again."""
         try:
             outcomes = await self._commit_until_known([item.command for item in batch])
         except Unavailable as error:

@@ -1,4 +1,4 @@
-"""Integrity check of the ledger: scans all tables, page by page, while the ledger is in use."""
+"""Integrity check of the ledger: scans the tables of `SCANS`, page by page, while the ledger is in use."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -29,10 +29,10 @@ _MAX_IDS_IN_MEMORY: Final = 100_000
 def ledger_integrity(pool: asyncpg.Pool, page_size: int = _PAGE_SIZE) -> IntegrityCheck:
     """Create the integrity check of the ledger's invariants (`Invariant`).
 
-    It cannot detect errors that no other row contradicts: a missing account without entries, an opening balance that
-    was changed together with the balance, a key with the wrong principal or fingerprint, or an outbox row that was
-    deleted without being published. It checks `TRANSFER_HAS_ONE_KEY` only for transfers that were committed before the
-    oldest transaction that was running when the check began.
+    It cannot detect errors that no other row contradicts: a missing account without entries, a wrong balance of an
+    account without entries that equals its opening balance, a key with the wrong principal or fingerprint, or an outbox
+    row that was deleted without being published. It checks `TRANSFER_HAS_ONE_KEY` only for transfers whose transaction
+    is older than every transaction that was running when the check began.
 
     Args:
         pool: connections to the ledger's database; a check holds one of them.
@@ -67,8 +67,8 @@ async def _find_transfers_without_one_key(
 ) -> AsyncGenerator[Finding, None]:
     """Find the transfers that have no key or several.
 
-    Scans transfers and keys again for the partitions that differ. If the ids of a partition do not fit in memory, it
-    reports the numbers only.
+    Scans transfers and keys again for the partitions that differ. For a partition whose ids exceed
+    `_MAX_IDS_IN_MEMORY`, it reports only the numbers of keys and transfers.
     """
     free, named, counted = _MAX_IDS_IN_MEMORY, set[int](), list[Violation]()
     for partition, (transfers, keys) in differences.items():
@@ -93,7 +93,7 @@ async def _find_transfers_without_one_key(
 
 
 async def _pages(reader: InvariantReader, scan: TableScan, page_size: int) -> AsyncGenerator[Page, None]:
-    """Yield the pages of a scan. A partial page is the last: rows committed after it would extend the scan forever."""
+    """Yield the pages of a scan. It ends with the first partial page; otherwise new rows could extend it forever."""
     page = await reader.check_page(scan, None, page_size)
     while page:
         yield page
@@ -106,10 +106,10 @@ def partition_of_id(id_: UUID) -> int:
 
 
 class IdDigest:
-    """Digest of a set of ids in constant memory, independent of their order: count and exclusive or per partition.
+    """Digest of ids in constant memory, independent of their order: count and exclusive or per partition.
 
-    Two sets of the same size that differ in one id have the same digest with a probability of 1 in 2¹¹⁰ (the random
-    bits of an id in its partition).
+    A missing, added or replaced id always changes the digest. If several ids differ, the digest is the same only if the
+    counts of each partition are equal and the exclusive or of the differing ids is 0.
     """
 
     def __init__(self) -> None:

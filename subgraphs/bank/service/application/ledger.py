@@ -29,7 +29,7 @@ class Ledger:
                 but a concurrent change causes a Conflict.
 
         Returns:
-            The outcome of each command, which its idempotency key returns from now on.
+            The outcome of each command, in order. A replay of the command returns the same outcome.
 
         Raises:
             Conflict: nothing was committed; a concurrent transaction changed the same accounts or keys, or the session

@@ -30,7 +30,9 @@ _SPAN: Final[tracing.Attributes] = {
 
 _BATCH_SIZE: Final = 500
 _POLL_SECONDS: Final = 1.0
-"""Longest wait for a row without a `wake` call, and the interval at which a leader uses its session."""
+"""Longest wait for new rows without a `wake` call, so an idle leader uses its session at least this often. Also the
+pause of a replica that does not lead before it tries again.
+"""
 _MEASURE_SECONDS: Final = 2.0
 
 
@@ -38,7 +40,7 @@ class OutboxRelay:
     """Publishes outbox rows and deletes them after the broker's confirmation.
 
     One replica leads; the relays of the other replicas stand by. If the leader is lost between the confirmation and the
-    deletion, the next leader publishes the row again: consumers detect the repeat by the account's version.
+    deletion, the next leader publishes the rows again; consumers detect a repeat by the account's version.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ class Outcome:
     """Result of a repair.
 
     Attributes:
-        outcome: `found`: nothing was changed, because the caller did not ask for it; `redated`: committed;
+        outcome: `found`: nothing was changed, because `apply` was false; `redated`: committed;
             `contradiction`: nothing was changed, because rows contradict each other;
             `unavailable`: the database failed. After a failed commit the outcome is unknown; otherwise nothing was
             changed.

@@ -72,7 +72,7 @@ class Bank:
         return await self._execute(command)
 
     async def batch_transfer(self, commands: Sequence[Command | InvalidInput]) -> list[Outcome]:
-        """Execute transfers independently of each other. The result is the same as of `transfer` for each of them.
+        """Execute transfers independently of each other, each as `transfer` does.
 
         Args:
             commands: a command for each request, or the error of an invalid request.
@@ -94,7 +94,7 @@ class Bank:
         idempotency_key: str,
         descriptor: Mapping[str, str],
     ) -> tuple[Transfer, bool]:
-        """Credit an account from the clearing account of the currency, once per key.
+        """Credit an account from the clearing account of the currency, once per idempotency key.
 
         Returns:
             The deposit, and whether an earlier request made it.
@@ -130,15 +130,15 @@ class Bank:
     ) -> tuple[Account, bool]:
         """Open an empty account once per caller and key. A replay returns the same account.
 
-        The caller owns the account, unless the caller may move all money and names another owner.
+        The caller owns the account, unless the caller names another owner, which requires `Principal.can_write_all`.
 
         Args:
             caller: verified caller.
             owner_id: owner of the account; empty for the caller.
             currency: currency of the account.
             idempotency_key: identifies the request for this caller.
-            raw_key: form of the key that earlier releases stored, if the client quoted it. An account of this form is
-                the response.
+            raw_key: the key with the client's quotation marks, the form that earlier releases stored; None for a bare
+                key. If a request with this form has opened an account, that account is returned.
 
         Returns:
             The account, and whether an earlier request opened it.
@@ -164,8 +164,8 @@ class Bank:
         """Close an empty account permanently and return it. Closing a closed account succeeds.
 
         Raises:
-            AccountNotFound: the account does not exist, belongs to another user, or is a clearing account.
-            AccountNotEmpty: the account was not closed.
+            AccountNotFound: the account does not exist, the caller may not use it, or it is a clearing account.
+            AccountNotEmpty: the balance is not 0; the account was not closed.
             Unavailable: the outcome is unknown; a retry is safe.
         """
         current = (await self._reader.get_accounts([account_id])).get(account_id)
@@ -238,17 +238,17 @@ class Bank:
         }
 
     async def list_versions(self, after: UUID | None, limit: int) -> list[tuple[UUID, int]]:
-        """List account ids after an id, in id order, with their versions."""
+        """List the ids and versions of the accounts after an id, in id order."""
         return await self._reader.list_versions(after, limit)
 
     async def list_transfers(self, account_id: UUID, after_version: int, limit: int) -> tuple[list[Transfer], str]:
-        """List the transfers from and to an account after a version of it, in version order, and the ledger's epoch."""
+        """Return an account's transfers after a version of the account, in version order, and the ledger's epoch."""
         return await self._reader.list_transfers(account_id, after_version, limit)
 
     async def verify_history(
         self, reader_epoch: str, past_epochs: Sequence[str], postings: Sequence[HeldPosting]
     ) -> LedgerIdentity:
-        """Compare what a reader holds with the ledger, and replace the epoch if the ledger contradicts it.
+        """Compare a reader's postings and epochs with the ledger, and replace the ledger's epoch if they contradict it.
 
         See `Epochs.verify`.
         """
@@ -263,10 +263,10 @@ def transfer_command(
     idempotency_key: str,
     raw_key: str | None = None,
 ) -> Command:
-    """Create the command of a caller's transfer. `raw_key` is the form of the key that earlier releases stored.
+    """Create the command of a caller's transfer; see `Command` for `raw_key`.
 
     Raises:
-        InvalidInput: a field is invalid, independently of the accounts.
+        InvalidInput: a field is invalid; the accounts are not read for this check.
     """
     command = Command(
         uuid7(),

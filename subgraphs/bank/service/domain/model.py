@@ -48,7 +48,7 @@ class Account:
 
     @property
     def is_clearing(self) -> bool:
-        """Whether this is a clearing account, the counterparty of deposits. Only these have no lower limit."""
+        """Whether this is a clearing account, the sender of deposits. Only clearing accounts have no lower limit."""
         return self.min_balance is None
 
     def with_balance(self, balance: Money, at: datetime) -> "Account":
@@ -76,8 +76,8 @@ class Command:
         owner_id: required owner of the sender's account; None if the caller may move money from every account.
         descriptor: texts that the deposit's event carries unchanged.
         traceparent: trace context, if sampled; not part of the fingerprint.
-        raw_key: form of the key that earlier releases stored, if the client quoted it. A record of this form is the
-            command's; new records have `key`.
+        raw_key: the key with the client's quotation marks, the form that earlier releases stored; None for a bare key.
+            If there is a record of this form, it has the command's outcome. New records are stored with `key`.
     """
 
     transfer_id: UUID
@@ -128,7 +128,7 @@ class Transfer:
 
 
 Outcome = Transfer | WalletError
-"""Permanent result of a command. It is stored with the command's key, and every replay returns it."""
+"""Result of a command. A transfer or a refusal is stored with the command's key, and every replay returns it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +146,10 @@ class IdempotencyRecord:
     transfer_id: UUID | None
 
     def replay(self, command: Command) -> Outcome:
-        """Return the stored outcome, or a conflict if the command differs from the first request.
+        """Return the stored outcome, or a conflict if the command differs from the first command.
 
-        A refusal is marked as a replay, unless this is the first command itself: it is decided again after its commit
-        was not confirmed. `Command.is_replay` tells the same of a transfer.
+        A refusal is marked as a replay, unless the command is the first command itself: that one is decided again if
+        its commit was not confirmed. For a transfer, `Command.is_replay` shows the difference.
         """
         if self.fingerprint != command.fingerprint:
             return IdempotencyConflict(command.key.key)
@@ -199,7 +199,7 @@ class LedgerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """Epoch of the ledger, its start, and why the previous one was replaced. The first epoch has no id."""
+    """Epoch of the ledger: its id (empty for the first one), its start, and why it replaced the previous one."""
 
     epoch: str
     began_at: datetime

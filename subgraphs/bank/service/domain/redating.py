@@ -12,7 +12,7 @@ _UUID7: Final = 7
 
 @dataclass(frozen=True, slots=True)
 class DatedTransfer:
-    """Date of a transfer, and its place in the versions of both accounts."""
+    """Transfer with its date, and with its version on each of the two accounts."""
 
     id: UUID
     created_at: datetime
@@ -27,12 +27,14 @@ def redate(
 ) -> tuple[dict[UUID, datetime], dict[UUID, datetime]]:
     """Date transfers in the order of their accounts' versions, not later than now.
 
-    The new date is the time in the transfer's id, which a replica creates on the arrival of the request. If that is in
-    the future too, or earlier than a previous operation of either account, the date of that operation is used.
+    The date is normally the time in the transfer's id, which the bank creates when the request arrives. If the id has
+    no time, or one in the future, or one before the previous operation of an account, the date is that of the accounts'
+    latest previous operation.
 
     Args:
-        transfers: all operations of their accounts that are dated in the future: the last versions of each account.
-        last_dates: for each of their accounts the date of the operation before these, or of its opening.
+        transfers: all transfers that are dated in the future; on each account they are the last versions.
+        last_dates: for each of these accounts, the date of the last operation that is not in the future; without one,
+            the date of the account's opening.
         now: time of the database's clock, not earlier than any of `last_dates`.
 
     Returns:
@@ -57,7 +59,7 @@ def redate(
             continue
         transfer = queue[0]
         if queues[transfer.sender_id][0] is not transfer or queues[transfer.recipient_id][0] is not transfer:
-            continue  # the other account's previous operation comes first; it appends both accounts again
+            continue  # the other account has an earlier operation, which appends that account to `pending` again
         earliest = max(last[transfer.sender_id], last[transfer.recipient_id])
         dates[transfer.id] = max(earliest, _requested_at(transfer.id, now) or earliest)
         for account_id in (transfer.sender_id, transfer.recipient_id):

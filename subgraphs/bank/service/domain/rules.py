@@ -41,7 +41,7 @@ def check(command: Command) -> None:
     """Validate the command's fields, independently of the accounts.
 
     Raises:
-        InvalidInput: lists every invalid field.
+        InvalidInput: a field is invalid; the error lists every invalid field.
     """
     violations = []
     if not command.amount.is_positive:
@@ -77,8 +77,8 @@ def decide(
     Args:
         accounts: current state of all existing accounts that the commands name. The caller locks them or verifies at
             commit that they did not change.
-        records: stored idempotency records of the commands' keys. A record of the raw form of a key comes before that
-            of the key: an earlier release stored it for a request with exactly this header.
+        records: stored idempotency records of the commands' keys. If both `raw_key` and `key` of a command have a
+            record, that of `raw_key` is used: an earlier release stored it for a request with the same header.
         commands: commands that passed `check`.
         now: current time. An operation is never dated before an earlier operation of either account.
     """

@@ -1,4 +1,4 @@
-"""Opens and closes accounts, each with one statement."""
+"""Opens and closes accounts. Each change is one statement."""
 
 from typing import Final
 from uuid import UUID
@@ -35,10 +35,11 @@ class Accounts:
         """Insert an empty account unless it exists, and return the stored account and whether it existed before.
 
         Args:
-            account_id: id of the account.
-            owner_id: its owner.
-            currency: its currency.
-            earlier_id: id that an earlier release would have given the account. If it exists, it is the account.
+            account_id: id of the new account.
+            owner_id: user id of the owner.
+            currency: currency of the account.
+            earlier_id: id that an earlier release gave the account for the same request. If an account with this id
+                exists, it is returned and nothing is inserted.
         """
         async with connection(self._pool) as session:
             inserted = await session.execute(_OPEN, account_id, owner_id, currency, earlier_id) != "INSERT 0 0"

@@ -29,7 +29,7 @@ from wallet.errors import ERRORS_BY_REASON, Unavailable, WalletError
 
 # A locking read returns the accounts as they are when all of them are locked, but the keys as of the statement's start.
 # If another transaction has inserted a key since then, our insert of the key fails, which is a `Conflict`.
-# The last row has the time of the server. It is read after the accounts, so after their locks.
+# The last row has the server's time, which is read after the accounts are locked.
 _READ: Final = """
     WITH named AS MATERIALIZED ({accounts} WHERE id = ANY($1) ORDER BY id {lock})
     SELECT named.*, NULL AS principal, NULL AS operation, NULL AS key,
@@ -87,8 +87,8 @@ _WRITE: Final = """
 """
 _WRITE_LOCKED: Final = _WRITE.format(precondition="SELECT true AS holds")
 
-# Optimistic write: locks the accounts that were read without locks, and writes only if they did not change. A change
-# of the date alone is a redating.
+# Optimistic write: locks the accounts that were read without locks, and writes only if they did not change. It compares
+# `updated_at`, too, because a redating changes only dates.
 _WRITE_IF_UNCHANGED: Final = _WRITE.format(
     precondition="""
         SELECT count(*) = cardinality($25::uuid[]) AS holds
@@ -121,7 +121,8 @@ async def locking_batch(pool: asyncpg.Pool) -> AsyncIterator["Batch"]:
     """Open a batch that locks the accounts it reads. It commits at the end of the body and rolls back on an error.
 
     Raises:
-        Conflict: nothing was committed; a concurrent transaction used one of the keys, or there was a deadlock.
+        Conflict: nothing was committed; a concurrent transaction used one of the keys, there was a deadlock, or the
+            session refused writes.
         CommitOutcomeUnknown: the connection was lost after the transaction began.
         Unavailable: nothing was committed; the database is unreachable, or its disk is full.
     """
@@ -146,7 +147,7 @@ async def optimistic_batch(pool: asyncpg.Pool) -> AsyncIterator["Batch"]:
 
     Raises:
         Conflict: as for `locking_batch`, or an account changed since the read.
-        CommitOutcomeUnknown: the connection was lost during the write.
+        CommitOutcomeUnknown: the connection was lost after the write or the confirmation began.
         Unavailable: nothing was committed; the database is unreachable, or its disk is full.
     """
     batch = None
@@ -209,7 +210,7 @@ class Batch:
         self.is_writing = False
 
     async def read(self, commands: Sequence[Command]) -> LedgerState:
-        """Return the accounts and the keys that the commands name, and the time.
+        """Return the accounts that the commands name, the records of their keys, and the database's time.
 
         A locking batch locks the accounts until the end of the transaction, in id order, so that batches cannot
         deadlock.
@@ -288,9 +289,10 @@ class Batch:
             raise Conflict
 
     async def confirm(self) -> None:
-        """Ensure that the records that `read` returned survive the server. For a decision without new records.
+        """Wait until the synchronous standbys, if there are any, have the records that `read` returned.
 
-        A decision with new records needs no confirmation: its commit comes after those of the records.
+        Call it for a decision without new records. A decision with new records needs no such wait: its own commit
+        follows the commits of the records.
         """
         self.is_writing = True
         await self._session.execute(CONFIRM_COMMITS)

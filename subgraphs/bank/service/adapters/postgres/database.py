@@ -41,7 +41,7 @@ _MISSING_SETTINGS: Final = """
 
 
 class MissingRoleSettings(Exception):
-    """The role lacks settings that a session of a shared pool cannot set. The message has the statements that help."""
+    """The role lacks settings that sessions of a shared pool cannot set. The message has the statements to add them."""
 
 
 @asynccontextmanager
@@ -51,8 +51,8 @@ async def open_pool(url: str, *, max_size: int, shares_sessions: bool = False) -
     Args:
         url: `postgresql://…`.
         max_size: maximum number of connections.
-        shares_sessions: a pooler in transaction mode is in between. Then the connections set and prepare nothing; the
-            role must have the settings, see `check_role_settings`.
+        shares_sessions: the URL leads to a pooler in transaction mode. Then the connections execute no SET and prepare
+            no statements, and the settings must be defaults of the role; see `check_role_settings`.
     """
 
     async def prepare(connection: asyncpg.Connection) -> None:
@@ -84,8 +84,8 @@ async def _skip_reset(connection: asyncpg.Connection) -> None:
 async def connection(pool: asyncpg.Pool) -> AsyncIterator[Connection]:
     """Acquire a connection for the duration of the body.
 
-    If the session refuses writes, the pool replaces all connections: they may be as old as this one, and stay read-only
-    when the server is not.
+    If the session refuses writes, the pool replaces all connections: sessions that began on a read-only server may stay
+    read-only when the server accepts writes again.
 
     Raises:
         Unavailable: the database is unreachable or refuses writes, or the connection was lost. It is then unknown
@@ -104,10 +104,10 @@ async def connection(pool: asyncpg.Pool) -> AsyncIterator[Connection]:
 
 
 async def check_role_settings(pool: asyncpg.Pool) -> None:
-    """Check that a session of the pool has the settings that the bank needs, as defaults of its role.
+    """Check that the role's defaults give a session of the pool the settings that the bank needs.
 
     Raises:
-        MissingRoleSettings: some are missing.
+        MissingRoleSettings: some settings are missing or have other values.
         Unavailable: the database is unreachable.
     """
     async with connection(pool) as session:
@@ -123,7 +123,8 @@ async def transaction(session: Connection) -> AsyncIterator[None]:
     """Run the body as one transaction: commit at its end, roll back on an error.
 
     asyncpg's own transaction would roll back on a closed connection, which raises an error that hides the first one.
-    A cancellation closes the connection instead: no statement may be sent or cancelled in a cancelled task.
+    On a cancellation, this function closes the connection instead of rolling back: a cancelled task must not wait for
+    another statement.
     """
     await session.execute("BEGIN;")
     try:

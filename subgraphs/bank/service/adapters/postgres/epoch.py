@@ -13,7 +13,7 @@ from subgraphs.bank.service.domain.model import EpochRecord, HeldPosting, Ledger
 log = structlog.get_logger(__name__)
 
 EPOCH: Final = "(SELECT epoch FROM ledger_epoch)"
-"""Expression of the current epoch, for statements that return rows of the ledger with it."""
+"""SQL expression of the current epoch, for statements that return rows of the ledger together with the epoch."""
 
 _IDENTITY: Final = f"""
     SELECT {EPOCH} AS epoch, system_identifier,
@@ -38,7 +38,7 @@ _REPLACE: Final = """
 
 
 class Epochs:
-    """Reads and replaces the epoch. Always asks the primary.
+    """Reads and replaces the epoch, always on the primary.
 
     Raises:
         Unavailable: the database is unreachable. A retry is safe.
@@ -50,12 +50,13 @@ class Epochs:
     async def verify(
         self, reader_epoch: str, past_epochs: Collection[str], postings: Sequence[HeldPosting]
     ) -> LedgerIdentity:
-        """Compare what a reader holds with the ledger, and replace the epoch if the ledger contradicts it.
+        """Compare a reader's postings and epochs with the ledger, and replace the ledger's epoch if they contradict it.
 
         Args:
             reader_epoch: epoch that the reader follows.
-            past_epochs: epochs that the reader followed before. A ledger that is in one of them was restored.
-            postings: postings that the reader holds of `reader_epoch`.
+            past_epochs: epochs that the reader followed before. If the ledger's epoch is one of them, the ledger was
+                restored from a backup.
+            postings: postings of `reader_epoch` that the reader holds.
 
         Returns:
             Identity of the ledger after the comparison.
@@ -89,7 +90,7 @@ class Epochs:
         return EpochRecord(**row)
 
     async def replace(self, expected: str, reason: str) -> bool:
-        """Begin a new epoch and return True, unless the current one is not the expected one."""
+        """Begin a new epoch if the current one is `expected`. Return whether a new epoch began."""
         async with connection(self._pool) as session:
             return await _replace(session, expected, reason)
 
@@ -100,7 +101,7 @@ async def _identity(session: Connection) -> LedgerIdentity:
 
 
 async def _replace(session: Connection, expected: str, reason: str) -> bool:
-    """Begin a new epoch and return True, unless another process has replaced the expected one."""
+    """Begin a new epoch unless the current one is no longer `expected`. Return whether a new epoch began."""
     new = str(uuid7())
     is_replaced: bool = await session.execute(_REPLACE, new, reason, expected) == "UPDATE 1"
     if is_replaced:

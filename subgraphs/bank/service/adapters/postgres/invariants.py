@@ -47,7 +47,7 @@ class Invariant(StrEnum):
     ENTRY_HAS_ACCOUNT = "ENTRY_HAS_ACCOUNT"
     """The account of every entry exists."""
     VERSIONS_HAVE_NO_GAP = "VERSIONS_HAVE_NO_GAP"
-    """An account's entries are versions 1, 2, 3, …"""
+    """An account's entries have the versions 1, 2, 3, …"""
     BALANCE_ADDS_UP = "BALANCE_ADDS_UP"
     """An entry's balance is its amount plus the previous entry's balance, or plus the opening balance for version 1."""
     ENTRY_HAS_TRANSFER = "ENTRY_HAS_TRANSFER"
@@ -83,7 +83,7 @@ class Invariant(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TableScan:
-    """Walk over one table in primary-key order that checks the invariants of its rows.
+    """Scan of one table in primary-key order, which checks the invariants of the rows.
 
     Attributes:
         table: name of the table.
@@ -107,8 +107,8 @@ class TableScan:
     def statement(self, *, first: bool) -> str:
         """Return the SQL of one page.
 
-        `$1` is the page size; with transfer ids, `$2` is the fence. The other parameters are the primary key of the
-        previous page's last row; the first page has none.
+        `$1` is the page size; with transfer ids, `$2` is the fence (see `_TRANSFER_ID`). The other parameters are the
+        primary key of the previous page's last row; the first page has none.
         """
         first_parameter = 3 if self.returns_transfer_ids else 2
         mark = ", ".join(f"${number}" for number, _ in enumerate(self.key.split(","), start=first_parameter))
@@ -126,8 +126,8 @@ class TableScan:
         )
 
 
-# `present.latest` is the latest valid date. Without the tolerance, a server that replaces the primary and is a little
-# behind would cause violations for a moment.
+# `present.latest` is the latest valid date. Without the tolerance, a server that replaces the primary and whose clock
+# is a little behind would cause violations for a moment.
 _PAGE: Final = """
     WITH page AS MATERIALIZED (
         SELECT {columns} FROM {source} {after} ORDER BY {key} LIMIT $1
@@ -146,9 +146,9 @@ _PAGE: Final = """
 
 # Keys and transfers have no common order, so each table is scanned on its own. The transfer ids of both are compared
 # afterwards (`application.integrity`). Both scans must count the same transfers, even if commits happen between them.
-# The transfer's row alone decides: it counts if the transaction that wrote it, with its key, had ended when the check
-# began. It had ended if it is older than the fence, the oldest transaction that was running then. A negative age
-# means that the 32-bit transaction counter has wrapped around since.
+# The transfer's row alone decides: it counts if the transaction that wrote it had ended when the check began. The
+# transaction had ended if it is older than the fence, the oldest transaction that was running at that time. A negative
+# age means that the 32-bit transaction counter has wrapped around since the row was written.
 _TRANSFER_ID: Final = "CASE WHEN age(t.xmin) NOT BETWEEN 0 AND age($2::xid) THEN t.id END AS checked_transfer_id"
 
 _ACCOUNTS: Final = TableScan(
@@ -314,7 +314,7 @@ class Page:
         mark: primary key of the last row; the next page continues after it.
         verified_up_to: the same key as text, without secret columns.
         violations: violations on the page.
-        transfer_ids: transfers of the rows that were committed before the check began.
+        transfer_ids: ids of the rows' transfers that were committed before the check began.
     """
 
     rows: int
@@ -334,7 +334,7 @@ class InvariantReader:
     @classmethod
     @asynccontextmanager
     async def begin(cls, pool: asyncpg.Pool) -> AsyncIterator["InvariantReader"]:
-        """Open a session and check all rows that are committed now, and some of those committed later.
+        """Open a session. Its checks cover all rows that are committed now, and some that are committed later.
 
         Raises:
             Unavailable: the database is unreachable, the connection was lost, or a statement failed or timed out.

@@ -16,7 +16,7 @@ _LEADER_IDLE_TIMEOUT: Final = "10s"
 
 _OLDEST: Final = "SELECT * FROM outbox ORDER BY id LIMIT $1"
 
-# Holds only in the session that took the lock: a session that was lost, or is shared, does not lead.
+# True only in the session that holds the lock. A pooler that shares sessions may run the statement in another session.
 _LEADS: Final = f"""
     EXISTS (
         SELECT FROM pg_locks
@@ -63,7 +63,7 @@ _BACKLOG: Final = """
 
 
 class LeadershipLost(Exception):
-    """The session does not hold the leader's lock, or another one has deleted the rows."""
+    """The session does not hold the leader's lock, or another session has deleted the rows."""
 
 
 class Outbox:
@@ -79,7 +79,7 @@ class Outbox:
     @classmethod
     @asynccontextmanager
     async def lead(cls, pool: asyncpg.Pool) -> AsyncIterator["Outbox | None"]:
-        """Become leader until the end of the body. Yields None if another replica leads.
+        """Try to become leader, until the end of the body. Yields None if another replica leads.
 
         Raises:
             Unavailable: the database is unreachable, or the server ended the session.
@@ -114,7 +114,8 @@ class Outbox:
         """Delete published rows.
 
         Raises:
-            LeadershipLost: this session does not lead; another leader publishes the rows, too.
+            LeadershipLost: this session does not lead, or some rows are already deleted. Another leader may publish the
+                rows, too.
         """
         if await self._session.execute(_DELETE, ids) != f"DELETE {len(ids)}":
             raise LeadershipLost

@@ -1,4 +1,4 @@
-"""Reads of committed accounts and transfers, one statement each."""
+"""Reads of committed accounts and transfers."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -41,20 +41,20 @@ class Reader:
     def __init__(self, pool: asyncpg.Pool, replica: Replica | None = None) -> None:
         """Args:
         pool: connections to the ledger's database.
-        replica: read replica, which is asked first for transfers. Accounts change, so the reader never reads them
-            from it.
+        replica: read replica; transfers are read from it first. Accounts change, so they are always read from the
+            primary.
         """
         self._pool = pool
         self._replica = replica
         self._epoch = ""
 
     async def ping(self) -> None:
-        """Check that the database is ready: it has the tables, accepts writes, and its clock agrees with this process.
+        """Check that the database has the ledger's tables, accepts writes, and has the same time as this process.
 
         Raises:
             Unavailable: the database is unreachable.
             ReadOnlyDatabase: the database refuses writes.
-            ClockSkew: the clocks differ.
+            ClockSkew: the clocks of the database and of this process differ by more than 5 s.
         """
         async with connection(self._pool) as session:
             asked_at = utc_now()
@@ -92,14 +92,14 @@ class Reader:
         return {row["id"]: transfer_from_row(row) for row in rows}
 
     async def list_versions(self, after: UUID | None, limit: int) -> list[tuple[UUID, int]]:
-        """List account ids after an id, in id order, with their versions."""
+        """List the ids and versions of the accounts after an id, in id order."""
         async with connection(self._pool) as session:
             return [(row["id"], row["version"]) for row in await session.fetch(_VERSIONS, after or _NIL_ID, limit)]
 
     async def list_transfers(self, account_id: UUID, after_version: int, limit: int) -> tuple[list[Transfer], str]:
-        """List the transfers from and to an account after a version of it, in version order, and the ledger's epoch."""
+        """Return an account's transfers after a version of the account, in version order, and the ledger's epoch."""
         rows = await self._fetch_from_replica(_TRANSFERS_OF_ACCOUNT, account_id, after_version, limit)
-        # A replica that does not follow the restored ledger has another epoch, and other transfers.
+        # A replica that does not follow a restored ledger has another epoch, and may have other transfers.
         rows = [row for row in rows if row["epoch"] == self._epoch]
         # Versions have no gaps, so the replica's rows are the versions directly after `after_version`.
         if (read := len(rows)) < limit:

@@ -21,8 +21,8 @@ _ACCOUNTS: Final = """
     SELECT id, least(created_at, $1) AS opened_at FROM accounts WHERE greatest(created_at, updated_at) > $1
 """
 
-# The operations of each account backwards from its last version, until the first that is not in the future. Dates
-# follow versions, so there are no others.
+# Reads the operations of each account backwards from the last version to the first one that is not in the future. Dates
+# never decrease from version to version, so these are all operations in the future.
 _ENTRIES: Final = """
     WITH RECURSIVE walk AS (
         SELECT a.id AS account_id, a.version, t.id, t.created_at
@@ -67,8 +67,9 @@ class FutureOperations(NamedTuple):
 
     Attributes:
         now: time of the database's clock.
-        transfers: the transfers.
-        last_dates: for each account that was changed in the future, the date of its last operation that is not.
+        transfers: transfers that are dated later than `now`.
+        last_dates: for each account that was opened or changed later than `now`, the date of its last operation that is
+            not; without such an operation, the date of its opening, at most `now`.
     """
 
     now: datetime
@@ -77,7 +78,7 @@ class FutureOperations(NamedTuple):
 
 
 class Redatings:
-    """Finds and changes dates on a separate session, in one transaction that no batch can interrupt."""
+    """Finds and changes dates on a separate session, in one transaction."""
 
     def __init__(self, session: Connection) -> None:
         self._session = session
@@ -89,12 +90,12 @@ class Redatings:
 
         Args:
             pool: connections to the ledger's database.
-            writes: stop all changes of accounts until the end of the body. They wait, and fail if it takes longer than
-                their time-outs. Reads continue.
+            writes: block all changes of accounts by other transactions until the end of the body. Such changes wait,
+                and fail at their time-outs. Reads continue.
 
         Raises:
-            Unavailable: the database is unreachable, or a statement failed; nothing was committed, unless the
-                connection was lost at the end.
+            Unavailable: the database is unreachable, or a statement failed. Nothing was committed, unless the
+                connection was lost during the commit: then the outcome is unknown.
         """
         async with connection(pool) as session:
             try:
@@ -127,11 +128,11 @@ class Redatings:
         return FutureOperations(now, [DatedTransfer(*row) for row in transfers], last_dates)
 
     async def set_transfer_dates(self, dates: Mapping[UUID, datetime], redated_by: str) -> AsyncIterator[int]:
-        """Change the dates of transfers and record each change. Yield the number of changes after each statement.
+        """Change the dates of transfers in chunks and record each change. Yield the number of changes after each chunk.
 
         Args:
-            dates: new date by transfer, earlier than the old one.
-            redated_by: principal that is recorded.
+            dates: new date by transfer id, earlier than the old date.
+            redated_by: principal of the administrator, which is recorded.
         """
         done = 0
         for chunk in _chunks(dates):
@@ -142,7 +143,12 @@ class Redatings:
             yield done
 
     async def set_account_dates(self, dates: Mapping[UUID, datetime], now: datetime) -> None:
-        """Change the time of the last change of accounts. That of a closed account is now: the true one is unknown."""
+        """Set the time of each account's last change; an opening that is dated later gets the same time.
+
+        Args:
+            dates: date of the last operation by account id.
+            now: time of the last change of closed accounts, because the true time of the closing is unknown.
+        """
         for chunk in _chunks(dates):
             ids, values = list(chunk), list(chunk.values())
             await self._session.execute(_SET_ACCOUNT_DATES, ids, values, now, timeout=_STATEMENT_SECONDS)

@@ -30,7 +30,7 @@ class Replica:
     async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         """Return the rows that the replica has. Never raises.
 
-        Returns no rows if the replica does not respond in half a second, and for five seconds after that.
+        After an error, or without a response in half a second, it returns no rows, and reads nothing for five seconds.
         """
         if time.monotonic() < self._paused_until:
             return []

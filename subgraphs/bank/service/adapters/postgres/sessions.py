@@ -1,7 +1,7 @@
 """Check of the database sessions of the bank's pools.
 
-The bank holds locks and settings in sessions that it does not share. A pool behind a pooler in transaction mode shares
-its sessions, so its role must have the settings.
+The bank keeps locks and settings in sessions, so the connections of a pool must not share sessions. The exception is a
+pool behind a pooler in transaction mode: it needs no session locks, and the settings must be defaults of its role.
 """
 
 from typing import Final
@@ -15,11 +15,11 @@ _LABEL: Final = "the ledger's database"
 
 
 class Sessions:
-    """Checks the sessions of the bank's pools, until the first success."""
+    """Checks the sessions of the bank's pools; after a success it does not check again."""
 
     def __init__(self, url: str, shared_pool: asyncpg.Pool | None) -> None:
         """Args:
-        url: database of the pool that must not share its sessions.
+        url: URL of the database for connections that must not share sessions.
         shared_pool: pool behind a pooler in transaction mode, if there is one.
         """
         self._url = url

@@ -1,4 +1,4 @@
-"""Describes the columns in plain words. Comments have no effect on the service, so a downgrade keeps them."""
+"""Describe the columns in plain words. Comments have no effect on the service, so a downgrade keeps them."""
 
 from alembic import op
 

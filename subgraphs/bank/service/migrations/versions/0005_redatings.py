@@ -1,4 +1,4 @@
-"""Add the table of redatings, and allow a new date of a transfer if the same transaction records it there."""
+"""Add the table `redatings`. A transaction may change the date of a transfer if it records the change there."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Create the epoch of the ledger: one row, which a restore from a backup replaces. See ADR 38."""
+"""Create the table of the ledger's epoch. Its only row is updated after a restore from a backup. See ADR 38."""
 
 from alembic import op
 
