@@ -42,7 +42,7 @@ class TestRule:
     def test_role_rule_refuses_services(self, rule: AccessRule) -> None:
         assert not admits(rule, service("card"))
 
-    def test_combined_rule_allows_what_either_rule_allows(self) -> None:
+    def test_combined_rule_allows_callers_that_either_rule_allows(self) -> None:
         rule = allow_roles(Role.CUSTOMER) | allow_services("card")
         assert admits(rule, user(Role.CUSTOMER))
         assert admits(rule, service("card"))

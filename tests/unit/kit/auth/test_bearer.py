@@ -25,7 +25,7 @@ class TestParsing:
 
     @pytest.mark.parametrize("value", ["", "Bearer", "Bearer ", "bearer  "])
     @pytest.mark.parametrize("allow_bare", [True, False])
-    def test_value_without_a_token_has_no_token(self, value: str, *, allow_bare: bool) -> None:
+    def test_value_without_a_token_is_parsed_as_empty(self, value: str, *, allow_bare: bool) -> None:
         assert parse_bearer(value, allow_bare=allow_bare) == ""
 
     @pytest.mark.parametrize("value", [f"Basic {TOKEN}", f"Token token={TOKEN}", f"Bearer{TOKEN} x", f" {TOKEN}"])
@@ -61,5 +61,5 @@ class TestParsing:
         (Unavailable(), None),
     ],
 )
-def test_challenge_names_the_error_only_of_a_token_that_was_sent(error: WalletError, value: str | None) -> None:
+def test_challenge_names_an_error_only_if_a_token_was_sent(error: WalletError, value: str | None) -> None:
     assert challenge(error) == value

@@ -1,4 +1,4 @@
-"""JSON Web Keys: which keys of a key set are used, and the public key of our own."""
+"""JSON Web Keys: usable keys of a key set, and the JWK of our own public key."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ class TestUsableKeys:
             {"x": 7},
         ],
     )
-    def test_key_for_another_algorithm_or_use_is_skipped(self, changed: dict[str, Any]) -> None:
+    def test_key_that_is_invalid_or_for_another_algorithm_or_use_is_skipped(self, changed: dict[str, Any]) -> None:
         assert list_kids(KeySet.from_text(build_key_set({**SECOND, **changed}, FIRST))) == [FIRST["kid"]]
 
     @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ class TestUsableKeys:
         "text",
         ["", "[]", "null", "7", '{"keys": 7}', '{"keys": null}', '{"keys": [7, null, []]}', "<html>", "[" * 9999],
     )
-    def test_any_other_text_is_an_invalid_key_set(self, text: str) -> None:
+    def test_text_without_a_usable_key_is_an_invalid_key_set(self, text: str) -> None:
         with pytest.raises(InvalidKeySetError):
             KeySet.from_text(text)
 

@@ -25,17 +25,17 @@ FIRST, SECOND = (public_jwk(Ed25519PrivateKey.generate().public_key()) for _ in 
 
 
 class Issuer:
-    """HTTP server of a key set, which counts its requests."""
+    """ASGI application that serves a key set and counts the requests."""
 
     def __init__(self) -> None:
         self.response = Response(build_key_set(FIRST))
         self.requests = 0
-        self.may_answer = asyncio.Event()
-        self.may_answer.set()
+        self.may_respond = asyncio.Event()
+        self.may_respond.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.requests += 1
-        await self.may_answer.wait()
+        await self.may_respond.wait()
         await self.response(scope, receive, send)
 
 
@@ -68,7 +68,7 @@ class TestKeySetFromFile:
             await until(has_changed)
             assert not key_set.is_current(first)
 
-    async def test_invalid_file_keeps_the_keys_and_is_logged_once(self, tmp_path: Path) -> None:
+    async def test_unreadable_file_keeps_the_keys_and_each_failure_is_logged_once(self, tmp_path: Path) -> None:
         file = tmp_path / "jwks.json"
         file.write_text(build_key_set(FIRST))
         async with KeySet.from_file(file) as key_set:
@@ -92,18 +92,18 @@ class TestKeySetFromUrl:
             first = await key_set.get_key(FIRST["kid"])
             issuer.response = Response(build_key_set(FIRST, SECOND))
             assert (await key_set.get_key(SECOND["kid"])).jwk == SECOND
-            assert key_set.is_current(first)  # the same object: an unchanged key stays
+            assert key_set.is_current(first)  # a read keeps the object of an unchanged key
 
     async def test_concurrent_callers_share_one_read(self) -> None:
         issuer = Issuer()
         async with serve(issuer) as url, KeySet.from_url(url) as key_set:
             await key_set.get_key(FIRST["kid"])
             requests_before = issuer.requests
-            issuer.may_answer.clear()
+            issuer.may_respond.clear()
             waiting = [asyncio.create_task(key_set.get_key(SECOND["kid"])) for _ in range(20)]
             await until(lambda: _is(issuer.requests > requests_before))
             issuer.response = Response(build_key_set(SECOND))
-            issuer.may_answer.set()
+            issuer.may_respond.set()
             assert {key.jwk["kid"] for key in await asyncio.gather(*waiting)} == {SECOND["kid"]}
             assert issuer.requests == requests_before + 1
 
@@ -126,28 +126,28 @@ class TestKeySetFromUrl:
             assert (await key_set.get_key(None)).jwk == SECOND
 
     @pytest.mark.parametrize(
-        "answer",
+        "response",
         [Response("<html>"), Response(build_key_set()), Response("no", 500), Response(None, 302, {"location": "/"})],
-        ids=["no JSON", "no keys", "an error", "somewhere else"],
+        ids=["no JSON", "no keys", "an error", "a redirect"],
     )
-    async def test_invalid_response_keeps_the_keys(self, answer: Response) -> None:
+    async def test_invalid_response_keeps_the_keys(self, response: Response) -> None:
         issuer = Issuer()
         async with serve(issuer) as url, KeySet.from_url(url) as key_set:
             first = await key_set.get_key(FIRST["kid"])
-            issuer.response = answer
+            issuer.response = response
             with capture_logs() as logs:
                 await key_set.refresh()
             levels = [each["log_level"] for each in logs if each.get("source") == url]
             assert levels == ["warning"]
             assert key_set.is_current(first)
 
-    async def test_unread_key_set_is_unavailable_and_no_refusal(self) -> None:
+    async def test_key_set_that_was_never_read_raises_unavailable(self) -> None:
         async with KeySet.from_url(f"http://127.0.0.1:{free_ports(1)[0]}/") as key_set:
             assert key_set.jwks is None
             with pytest.raises(Unavailable, match="the issuer's keys"):
                 await key_set.get_key(FIRST["kid"])
 
-    async def test_key_set_is_read_as_soon_as_the_url_answers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_key_set_is_read_as_soon_as_the_url_returns_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(keys, "_MISS_INTERVAL_SECONDS", 0.01)
         issuer = Issuer()
         good, issuer.response = issuer.response, Response("", 503)
@@ -159,15 +159,15 @@ class TestKeySetFromUrl:
     async def test_hanging_url_delays_a_call_up_to_the_time_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(keys, "_CALLER_TIMEOUT_SECONDS", 0.05)
         issuer = Issuer()
-        issuer.may_answer.clear()
+        issuer.may_respond.clear()
         async with serve(issuer) as url, KeySet.from_url(url) as key_set:
             async with asyncio.timeout(30):
                 with pytest.raises(Unavailable):
                     await key_set.get_key(FIRST["kid"])
-            issuer.may_answer.set()
+            issuer.may_respond.set()
 
     async def test_dripping_response_times_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        async def drips() -> AsyncIterator[bytes]:
+        async def drip() -> AsyncIterator[bytes]:
             while True:
                 yield b" "
                 await asyncio.sleep(0.01)
@@ -176,13 +176,13 @@ class TestKeySetFromUrl:
         async with serve(issuer) as url, KeySet.from_url(url) as key_set:
             first = await key_set.get_key(FIRST["kid"])
             monkeypatch.setattr(keys, "_URL_TIMEOUT_SECONDS", 0.1)
-            issuer.response = StreamingResponse(drips())
+            issuer.response = StreamingResponse(drip())
             async with asyncio.timeout(30):
                 await key_set.refresh()
             assert key_set.is_current(first)
 
 
-async def test_forged_tokens_cause_few_reads() -> None:
+async def test_unknown_kids_cause_no_read_within_the_minimum_interval() -> None:
     issuer = Issuer()
     async with serve(issuer) as url, KeySet.from_url(url) as key_set:
         for number in range(10):

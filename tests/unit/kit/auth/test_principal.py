@@ -28,7 +28,7 @@ from wallet.errors import TokenTooLong, Unauthenticated
 USERS, CARD, BANK = "https://users.test", "card", "bank"
 AUDIENCE = "wallet"
 CLOSE_REASON_BYTES = 123
-"""Maximum of a WebSocket's close reason (RFC 6455, 5.5)."""
+"""Maximum length of a WebSocket's close reason (RFC 6455, 5.5)."""
 PRIVATE = {issuer: Ed25519PrivateKey.generate() for issuer in (USERS, CARD, BANK)}
 UNKNOWN_KEY = Ed25519PrivateKey.generate()
 EXTERNAL_KEYS: dict[Algorithm, Any] = {
@@ -58,7 +58,7 @@ def token(
     headers: dict[str, Any] | None = None,
     **changes: Any,
 ) -> str:
-    """Return a valid user token with the given changes."""
+    """Return a signed user token, which is valid unless the arguments change that."""
     now = int(time.time())
     claims: dict[str, Any] = {"iss": USERS, "sub": "alice", "aud": AUDIENCE, "iat": now, "exp": now + 600, **changes}
     claims.pop(without, None)
@@ -102,7 +102,7 @@ class TestValidTokens:
         assert (await verifier.verify(token(sid="a-session"))).session == "a-session"
 
     @pytest.mark.parametrize("sid", [None, 7, ["a-session"], {"a": "session"}])
-    async def test_session_of_another_form_is_ignored(self, verifier: TokenVerifier, sid: object) -> None:
+    async def test_session_that_is_no_text_is_ignored(self, verifier: TokenVerifier, sid: object) -> None:
         assert (await verifier.verify(token(sid=sid))).session is None
 
     async def test_one_matching_audience_of_several_is_enough(self, verifier: TokenVerifier) -> None:
@@ -140,7 +140,7 @@ class TestValidTokens:
         verifier = TokenVerifier(USERS, {USERS: KeySet.from_text(build_key_set(jwk))}, AUDIENCE)
         assert (await verifier.verify(token(headers={}))).subject == "alice"
 
-    def test_stream_ends_at_the_expiry_or_if_that_is_past_at_the_end_of_the_leeway(
+    def test_stream_ends_at_the_expiry_or_later_if_it_starts_within_the_leeway(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         caller = Principal(USERS, "alice", is_service=False, expires_at=1_000, leeway_seconds=30)
@@ -186,63 +186,65 @@ class TestRoles:
 
 class TestRefusedTokens:
     @pytest.mark.parametrize(
-        ("forge", "why"),
+        ("forge", "reason"),
         [
             pytest.param(lambda: token(exp=int(time.time()) - 3600), "has expired", id="expired"),
             pytest.param(lambda: token(nbf=int(time.time()) + 3600), "it is not valid yet", id="not yet valid"),
-            pytest.param(lambda: token(UNKNOWN_KEY), "names none of the keys", id="signed by a stranger"),
+            pytest.param(lambda: token(UNKNOWN_KEY), "names none of the keys", id="unknown key"),
             pytest.param(
                 lambda: token(UNKNOWN_KEY, headers={"kid": kid(PRIVATE[USERS])}),
                 "its signature is wrong",
-                id="wrongly signed",
+                id="unknown key with a known kid",
             ),
-            pytest.param(lambda: token(aud="elsewhere"), "it is for another audience", id="for another audience"),
-            pytest.param(lambda: token(without="aud"), "a required claim is missing", id="for no audience"),
+            pytest.param(lambda: token(aud="elsewhere"), "it is for another audience", id="another audience"),
+            pytest.param(lambda: token(without="aud"), "a required claim is missing", id="no audience"),
+            pytest.param(lambda: token(iss="https://evil.test"), "its issuer is not trusted", id="unknown issuer"),
+            pytest.param(lambda: token(iss=[USERS]), "its issuer is not trusted", id="issuer is a list"),
+            pytest.param(lambda: token(without="iss"), "its issuer is not trusted", id="no issuer"),
             pytest.param(
-                lambda: token(iss="https://evil.test"), "its issuer is not trusted", id="of an unknown issuer"
+                lambda: token(UNKNOWN_KEY, headers={}), "its signature is wrong", id="unknown key without a kid"
             ),
-            pytest.param(lambda: token(iss=[USERS]), "its issuer is not trusted", id="of an issuer that is no text"),
-            pytest.param(lambda: token(without="iss"), "its issuer is not trusted", id="of no issuer"),
-            pytest.param(lambda: token(UNKNOWN_KEY, headers={}), "its signature is wrong", id="of a stranger, no kid"),
-            pytest.param(lambda: token(headers={"kid": ""}), "names none of the keys", id="with an empty kid"),
-            pytest.param(lambda: token(headers={"kid": "?"}), "names none of the keys", id="with an unknown kid"),
-            pytest.param(lambda: token(without="exp"), "a required claim is missing", id="that never expires"),
-            pytest.param(lambda: token(without="iat"), "a required claim is missing", id="of no time"),
-            pytest.param(lambda: token(without="sub"), "a required claim is missing", id="of nobody"),
-            pytest.param(lambda: token(sub=7), "a claim has an invalid value", id="of a number"),
-            pytest.param(lambda: token(sub=""), "a claim has an invalid value", id="of an empty name"),
+            pytest.param(lambda: token(headers={"kid": ""}), "names none of the keys", id="empty kid"),
+            pytest.param(lambda: token(headers={"kid": "?"}), "names none of the keys", id="unknown kid"),
+            pytest.param(lambda: token(without="exp"), "a required claim is missing", id="no expiry"),
+            pytest.param(lambda: token(without="iat"), "a required claim is missing", id="no time of issue"),
+            pytest.param(lambda: token(without="sub"), "a required claim is missing", id="no subject"),
+            pytest.param(lambda: token(sub=7), "a claim has an invalid value", id="subject is a number"),
+            pytest.param(lambda: token(sub=""), "a claim has an invalid value", id="subject is empty"),
             pytest.param(
-                lambda: token(exp=10**400), "a claim has an invalid value", id="that expires beyond all numbers"
+                lambda: token(exp=10**400), "a claim has an invalid value", id="expiry does not fit into a float"
             ),
-            pytest.param(lambda: token(exp=float("inf")), "it is malformed", id="that expires at infinity"),
-            pytest.param(lambda: token(exp="soon"), "it is malformed", id="that expires soon"),
+            pytest.param(lambda: token(exp=float("inf")), "it is malformed", id="expiry is infinite"),
+            pytest.param(lambda: token(exp="soon"), "it is malformed", id="expiry is text"),
             pytest.param(
-                lambda: token(PRIVATE[CARD]), "names none of the keys", id="a service speaking for the users' issuer"
+                lambda: token(PRIVATE[CARD]), "names none of the keys", id="users' issuer, signed by a service"
             ),
             pytest.param(
                 lambda: token(iss=CARD, sub=CARD),
                 "names none of the keys",
-                id="the users' issuer speaking for a service",
+                id="service, signed by the users' issuer",
             ),
             pytest.param(
                 lambda: token(PRIVATE[BANK], iss=CARD, sub=CARD),
                 "names none of the keys",
-                id="one service speaking for another",
+                id="service, signed by another service",
             ),
             pytest.param(
                 lambda: token(PRIVATE[CARD], iss=CARD, sub=BANK),
                 "a claim has an invalid value",
-                id="a service naming another",
+                id="subject is another service",
             ),
             pytest.param(
                 lambda: token(PRIVATE[CARD], iss=CARD, sub="alice"),
                 "a claim has an invalid value",
-                id="a service naming a user",
+                id="subject of a service is a user",
             ),
         ],
     )
-    async def test_refusal_names_the_reason(self, verifier: TokenVerifier, forge: Callable[[], str], why: str) -> None:
-        with pytest.raises(Unauthenticated, match=why) as refused:
+    async def test_refusal_names_the_reason(
+        self, verifier: TokenVerifier, forge: Callable[[], str], reason: str
+    ) -> None:
+        with pytest.raises(Unauthenticated, match=reason) as refused:
             await verifier.verify(forge())
         assert refused.value.token_error == "invalid_token"
         assert len(refused.value.message.encode()) <= CLOSE_REASON_BYTES
@@ -277,20 +279,20 @@ class TestRefusedTokens:
         with pytest.raises(Unauthenticated, match="its signature is wrong"):
             await verifier.verify(token(UNKNOWN_KEY, headers=headers))
 
-    @pytest.mark.parametrize("changes", [0, 1, 2])
-    async def test_change_of_any_part_is_refused(self, verifier: TokenVerifier, changes: int) -> None:
+    @pytest.mark.parametrize("part", [0, 1, 2])
+    async def test_change_of_any_part_is_refused(self, verifier: TokenVerifier, part: int) -> None:
         parts, others = token().split("."), token(sub="bob", headers={"kid": kid(PRIVATE[USERS]), "x": 1}).split(".")
-        parts[changes] = others[changes]
+        parts[part] = others[part]
         with pytest.raises(Unauthenticated, match="its signature is wrong"):
             await verifier.verify(".".join(parts))
 
     @given(st.text() | st.lists(st.text("abcABC123-_"), min_size=3, max_size=3).map(".".join))
-    async def test_any_other_text_is_refused(self, text: str) -> None:
+    async def test_text_that_is_no_token_is_refused(self, text: str) -> None:
         with pytest.raises(Unauthenticated):
             await TokenVerifier(USERS, {}, AUDIENCE).verify(text)
 
     @pytest.mark.parametrize("payload", [b"", b"[]", b"null", b"1", b"\xff", b"{" * 5000, b'{"a":' * 1000, b"[" * 5000])
-    async def test_any_other_payload_is_refused(self, verifier: TokenVerifier, payload: bytes) -> None:
+    async def test_payload_that_is_no_json_object_is_refused(self, verifier: TokenVerifier, payload: bytes) -> None:
         with pytest.raises(Unauthenticated, match="not valid"):
             await verifier.verify(encode_parts({"alg": "EdDSA", "kid": kid(PRIVATE[USERS])}, payload))
 
@@ -355,12 +357,12 @@ class TestSettings:
                 await verifier.verify(token(PRIVATE[BANK], iss=BANK, sub=BANK))
             assert verifier.user_jwks == {"keys": [public_jwk(PRIVATE[USERS].public_key())]}
 
-    def test_jwks_setting_is_a_url_or_a_file(self) -> None:
+    def test_jwks_setting_may_be_a_url(self) -> None:
         address = AuthSettings(auth_issuer=USERS, auth_jwks="https://users.test/jwks.json").auth_jwks
         assert str(address) == "https://users.test/jwks.json"
         assert not isinstance(address, Path)
 
-    async def test_file_without_keys_stops_the_start(self, tmp_path: Path) -> None:
+    async def test_file_without_keys_is_an_error_at_the_start(self, tmp_path: Path) -> None:
         file = tmp_path / "users.json"
         file.write_text('{"keys": []}')
         with pytest.raises(InvalidKeySetError, match="no key for EdDSA"):
@@ -410,7 +412,7 @@ class TestKeyRotation:
             file.write_text(json.dumps({"keys": [public_jwk(old.public_key()), public_jwk(new.public_key())]}))
             await keys.refresh()
             before = await verifier.verify(by_old)
-            assert await verifier.verify(by_old) is before  # a reload that keeps the key keeps cached tokens
+            assert await verifier.verify(by_old) is before  # tokens stay cached after a reload with the same key
             file.write_text(json.dumps({"keys": [public_jwk(new.public_key())]}))
             await keys.refresh()
             assert (await verifier.verify(by_new)).subject == "alice"
@@ -434,7 +436,7 @@ CLAIM_NAMES = ("iss", "sub", "aud", "exp", "iat", "nbf", "jti", "roles")
 
 
 class TestHostileTokens:
-    """A signed token with any claims gives a usable principal or 401. An issuer's users choose some of its claims."""
+    """Tokens from an attacker: the users of an issuer can choose some claims of their tokens."""
 
     @given(name=st.sampled_from(CLAIM_NAMES), value=JSON)
     @example(name="sub", value="alice\x00")
@@ -451,7 +453,9 @@ class TestHostileTokens:
         assert caller.valid_until >= time.time()
 
     @given(header=st.dictionaries(st.sampled_from(("alg", "kid", "typ", "crit", "b64", "jwk", "x5c")), JSON))
-    async def test_any_header_is_refused(self, verifier: TokenVerifier, header: dict[str, Any]) -> None:
+    async def test_any_header_with_a_wrong_signature_is_refused(
+        self, verifier: TokenVerifier, header: dict[str, Any]
+    ) -> None:
         claims = json.dumps({"iss": USERS, "sub": "alice", "aud": AUDIENCE, "iat": 0, "exp": 2**40}).encode()
         with pytest.raises(Unauthenticated):
             await verifier.verify(encode_parts(header, claims, b"signature"))
@@ -460,12 +464,14 @@ class TestHostileTokens:
     async def test_token_with_characters_outside_its_alphabet_is_refused(
         self, verifier: TokenVerifier, extra: str
     ) -> None:
-        """Many decoders skip them. They cannot travel in the metadata of a call."""
+        """Many base64 decoders skip such characters, and gRPC metadata cannot carry some of them."""
         valid = token()
         with pytest.raises(Unauthenticated):
             await verifier.verify(valid[:-5] + extra + valid[-5:])
 
-    async def test_longest_token_is_accepted_and_a_longer_one_names_the_limit(self, verifier: TokenVerifier) -> None:
+    async def test_longest_token_is_accepted_and_the_refusal_of_a_longer_one_names_the_limit(
+        self, verifier: TokenVerifier
+    ) -> None:
         base = len(token(pad=""))
         longest = token(pad="x" * ((principal.MAX_TOKEN_BYTES - base) * 3 // 4 - 4))
         assert principal.MAX_TOKEN_BYTES - 10 < len(longest) <= principal.MAX_TOKEN_BYTES

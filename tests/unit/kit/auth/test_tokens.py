@@ -75,7 +75,7 @@ class TestServiceTokenProvider:
         clock.now += ServiceTokenProvider.LIFETIME_SECONDS / 2 - 1
         assert token() == first
 
-    def test_service_token_is_renewed_minutes_before_its_expiry(self, clock: Clock) -> None:
+    def test_service_token_is_renewed_after_half_of_its_lifetime(self, clock: Clock) -> None:
         token = ServiceTokenProvider(TokenSigner("card", KEY, "wallet"), "card")
         first = token()
         clock.now += ServiceTokenProvider.LIFETIME_SECONDS / 2

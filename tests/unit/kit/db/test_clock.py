@@ -26,6 +26,6 @@ def test_difference_above_the_limit_is_an_error(monkeypatch: pytest.MonkeyPatch,
         check_clock(NOON + off, NOON)
 
 
-def test_slow_answer_is_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_response_is_no_clock_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres, "utc_now", lambda: NOON + timedelta(seconds=30))
     check_clock(NOON + timedelta(seconds=1), NOON)

@@ -34,13 +34,13 @@ from wallet.errors import Unavailable
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_connection_error_becomes_unavailable(error: Exception) -> None:
+def test_error_of_an_unavailable_database_becomes_unavailable(error: Exception) -> None:
     with pytest.raises(Unavailable, match="the ledger") as caught, raise_unavailable("the ledger"):
         raise error
     assert caught.value.__cause__ is error
 
 
-async def test_full_disk_is_not_ready_for_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_process_is_not_ready_for_ten_seconds_after_a_disk_error(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_000.0
     monkeypatch.setattr("kit.db.postgres.time.monotonic", lambda: now)
     monkeypatch.setattr(postgres._disk, "failed_at", float("-inf"))

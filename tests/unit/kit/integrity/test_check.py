@@ -1,4 +1,4 @@
-"""Integrity checks of any service: verdicts, gauges and the admin route."""
+"""Shared code of all integrity checks: verdicts, gauges and the admin route."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -82,12 +82,12 @@ class TestVerdict:
         assert (verdict.verdict, verdict.rows, verdict.pending) == ("sound", {"rows": 3, "others": 0}, {})
         assert (verdict.violations, verdict.broken) == (0, {})
 
-    async def test_one_violation_is_broken_even_if_the_check_is_incomplete(self) -> None:
+    async def test_verdict_is_broken_after_a_violation_even_if_the_check_is_incomplete(self) -> None:
         for is_unavailable in (False, True):
             _, verdict = await run_check(Scan(violation(), is_unavailable=is_unavailable))
             assert (verdict.verdict, verdict.violations, verdict.broken) == ("broken", 1, {Invariant.FIRST: 1})
 
-    async def test_failed_dependency_gives_no_verdict(self) -> None:
+    async def test_verdict_is_unavailable_if_a_dependency_fails(self) -> None:
         _, verdict = await run_check(Scan(Progress("rows", "a", 2), is_unavailable=True))
         assert (verdict.verdict, verdict.rows) == ("unavailable", {"rows": 2, "others": 0})
 
@@ -100,13 +100,15 @@ class TestVerdict:
         reports, verdict = await run_check(Scan(Pending("rows"), Pending("rows")))
         assert (reports, verdict.verdict, verdict.pending) == ([], "sound", {"rows": 2})
 
-    async def test_all_violations_are_counted_and_few_are_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_all_violations_are_counted_but_only_the_first_of_each_invariant_are_reported(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(check, "_MAX_REPORTED_PER_INVARIANT", 2)
         reports, verdict = await run_check(Scan(*[violation()] * 5, violation(Invariant.SECOND)))
         assert reports == [violation(), violation(), violation(Invariant.SECOND)]
         assert (verdict.violations, verdict.broken) == (6, {Invariant.FIRST: 5, Invariant.SECOND: 1})
 
-    async def test_defect_gives_no_verdict(self) -> None:
+    async def test_defect_of_a_scan_is_raised(self) -> None:
         async def defective() -> AsyncGenerator[Finding, None]:
             yield Progress("rows", "a", 1)
             raise ZeroDivisionError
@@ -116,7 +118,7 @@ class TestVerdict:
 
 
 class TestGauges:
-    async def test_gauges_have_the_last_finished_check(self) -> None:
+    async def test_gauges_show_the_last_complete_check(self) -> None:
         gauges_of_check = gauges()
         assert gauges_of_check.pending is not None
         await run_check(Scan(violation(), violation(), Pending("rows")), gauges_of_check)
@@ -132,7 +134,7 @@ class TestGauges:
 
 
 @asynccontextmanager
-async def served(running: IntegrityCheck) -> AsyncIterator[httpx.AsyncClient]:
+async def serve(running: IntegrityCheck) -> AsyncIterator[httpx.AsyncClient]:
     app, (port,) = admin_app({}), free_ports(1)
     app.include_router(integrity_router(running))
     async with (
@@ -145,7 +147,7 @@ async def served(running: IntegrityCheck) -> AsyncIterator[httpx.AsyncClient]:
 class TestRouter:
     async def test_route_streams_reports_and_the_verdict_last(self) -> None:
         scan = Scan(Progress("rows", "a", 1), violation(), Pending("rows"))
-        async with served(integrity(scan)) as http:
+        async with serve(integrity(scan)) as http:
             response = await http.get("/integrity")
         assert response.headers["content-type"] == "application/x-ndjson"
         progress, broken, verdict = map(orjson.loads, response.text.splitlines())
@@ -160,10 +162,10 @@ class TestRouter:
             "broken": {"FIRST": 1},
         }
 
-    async def test_second_check_is_409_and_a_check_ends_with_its_client(self) -> None:
+    async def test_second_check_returns_409_and_a_check_ends_when_its_client_disconnects(self) -> None:
         scan = Scan(Progress("rows", "a", 1), Progress("rows", "b", 2))
         scan.may_continue.clear()
-        async with served(running := integrity(scan)) as http:
+        async with serve(running := integrity(scan)) as http:
             async with http.stream("GET", "/integrity") as first:
                 await anext(first.aiter_lines())
                 second = await http.get("/integrity")
@@ -177,7 +179,7 @@ class TestRouter:
 
     async def test_closed_check_closes_its_scan(self) -> None:
         scan = Scan(Progress("rows", "a", 1), Progress("rows", "b", 2))
-        async with aclosing(integrity(scan).run()) as proving:
-            await anext(proving)
+        async with aclosing(integrity(scan).run()) as reports:
+            await anext(reports)
             assert not scan.is_closed
         assert scan.is_closed
