@@ -25,12 +25,8 @@ async def passing_check() -> None:
     """Check of an available dependency."""
 
 
-async def fails() -> None:
+async def failing_check() -> None:
     raise ConnectionRefusedError("with a secret: postgresql://bank:password@…")
-
-
-async def hangs() -> None:
-    await asyncio.Event().wait()
 
 
 @asynccontextmanager
@@ -45,17 +41,17 @@ async def serve_admin(checks: Mapping[str, HealthCheck]) -> AsyncIterator[httpx.
 
 
 class TestErrors:
-    async def test_unknown_path_is_described_in_our_words(self) -> None:
+    async def test_unknown_path_returns_404_with_our_message(self) -> None:
         async with serve_admin({}) as client:
-            answer = await client.get("/nosuch")
-        assert answer.status_code == 404
-        assert answer.json() == {"detail": "there is no such path: see the reference of this port"}
+            response = await client.get("/nosuch")
+        assert response.status_code == 404
+        assert response.json() == {"detail": "there is no such path: see the reference of this port"}
 
-    async def test_wrong_method_is_described_with_the_allowed_ones(self) -> None:
+    async def test_refusal_of_a_method_lists_the_allowed_methods(self) -> None:
         async with serve_admin({}) as client:
-            answer = await client.post("/metrics")
-        assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
-        assert answer.json() == {"detail": "this path has only the methods GET, HEAD"}
+            response = await client.post("/metrics")
+        assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")
+        assert response.json() == {"detail": "this path has only the methods GET, HEAD"}
 
 
 class TestReadiness:
@@ -65,8 +61,8 @@ class TestReadiness:
             "broker": "ok",
         }
 
-    async def test_failed_check_has_the_type_of_its_error(self) -> None:
-        states = await run_checks({"database": fails, "broker": passing_check})
+    async def test_state_of_a_failed_check_is_the_type_of_its_error(self) -> None:
+        states = await run_checks({"database": failing_check, "broker": passing_check})
         assert states == {"database": "ConnectionRefusedError", "broker": "ok"}
 
     async def test_checks_run_concurrently_and_time_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,8 +92,8 @@ class TestAdmin:
             response = await http.get("/health/ready")
         assert (response.status_code, response.json()) == (200, {"status": "ready", "checks": {"database": "ok"}})
 
-    async def test_failed_check_is_503_without_secrets(self) -> None:
-        async with serve_admin({"database": fails, "broker": passing_check}) as http:
+    async def test_failed_check_returns_503_without_the_message_of_its_error(self) -> None:
+        async with serve_admin({"database": failing_check, "broker": passing_check}) as http:
             response = await http.get("/health/ready")
         assert response.status_code == 503
         assert response.json() == {
@@ -108,40 +104,40 @@ class TestAdmin:
     async def test_admin_becomes_ready_when_the_dependency_recovers(self) -> None:
         is_available = False
 
-        async def comes_later() -> None:
+        async def recovering_check() -> None:
             if not is_available:
                 raise ConnectionRefusedError
 
-        async with serve_admin({"database": comes_later}) as http:
+        async with serve_admin({"database": recovering_check}) as http:
             assert (await http.get("/health/ready")).status_code == 503
             is_available = True
             assert (await http.get("/health/ready")).status_code == 200
 
     async def test_liveness_does_not_depend_on_checks(self) -> None:
-        async with serve_admin({"database": fails}) as http:
+        async with serve_admin({"database": failing_check}) as http:
             response = await http.get("/health/live")
         assert (response.status_code, response.json()) == (200, {"status": "live"})
 
     @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics", "/nowhere"])
-    async def test_head_is_answered_like_get_without_a_body(self, path: str) -> None:
-        async with serve_admin({"database": fails}) as http:
-            got, asked = await http.get(path), await http.head(path)
-        assert (asked.status_code, asked.content) == (got.status_code, b"")
-        assert asked.headers["content-type"] == got.headers["content-type"]
-        if path != "/metrics":  # it changes with each request
-            assert int(asked.headers["content-length"]) == len(got.content) > 0
+    async def test_head_responds_like_get_without_a_body(self, path: str) -> None:
+        async with serve_admin({"database": failing_check}) as http:
+            by_get, by_head = await http.get(path), await http.head(path)
+        assert (by_head.status_code, by_head.content) == (by_get.status_code, b"")
+        assert by_head.headers["content-type"] == by_get.headers["content-type"]
+        if path != "/metrics":  # the metrics change with each request
+            assert int(by_head.headers["content-length"]) == len(by_get.content) > 0
 
-    async def test_other_methods_are_405_with_those_of_the_route(self) -> None:
+    async def test_other_method_returns_405_with_the_methods_of_the_route(self) -> None:
         async with serve_admin({}) as http:
-            answer = await http.post("/health/ready")
-        assert (answer.status_code, set(answer.headers["allow"].split(", "))) == (405, {"GET", "HEAD"})
+            response = await http.post("/health/ready")
+        assert (response.status_code, set(response.headers["allow"].split(", "))) == (405, {"GET", "HEAD"})
 
     async def test_trailing_slash_is_not_redirected(self) -> None:
         async with serve_admin({}) as http:
-            answer = await http.get("/health/ready/", headers={"Host": "evil.example"})
-        assert (answer.status_code, "location" in answer.headers) == (404, False)
+            response = await http.get("/health/ready/", headers={"Host": "evil.example"})
+        assert (response.status_code, "location" in response.headers) == (404, False)
 
-    async def test_head_of_a_stream_starts_no_generator(self) -> None:
+    async def test_head_request_for_a_stream_does_not_start_its_generator(self) -> None:
         started = False
 
         async def lines() -> AsyncGenerator[dict[str, object], None]:
@@ -158,12 +154,12 @@ class TestAdmin:
         answer_head(app.router.routes)
         url = f"http://127.0.0.1:{port}/lines"
         async with http_server(app, f"127.0.0.1:{port}"), httpx.AsyncClient(trust_env=False) as http:
-            answer = await http.head(url)
-            assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
+            response = await http.head(url)
+            assert (response.status_code, response.headers["content-type"]) == (200, "application/x-ndjson")
             assert not started
             assert (await http.get(url)).text == '{"line":1}\n'
 
-    async def test_invalid_parameter_is_named_without_words_of_libraries(self) -> None:
+    async def test_invalid_parameters_are_described_without_the_messages_of_libraries(self) -> None:
         app = admin_app({})
 
         @app.get("/things/{id}")
@@ -171,8 +167,8 @@ class TestAdmin:
             pass
 
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://admin") as http:
-            answer = await http.get("/things/1?limit=x")
-        assert (answer.status_code, answer.json()) == (
+            response = await http.get("/things/1?limit=x")
+        assert (response.status_code, response.json()) == (
             422,
             {"detail": "id: must be a UUID; limit: must be a whole number"},
         )
@@ -225,7 +221,7 @@ class TestAuthorizedRoutes:
                 assert (await http.head("/look", headers=headers)).status_code == looked.status_code
             assert (await http.get("/health/live")).status_code == (await http.get("/metrics")).status_code == 200
 
-    async def test_scheme_has_any_case_and_a_refusal_names_the_error_of_the_token(
+    async def test_scheme_may_have_any_case_and_the_challenge_names_the_tokens_error(
         self, router: APIRouter, keys: Keys
     ) -> None:
         app, (port,) = admin_app({}), free_ports(1)
@@ -247,12 +243,12 @@ class TestAuthorizedRoutes:
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http,
         ):
             for lines, status, challenge in cases:
-                answer = await http.get("/look", headers=[("Authorization", line) for line in lines])
-                assert (answer.status_code, answer.headers.get("www-authenticate")) == (status, challenge), lines
+                response = await http.get("/look", headers=[("Authorization", line) for line in lines])
+                assert (response.status_code, response.headers.get("www-authenticate")) == (status, challenge), lines
 
-    async def test_missing_keys_are_503_and_no_refusal(self, router: APIRouter, keys: Keys) -> None:
-        app, (port, nobody) = admin_app({}), free_ports(2)
-        async with KeySet.from_url(f"http://127.0.0.1:{nobody}/") as key_set:
+    async def test_missing_key_set_returns_503_instead_of_a_refusal(self, router: APIRouter, keys: Keys) -> None:
+        app, (port, unused_port) = admin_app({}), free_ports(2)
+        async with KeySet.from_url(f"http://127.0.0.1:{unused_port}/") as key_set:
             verifier = TokenVerifier(USERS, {USERS: key_set}, AUDIENCE)
             add_authorized_routes(
                 app, verifier, {"GET /look": ADMIN_ACCESS, "POST /things/{thing}/mend": ADMIN_ACCESS}, router
@@ -262,7 +258,7 @@ class TestAuthorizedRoutes:
                 assert (await http.get(f"http://127.0.0.1:{port}/look", headers=headers)).status_code == 503
 
     @pytest.mark.parametrize("rows", [[], ["GET /look"], ["GET /look", "POST /things/{thing}/mend", "GET /"]])
-    def test_policy_that_differs_from_the_routes_stops_the_start(
+    def test_policy_that_differs_from_the_routes_is_an_error_at_the_start(
         self, router: APIRouter, keys: Keys, rows: list[str]
     ) -> None:
         with pytest.raises(RuntimeError, match="differ"):

@@ -1,4 +1,4 @@
-"""Limits of connections, in all and by address."""
+"""Limits of open connections: in total and per address."""
 
 import asyncio
 import resource
@@ -14,11 +14,11 @@ from tests.unit.kit.http.virtual_server import Client, VirtualServer, run, virtu
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 CHECK = b"GET /health/ready HTTP/1.1\r\nhost: x\r\n\r\n"
-ANOTHER = "198.51.100.1"
+OTHER_ADDRESS = "198.51.100.1"
 
 
 class Busy:
-    """App that answers health checks, and keeps all other requests waiting."""
+    """App that responds to health checks and keeps all other requests waiting."""
 
     def __init__(self) -> None:
         self.release = asyncio.Event()
@@ -45,14 +45,14 @@ async def occupy(server: VirtualServer, count: int, address: str = "192.0.2.1") 
 
 
 async def status(client: Client, request: bytes = GET) -> bytes:
-    """Return the status of the answer; empty before an answer."""
+    """Send a request and return the status of the response; empty if there is none yet."""
     client.send(request)
     await client.settle()
     return client.received[9:12]
 
 
 @pytest.mark.parametrize("limits", [{"total": 3, "per_address": 9}, {"total": 9, "per_address": 3}])
-def test_above_a_limit_only_health_checks_are_answered(limits: dict[str, int]) -> None:
+def test_above_a_limit_only_health_checks_are_served(limits: dict[str, int]) -> None:
     async def check() -> None:
         async with busy_server(**limits) as server:
             clients = await occupy(server, 3)
@@ -75,7 +75,7 @@ def test_limit_of_one_address_does_not_apply_to_another() -> None:
         async with busy_server(total=9, per_address=2) as server:
             await occupy(server, 2)
             assert await status(server.connect()) == b"503"
-            (client,) = await occupy(server, 1, ANOTHER)
+            (client,) = await occupy(server, 1, OTHER_ADDRESS)
             assert client.is_connected
             assert client.received == b""
 
@@ -118,7 +118,7 @@ def test_new_connection_replaces_the_oldest_one_that_waits_for_its_client(limits
     run(check)
 
 
-def test_idle_connections_leave_place_for_a_health_check() -> None:
+def test_idle_reserve_connections_make_room_for_a_health_check() -> None:
     async def check() -> None:
         async with busy_server(total=3, per_address=3, reserve=2) as server:
             await occupy(server, 3)

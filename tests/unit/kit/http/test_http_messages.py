@@ -18,7 +18,7 @@ SECOND = b"GET /second HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 class Recorder:
-    """App that answers each request with its method, path and body."""
+    """App that records each scope, and returns the method, path and body of a request."""
 
     def __init__(self) -> None:
         self.scopes: list[Any] = []
@@ -40,7 +40,7 @@ class Recorder:
 
 
 async def exchange(app: Any, *pieces: bytes) -> bytes:
-    """Send pieces of data on one connection; return what the server sends until nothing more happens."""
+    """Send pieces of data over one connection; return all data that the server sends."""
     async with virtual_server(app) as server:
         client = server.connect()
         for piece in pieces:
@@ -49,8 +49,8 @@ async def exchange(app: Any, *pieces: bytes) -> bytes:
         return bytes(client.received)
 
 
-def answers(*pieces: bytes) -> list[str]:
-    """Return the texts of all answers to the pieces."""
+def responses(*pieces: bytes) -> list[str]:
+    """Return the texts of all responses to the pieces."""
     received = b""
 
     async def check() -> None:
@@ -62,7 +62,7 @@ def answers(*pieces: bytes) -> list[str]:
 
 
 def status(*pieces: bytes) -> bytes:
-    """Return the status of the first answer to the pieces."""
+    """Return the status of the first response to the pieces."""
     received = b""
 
     async def check() -> None:
@@ -88,23 +88,23 @@ def with_body(fields: bytes, body: bytes = b"the body") -> bytes:
     ],
 )
 def test_body_of_a_request_with_an_ignored_upgrade_is_read(fields: bytes) -> None:
-    assert answers(with_body(fields) + SECOND) == ["POST / the body", "GET /second "]
+    assert responses(with_body(fields) + SECOND) == ["POST / the body", "GET /second "]
 
 
 def test_chunked_body_of_a_request_with_an_ignored_upgrade_is_read() -> None:
     request = b"POST / HTTP/1.1\r\nhost: x\r\n" + H2C + b"transfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"
-    assert answers(request + SECOND) == ["POST / body", "GET /second "]
+    assert responses(request + SECOND) == ["POST / body", "GET /second "]
 
 
 @given(cuts=st.lists(st.integers(1, 400), max_size=12))
-def test_ignored_upgrades_are_the_same_however_they_arrive(cuts: list[int]) -> None:
+def test_requests_with_ignored_upgrades_do_not_depend_on_how_their_data_is_split(cuts: list[int]) -> None:
     data = with_body(H2C) + SECOND + with_body(H2C, b"") + with_body(H2C, b"x" * 9_000) + SECOND
     pieces = []
     for cut in cuts:
         pieces.append(data[:cut])
         data = data[cut:]
     expected = ["POST / the body", "GET /second ", "POST / ", "POST / " + "x" * 9_000, "GET /second "]
-    assert answers(*pieces, data) == expected
+    assert responses(*pieces, data) == expected
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ def test_ignored_upgrades_are_the_same_however_they_arrive(cuts: list[int]) -> N
         H2C,
     ],
 )
-def test_get_request_with_several_or_other_upgrades_is_answered(fields: bytes) -> None:
-    assert answers(b"GET /a HTTP/1.1\r\nhost: x\r\n" + fields + b"\r\n", SECOND) == ["GET /a ", "GET /second "]
+def test_get_request_with_several_or_other_upgrades_is_served(fields: bytes) -> None:
+    assert responses(b"GET /a HTTP/1.1\r\nhost: x\r\n" + fields + b"\r\n", SECOND) == ["GET /a ", "GET /second "]
 
 
 def test_websocket_upgrade_reaches_the_app_as_a_websocket() -> None:
@@ -133,7 +133,7 @@ def test_websocket_upgrade_reaches_the_app_as_a_websocket() -> None:
 
 
 def test_upgrade_of_an_http_1_0_request_is_ignored() -> None:
-    assert answers(b"GET /a HTTP/1.0\r\n" + WEBSOCKET + b"\r\n") == ["GET /a "]
+    assert responses(b"GET /a HTTP/1.0\r\n" + WEBSOCKET + b"\r\n") == ["GET /a "]
 
 
 def test_fields_of_a_request_with_an_ignored_upgrade_are_kept() -> None:
@@ -203,11 +203,11 @@ def test_request_without_exactly_one_valid_host_is_refused(fields: bytes) -> Non
     ["x", "", "a.example:8000", "127.0.0.1:1", "[::1]:8000", "[::ffff:1.2.3.4]", "my_service", "xn--e1afmkfd.example:"],
 )
 def test_valid_host_is_accepted(host: str) -> None:
-    assert answers(f"GET / HTTP/1.1\r\nhost: {host}\r\n\r\n".encode()) == ["GET / "]
+    assert responses(f"GET / HTTP/1.1\r\nhost: {host}\r\n\r\n".encode()) == ["GET / "]
 
 
 def test_http_1_0_request_needs_no_host() -> None:
-    assert answers(b"GET / HTTP/1.0\r\n\r\n") == ["GET / "]
+    assert responses(b"GET / HTTP/1.0\r\n\r\n") == ["GET / "]
     assert status(b"GET / HTTP/1.0\r\nhost: x\r\nhost: x\r\n\r\n") == b"400"
 
 
@@ -216,9 +216,9 @@ def test_each_request_of_a_connection_needs_a_host() -> None:
 
     async def check() -> None:
         received = await exchange(Recorder(), request, request, request.replace(b"host: x\r\n", b""))
-        assert [answer[:3] for answer in received.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200", b"400"]
+        assert [response[:3] for response in received.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200", b"400"]
         received = await exchange(Recorder(), request, request.replace(b"x", b"x/"))
-        assert [answer[:3] for answer in received.split(b"HTTP/1.1 ")[1:]] == [b"200", b"400"]
+        assert [response[:3] for response in received.split(b"HTTP/1.1 ")[1:]] == [b"200", b"400"]
 
     run(check)
 
@@ -249,11 +249,11 @@ def test_request_whose_end_is_ambiguous_is_refused(fields: bytes) -> None:
     assert status(b"POST / HTTP/1.1\r\nhost: x\r\n" + fields + b"\r\nbody") == b"400"
 
 
-def test_expectation_of_100_is_answered() -> None:
+def test_expect_100_continue_gets_a_100_response() -> None:
     head = b"POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n"
 
     async def check() -> None:
         assert (await exchange(Recorder(), head)).startswith(b"HTTP/1.1 100 Continue\r\n")
 
     run(check)
-    assert answers(head, b"body") == ["POST / body"]
+    assert responses(head, b"body") == ["POST / body"]

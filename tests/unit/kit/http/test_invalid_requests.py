@@ -1,4 +1,4 @@
-"""Messages of invalid requests: every error that the contracts' models can raise has one of ours."""
+"""Messages for invalid requests: each error that the models of the contracts can raise has a message of ours."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -17,7 +17,7 @@ from kit.http.invalid_requests import DESCRIBED_TYPES, QueryParameters, describe
 from sandbox import api as sandbox
 
 ABSENT: Any = None
-"""Stands for the parts that handle valid requests."""
+"""Placeholder for the objects that handle valid requests."""
 
 REST_ROUTES = [
     each for each in rest_routes(*[ABSENT] * len(signature(rest_routes).parameters)) if isinstance(each, APIRoute)
@@ -34,13 +34,13 @@ def adapters(route: APIRoute) -> Iterator[tuple[str, TypeAdapter[Any]]]:
             yield f"{route.path} {field.alias}", TypeAdapter(annotation)
 
 
-VALIDATORS = dict(
-    sorted(entry for route in (*REST_ROUTES, *SANDBOX_ROUTES) for entry in adapters(route))  # one for each name
+VALIDATORS = dict(  # one validator for each name
+    sorted(entry for route in (*REST_ROUTES, *SANDBOX_ROUTES) for entry in adapters(route))
 )
 
 
 class ErrorTypes:
-    """Finds the types of errors that a pydantic core schema can raise. An unknown kind of node is an error."""
+    """Finds the types of errors that a pydantic core schema can raise. An unknown kind of node fails the test."""
 
     CONSTRAINTS: Mapping[str, Mapping[str, str]] = {
         "str": {
@@ -79,7 +79,6 @@ class ErrorTypes:
         "max_length_validator": "too_long",
         "min_length_validator": "too_short",
     }
-    NO_CHILDREN_OF = frozenset({"to-string-ser"})
 
     def find(self, node: Mapping[str, Any]) -> Iterator[str]:
         kind = node["type"]
@@ -161,7 +160,7 @@ class TestErrorTypes:
             max_leaves=8,
         )
     )
-    def test_enumeration_has_the_error_of_any_value(self, name: str, value: Any) -> None:
+    def test_every_error_of_a_value_is_among_the_found_types(self, name: str, value: Any) -> None:
         try:
             VALIDATORS[name].validate_python(value, from_attributes=True)
         except ValidationError as invalid:
@@ -213,7 +212,7 @@ class TestQueryParameters:
         assert errors[field].endswith(message)
 
     @pytest.mark.parametrize("query", ["4242424242424242=1", "x", "=", "%00=1", "a" * 100_000])
-    def test_other_name_is_not_repeated_and_the_allowed_ones_are_listed(self, query: str) -> None:
+    def test_message_about_an_unknown_name_does_not_repeat_it_and_lists_the_allowed_names(self, query: str) -> None:
         names = "limit, after, before, type, direction, counterpartyId, minAmount, maxAmount, from, to"
         assert find_errors(query) == {"query": f"has an unknown parameter: use only {names}"}
 
@@ -248,7 +247,7 @@ class TestMessages:
         _, errors = route.body_field.validate(body, {}, loc=("body",))
         assert [describe_error(each, error_handlers.PATTERN_MESSAGES, route) for each in errors or ()][:1] == [expected]
 
-    def test_unmapped_error_has_no_words_of_the_library(self) -> None:
+    def test_unmapped_error_does_not_show_the_message_of_the_library(self) -> None:
         error = {"type": "new_in_pydantic", "loc": ("body", "x"), "msg": "Input should be new"}
         assert describe_error(error, {}, None) == (
             "x",

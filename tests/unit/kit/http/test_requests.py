@@ -1,4 +1,4 @@
-"""Limits of HTTP requests: what a request may consist of, and how long each of its stages may take."""
+"""Limits of HTTP requests: their size, the number of their parts, and the time of each stage."""
 
 import asyncio
 import gc
@@ -19,7 +19,7 @@ UPGRADE = (
 )
 
 
-def post(size: int) -> bytes:
+def post_head(size: int) -> bytes:
     return b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size
 
 
@@ -30,7 +30,7 @@ async def respond(send: Any, text: str) -> None:
 
 
 class Echo:
-    """App that answers with the size of the body, after it has read it."""
+    """App that reads the body, then returns its size."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -46,11 +46,11 @@ class Echo:
         await respond(send, f"<{size}>")
 
 
-async def answer_early(scope: Any, receive: Any, send: Any) -> None:
+async def respond_early(scope: Any, receive: Any, send: Any) -> None:
     await respond(send, "early")
 
 
-def test_incomplete_head_is_answered_with_408() -> None:
+def test_incomplete_head_gets_a_408_response() -> None:
     async def check() -> None:
         async with virtual_server(Echo()) as server:
             silent, slow = server.connect(), server.connect()
@@ -69,18 +69,18 @@ def test_time_for_a_head_starts_again_with_each_request() -> None:
                 await client.wait(4)
                 client.send(GET)
             client.send(GET[:9])
-            answers = await client.read_until_closed(15)
-            assert (answers.count(b"HTTP/1.1 200 "), answers.count(b"HTTP/1.1 408 ")) == (3, 1)
+            responses = await client.read_until_closed(15)
+            assert (responses.count(b"HTTP/1.1 200 "), responses.count(b"HTTP/1.1 408 ")) == (3, 1)
 
     run(check)
 
 
-def test_incomplete_body_is_answered_with_408() -> None:
+def test_incomplete_body_gets_a_408_response() -> None:
     async def check() -> None:
         app = Echo()
         async with virtual_server(app) as server:
             client = server.connect()
-            client.send(post(9))
+            client.send(post_head(9))
             assert (await client.read_until_closed(65)).startswith(b"HTTP/1.1 408 ")
             assert not server.state.tasks
 
@@ -88,10 +88,10 @@ def test_incomplete_body_is_answered_with_408() -> None:
 
 
 @pytest.mark.parametrize("drip", [b"", b"x"])
-@pytest.mark.parametrize("head", [post(999), CHUNKED])
-def test_body_after_an_early_answer_does_not_keep_the_connection_open(head: bytes, drip: bytes) -> None:
+@pytest.mark.parametrize("head", [post_head(999), CHUNKED])
+def test_body_after_an_early_response_does_not_keep_the_connection_open(head: bytes, drip: bytes) -> None:
     async def check() -> None:
-        async with virtual_server(answer_early) as server:
+        async with virtual_server(respond_early) as server:
             client = server.connect()
             client.send(head)
             await client.settle()
@@ -104,11 +104,11 @@ def test_body_after_an_early_answer_does_not_keep_the_connection_open(head: byte
     run(check)
 
 
-def test_connection_is_used_again_after_the_rest_of_a_body() -> None:
+def test_connection_can_be_reused_after_the_rest_of_an_unread_body() -> None:
     async def check() -> None:
-        async with virtual_server(answer_early) as server:
+        async with virtual_server(respond_early) as server:
             client = server.connect()
-            client.send(post(9))
+            client.send(post_head(9))
             await client.settle()
             client.send(b"123456789" + GET)
             await client.settle()
@@ -148,7 +148,7 @@ def test_client_that_reads_nothing_is_disconnected() -> None:
     run(check)
 
 
-def test_client_that_does_not_read_the_end_of_an_answer_is_disconnected() -> None:
+def test_client_that_does_not_read_the_end_of_a_response_is_disconnected() -> None:
     async def check() -> None:
         async with virtual_server(Echo()) as server:
             client = server.connect()
@@ -171,14 +171,14 @@ def test_client_that_does_not_read_the_end_of_an_answer_is_disconnected() -> Non
         (b"\x16\x03\x01\r\n\r\n", 400),
     ],
 )
-def test_request_of_too_many_parts_is_refused_with_advice(request_: bytes, status: int) -> None:
+def test_malformed_or_too_large_request_is_refused_with_a_message(request_: bytes, status: int) -> None:
     async def check() -> None:
         async with virtual_server(Echo()) as server:
             client = server.connect()
             client.send(request_)
-            answer = await client.read_until_closed(5)
-            assert answer.startswith(b"HTTP/1.1 %d " % status)
-            assert answer.endswith(b"\n")
+            response = await client.read_until_closed(5)
+            assert response.startswith(b"HTTP/1.1 %d " % status)
+            assert response.endswith(b"\n")
             assert not server.state.tasks
 
     run(check)
@@ -202,7 +202,9 @@ def test_too_many_pipelined_requests_close_the_connection() -> None:
 
 @pytest.mark.parametrize("end", ["close", "abort"])  # a client that stops sending, and one that resets the connection
 @pytest.mark.parametrize("requests", [1, 2, 16])
-def test_requests_of_a_lost_connection_end_quietly(requests: int, end: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_lost_connection_ends_its_requests_without_a_log_entry(
+    requests: int, end: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async def check() -> None:
         release = asyncio.Event()
         calls: list[str] = []
@@ -228,7 +230,7 @@ def test_requests_of_a_lost_connection_end_quietly(requests: int, end: str, capl
     assert caplog.records == []
 
 
-def test_large_input_is_parsed_in_slices_with_others_in_between() -> None:
+def test_other_connections_are_served_between_the_slices_of_large_input() -> None:
     async def check() -> None:
         app = Echo()
         async with virtual_server(app) as server:
@@ -249,10 +251,10 @@ def test_large_input_is_parsed_in_slices_with_others_in_between() -> None:
 
 
 @pytest.mark.parametrize(
-    "request_", [b"", GET, GET * 3, GET[:9], post(20_000) + b"x" * 20_000, post(9), b"\0", UPGRADE]
+    "request_", [b"", GET, GET * 3, GET[:9], post_head(20_000) + b"x" * 20_000, post_head(9), b"\0", UPGRADE]
 )
 def test_closed_connection_is_freed_without_a_garbage_collection(request_: bytes) -> None:
-    """With cycles of references, a client that connects often makes the garbage collector stop the loop."""
+    """With reference cycles, frequent connections would cause garbage collections, which stop the event loop."""
 
     async def check() -> None:
         async with virtual_server(Echo()) as server:
@@ -278,28 +280,30 @@ def test_closed_connection_is_freed_without_a_garbage_collection(request_: bytes
     cuts=st.lists(st.integers(1, 60_000), max_size=8),
     is_chunked=st.booleans(),
 )
-def test_requests_are_the_same_however_they_arrive(sizes: list[int], cuts: list[int], *, is_chunked: bool) -> None:
+def test_requests_do_not_depend_on_how_their_data_is_split(
+    sizes: list[int], cuts: list[int], *, is_chunked: bool
+) -> None:
     async def check() -> None:
         async with virtual_server(Echo()) as server:
             client = server.connect()
             data = b"".join(
                 CHUNKED + (b"%x\r\n%b\r\n" % (size, b"x" * size) if size else b"") + b"0\r\n\r\n"
                 if is_chunked
-                else post(size) + b"x" * size
+                else post_head(size) + b"x" * size
                 for size in sizes
             )
             for cut in [*cuts, len(data)]:
                 client.send(data[:cut])
                 data = data[cut:]
             await client.wait(2)
-            answers = client.received.split(b"<")[1:]
-            assert [int(answer.split(b">")[0]) for answer in answers] == sizes
+            responses = client.received.split(b"<")[1:]
+            assert [int(response.split(b">")[0]) for response in responses] == sizes
             assert isinstance(server, VirtualServer)
 
     run(check)
 
 
-@pytest.mark.parametrize("app", [Echo(), answer_early])
+@pytest.mark.parametrize("app", [Echo(), respond_early])
 @pytest.mark.parametrize(
     "start",
     [b"0\r\na: ", b"0\r\n", b"1;", b'1;a="', b"1\r\nx\r\n1;"],
@@ -313,9 +317,9 @@ def test_endless_framing_of_a_body_is_refused(start: bytes, app: Any) -> None:
             for _ in range(10):
                 client.send(b"x" * 8_192)
                 await client.settle()
-            answer = await client.read_until_closed(5)
-            assert b"HTTP/1.1 431 " in answer
-            assert answer.endswith(b"at most 32 KiB\n")
+            response = await client.read_until_closed(5)
+            assert b"HTTP/1.1 431 " in response
+            assert response.endswith(b"at most 32 KiB\n")
             assert client.transport.protocol.parser is None
 
     run(check)
@@ -335,7 +339,7 @@ def test_body_of_many_chunks_and_some_trailers_is_read(piece_bytes: int) -> None
     run(check)
 
 
-def test_data_after_a_refusal_is_bounded() -> None:
+def test_server_reads_little_data_after_a_refusal() -> None:
     async def check() -> None:
         async with virtual_server(Echo()) as server:
             client = server.connect()

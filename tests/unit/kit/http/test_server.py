@@ -56,7 +56,7 @@ def test_client_that_stops_sending_is_not_logged_as_an_error(caplog: pytest.LogC
         started, release, completed = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
         async def wait(scope: Scope, receive: Receive, send: Send) -> None:
-            assert not started.is_set(), "a waiting request runs, although its client is gone"
+            assert not started.is_set(), "a pipelined request runs although its client has disconnected"
             started.set()
             await receive()
             await release.wait()
@@ -74,7 +74,7 @@ def test_client_that_stops_sending_is_not_logged_as_an_error(caplog: pytest.LogC
             release.set()
             await completed.wait()
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # it raises for a write to a lost connection
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # uvloop raises for a write to a lost connection
         runner.run(check())
     assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
 
@@ -113,7 +113,7 @@ async def test_request_in_progress_finishes_during_shutdown() -> None:
         assert (await request).json() == "done"
 
 
-async def test_health_checks_are_answered_while_all_connections_are_taken() -> None:
+async def test_health_checks_are_served_while_all_connections_are_in_use() -> None:
     app, entered, leave = admin_app({}), asyncio.Semaphore(0), asyncio.Event()
 
     @app.get("/slow")

@@ -52,7 +52,7 @@ PIECES = [
     b"\x00\x80\0\0\0\0" * 300,  # empty continuations
     b"\x81\x81\0\0\0\0a",  # a text
     b"\x81\x81\0\0\0\0a" * 300,
-    b"\x81\x81\0\0\0\0\xff",  # no UTF-8
+    b"\x81\x81\0\0\0\0\xff",  # not UTF-8
     b"\x88\x80\0\0\0\0",  # a close frame
     b"\x82\xff\0\0\0\0\x7f\0\0\0",  # part of a frame's head
     b"\x16\x03\x01\0",
@@ -92,7 +92,7 @@ app_scripts = st.one_of(
 
 
 class ScriptedApp:
-    """App that runs one script per call, in turn. It never times out: neither while it receives nor while it sends."""
+    """App that runs its scripts in turn, one per call. It has no time-outs for receiving and sending."""
 
     def __init__(self, scripts: list[list[str]]) -> None:
         self._scripts = scripts
@@ -172,7 +172,7 @@ def test_connection_without_progress_ends(
                         client.send(step[half:])
                 await client.settle()
                 assert_timed(server, [client])
-            # From here on the client only drips: nothing that it sends completes anything for the app.
+            # From here on the client sends only the same few bytes, once a second.
             for _ in range(240):
                 if not client.is_connected:
                     break

@@ -1,4 +1,4 @@
-"""Limits of the HTTP server, and the methods of uvicorn that they override."""
+"""Limits of the HTTP server, and the parts of uvicorn that their code overrides or uses."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ async def port() -> AsyncIterator[int]:
         yield port
 
 
-async def answer(port: int, *pieces: bytes) -> bytes:
+async def exchange(port: int, *pieces: bytes) -> bytes:
     """Send the pieces and return all that the server sends until it closes the connection."""
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
@@ -45,18 +45,18 @@ def head(padding: int) -> bytes:
 
 
 async def test_request_of_ordinary_size_is_served(port: int) -> None:
-    assert (await answer(port, head(30_000), b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+    assert (await exchange(port, head(30_000), b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
 
 
-async def test_too_large_head_is_refused_whole_or_in_pieces(port: int) -> None:
+async def test_too_large_head_is_refused_in_one_piece_and_in_many(port: int) -> None:
     refused = b"HTTP/1.1 431 Request Header Fields Too Large"
-    assert (await answer(port, head(33_000) + b"\r\n\r\n")).startswith(refused)
-    assert (await answer(port, head(1_000), *[b"x" * 1_000] * 40)).startswith(refused)
+    assert (await exchange(port, head(33_000) + b"\r\n\r\n")).startswith(refused)
+    assert (await exchange(port, head(1_000), *[b"x" * 1_000] * 40)).startswith(refused)
 
 
 async def test_too_long_url_is_refused(port: int) -> None:
     request = b"GET /" + b"x" * 33_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n"
-    assert (await answer(port, request)).startswith(b"HTTP/1.1 431 ")
+    assert (await exchange(port, request)).startswith(b"HTTP/1.1 431 ")
 
 
 async def test_trailers_are_dropped() -> None:
@@ -71,12 +71,12 @@ async def test_trailers_are_dropped() -> None:
     (port,) = free_ports(1)
     request = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
     async with http_server(app, f"{HOST}:{port}"):
-        assert (await answer(port, request, b"1\r\nx\r\n0\r\nlate: x\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+        assert (await exchange(port, request, b"1\r\nx\r\n0\r\nlate: x\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
     assert names == [b"host", b"transfer-encoding", b"connection"]
 
 
-async def test_non_http_data_is_answered_with_400(port: int) -> None:
-    assert (await answer(port, b"\x16\x03\x01 no HTTP\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+async def test_data_that_is_not_http_gets_a_400_response(port: int) -> None:
+    assert (await exchange(port, b"\x16\x03\x01 no HTTP\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
 
 
 OWN_METHODS = {"stage", "end", "on_chunk_header"}

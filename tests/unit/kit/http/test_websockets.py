@@ -27,14 +27,14 @@ def frame(opcode: int, data: bytes = b"", *, fin: bool = True) -> bytes:
 
 
 def close_code(client: Client) -> tuple[int, str]:
-    """Return the code and the reason of the last frame."""
+    """Return the code and the reason of the last close frame."""
     at = client.received.rindex(b"\x88")
     (code,) = struct.unpack("!H", client.received[at + 2 : at + 4])
     return code, client.received[at + 4 :].decode()
 
 
 class Listener:
-    """App that accepts, and collects messages."""
+    """App that accepts WebSockets and collects their messages."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -72,7 +72,7 @@ async def open_websocket(server: VirtualServer) -> Client:
         (UPGRADE.replace(b"GET", b"POST"), 405),
     ],
 )
-def test_handshake_that_is_not_acceptable_is_answered_and_closed(head: bytes, status: int) -> None:
+def test_invalid_handshake_gets_an_error_response_and_is_closed(head: bytes, status: int) -> None:
     async def check() -> None:
         async with virtual_server(Listener()) as server:
             client = server.connect()
@@ -90,7 +90,7 @@ def test_handshake_that_is_not_acceptable_is_answered_and_closed(head: bytes, st
         ((b": 13", b": 8"), "send Sec-WebSocket-Version: 13"),
     ],
 )
-def test_refused_handshake_has_the_supported_version_and_quotes_nothing(
+def test_response_to_a_refused_handshake_has_the_supported_version_and_quotes_nothing(
     changes: tuple[bytes, bytes], text: str
 ) -> None:
     async def check() -> None:
@@ -114,7 +114,7 @@ def test_refused_handshake_has_the_supported_version_and_quotes_nothing(
         (b"\x81\xff" + struct.pack("!Q", 2**40) + bytes(4), 1009, "the message is too long: send a shorter one"),
     ],
 )
-def test_close_reason_is_ours(data: bytes, code: int, reason: str) -> None:
+def test_close_reason_of_a_protocol_error_is_our_message(data: bytes, code: int, reason: str) -> None:
     async def check() -> None:
         async with virtual_server(Listener()) as server:
             client = await open_websocket(server)
@@ -125,7 +125,7 @@ def test_close_reason_is_ours(data: bytes, code: int, reason: str) -> None:
     run(check)
 
 
-def test_handshake_that_the_app_does_not_accept_ends() -> None:
+def test_handshake_that_the_app_does_not_accept_times_out() -> None:
     async def wait_forever(scope: Any, receive: Any, send: Any) -> None:
         while (await receive())["type"] != "websocket.disconnect":
             pass
@@ -171,7 +171,7 @@ FLOODS = [
 
 
 @pytest.mark.parametrize("flood", FLOODS)
-def test_flood_of_frames_is_slowed_down_and_then_closed(flood: bytes) -> None:
+def test_client_that_sends_too_many_frames_is_slowed_down_and_then_disconnected(flood: bytes) -> None:
     async def check() -> None:
         app = Listener()
         async with virtual_server(app) as server:
@@ -187,7 +187,7 @@ def test_flood_of_frames_is_slowed_down_and_then_closed(flood: bytes) -> None:
 
 
 @pytest.mark.parametrize("flood", FLOODS)
-def test_others_have_their_turn_during_a_flood(flood: bytes) -> None:
+def test_other_connections_are_served_during_a_flood(flood: bytes) -> None:
     async def check() -> None:
         app = Listener()
         async with virtual_server(app) as server:
@@ -203,7 +203,7 @@ def test_others_have_their_turn_during_a_flood(flood: bytes) -> None:
     run(check)
 
 
-def test_others_have_their_turn_between_messages_that_arrive_together() -> None:
+def test_other_connections_are_served_between_messages_that_arrive_together() -> None:
     async def check() -> None:
         async with virtual_server(app := Listener()) as server:
             client, other = await open_websocket(server), server.connect()
@@ -291,7 +291,7 @@ def test_close_frame_that_the_client_does_not_answer_ends_the_connection() -> No
                 client.send(frame(PING))
                 await client.wait(1)
             assert not client.is_connected
-            assert b"\x11\x30" + ("é" * 60).encode() in client.received  # 4400, and what fits of the reason
+            assert b"\x11\x30" + ("é" * 60).encode() in client.received  # code 4400, and as much of the reason as fits
 
     run(check)
 
@@ -301,7 +301,7 @@ def test_close_frame_that_the_client_does_not_answer_ends_the_connection() -> No
     fragments=st.integers(1, 5),
     cuts=st.lists(st.integers(1, 4_000), max_size=20),
 )
-def test_messages_are_the_same_however_they_arrive(sizes: list[int], fragments: int, cuts: list[int]) -> None:
+def test_messages_do_not_depend_on_how_their_data_is_split(sizes: list[int], fragments: int, cuts: list[int]) -> None:
     texts = [chr(97 + number) * size for number, size in enumerate(sizes)]
 
     def message(text: str) -> bytes:
@@ -337,7 +337,7 @@ def test_messages_are_the_same_however_they_arrive(sizes: list[int], fragments: 
         frame(TEXT, b"\xff") + frame(TEXT, b"later") + frame(PING),
     ],
 )
-def test_text_of_invalid_utf8_closes_with_1007_without_an_error_log(
+def test_text_with_invalid_utf8_closes_the_connection_with_1007_without_an_error_log(
     message: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def check() -> None:

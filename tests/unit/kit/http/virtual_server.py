@@ -69,7 +69,7 @@ class FakeTransport(asyncio.Transport):
             self.protocol.pause_writing()
 
     def flush(self) -> None:
-        """Let the client read all."""
+        """Let the client read all buffered data."""
         if not self.is_client_reading or not self.is_open:
             return
         self.received += self.buffer
@@ -140,7 +140,7 @@ class Client:
         self.deliver()
 
     def deliver(self) -> None:
-        """Deliver what the server has not read."""
+        """Deliver the data that the server has not read, unless it has paused reading."""
         transport = self.transport
         while self._unsent and not transport.is_paused and not transport.is_closing():
             data = bytes(self._unsent[: 256 * 1024])
@@ -187,7 +187,7 @@ class VirtualServer:
         return Client(transport)
 
     async def stop(self) -> None:
-        """Close all connections, and wait for the app's tasks."""
+        """Close all connections, and cancel the app's tasks."""
         self._timer.cancel()
         self.connections.close()
         while self.state.tasks:
