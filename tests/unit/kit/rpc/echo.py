@@ -1,4 +1,4 @@
-"""Echo service for tests of servers and clients; the text of a call decides what happens."""
+"""Echo service for tests of servers and clients; a function of the test handles the text of each call."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -33,7 +33,10 @@ class Stub:
 
 
 def registration(say: Say) -> Callable[[grpc.aio.Server], None]:
-    """Return the registration of a service: `Say` returns the result of `say`, `Count` counts up to it."""
+    """Return the function that registers the service on a server.
+
+    `Say` returns the result of `say`, `Count` streams the numbers below the result.
+    """
 
     async def unary(request: StringValue, _: Any) -> StringValue:
         return StringValue(value=await say(request.value))

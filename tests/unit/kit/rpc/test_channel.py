@@ -1,4 +1,4 @@
-"""gRPC client: channels, deadlines, limits, circuits, streams and traces."""
+"""gRPC client: channels, deadlines, limits, circuit breakers, streams and traces."""
 
 import asyncio
 import socket
@@ -71,11 +71,11 @@ def count_to(stub: Stub, text: str) -> AsyncGenerator[StringValue, None]:
 
 
 async def say(text: str) -> str:
-    """Answer at the end of the second hop."""
+    """Handle a call of the far service, the end of the second hop."""
     match text:
         case "refuse":
             raise AccountNotFound("a1")
-        case "away":
+        case "unavailable":
             raise Unavailable("its database")
         case "hang":
             await asyncio.Event().wait()
@@ -134,7 +134,7 @@ async def far_stub(far: str) -> AsyncIterator[Stub]:
 
 @pytest.fixture(scope="module")
 async def near_stub(far_stub: Stub, keys: Keys) -> AsyncIterator[Stub]:
-    """Serve a service that forwards each call to the far service, for the same caller."""
+    """Serve a service that forwards each call to the far service for the same caller; yield a stub of it."""
 
     async def forward(text: str) -> str:
         return await call_say(far_stub, text, cap_seconds=30)
@@ -145,7 +145,9 @@ async def near_stub(far_stub: Stub, keys: Keys) -> AsyncIterator[Stub]:
 
 class TestTraces:
     @pytest.mark.parametrize("flags", [0, 1, 3])
-    async def test_trace_context_is_passed_on_without_a_recorder(self, near_stub: Stub, keys: Keys, flags: int) -> None:
+    async def test_trace_context_is_propagated_without_an_exporter(
+        self, near_stub: Stub, keys: Keys, flags: int
+    ) -> None:
         trace = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", flags, "a=b,c=d")
         with current_call(keys.user("alice"), trace=trace):
             assert await call_say(near_stub, "trace") == repr(trace)
@@ -155,7 +157,7 @@ class TestTraces:
         with run_collector() as collector:
             settings = TracingSettings.model_validate({"otlp_endpoint": collector.endpoint})
             with tracing.export_spans("test", settings), current_call(keys.user("alice"), trace=trace):
-                for text in ("trace", "refuse", "away"):
+                for text in ("trace", "refuse", "unavailable"):
                     with suppress(WalletError):
                         await call_say(near_stub, text)
         by_start = sorted(collector.spans, key=lambda each: each.span.start_time_unix_nano)
@@ -166,7 +168,7 @@ class TestTraces:
         codes = [each.attributes.get("rpc.response.status_code") for each in by_start]
         assert codes == [None, "OK", None, "OK", *["NOT_FOUND"] * 4, *["UNAVAILABLE"] * 4]
         errors = [each.is_error for each in by_start]
-        assert errors == [False] * 4 + [True, False] * 2 + [True] * 4  # a refusal is no server error
+        assert errors == [False] * 4 + [True, False] * 2 + [True] * 4  # a refusal is an error of the client span only
 
     async def test_stream_has_one_client_and_one_server_span(self, far_stub: Stub, keys: Keys) -> None:
         trace = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1)
@@ -177,13 +179,13 @@ class TestTraces:
                 async with aclosing(counted):
                     assert await anext(counted)
 
-                async def both() -> bool:
+                async def has_ended() -> bool:
                     ended = REGISTRY.get_sample_value(
                         "wallet_rpc_duration_seconds_count", {"method": f"/{SERVICE}/Count", "code": "CANCELLED"}
                     )
                     return bool(ended)
 
-                await until(both)
+                await until(has_ended)
         client, server = sorted(collector.spans, key=lambda each: each.kind)
         assert (client.kind, client.name, server.kind, server.name) == (
             "CLIENT",
@@ -202,7 +204,7 @@ class TestTwoHops:
         assert (request_id, subject) == ("order-7", "alice")
         assert float(remaining) == pytest.approx(3, abs=1)
 
-    async def test_smallest_time_out_on_the_way_counts(self, near_stub: Stub, keys: Keys) -> None:
+    async def test_call_has_the_smallest_time_out_of_its_hops(self, near_stub: Stub, keys: Keys) -> None:
         with current_call(keys.user("alice"), seconds=100):
             _, _, remaining = (await call_say(near_stub, "who", cap_seconds=50)).split()
         assert float(remaining) == pytest.approx(30, abs=3)
@@ -254,13 +256,13 @@ class TestUnavailable:
     async def test_read_is_retried(self, keys: Keys) -> None:
         attempts = []
 
-        async def falters(text: str) -> str:
+        async def fail_twice(text: str) -> str:
             attempts.append(text)
             if len(attempts) < 3:
                 raise Unavailable("its database")
             return "there"
 
-        async with serving(falters, keys.verifier()) as target, open_channel(target, SERVICE, ["Say"]) as opened:
+        async with serving(fail_twice, keys.verifier()) as target, open_channel(target, SERVICE, ["Say"]) as opened:
             with current_call(keys.user("alice")):
                 assert await call_say(Stub(opened), "a read") == "there"
         assert attempts == ["a read"] * 3
@@ -268,34 +270,34 @@ class TestUnavailable:
     async def test_mutation_is_not_retried(self, far: str, keys: Keys) -> None:
         attempts = []
 
-        async def falters(text: str) -> str:
+        async def fail_always(text: str) -> str:
             attempts.append(text)
             raise Unavailable("its database")
 
-        async with serving(falters, keys.verifier()) as target, open_channel(target, SERVICE, ["Count"]) as opened:
+        async with serving(fail_always, keys.verifier()) as target, open_channel(target, SERVICE, ["Count"]) as opened:
             with current_call(keys.user("alice")), pytest.raises(Unavailable, match="its database"):
                 await call_say(Stub(opened), "a mutation")
         assert attempts == ["a mutation"]
 
     async def test_restarted_service_is_reconnected(self, keys: Keys) -> None:
-        async def answer(_: str) -> str:
+        async def respond(_: str) -> str:
             return "there"
 
         target = f"127.0.0.1:{free_ports(1)[0]}"
         async with open_channel(target, SERVICE, ()) as opened:
             with current_call(keys.user("alice")):
-                async with serving(answer, keys.verifier(), target):
+                async with serving(respond, keys.verifier(), target):
                     assert await call_say(Stub(opened), "first") == "there"
                 with pytest.raises(Unavailable):
-                    await call_say(Stub(opened), "while away")
-                async with serving(answer, keys.verifier(), target):
+                    await call_say(Stub(opened), "while unavailable")
+                async with serving(respond, keys.verifier(), target):
 
-                    async def answered() -> bool:
+                    async def is_reconnected() -> bool:
                         with suppress(Unavailable):
                             return await call_say(Stub(opened), "again") == "there"
                         return False
 
-                    await until(answered, within=5)
+                    await until(is_reconnected, within=5)
 
 
 class TestSeveralAddresses:
@@ -312,27 +314,29 @@ class TestSeveralAddresses:
             stub = Stub(opened)
             with current_call("token"):
 
-                async def both() -> bool:
+                async def are_connected() -> bool:
                     await call_say(stub, "who")
                     return all(server.calls for server in servers)
 
-                await until(both)
+                await until(are_connected)
                 yield stub
 
     async def test_addresses_share_the_calls(self, servers: list[CountingServer], stub: Stub) -> None:
-        assert await self.shares(servers, stub) == [10, 10]
+        assert await self.count_calls(servers, stub) == [10, 10]
 
     async def test_dead_address_gets_no_calls(self, servers: list[CountingServer], stub: Stub) -> None:
         await servers[0].stop()
-        assert await self.shares(servers, stub) == [0, 20]
+        assert await self.count_calls(servers, stub) == [0, 20]
 
     async def test_unhealthy_address_gets_no_calls(self, servers: list[CountingServer], stub: Stub) -> None:
         await servers[0].set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        await until(lambda: self.are(servers, stub, [0, 20]))
+        await until(lambda: self.calls_are(servers, stub, [0, 20]))
         await servers[0].set_health(health_pb2.HealthCheckResponse.SERVING)
-        await until(lambda: self.are(servers, stub, [10, 10]))
+        await until(lambda: self.calls_are(servers, stub, [10, 10]))
 
-    async def test_only_unhealthy_addresses_are_unavailable(self, servers: list[CountingServer], stub: Stub) -> None:
+    async def test_service_without_a_healthy_address_is_unavailable(
+        self, servers: list[CountingServer], stub: Stub
+    ) -> None:
         for server in servers:
             await server.set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
 
@@ -344,14 +348,14 @@ class TestSeveralAddresses:
 
         await until(is_unavailable)
 
-    async def shares(self, servers: list[CountingServer], stub: Stub) -> list[int]:
+    async def count_calls(self, servers: list[CountingServer], stub: Stub) -> list[int]:
         before = [server.calls for server in servers]
         for _ in range(20):
             await call_say(stub, "who")
         return [server.calls - then for server, then in zip(servers, before, strict=True)]
 
-    async def are(self, servers: list[CountingServer], stub: Stub, shares: list[int]) -> bool:
-        return await self.shares(servers, stub) == shares
+    async def calls_are(self, servers: list[CountingServer], stub: Stub, counts: list[int]) -> bool:
+        return await self.count_calls(servers, stub) == counts
 
 
 class TestDeadline:
@@ -367,25 +371,25 @@ class TestDeadline:
 
 
 class TestLimits:
-    """Calls of a service that hangs."""
+    """Calls to a service that hangs."""
 
     @pytest.fixture
     async def stub(self, keys: Keys) -> AsyncIterator[Stub]:
-        async def answer(text: str) -> str:
+        async def respond(text: str) -> str:
             return "there" if text == "who" else await say(text)
 
         with current_call(keys.user("alice")):
-            async with serving(answer, keys.verifier()) as target, open_channel(target, SERVICE, ()) as opened:
+            async with serving(respond, keys.verifier()) as target, open_channel(target, SERVICE, ()) as opened:
                 yield Stub(opened)
 
     @staticmethod
-    async def ask(calls: RpcClient, stub: Stub, text: str) -> str:
+    async def call(calls: RpcClient, stub: Stub, text: str) -> str:
         return (await calls.unary(stub.Say, StringValue(value=text))).value
 
-    async def ask_as(self, user: str, calls: RpcClient, stub: Stub, keys: Keys, text: str) -> str:
+    async def call_as(self, user: str, calls: RpcClient, stub: Stub, keys: Keys, text: str) -> str:
         principal = Principal("test", user, is_service=False, expires_at=0)
         with current_call(keys.user(user), principal=principal):
-            return await self.ask(calls, stub, text)
+            return await self.call(calls, stub, text)
 
     async def test_time_outs_of_several_callers_open_the_circuit(
         self, stub: Stub, keys: Keys, monkeypatch: pytest.MonkeyPatch
@@ -394,85 +398,85 @@ class TestLimits:
         monkeypatch.setattr(circuit_breaker, "time", clock)
         limits = ClientLimits(timeout_seconds=0.5, circuit_failures=2, circuit_open_seconds=60)
         calls = RpcClient("the echo", limits)
-        before = refused("circuit")
+        before = count_refused("circuit")
         for user in ("alice", "bob"):
             with pytest.raises(DeadlineExceeded):
-                await self.ask_as(user, calls, stub, keys, "hang")
+                await self.call_as(user, calls, stub, keys, "hang")
         with pytest.raises(Unavailable, match="the echo is not available now"):
-            await self.ask(calls, stub, "who")
-        assert refused("circuit") == before + 1
-        assert state() == "opened"
+            await self.call(calls, stub, "who")
+        assert count_refused("circuit") == before + 1
+        assert circuit_state() == "opened"
         clock.advance(60)
         calls._limits = replace(limits, timeout_seconds=60)  # the probe must not time out
-        assert await self.ask(calls, stub, "who") == "there"
-        assert state() == "closed"
+        assert await self.call(calls, stub, "who") == "there"
+        assert circuit_state() == "closed"
 
     async def test_time_outs_of_one_caller_do_not_open_the_circuit_for_others(self, stub: Stub, keys: Keys) -> None:
         limits = ClientLimits(timeout_seconds=0.1, circuit_failures=2, circuit_open_seconds=3_600)
         calls = RpcClient("the echo", limits)
         for _ in range(2):
             with pytest.raises(DeadlineExceeded):
-                await self.ask_as("alice", calls, stub, keys, "hang")
+                await self.call_as("alice", calls, stub, keys, "hang")
         with pytest.raises(Unavailable):
-            await self.ask_as("alice", calls, stub, keys, "who")
-        assert state() == "closed"
+            await self.call_as("alice", calls, stub, keys, "who")
+        assert circuit_state() == "closed"
         calls._limits = replace(limits, timeout_seconds=60)  # bob's call must not time out
-        assert await self.ask_as("bob", calls, stub, keys, "who") == "there"
+        assert await self.call_as("bob", calls, stub, keys, "who") == "there"
 
     async def test_time_outs_of_one_network_do_not_open_the_circuit_for_others(self, stub: Stub, keys: Keys) -> None:
         calls = RpcClient("the echo", ClientLimits(timeout_seconds=0.1, circuit_failures=2, circuit_open_seconds=3_600))
         for address in ("2001:db8::1", "2001:db8::2"):
             reset = current_request.set(RequestContext("test", token=keys.user("alice"), client_address=address))
             with pytest.raises(DeadlineExceeded):
-                await self.ask(calls, stub, "hang")
+                await self.call(calls, stub, "hang")
             current_request.reset(reset)
-        assert state() == "closed"
+        assert circuit_state() == "closed"
 
-    async def test_time_out_of_a_short_call_does_not_count(self, stub: Stub, keys: Keys) -> None:
+    async def test_time_out_of_a_call_with_a_short_deadline_does_not_count(self, stub: Stub, keys: Keys) -> None:
         calls = RpcClient("the echo", ClientLimits(timeout_seconds=5, circuit_failures=1))
         with current_call(keys.user("alice"), seconds=0.1), pytest.raises(DeadlineExceeded):
-            await self.ask(calls, stub, "hang")
-        assert await self.ask(calls, stub, "who") == "there"
+            await self.call(calls, stub, "hang")
+        assert await self.call(calls, stub, "who") == "there"
 
     async def test_call_above_the_limit_is_refused(self, stub: Stub) -> None:
         calls = RpcClient("the echo", ClientLimits(max_calls=3))
-        before = refused("limit")
-        hanging = [asyncio.create_task(self.ask(calls, stub, "hang")) for _ in range(3)]
+        before = count_refused("limit")
+        hanging = [asyncio.create_task(self.call(calls, stub, "hang")) for _ in range(3)]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable):
-            await self.ask(calls, stub, "who")
-        assert refused("limit") == before + 1
+            await self.call(calls, stub, "who")
+        assert count_refused("limit") == before + 1
         others = RpcClient("another", ClientLimits(max_calls=3))
-        assert await self.ask(others, stub, "who") == "there"
+        assert await self.call(others, stub, "who") == "there"
         hanging[0].cancel()
         await asyncio.wait(hanging[:1])
-        assert await self.ask(calls, stub, "who") == "there"
+        assert await self.call(calls, stub, "who") == "there"
         for each in hanging:
             each.cancel()
         await asyncio.wait(hanging)
 
     async def test_call_above_the_callers_limit_is_refused(self, stub: Stub, keys: Keys) -> None:
         calls = RpcClient("the echo", ClientLimits(max_calls=3, max_per_caller=2))
-        before = refused("caller")
+        before = count_refused("caller")
 
-        hanging = [asyncio.create_task(self.ask_as("alice", calls, stub, keys, "hang")) for _ in range(2)]
+        hanging = [asyncio.create_task(self.call_as("alice", calls, stub, keys, "hang")) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(RateLimited):
-            await self.ask_as("alice", calls, stub, keys, "who")
-        assert refused("caller") == before + 1
-        assert await self.ask_as("bob", calls, stub, keys, "who") == "there"
+            await self.call_as("alice", calls, stub, keys, "who")
+        assert count_refused("caller") == before + 1
+        assert await self.call_as("bob", calls, stub, keys, "who") == "there"
         for each in hanging:
             each.cancel()
         await asyncio.wait(hanging)
-        assert await self.ask_as("alice", calls, stub, keys, "who") == "there"
+        assert await self.call_as("alice", calls, stub, keys, "who") == "there"
 
 
-def refused(reason: str) -> float:
+def count_refused(reason: str) -> float:
     labels = {"method": f"{SERVICE}/Say", "reason": reason}
     return REGISTRY.get_sample_value("wallet_calls_refused_total", labels) or 0
 
 
-def state() -> str:
+def circuit_state() -> str:
     name, method = "wallet_call_circuit", f"{SERVICE}/Say"
     (current_state,) = [each for each in STATES if REGISTRY.get_sample_value(name, {"method": method, name: each})]
     return current_state
@@ -482,12 +486,12 @@ class TestRetryBudget:
     async def test_retries_stop_when_all_calls_fail(self, keys: Keys) -> None:
         attempts = 0
 
-        async def falters(_: str) -> str:
+        async def fail_always(_: str) -> str:
             nonlocal attempts
             attempts += 1
             raise Unavailable("its database")
 
-        async with serving(falters, keys.verifier()) as target, open_channel(target, SERVICE, ["Say"]) as opened:
+        async with serving(fail_always, keys.verifier()) as target, open_channel(target, SERVICE, ["Say"]) as opened:
             stub = Stub(opened)
 
             async def fail() -> None:
@@ -543,11 +547,11 @@ class TestReconnectingStream:
             clock.advance(channel._RECONNECT_TIMEOUT_SECONDS / 15)
 
         loop = SimpleNamespace(time=clock.monotonic)
-        # Only for the module under test: everything else on this loop keeps its clock.
+        # Only the module under test gets the manual clock; the event loop keeps its own.
         stand_in = SimpleNamespace(**vars(asyncio) | {"sleep": sleep, "get_running_loop": lambda: loop})
         monkeypatch.setattr(channel, "asyncio", stand_in)
         unavailable = Unavailable("the echo")
-        # more than half of the time-out, which each value restarts
+        # An outage lasts more than half of the time-out. Each value restarts the time-out.
         outage: list[list[int | WalletError]] = [[unavailable]] * 8
         with pytest.raises(Unavailable):
             await self.collect_values(*outage * 12)

@@ -18,11 +18,11 @@ CALLERS = st.sampled_from(["", "alice", "bob"])
 
 
 class CountedError(Exception):
-    """Failure type of the circuits in this module; other exceptions do not count."""
+    """Failure type of the circuits in this module. Other exceptions do not count as failures."""
 
 
 class RecordedCircuit:
-    """A circuit that opens after failures of two callers, with the list of its state changes."""
+    """Circuit breaker that opens after failures of two callers, with a list of its state changes."""
 
     def __init__(self, open_seconds: float = 0.0) -> None:
         self.states: list[str] = []
@@ -79,12 +79,12 @@ class TestClosed:
         recorded.call()
         assert recorded.states == []
 
-    @pytest.mark.parametrize("answer", [None, KeyError()], ids=["success", "refusal"])
-    def test_any_answer_resets_the_count_of_failures(self, answer: Exception | None) -> None:
+    @pytest.mark.parametrize("result", [None, KeyError()], ids=["success", "refusal"])
+    def test_success_and_refusal_reset_the_count_of_failures(self, result: Exception | None) -> None:
         recorded = RecordedCircuit()
         for _ in range(3):
             recorded.call(CountedError())
-            recorded.call(answer, caller="bob")
+            recorded.call(result, caller="bob")
         assert recorded.states == []
 
     def test_cancelled_and_ignored_calls_do_not_count(self) -> None:
@@ -125,7 +125,7 @@ class TestHalfOpened:
         recorded.call(CountedError())
         assert recorded.states[1:] == ["half-opened", "opened"]
 
-    def test_caller_of_a_failed_probe_leaves_the_next_probe_to_others(self, clock: ManualClock) -> None:
+    def test_next_probe_after_a_failed_one_must_be_of_another_caller(self, clock: ManualClock) -> None:
         recorded = RecordedCircuit(60)
         recorded.open()
         clock.advance(60)
@@ -136,7 +136,7 @@ class TestHalfOpened:
         recorded.call(caller="carol")
         assert recorded.states[1:] == ["half-opened", "opened", "half-opened", "closed"]
 
-    def test_only_caller_is_the_probe_again_after_twice_the_time(self, clock: ManualClock) -> None:
+    def test_caller_of_a_failed_probe_may_probe_again_after_twice_the_time(self, clock: ManualClock) -> None:
         recorded = RecordedCircuit(60)
         recorded.open()
         clock.advance(60)
@@ -164,7 +164,7 @@ class TestHalfOpened:
 
 
 class CircuitMachine(RuleBasedStateMachine):
-    """Overlapping calls with all results, on a manual clock, against a model of the three states."""
+    """State machine that compares the circuit breaker with a model, for overlapping calls with all possible results."""
 
     calls = Bundle("calls")
 

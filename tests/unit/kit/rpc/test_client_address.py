@@ -1,4 +1,4 @@
-"""Client addresses that the gateway states, and statements of others."""
+"""Client addresses in metadata: used if the gateway sent them, ignored from all other callers."""
 
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ class Context:
         return self._metadata
 
 
-async def stated(keys: Keys, *metadata: tuple[str, str]) -> str | None:
+async def read_address(keys: Keys, *metadata: tuple[str, str]) -> str | None:
     return await stated_address(cast("Any", Context(*metadata)), keys.verifier())
 
 
@@ -34,27 +34,27 @@ async def stated(keys: Keys, *metadata: tuple[str, str]) -> str | None:
         ("/run/socket", None),
     ],
 )
-def test_network_of_a_client(host: str, network: str | None) -> None:
+def test_client_network_is_the_ipv4_address_or_the_ipv6_network(host: str, network: str | None) -> None:
     assert client_network(host) == network
 
 
 @pytest.mark.parametrize("host", ["203.0.113.7", "2001:db8:1:2:3:4:5:6"])
-async def test_address_that_the_gateway_states_is_believed(keys: Keys, host: str) -> None:
-    assert await stated(keys, *address_metadata(host, keys.service(GATEWAY))) == client_network(host)
+async def test_address_that_the_gateway_sends_is_used(keys: Keys, host: str) -> None:
+    assert await read_address(keys, *address_metadata(host, keys.service(GATEWAY))) == client_network(host)
 
 
-async def test_host_without_an_address_is_not_stated(keys: Keys) -> None:
+async def test_host_that_is_no_address_is_not_sent(keys: Keys) -> None:
     assert address_metadata("/run/socket", keys.service(GATEWAY)) == ()
-    assert await stated(keys) is None
+    assert await read_address(keys) is None
 
 
-async def test_address_that_others_state_is_ignored(keys: Keys) -> None:
+async def test_address_from_another_caller_is_ignored(keys: Keys) -> None:
     tokens = [keys.service("card"), keys.user("gateway", Role.ADMIN), keys.service(GATEWAY) + "x", ""]
     for token in tokens:
-        assert await stated(keys, *address_metadata("203.0.113.7", token)) is None
-    assert await stated(keys, ("x-client-address", "203.0.113.7")) is None
+        assert await read_address(keys, *address_metadata("203.0.113.7", token)) is None
+    assert await read_address(keys, ("x-client-address", "203.0.113.7")) is None
 
 
 async def test_text_that_is_no_address_is_ignored(keys: Keys) -> None:
-    proof = ("x-client-address-token", keys.service(GATEWAY))
-    assert await stated(keys, ("x-client-address", "anything"), proof) is None
+    gateway_token = ("x-client-address-token", keys.service(GATEWAY))
+    assert await read_address(keys, ("x-client-address", "anything"), gateway_token) is None

@@ -14,7 +14,7 @@ from wallet.money import EXPONENTS, MAX_AMOUNT, Money, MoneyError
 
 @st.composite
 def moneys(draw: st.DrawFn) -> Money:
-    """Any amount that fits the 64 bits of `units`, of both signs."""
+    """Generate amounts of either sign whose `units` fit into 64 bits."""
     currency = draw(st.sampled_from(sorted(EXPONENTS)))
     exponent = EXPONENTS[currency]
     minor_units = draw(st.integers(-(2**63 - 1) * 10**exponent, (2**63 - 1) * 10**exponent))
@@ -58,7 +58,7 @@ class TestMoney:
             converters.money_from_proto(MoneyMessage(currency_code=currency, units=0, nanos=nanos))
 
     @given(st.integers(-(2**63), 2**63 - 1), st.integers(-(2**31), 2**31 - 1), st.sampled_from(["RUB", "JPY", "?", ""]))
-    def test_any_money_message_is_exact_or_refused(self, units: int, nanos: int, currency: str) -> None:
+    def test_any_money_message_is_converted_exactly_or_refused(self, units: int, nanos: int, currency: str) -> None:
         message = MoneyMessage(currency_code=currency, units=units, nanos=nanos)
         try:
             money = converters.money_from_proto(message)

@@ -36,7 +36,7 @@ entered = asyncio.Event()
 
 
 async def say(text: str) -> str:
-    """Answer or fail, depending on the text."""
+    """Handle a call: return a text or raise an error, depending on the request."""
     match text:
         case "who":
             return request_context.current_principal().subject
@@ -47,7 +47,7 @@ async def say(text: str) -> str:
         case "trace":
             request = request_context.current_request.get()
             return f"{request.request_id} {request.trace.trace_id}"
-        case "away":
+        case "unavailable":
             raise Unavailable("its database")
         case "refuse":
             raise InvalidInput.for_field("text", "must be friendlier")
@@ -80,10 +80,10 @@ def almost_expired(keys: Keys) -> str:
     return keys.user("alice", lifetime_seconds=1.5 - 5)
 
 
-async def error_of(answer: grpc.aio.UnaryUnaryCall[StringValue, StringValue]) -> tuple[grpc.StatusCode, WalletError]:
+async def read_error(call: grpc.aio.UnaryUnaryCall[StringValue, StringValue]) -> tuple[grpc.StatusCode, WalletError]:
     """Return the status code and the error of a failed call."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await answer
+        await call
     status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]  # it has the attributes that are read
     assert status is not None
     return caught.value.code(), error_from_status(status)
@@ -96,21 +96,21 @@ def count_calls(method: str, code: str) -> float:
 
 class TestCallers:
     async def test_call_has_the_principal_of_its_token(self, stub: Stub, keys: Keys) -> None:
-        answer = await stub.Say(StringValue(value="who"), metadata=bearer(keys.user("alice")))
-        assert answer.value == "alice"
+        response = await stub.Say(StringValue(value="who"), metadata=bearer(keys.user("alice")))
+        assert response.value == "alice"
 
     async def test_concurrent_calls_have_their_own_principals(self, stub: Stub, keys: Keys) -> None:
         names = [f"user-{n}" for n in range(50)]
         calls = [stub.Say(StringValue(value="who"), metadata=bearer(keys.user(name))) for name in names]
-        assert [answer.value for answer in await asyncio.gather(*calls)] == names
+        assert [response.value for response in await asyncio.gather(*calls)] == names
 
     async def test_call_without_a_token_does_not_reach_the_servicer(self, stub: Stub) -> None:
-        code, error = await error_of(stub.Say(StringValue(value="break")))
+        code, error = await read_error(stub.Say(StringValue(value="break")))
         assert (code, error) == (grpc.StatusCode.UNAUTHENTICATED, Unauthenticated())
 
     @pytest.mark.parametrize("header", ["Bearer", "Bearer ", "Bearer nonsense", "Basic YTpi", ""])
     async def test_invalid_token_is_refused(self, stub: Stub, header: str) -> None:
-        code, error = await error_of(stub.Say(StringValue(value="who"), metadata=(("authorization", header),)))
+        code, error = await read_error(stub.Say(StringValue(value="who"), metadata=(("authorization", header),)))
         assert code == grpc.StatusCode.UNAUTHENTICATED
         assert isinstance(error, Unauthenticated)
 
@@ -121,7 +121,7 @@ class TestCallers:
 
     async def test_several_tokens_are_refused(self, stub: Stub, keys: Keys) -> None:
         metadata = bearer(keys.user("alice"))
-        code, error = await error_of(stub.Say(StringValue(value="who"), metadata=(*metadata, *metadata)))
+        code, error = await read_error(stub.Say(StringValue(value="who"), metadata=(*metadata, *metadata)))
         assert code == grpc.StatusCode.INVALID_ARGUMENT
         assert error.message.startswith("Authorization: must be sent once")
 
@@ -131,7 +131,7 @@ class TestCallers:
 
     async def test_expired_token_is_refused(self, stub: Stub, keys: Keys) -> None:
         expired = keys.user("alice", lifetime_seconds=-60)
-        _, error = await error_of(stub.Say(StringValue(value="who"), metadata=bearer(expired)))
+        _, error = await read_error(stub.Say(StringValue(value="who"), metadata=bearer(expired)))
         assert error == Unauthenticated.for_token("the token has expired; get a new one")
 
     async def test_stream_without_a_token_is_refused(self, stub: Stub) -> None:
@@ -151,7 +151,7 @@ class TestPolicy:
         ):
             stub, broken = Stub(channel), StringValue(value="break")
             for token in (keys.user("alice"), keys.signers[USERS].sign("nobody", 60), keys.service("card")):
-                assert await error_of(stub.Say(broken, metadata=bearer(token))) == DENIED
+                assert await read_error(stub.Say(broken, metadata=bearer(token))) == DENIED
             assert await stub.Say(StringValue(value="who"), metadata=bearer(keys.user("root", Role.ADMIN)))
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 async for _ in stub.Count(StringValue(value="3"), metadata=bearer(keys.user("root", Role.ADMIN))):
@@ -168,7 +168,7 @@ class TestPolicy:
             stub = Stub(channel)
             for metadata in ((), bearer("nonsense"), bearer(keys.user("alice", lifetime_seconds=-60))):
                 assert (await stub.Say(StringValue(value="hello"), metadata=metadata)).value == "hello"
-                _, error = await error_of(stub.Say(StringValue(value="who"), metadata=metadata))
+                _, error = await read_error(stub.Say(StringValue(value="who"), metadata=metadata))
                 assert error == Unauthenticated()  # a public method has no principal
 
     @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ class TestPolicy:
             ({"Say": READ_ACCESS, "Count": READ_ACCESS, "Shout": READ_ACCESS}, "that test.Echo does not have: Shout"),
         ],
     )
-    async def test_policy_that_differs_from_the_service_stops_the_start(
+    async def test_policy_that_differs_from_the_service_is_an_error_at_the_start(
         self, keys: Keys, policy: AccessPolicy, message: str
     ) -> None:
         with pytest.raises(RuntimeError, match=message):
@@ -210,7 +210,7 @@ class TestStreams:
                         pass
         assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
-    async def test_public_stream_does_not_end_with_a_token(self, keys: Keys) -> None:
+    async def test_public_stream_without_a_token_runs_to_its_end(self, keys: Keys) -> None:
         async with (
             serving(say, keys.verifier(), policy={"Say": PUBLIC_ACCESS, "Count": PUBLIC_ACCESS}) as target,
             grpc.aio.insecure_channel(target) as channel,
@@ -220,7 +220,7 @@ class TestStreams:
 
 class TestErrors:
     async def test_error_arrives_with_its_details(self, stub: Stub, keys: Keys) -> None:
-        code, error = await error_of(stub.Say(StringValue(value="refuse"), metadata=bearer(keys.user("alice"))))
+        code, error = await read_error(stub.Say(StringValue(value="refuse"), metadata=bearer(keys.user("alice"))))
         assert (code, error) == (grpc.StatusCode.INVALID_ARGUMENT, InvalidInput.for_field("text", "must be friendlier"))
 
     async def test_defect_is_an_internal_error(self, stub: Stub, keys: Keys) -> None:
@@ -255,9 +255,9 @@ class TestErrors:
         async with grpc.aio.insecure_channel(target) as channel:
             say: Any = channel.unary_unary(f"/{SERVICE}/Say")
             count: Any = channel.unary_stream(f"/{SERVICE}/Count")
-            for answer in (say(b"\xff", metadata=metadata), count(b"\xff", metadata=metadata).read()):
+            for call in (say(b"\xff", metadata=metadata), count(b"\xff", metadata=metadata).read()):
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
-                    await answer
+                    await call
                 assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
                 assert caught.value.details() == "request: must be a message of the method's request type"
 
@@ -266,12 +266,12 @@ class TestLog:
     async def test_server_error_is_logged_and_a_refusal_is_not(self, stub: Stub, keys: Keys) -> None:
         metadata = bearer(keys.user("alice"), x_request_id="order-7")
         with capture_logs(processors=[add_call]) as events:
-            for text in ("friendly", "refuse", "away"):
+            for text in ("friendly", "refuse", "unavailable"):
                 with suppress(grpc.aio.AioRpcError):
                     await stub.Say(StringValue(value=text), metadata=metadata)
-        (line,) = [each for each in events if each["event"] == "slow or failed call"]
-        assert 0 <= line.pop("ms") < 10_000
-        assert line == {
+        (event,) = [each for each in events if each["event"] == "slow or failed call"]
+        assert 0 <= event.pop("ms") < 10_000
+        assert event == {
             "event": "slow or failed call",
             "log_level": "warning",
             "method": f"/{SERVICE}/Say",
@@ -291,15 +291,15 @@ class TestLog:
         assert calls == [(f"/{SERVICE}/Say", "OK")]
 
     async def test_call_without_a_trace_starts_one(self, stub: Stub, keys: Keys) -> None:
-        answer = await stub.Say(StringValue(value="trace"), metadata=bearer(keys.user("alice")))
-        request_id, trace_id = answer.value.split()
+        response = await stub.Say(StringValue(value="trace"), metadata=bearer(keys.user("alice")))
+        request_id, trace_id = response.value.split()
         assert request_id == trace_id
 
 
 def add_call(_: Any, __: str, event: EventDict) -> EventDict:
     """Add the fields that `kit.telemetry.logs` adds to each event of a call.
 
-    The tasks of a bank that lives as long as the session may log at the same time, outside of any call.
+    A bank that runs for the whole test session may log at the same time, outside of any call.
     """
     current = request_context.current_request.get(None)
     if current is None or current.principal is None:
@@ -334,9 +334,9 @@ class TestMetrics:
     async def test_call_that_the_client_cancels_is_counted_as_cancelled(self, stub: Stub, keys: Keys) -> None:
         before = count_calls("Say", "CANCELLED")
         entered.clear()
-        answer = stub.Say(StringValue(value="hang"), metadata=bearer(keys.user("alice")))
+        call = stub.Say(StringValue(value="hang"), metadata=bearer(keys.user("alice")))
         await entered.wait()
-        answer.cancel()
+        call.cancel()
 
         async def counted() -> bool:
             return count_calls("Say", "CANCELLED") == before + 1
@@ -345,20 +345,20 @@ class TestMetrics:
 
 
 class TestHealthAndReflection:
-    async def test_health_answers_without_a_token(self, target: str) -> None:
+    async def test_health_check_needs_no_token(self, target: str) -> None:
         async with grpc.aio.insecure_channel(target) as channel:
             health: Any = health_pb2_grpc.HealthStub(channel)
-            await until(partial(serves, health, ""))
-            assert await serves(health, SERVICE)
+            await until(partial(is_serving, health, ""))
+            assert await is_serving(health, SERVICE)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await health.Check(health_pb2.HealthCheckRequest(service="test.Nothing"))
         assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
     async def test_health_of_the_server_is_its_readiness(self, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
-        is_there = asyncio.Event()
+        is_available = asyncio.Event()
 
         async def check() -> None:
-            if not is_there.is_set():
+            if not is_available.is_set():
                 raise Unavailable("its database")
 
         monkeypatch.setattr(server, "_READINESS_INTERVAL_SECONDS", 0.01)
@@ -368,14 +368,14 @@ class TestHealthAndReflection:
         ):
             health: Any = health_pb2_grpc.HealthStub(channel)
             for _ in range(2):
-                assert not await serves(health, "")
-                assert await serves(health, SERVICE)
-                is_there.set()
-                await until(partial(serves, health, ""))
-                is_there.clear()
+                assert not await is_serving(health, "")
+                assert await is_serving(health, SERVICE)
+                is_available.set()
+                await until(partial(is_serving, health, ""))
+                is_available.clear()
 
                 async def is_reported() -> bool:
-                    return not await serves(health, "")
+                    return not await is_serving(health, "")
 
                 await until(is_reported)
 
@@ -393,16 +393,16 @@ class TestHealthAndReflection:
 
     async def test_reflection_lists_the_services_without_a_token(self, target: str) -> None:
         async with grpc.aio.insecure_channel(target) as channel:
-            (answer,) = await _reflection(channel, reflection_pb2.ServerReflectionRequest(list_services="*"))
-        names = {service.name for service in answer.list_services_response.service}
+            (response,) = await _reflection(channel, reflection_pb2.ServerReflectionRequest(list_services="*"))
+        names = {service.name for service in response.list_services_response.service}
         assert names == {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
     async def test_reflection_has_the_messages_of_a_service(self, target: str) -> None:
         async with grpc.aio.insecure_channel(target) as channel:
-            (answer,) = await _reflection(
+            (response,) = await _reflection(
                 channel, reflection_pb2.ServerReflectionRequest(file_containing_symbol="grpc.health.v1.Health")
             )
-        assert answer.file_descriptor_response.file_descriptor_proto
+        assert response.file_descriptor_response.file_descriptor_proto
 
 
 class TestServer:
@@ -430,25 +430,25 @@ class TestServer:
         server = AsyncExitStack()
         target = await server.enter_async_context(serving(slow, keys.verifier()))
         async with grpc.aio.insecure_channel(target) as channel:
-            answer = Stub(channel).Say(StringValue(value="done"), metadata=bearer(keys.user("alice")))
+            call = Stub(channel).Say(StringValue(value="done"), metadata=bearer(keys.user("alice")))
             await begun.wait()
             ending = asyncio.create_task(server.aclose())
             asyncio.get_running_loop().call_later(0.1, leave.set)
-            assert (await answer).value == "done"
+            assert (await call).value == "done"
             await ending
 
 
-async def serves(health: Any, name: str) -> bool:
-    answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
-    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+async def is_serving(health: Any, name: str) -> bool:
+    response = await health.Check(health_pb2.HealthCheckRequest(service=name))
+    return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 async def _reflection(
     channel: grpc.aio.Channel, *requests: reflection_pb2.ServerReflectionRequest
 ) -> list[reflection_pb2.ServerReflectionResponse]:
     """Call server reflection as grpcurl does."""
-    stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]  # either kind of channel does
-    return [answer async for answer in stub.ServerReflectionInfo(iter(requests))]
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]  # both kinds of channel work
+    return [response async for response in stub.ServerReflectionInfo(iter(requests))]
 
 
 class TestConnections:
@@ -477,7 +477,7 @@ HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0
 
 
 async def open_http2(target: str, preface: bytes = HTTP2_PREFACE) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Open a connection and send the preface and an empty SETTINGS frame."""
+    """Open a connection and send a preface, by default that of HTTP/2 with an empty SETTINGS frame."""
     host, _, port = target.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(preface)

@@ -1,4 +1,4 @@
-"""Errors as gRPC statuses, and back."""
+"""Conversion of errors to gRPC statuses and back."""
 
 import grpc
 import pytest
@@ -89,7 +89,7 @@ class TestStatus:
 
 
 class TestFailedCall:
-    def test_failed_call_raises_the_error_of_the_service(self) -> None:
+    def test_failed_call_becomes_the_error_of_the_service(self) -> None:
         error = failed_call(grpc.StatusCode.NOT_FOUND, error_to_status(AccountNotFound("a1")))
         assert error_from_rpc(error, "the bank") == AccountNotFound("a1")
 
@@ -106,7 +106,7 @@ class TestFailedCall:
         ],
         ids=str,
     )
-    def test_failed_call_without_details_is_a_transport_error(
+    def test_failed_call_without_details_becomes_the_error_of_its_code(
         self, code: grpc.StatusCode, expected: WalletError
     ) -> None:
         assert error_from_rpc(failed_call(code), "the bank") == expected
@@ -124,7 +124,7 @@ class TestNextStep:
         ],
         ids=lambda value: type(value).__name__,
     )
-    def test_same_key_is_asked_for_if_the_request_has_one(self, request_: object, step: str) -> None:
+    def test_next_step_names_the_idempotency_key_if_the_request_has_one(self, request_: object, step: str) -> None:
         for error in (Unavailable("the bank", "old"), DeadlineExceeded("the bank", "old")):
             assert str(fit_to_call(error, request_)).endswith(f"; {step}")
 

@@ -67,7 +67,7 @@ class CertificateAuthority:
 
 
 class Peer:
-    """Client of a service that returns the client's certificate serial number and address."""
+    """Client of a service that returns the serial number of the client's certificate, and the client's address."""
 
     def __init__(self, opened: grpc.aio.Channel) -> None:
         self._show: Any = opened.unary_unary(f"/{SERVICE}/Show", Empty.SerializeToString, StringValue.FromString)
@@ -146,14 +146,16 @@ class TestCalls:
             assert (await peer.read_identity())[0] == our_ca.serial("gateway")
         assert read_server_serial(bank, our_ca) == our_ca.serial("bank")
 
-    async def test_health_and_reflection_need_a_certificate(self, bank: str, our_ca: CertificateAuthority) -> None:
+    async def test_health_and_reflection_are_served_to_a_client_with_a_certificate(
+        self, bank: str, our_ca: CertificateAuthority
+    ) -> None:
         credentials = our_ca.issue("gateway").current_bundle().channel_credentials()
         async with grpc.aio.secure_channel(bank, credentials, AS_BANK) as opened:
             health: Any = health_pb2_grpc.HealthStub(opened)
-            answer = await health.Check(health_pb2.HealthCheckRequest(service=SERVICE))
-            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+            response = await health.Check(health_pb2.HealthCheckRequest(service=SERVICE))
+            assert response.status == health_pb2.HealthCheckResponse.SERVING
             requests = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
-            stub: Any = reflection_pb2_grpc.ServerReflectionStub(opened)  # type: ignore[arg-type]  # either kind does
+            stub: Any = reflection_pb2_grpc.ServerReflectionStub(opened)  # type: ignore[arg-type]  # both kinds work
             (listed,) = [each async for each in stub.ServerReflectionInfo(requests)]
             assert SERVICE in {each.name for each in listed.list_services_response.service}
 
@@ -275,7 +277,7 @@ class TestSettings:
         assert tls is not None
         assert tls.current_bundle().certificate == (our_ca.folder / "bank.pem").read_bytes()
 
-    def test_inconsistent_files_stop_the_start(self, our_ca: CertificateAuthority) -> None:
+    def test_inconsistent_or_missing_files_are_an_error(self, our_ca: CertificateAuthority) -> None:
         our_ca.issue("bank")
         our_ca.issue("card")
         bank, card, authority = (our_ca.folder / name for name in ("bank.pem", "card.key", "authority.pem"))
@@ -290,20 +292,20 @@ class TestSettings:
 
 class TestRotation:
     @pytest.fixture(autouse=True)
-    def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short_check_interval(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(rotation, "_CHECK_INTERVAL_SECONDS", 0.05)
 
     async def test_rotation_under_load_fails_no_call(self, bank: str, our_ca: CertificateAuthority) -> None:
-        async with open_peer(bank, our_ca.issue("gateway")) as peer, constant_load(peer) as read_identity:
+        async with open_peer(bank, our_ca.issue("gateway")) as peer, constant_load(peer) as identities:
             for _ in range(3):
                 renewed, expected = our_ca.renew("bank"), our_ca.renew("gateway")
                 await until(partial(has_serial, peer, expected))
                 assert read_server_serial(bank, our_ca) == renewed
             last = await peer.read_identity()
-        assert len({serial for serial, _ in read_identity}) == 4
+        assert len({serial for serial, _ in identities}) == 4
         assert last[0] == our_ca.serial("gateway")
 
-    async def test_rotated_server_certificate_reaches_connected_clients(
+    async def test_connected_clients_reconnect_after_a_rotation_of_the_server_certificate(
         self, our_ca: CertificateAuthority, keys: Keys, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(server, "_MAX_CONNECTION_AGE_MS", 200)
@@ -311,16 +313,16 @@ class TestRotation:
         async with (
             grpc_server(target, keys.verifier(), {SERVICE: PEERS}, our_ca.issue("bank")),
             open_peer(target, our_ca.issue("gateway")) as peer,
-            constant_load(peer) as read_identity,
+            constant_load(peer) as identities,
         ):
             _, before = await peer.read_identity()
             our_ca.renew("bank")
 
-            async def elsewhere() -> bool:
+            async def has_reconnected() -> bool:
                 return (await peer.read_identity())[1] != before
 
-            await until(elsewhere)
-        assert len({address for _, address in read_identity}) > 1
+            await until(has_reconnected)
+        assert len({address for _, address in identities}) > 1
 
     async def test_rotation_closes_the_old_connection_after_its_last_stream(
         self, bank: str, our_ca: CertificateAuthority
@@ -391,18 +393,18 @@ class TestRotation:
 
 @asynccontextmanager
 async def constant_load(peer: Peer) -> AsyncIterator[set[tuple[int, str]]]:
-    """Call without pauses during the block; yield the set of identities. A failed call is raised."""
-    read_identity: set[tuple[int, str]] = set()
+    """Make calls without pauses during the block, and raise the error of a failed one; yield the set of responses."""
+    identities: set[tuple[int, str]] = set()
     stop = asyncio.Event()
 
     async def call() -> None:
         while not stop.is_set():
-            read_identity.add(await peer.read_identity())
+            identities.add(await peer.read_identity())
 
     async with asyncio.TaskGroup() as calls:
         for _ in range(4):
             calls.create_task(call())
-        yield read_identity
+        yield identities
         stop.set()
 
 
