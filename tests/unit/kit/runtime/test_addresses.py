@@ -77,7 +77,7 @@ def test_listener_accepts_connections(listen: str, connect: str) -> None:
     ("address", "reason"),
     [("192.0.2.1:{port}", "assign"), ("[2001:db8::1]:{port}", "assign|family"), ("nobody.invalid:{port}", "(?i)name")],
 )
-def test_address_of_another_machine_is_an_error_with_the_reason(address: str, reason: str) -> None:
+def test_foreign_address_or_unknown_host_is_an_error_with_the_reason(address: str, reason: str) -> None:
     address = address.format(port=free_ports(1)[0])
     with pytest.raises(ListenError, match=reason) as error:
         open_listener(address)

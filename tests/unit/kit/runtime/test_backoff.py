@@ -28,7 +28,9 @@ class FailingCall:
         return self.attempts
 
 
-async def retried(call: FailingCall, *, attempts: int = 3, budget_seconds: float = 60, first_seconds: float = 0) -> int:
+async def call_with_retries(
+    call: FailingCall, *, attempts: int = 3, budget_seconds: float = 60, first_seconds: float = 0
+) -> int:
     delays = Backoff(first_seconds, first_seconds)
     return await retry(call, on=(CallError,), attempts=attempts, budget_seconds=budget_seconds, backoff=delays)
 
@@ -46,20 +48,20 @@ def test_backoff_delays_differ_between_instances() -> None:
 
 
 async def test_retry_returns_the_first_result() -> None:
-    assert await retried(FailingCall(failures=2)) == 3
+    assert await call_with_retries(FailingCall(failures=2)) == 3
 
 
 async def test_retry_raises_the_error_of_the_last_attempt() -> None:
     call = FailingCall(failures=3)
     with pytest.raises(CallError):
-        await retried(call)
+        await call_with_retries(call)
     assert call.attempts == 3
 
 
 async def test_retry_raises_other_errors_at_once() -> None:
     call = FailingCall(failures=1, error=KeyError())
     with pytest.raises(KeyError):
-        await retried(call)
+        await call_with_retries(call)
     assert call.attempts == 1
 
 
@@ -69,9 +71,9 @@ async def test_retry_starts_no_attempt_after_its_budget(monkeypatch: pytest.Monk
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    # Only for the module under test: servers of the session run on the same loop and sleep, too.
+    # Only the module under test gets this `sleep`: servers of the test session sleep on the same loop.
     monkeypatch.setattr(backoff, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": sleep}))
     call = FailingCall(failures=9)
     with pytest.raises(CallError):
-        await retried(call, attempts=9, budget_seconds=1, first_seconds=4)
+        await call_with_retries(call, attempts=9, budget_seconds=1, first_seconds=4)
     assert (call.attempts, pauses) == (1, [])

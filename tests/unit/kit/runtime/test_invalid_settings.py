@@ -44,15 +44,15 @@ LIBRARY_WORDS = (
 )
 
 
-def refuse(settings: type[Settings], capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """Load settings, and return the messages with which the process ends."""
+def load_invalid(settings: type[Settings], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Load invalid settings; return the messages with which the process exits."""
     with pytest.raises(SystemExit) as ended:
         settings.load()
     assert ended.value.code == 2
     return capsys.readouterr().err.splitlines()[1:]
 
 
-def message_about(name: str, lines: list[str]) -> list[str]:
+def messages_about(name: str, lines: list[str]) -> list[str]:
     return [line for line in lines if re.match(rf"  {name}\b", line)]
 
 
@@ -64,7 +64,7 @@ def test_every_wrong_value_gets_a_message_of_ours_without_the_value(
     for value in WRONG_VALUES:
         for name in settings.model_fields:
             monkeypatch.setenv(name.upper(), value)
-        lines = refuse(settings, capsys)
+        lines = load_invalid(settings, capsys)
         assert lines, value
         for line in lines:
             assert FALLBACK not in line, (value, line)
@@ -94,16 +94,16 @@ def test_message_names_the_setting_and_what_is_accepted(
     name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(name, value)
-    (line,) = message_about(name, refuse(SETTINGS[0], capsys))
+    (line,) = messages_about(name, load_invalid(SETTINGS[0], capsys))
     assert line.startswith(f"  {name}: {message}")
 
 
-def test_file_that_is_not_json_gets_the_same_message(
+def test_setting_from_a_file_that_is_not_json_has_a_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "gateway_cors_origins").write_text("*")
     monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
-    (line,) = message_about("GATEWAY_CORS_ORIGINS", refuse(SETTINGS[0], capsys))
+    (line,) = messages_about("GATEWAY_CORS_ORIGINS", load_invalid(SETTINGS[0], capsys))
     assert line.endswith('must be a JSON array, such as ["one", "two"]')
 
 
@@ -111,5 +111,5 @@ def test_element_of_an_array_is_named_by_its_position(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("GATEWAY_CORS_ORIGINS", '["https://a.example", "https://b.example/"]')
-    (line,) = message_about("GATEWAY_CORS_ORIGINS", refuse(SETTINGS[0], capsys))
+    (line,) = messages_about("GATEWAY_CORS_ORIGINS", load_invalid(SETTINGS[0], capsys))
     assert line.startswith("  GATEWAY_CORS_ORIGINS.1: is no origin: write scheme")

@@ -80,7 +80,7 @@ class TestBackgroundTask:
 
     async def test_error_of_the_block_is_raised(self) -> None:
         async def whole() -> None:
-            async with process.background_task(asyncio.Event().wait(), "part"):  # type: ignore[arg-type]  # its answer is not read
+            async with process.background_task(asyncio.Event().wait(), "part"):  # type: ignore[arg-type]  # its result is not used
                 raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
@@ -158,7 +158,7 @@ class TestRunWithRestarts:
         # Replaces the clock of the module under test only, not of other tasks on this loop.
         stand_in = SimpleNamespace(**vars(asyncio) | {"sleep": record_pause, "get_running_loop": Loop})
         monkeypatch.setattr(process, "asyncio", stand_in)
-        with pytest.raises(RuntimeError):  # StopIteration of `moments`, raised in a coroutine
+        with pytest.raises(RuntimeError):  # Python replaces the StopIteration of `moments` by it
             await process.run_with_restarts(step, name="step", first_delay_seconds=1, longest_delay_seconds=5)
         bounds = [1, 2, 4, 5, 1, 2, 4]
         assert all(bound / 2 <= pause <= bound for pause, bound in zip(pauses, bounds, strict=True))
@@ -211,7 +211,7 @@ import logging
 import structlog
 from kit.runtime import process
 
-async def fails():
+async def fail():
     raise RuntimeError("a part failed")
 
 async def main(stop):
@@ -228,14 +228,14 @@ async def stuck(stop):
         await asyncio.sleep(1)
 
 async def broken(stop):
-    async with process.background_task(fails(), "part"):
+    async with process.background_task(fail(), "part"):
         await stop.wait()
 """
 
 
 @pytest.fixture
-def started() -> Callable[[str], subprocess.Popen[str]]:
-    def started(main: str) -> subprocess.Popen[str]:
+def start_service() -> Callable[[str], subprocess.Popen[str]]:
+    def start_service(main: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-c", f"{_SERVICE}\nprocess.run({main})"],
             stdout=subprocess.PIPE,
@@ -244,23 +244,23 @@ def started() -> Callable[[str], subprocess.Popen[str]]:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
 
-    return started
+    return start_service
 
 
 class TestRun:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_signal_stops_the_service_in_order(
-        self, started: Callable[[str], subprocess.Popen[str]], number: signal.Signals
+    def test_signal_stops_the_service_gracefully(
+        self, start_service: Callable[[str], subprocess.Popen[str]], number: signal.Signals
     ) -> None:
-        with started("main") as service:
+        with start_service("main") as service:
             assert service.stdout is not None
             assert service.stdout.readline() == "running\n"
             service.send_signal(number)
             output, errors = service.communicate(timeout=10)
         assert (service.returncode, output) == (0, "stopping in order\n"), errors
 
-    def test_process_exits_when_the_stop_times_out(self, started: Callable[[str], subprocess.Popen[str]]) -> None:
-        with started("stuck") as service:
+    def test_process_exits_when_the_stop_times_out(self, start_service: Callable[[str], subprocess.Popen[str]]) -> None:
+        with start_service("stuck") as service:
             assert service.stdout is not None
             assert service.stdout.readline() == "running\n"
             service.send_signal(signal.SIGTERM)
@@ -268,8 +268,10 @@ class TestRun:
         assert service.returncode == 0
         assert "stop timed out" in output
 
-    def test_failed_background_task_fails_the_process(self, started: Callable[[str], subprocess.Popen[str]]) -> None:
-        with started("broken") as service:
+    def test_failed_background_task_fails_the_process(
+        self, start_service: Callable[[str], subprocess.Popen[str]]
+    ) -> None:
+        with start_service("broken") as service:
             _, errors = service.communicate(timeout=10)
         assert service.returncode == 1
         assert errors.rstrip().endswith("RuntimeError: a part failed")

@@ -63,7 +63,7 @@ def test_address_that_cannot_be_used_ends_the_process_with_the_reason(monkeypatc
     assert events[0]["error"].startswith("cannot listen on 192.0.2.1:8000: ")
 
 
-def test_current_setting_causes_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_setting_with_its_current_name_causes_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALL_MAX_PER_CALLER", "7")
     with capture_logs() as events:
         run_service("test", ProcessSettings, serve)

@@ -1,4 +1,4 @@
-"""Card numbers in text: which are masked, and which other numbers are not."""
+"""Card numbers in text are masked, other numbers are not."""
 
 import uuid
 
@@ -30,14 +30,14 @@ def test_card_number_is_masked_whatever_is_next_to_it(card: str, text: str) -> N
 
 
 @pytest.mark.parametrize("text", ["4242424242424242" * 2, "4242424242424242" + "0128" + "737"])
-def test_longer_sequence_of_digits_is_masked(text: str) -> None:
+def test_longer_sequence_of_digits_with_a_card_number_is_masked_completely(text: str) -> None:
     assert mask_card_numbers(text.encode()) == b"9" * len(text)
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "1234567890123456",  # no check digit
+        "1234567890123456",  # wrong check digit
         "4242424242424241",
         "4242 4242 4242 4241",
         "424242424242",

@@ -19,7 +19,7 @@ def describe_loss(lost: int) -> bytes:
 
 
 class PipeSink:
-    """Sink on a pipe with its reader."""
+    """Log sink that writes to a pipe, and the reader of the pipe."""
 
     def __init__(self, limit_bytes: int = 10_000, *, blocking: bool = True) -> None:
         self.reader, writer = os.pipe()
@@ -43,7 +43,7 @@ class PipeSink:
 
 
 def run(program: str, **options: object) -> subprocess.CompletedProcess[bytes]:
-    """Run a program that logs to its standard error."""
+    """Run a Python program that writes log lines."""
     return subprocess.run([sys.executable, "-c", program], check=True, timeout=60, **options)  # type: ignore[call-overload, no-any-return]
 
 
@@ -66,7 +66,7 @@ def test_lines_of_each_thread_keep_their_order() -> None:
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-def test_lines_are_lost_and_counted_where_the_reader_does_not_take_them(blocking: bool) -> None:
+def test_lines_above_the_limit_are_lost_and_counted_while_nobody_reads(blocking: bool) -> None:
     pipe = PipeSink(blocking=blocking)
     written = 3_000  # 300 KB: more than the pipe, the queue and the thread hold
     for number in range(written):

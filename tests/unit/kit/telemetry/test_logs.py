@@ -17,7 +17,7 @@ from kit.telemetry import logs
 
 
 class NamedLogger(NamedTuple):
-    """Logger as a processor gets it."""
+    """Logger as structlog passes it to a processor."""
 
     name: str
 
@@ -38,7 +38,7 @@ log.info("early")
 alice = Principal("users", "alice", is_service=False, expires_at=0)
 trace = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736")
 request_context.current_request.set(request_context.RequestContext("the-request", alice, "a token", trace=trace))
-log.debug("not run_and_read_logs")
+log.debug("not logged")
 log.info("ours", amount="1.00")
 log.info("odd", half="\\ud800", keys={{1: 2**70}})
 logging.getLogger("theirs").warning("theirs %s", 1)
@@ -101,7 +101,7 @@ class TestConfigure:
             assert (line["level"], line["logger"]) == (level, logger)
             assert line["timestamp"].endswith("Z")
         assert (own_line["event"], own_line["amount"], library_line["event"]) == ("ours", "1.00", "theirs 1")
-        assert (odd["half"], odd["keys"]) == ("\ud800", {"1": int("9" * 22)})  # so many digits may be a card's
+        assert (odd["half"], odd["keys"]) == ("\ud800", {"1": int("9" * 22)})  # masked: may contain a card number
         for line in (failed, failed_too):
             assert line["exception"][0]["exc_type"] == "KeyError"
 
@@ -109,11 +109,11 @@ class TestConfigure:
     def test_fields_that_are_secret_by_name_or_type_are_redacted(self, log_format: str) -> None:
         text = "\n".join(run_and_read_logs(log_format))
         assert "hostile" in text
-        # Longer than the digits of a time, which stands in each line.
+        # The card's code is not searched for: a timestamp may have the same three digits.
         assert "4242424242424242" not in text
         assert "hide" not in text
 
-    def test_other_fields_are_not_redacted(self) -> None:
+    def test_secret_fields_are_redacted_at_any_depth_and_others_are_kept(self) -> None:
         line = json.loads(run_and_read_logs("json")[-1])
         for name in ("authorization", "Password", "access_token", "cardNumber", "webhook"):
             assert line[name] == "***"
@@ -168,7 +168,7 @@ print("done")
 
 class TestStandardError:
     @pytest.mark.parametrize("standard_error", ["closed", "without a reader", "with a reader that stopped"])
-    def test_process_runs_on_when_its_log_cannot_be_written(self, standard_error: str) -> None:
+    def test_process_continues_when_its_log_cannot_be_written(self, standard_error: str) -> None:
         reader, writer = os.pipe()
         if standard_error == "without a reader":
             os.close(reader)
@@ -202,7 +202,7 @@ process.run(main)
 
 
 @pytest.mark.parametrize("redirection", ["<&- >&-", ">&-", "<&- >&- 2>&-"])
-def test_process_with_closed_standard_descriptors_ends_by_itself(redirection: str) -> None:
+def test_process_with_closed_standard_descriptors_is_not_aborted(redirection: str) -> None:
     """libuv aborts the process if it must close a descriptor below three."""
     command = ["sh", "-c", f'exec "$0" -c "$1" {redirection}', sys.executable, STOPPED]
     done = subprocess.run(command, capture_output=True, timeout=60, check=False)

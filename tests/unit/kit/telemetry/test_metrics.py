@@ -31,7 +31,7 @@ def test_connections_are_counted_at_each_scrape() -> None:
     assert metric_value("database_connections_in_use") == 1
 
 
-def test_expiry_metric_follows_the_certificate_in_use(tmp_path: Path) -> None:
+def test_expiry_metric_is_that_of_the_certificate_in_use(tmp_path: Path) -> None:
     now = datetime.now(UTC).replace(microsecond=0)
     ensure_certificates(tmp_path, ["bank"], now - timedelta(days=50))
     files = TLS(tmp_path / "bank.pem", tmp_path / "bank.key", tmp_path / "authority.pem")

@@ -158,7 +158,7 @@ class TestSpans:
             assert (span.trace, span.is_recorded) == (trace, False)
         assert not collector.spans
 
-    def test_without_a_collector_contexts_are_passed_on(self) -> None:
+    def test_trace_context_is_kept_without_a_collector(self) -> None:
         with tracing.export_spans("test", settings(None)), tracing.start_span("no collector", SAMPLED) as span:
             span.set_attributes({"a": 1})
             span.fail("E")
@@ -167,7 +167,7 @@ class TestSpans:
 
 @contextmanager
 def run_silent_server() -> Iterator[str]:
-    """Accept connections and never answer; yield the URL."""
+    """Accept connections without sending a response; yield the URL."""
     with socket.create_server((HOST, 0)) as server:
         yield f"http://{HOST}:{server.getsockname()[1]}"
 
@@ -203,7 +203,7 @@ class ExportCounter:
 
 class TestUnavailableCollector:
     @pytest.mark.parametrize("kind", ["connection refused", "no response"])
-    def test_spans_for_an_unavailable_collector_are_counted_and_logged_once_a_minute(
+    def test_spans_that_cannot_be_exported_are_counted_and_logged_once_a_minute(
         self, kind: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(otlp, "_EXPORT_INTERVAL_MS", 50)
@@ -231,7 +231,7 @@ class TestSettings:
     @pytest.mark.parametrize(
         "endpoint", ["http://127.0.0.1:4317", "http://localhost:4317", "http://[::1]:4317", "https://collector:4317"]
     )
-    def test_collector_needs_tls_or_loopback(self, endpoint: str) -> None:
+    def test_collector_with_tls_or_on_loopback_is_accepted(self, endpoint: str) -> None:
         assert settings(endpoint).otlp_endpoint is not None
 
     @pytest.mark.parametrize("endpoint", ["http://collector:4317", "http://10.0.0.1:4317", "http://127.0.0.1.nip.io:1"])
