@@ -118,9 +118,8 @@ class TestSecrets:
             ]
             assert len(dump) == 5  # four top-ups, and the attempt with the declined card
             events = await bank.service("card")(bank.client.list_events(account, 0))
-            await card.sql.execute(
-                "ALTER TABLE top_ups RENAME COLUMN fingerprint TO gone"
-            )  # causes an unexpected error
+            # Cause an unexpected error.
+            await card.sql.execute("ALTER TABLE top_ups RENAME COLUMN fingerprint TO gone")
             for number, cvv in cards[1:3]:
                 with pytest.raises(InternalError):
                     await card.top_up(account, rub("1"), uuid.uuid4().hex, number, cvv=cvv)

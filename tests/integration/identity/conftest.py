@@ -1,4 +1,4 @@
-"""Identity services and databases: one shared service, and one for each test that counts rows or damages data."""
+"""Fixtures: an identity service that tests share, and one with its own database for tests that count or damage rows."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,7 +19,7 @@ async def identity_databases(postgres: Postgres) -> AsyncIterator[CleanDatabases
 
 @pytest.fixture
 async def identity_url(identity_databases: CleanDatabases) -> AsyncIterator[str]:
-    """Create a database for one test."""
+    """URL of an empty, migrated database for one test."""
     async with identity_databases.one() as url:
         yield url
 

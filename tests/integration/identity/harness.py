@@ -57,7 +57,7 @@ class RunningIdentity:
             await self.client.revoke(Secret(token))
 
     async def advance_time(self, seconds: float) -> None:
-        """Subtract seconds from all stored times, as if they had passed."""
+        """Move all stored times into the past, as if so many seconds had passed."""
         times = {
             "refresh_tokens": ("issued_at", "replaced_at"),
             "sign_ins": ("created_at", "expires_at", "revoked_at"),
@@ -78,7 +78,7 @@ def anonymous_caller() -> Iterator[None]:
         current_request.reset(reset)
 
 
-def caller_of(tokens: Tokens) -> Caller:
+def caller_from_tokens(tokens: Tokens) -> Caller:
     return Caller(tokens.access)
 
 
@@ -88,9 +88,9 @@ def decode_claims(token: str) -> dict[str, Any]:
 
 
 def build_settings(keys: Keys, folder: Path, identity_database_url: str, **changes: Any) -> dict[str, str]:
-    """Return settings of an identity service, by the lower-case names of the variables.
+    """Return settings of an identity service, by the lower-case names of the environment variables.
 
-    It signs with the keys of the tests, its hashes are cheap, and its ports are free ones unless given.
+    The service signs with the tests' keys and computes cheap hashes. Its ports are free unless `changes` sets them.
     """
     files = {}
     for number, issuer in enumerate((USERS, *SERVICES)):

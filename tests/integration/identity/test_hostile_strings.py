@@ -1,4 +1,4 @@
-"""Strings of requests that no database column takes."""
+"""Hostile strings in each string field of the identity service's requests."""
 
 import grpc
 

@@ -16,7 +16,7 @@ from subgraphs.identity.service.adapters.passwords import Passwords
 from subgraphs.identity.service.adapters.repository import Repository, open_database
 from subgraphs.identity.service.domain.lockout import LockoutPolicy
 from tests.integration.bank.harness import Caller
-from tests.integration.identity.harness import PASSWORD, WRONG, RunningIdentity, anonymous_caller, caller_of
+from tests.integration.identity.harness import PASSWORD, WRONG, RunningIdentity, anonymous_caller, caller_from_tokens
 from wallet.errors import (
     InvalidCredentials,
     InvalidInput,
@@ -33,11 +33,11 @@ NEW = Secret("a new password, long enough")
 
 
 async def change(identity: RunningIdentity, tokens: Tokens, current: Secret = PASSWORD, new: Secret = NEW) -> None:
-    await caller_of(tokens)(identity.client.change_password(current, new))
+    await caller_from_tokens(tokens)(identity.client.change_password(current, new))
 
 
 async def refresh_results(identity: RunningIdentity, *logins: Tokens) -> list[str]:
-    """Refresh each login; return `ok` or the reason of the error."""
+    """Refresh each login; return `ok` or the error's reason for each."""
     results = []
     for tokens in logins:
         try:
@@ -49,7 +49,8 @@ async def refresh_results(identity: RunningIdentity, *logins: Tokens) -> list[st
     return results
 
 
-async def reason_of(call: Coroutine[Any, Any, object]) -> str:
+async def try_call(call: Coroutine[Any, Any, object]) -> str:
+    """Return `ok`, or the reason of the error."""
     try:
         await call
     except WalletError as error:
@@ -65,7 +66,7 @@ class TestChange:
             await identity.log_in(user)
         assert await identity.log_in(user, NEW)
 
-    async def test_other_sessions_end_and_the_callers_stays(self, identity: RunningIdentity) -> None:
+    async def test_other_sessions_end_and_the_callers_session_stays(self, identity: RunningIdentity) -> None:
         user, other_user = await identity.register_user(), await identity.register_user()
         other, own, stranger = (
             await identity.log_in(user),
@@ -192,14 +193,14 @@ class TestRetry:
 
     async def test_concurrent_equal_changes_all_succeed(self, own_identity: RunningIdentity) -> None:
         tokens = await own_identity.log_in(await own_identity.register_user())
-        results = await asyncio.gather(*(reason_of(change(own_identity, tokens)) for _ in range(4)))
+        results = await asyncio.gather(*(try_call(change(own_identity, tokens)) for _ in range(4)))
         assert results == ["ok"] * 4
 
     async def test_one_of_concurrent_different_changes_succeeds(self, own_identity: RunningIdentity) -> None:
         user = await own_identity.register_user()
         tokens = await own_identity.log_in(user)
         choices = [Secret(f"{NEW.text} {number}") for number in range(4)]
-        results = await asyncio.gather(*(reason_of(change(own_identity, tokens, new=each)) for each in choices))
+        results = await asyncio.gather(*(try_call(change(own_identity, tokens, new=each)) for each in choices))
         assert sorted(results) == ["WRONG_PASSWORD"] * 3 + ["ok"]
         assert await own_identity.log_in(user, choices[results.index("ok")])
 
@@ -229,8 +230,8 @@ class TestRaces:
         tokens = await own_identity.log_in(user)
         refreshes = [asyncio.create_task(own_identity.refresh(each.refresh)) for each in others]
         await change(own_identity, tokens)
-        answers = await asyncio.gather(*refreshes, return_exceptions=True)
-        refreshed = [each for each in answers if isinstance(each, Tokens)]
+        results = await asyncio.gather(*refreshes, return_exceptions=True)
+        refreshed = [each for each in results if isinstance(each, Tokens)]
         assert await refresh_results(own_identity, *refreshed, tokens) == ["UNAUTHENTICATED"] * len(refreshed) + ["ok"]
 
     async def test_new_hash_of_the_old_password_does_not_replace_the_new_password(

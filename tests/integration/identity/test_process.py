@@ -100,15 +100,15 @@ class TestKill9:
             await until(lambda: identity.sql.fetchval(replaced), every=0.001)
             child.kill()
             await child.wait()
-            answers = await asyncio.gather(*refreshes, return_exceptions=True)
-            assert all(isinstance(answer, Tokens | Unavailable) for answer in answers)
-            assert any(isinstance(answer, Unavailable) for answer in answers)
+            results = await asyncio.gather(*refreshes, return_exceptions=True)
+            assert all(isinstance(result, Tokens | Unavailable) for result in results)
+            assert any(isinstance(result, Unavailable) for result in results)
 
             await child.start()
             again = [await refresh_until_known(identity, token) for token in user_tokens]
-            for answer, repeated in zip(answers, again, strict=True):
-                if isinstance(answer, Tokens):
-                    assert answer.refresh == repeated.refresh
+            for result, repeated in zip(results, again, strict=True):
+                if isinstance(result, Tokens):
+                    assert result.refresh == repeated.refresh
             assert await identity.sql.fetchval("SELECT count(*) FROM refresh_tokens") == 2 * len(user_tokens)
             assert len({each.refresh for each in again}) == len(user_tokens)
             for tokens in again:
@@ -174,11 +174,11 @@ class TestOutage:
 class TestKeys:
     async def test_keys_are_published_without_a_token_and_with_a_max_age(self, identity: RunningIdentity) -> None:
         async with httpx.AsyncClient(trust_env=False) as http:
-            answer = await http.get(f"{identity.admin}/.well-known/jwks.json")
+            response = await http.get(f"{identity.admin}/.well-known/jwks.json")
         kid = jwt.get_unverified_header((await identity.log_in(await identity.register_user())).access)["kid"]
-        assert [key["kid"] for key in answer.json()["keys"]] == [kid]
-        assert "d" not in answer.json()["keys"][0]
-        assert answer.headers["cache-control"] == "public, max-age=30"
+        assert [key["kid"] for key in response.json()["keys"]] == [kid]
+        assert "d" not in response.json()["keys"][0]
+        assert response.headers["cache-control"] == "public, max-age=30"
 
     async def test_keys_are_rotated_without_a_restart(
         self, keys: Keys, tmp_path: Path, identity_url: str, monkeypatch: pytest.MonkeyPatch
@@ -186,7 +186,7 @@ class TestKeys:
         monkeypatch.setattr("subgraphs.identity.service.adapters.signing_keys.READ_INTERVAL_SECONDS", 0.05)
         settings = build_settings(keys, tmp_path, identity_url)
         folder = Path(settings["identity_keys"])
-        (old,) = files(folder)
+        (old,) = list_files(folder)
         long_ago = time.time() - 10_000
         os.utime(old, (long_ago, long_ago))
         published = f"http://{settings['identity_admin_listen']}/.well-known/jwks.json"
@@ -204,13 +204,13 @@ class TestKeys:
                 "subgraphs.identity.service.keys", "rotate", "--folder", str(folder), "--keep", "600"
             )
             assert code == 0, output
-            new = next(file for file in files(folder) if file != old)
+            new = next(file for file in list_files(folder) if file != old)
             assert f"added {new.name}" in output
 
-            async def both() -> bool:
+            async def are_both_published() -> bool:
                 return len((await http.get(published)).json()["keys"]) == 2
 
-            await until(both)
+            await until(are_both_published)
             signed_by = jwt.get_unverified_header
             assert signed_by((await identity.log_in(user)).access) == signed_by(before)
             os.utime(new, (time.time() - 61,) * 2)
@@ -235,7 +235,7 @@ class TestKeys:
     async def test_service_does_not_start_without_a_key(self, build_process: ProcessFactory) -> None:
         output: list[str] = []
         child, settings = build_process(lambda _, line: output.append(line))
-        (only,) = files(Path(settings["identity_keys"]))
+        (only,) = list_files(Path(settings["identity_keys"]))
         only.unlink()
         await child.spawn()
         assert await child.wait() != 0
@@ -243,7 +243,7 @@ class TestKeys:
         assert any("python -m subgraphs.identity.service.keys rotate" in line for line in output)
 
 
-def files(folder: Path) -> list[Path]:
+def list_files(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
 
@@ -304,7 +304,8 @@ class TestSecrets:
                     with pytest.raises(WalletError) as caught:
                         await attempt()
                     errors += [str(caught.value), repr(caught.value), repr(caught.value.metadata())]
-                await identity.sql.execute("ALTER TABLE users RENAME COLUMN password_hash TO gone")  # a defect
+                # Cause an unexpected error.
+                await identity.sql.execute("ALTER TABLE users RENAME COLUMN password_hash TO gone")
                 for defect in (
                     lambda: identity.client.authenticate(user.username, PASSWORD),
                     lambda: identity.client.register("carol", PASSWORD),

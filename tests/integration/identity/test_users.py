@@ -7,7 +7,13 @@ import pytest
 
 from kit.auth.principal import Role
 from tests.integration.bank.harness import Caller
-from tests.integration.identity.harness import PASSWORD, RunningIdentity, anonymous_caller, caller_of, decode_claims
+from tests.integration.identity.harness import (
+    PASSWORD,
+    RunningIdentity,
+    anonymous_caller,
+    caller_from_tokens,
+    decode_claims,
+)
 from wallet.errors import InvalidInput, PermissionDenied, Unauthenticated, UsernameTaken, UserNotFound
 from wallet.inputs import Secret
 
@@ -36,7 +42,7 @@ class TestRegistration:
         assert user.username.startswith("McKinley")
         with anonymous_caller():
             tokens = await identity.client.authenticate(user.username.swapcase(), PASSWORD)
-        assert await caller_of(tokens)(identity.client.get_user(user.id)) == user
+        assert await caller_from_tokens(tokens)(identity.client.get_user(user.id)) == user
 
     async def test_common_password_is_refused(self, identity: RunningIdentity) -> None:
         with pytest.raises(InvalidInput) as caught:
@@ -60,13 +66,13 @@ class TestRegistration:
 class TestUsers:
     async def test_user_reads_itself(self, identity: RunningIdentity) -> None:
         user = await identity.register_user()
-        caller = caller_of(await identity.log_in(user))
+        caller = caller_from_tokens(await identity.log_in(user))
         assert await caller(identity.client.get_user(user.id)) == user
         assert await caller(identity.client.batch_get_users([user.id])) == {user.id: user}
 
     async def test_user_does_not_read_others(self, identity: RunningIdentity) -> None:
         alice, bob = await identity.register_user(), await identity.register_user()
-        caller = caller_of(await identity.log_in(alice))
+        caller = caller_from_tokens(await identity.log_in(alice))
         with pytest.raises(UserNotFound):
             await caller(identity.client.get_user(bob.id))
         nobody = str(uuid.uuid4())

@@ -1,4 +1,4 @@
-"""A database with one table for each test."""
+"""Fixtures: each test gets a new database with one table, and a connection to this database."""
 
 import uuid
 from collections.abc import AsyncIterator

@@ -51,7 +51,7 @@ async def set_statement_timeout(session: AsyncConnection, seconds: float) -> Non
 
 @asynccontextmanager
 async def hold(url: str, statement: str) -> AsyncIterator[None]:
-    """Hold the locks of a statement, and roll it back at the end of the block."""
+    """Execute a statement, hold its locks during the block, then roll the statement back."""
     connection = await asyncpg.connect(url)
     transaction = connection.transaction()
     await transaction.start()

@@ -24,7 +24,7 @@ async def test_session_mode_keeps_the_settings_of_the_session(url: str) -> None:
             assert await sql.scalar(text("SHOW application_name")) == "test"
 
 
-async def test_transaction_mode_is_refused_by_name(url: str) -> None:
+async def test_transaction_mode_fails_the_check(url: str) -> None:
     async with (
         run_pgbouncer(url, "transaction") as pooled,
         Database.open(pooled, service="test", label="the notes' database", max_connections=2) as database,

@@ -8,7 +8,7 @@ from tests.integration.sandbox.running import Listener, Merchant, running
 
 @pytest.fixture(scope="session")
 async def merchant(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Merchant]:
-    """Merchant of a shared sandbox. Its simulated time-outs last longer than any test."""
+    """HTTP client of a sandbox that tests share. The simulated time-outs last longer than any test."""
     folder = tmp_path_factory.mktemp("sandbox")
     async with running(folder, sandbox_timeout_seconds=60, sandbox_late_seconds=1) as merchant:
         yield merchant

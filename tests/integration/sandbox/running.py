@@ -1,4 +1,4 @@
-"""Sandbox with its real wiring, an HTTP client for it, and a webhook listener."""
+"""Runs the sandbox as in production, with an HTTP client and a webhook listener for tests."""
 
 import asyncio
 import base64
@@ -31,7 +31,7 @@ class Listener:
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/webhooks"
         self.events: list[dict[str, Any]] = []
-        self.statuses: list[int] = []  # statuses of the first answers; then 204
+        self.statuses: list[int] = []  # of the first responses; all later ones have 204
         self._listen = f"127.0.0.1:{port}"
         self._verifier = standardwebhooks.Webhook(SECRET)
 
@@ -50,18 +50,18 @@ class Listener:
         async with http_server(app, self._listen):
             yield
 
-    def statuses_of(self, payment_id: str) -> list[str]:
-        """Return the statuses received for a payment."""
+    def received_statuses(self, payment_id: str) -> list[str]:
+        """Return the statuses in the events of a payment, in order of arrival."""
         return [event["payment"]["status"] for event in self.events if event["payment"]["id"] == payment_id]
 
     async def wait_for_statuses(self, payment_id: str, *statuses: str) -> None:
         """Wait until exactly these statuses have arrived, in this order."""
 
         async def have_arrived() -> bool:
-            return len(self.statuses_of(payment_id)) >= len(statuses)
+            return len(self.received_statuses(payment_id)) >= len(statuses)
 
         await until(have_arrived, every=0.01)
-        assert self.statuses_of(payment_id) == list(statuses)
+        assert self.received_statuses(payment_id) == list(statuses)
 
 
 class Merchant:
@@ -78,18 +78,18 @@ class Merchant:
             **options,
         )
 
-    async def tokenize(self, number: str, **given: Any) -> httpx.Response:
-        card = {"number": number, "expiryMonth": 12, "expiryYear": 2099, "cvv": "123", **given}
+    async def tokenize(self, number: str, **overrides: Any) -> httpx.Response:
+        card = {"number": number, "expiryMonth": 12, "expiryYear": 2099, "cvv": "123", **overrides}
         return await self.http.post("/v1/tokens", json=card)
 
     async def token(self, number: str) -> str:
-        answer = await self.tokenize(number, cvv="1234" if number.startswith("37") else "123")
-        assert answer.status_code == 201, answer.text
-        token: str = answer.json()["token"]
+        response = await self.tokenize(number, cvv="1234" if number.startswith("37") else "123")
+        assert response.status_code == 201, response.text
+        token: str = response.json()["token"]
         return token
 
-    async def authorize(self, token: str, key: str, *, timeout_seconds: float = 10, **given: Any) -> httpx.Response:
-        order = {"token": token, "amount": "10.00", "currency": "RUB", "reference": "top-up", **given}
+    async def authorize(self, token: str, key: str, *, timeout_seconds: float = 10, **overrides: Any) -> httpx.Response:
+        order = {"token": token, "amount": "10.00", "currency": "RUB", "reference": "top-up", **overrides}
         return await self._post("/v1/payments", key, order, timeout_seconds)
 
     async def change(self, step: str, payment_id: str, key: str, *, timeout_seconds: float = 10) -> httpx.Response:
@@ -98,24 +98,24 @@ class Merchant:
     async def cancel(self, key: str) -> httpx.Response:
         return await self.http.post("/v1/cancellations", json={"idempotencyKey": key})
 
-    async def paid(self, number: str, *steps: str) -> dict[str, Any]:
-        """Return a payment after these steps, which must all succeed."""
-        answer = await self.authorize(await self.token(number), uuid.uuid4().hex)
-        assert answer.status_code == 201, answer.text
+    async def create_payment(self, number: str, *steps: str) -> dict[str, Any]:
+        """Authorize a payment, make these changes, which must all succeed, and return the payment."""
+        response = await self.authorize(await self.token(number), uuid.uuid4().hex)
+        assert response.status_code == 201, response.text
         for step in steps:
-            answer = await self.change(step, answer.json()["id"], uuid.uuid4().hex)
-            assert answer.status_code == 200, answer.text
-        payment: dict[str, Any] = answer.json()
+            response = await self.change(step, response.json()["id"], uuid.uuid4().hex)
+            assert response.status_code == 200, response.text
+        payment: dict[str, Any] = response.json()
         return payment
 
     async def payment(self, payment_id: str) -> dict[str, Any]:
         payment: dict[str, Any] = (await self.http.get(f"/v1/payments/{payment_id}")).json()
         return payment
 
-    async def authorized_by(self, key: str) -> list[dict[str, Any]]:
-        """Return the payments that a key has authorized."""
-        answer = await self.http.get("/v1/payments", params={"idempotencyKey": key})
-        payments: list[dict[str, Any]] = answer.json()["payments"]
+    async def find_payments(self, key: str) -> list[dict[str, Any]]:
+        """Return the payments that were created with a key, also declined ones."""
+        response = await self.http.get("/v1/payments", params={"idempotencyKey": key})
+        payments: list[dict[str, Any]] = response.json()["payments"]
         return payments
 
     async def wait_until_free(self, key: str) -> None:
@@ -131,13 +131,13 @@ class Merchant:
         return await self.http.post(path, json=body, headers={"Idempotency-Key": key}, timeout=timeout_seconds)
 
 
-def code(answer: httpx.Response) -> str | None:
+def code(response: httpx.Response) -> str | None:
     """Return the error code, or None."""
-    error: str | None = answer.json().get("code")
+    error: str | None = response.json().get("code")
     return error
 
 
-def environment_of(folder: Path, **given: Any) -> dict[str, str]:
+def build_settings(folder: Path, **overrides: Any) -> dict[str, str]:
     """Return the settings of a sandbox with its books in the folder."""
     (port,) = free_ports(1)
     settings = {
@@ -145,15 +145,15 @@ def environment_of(folder: Path, **given: Any) -> dict[str, str]:
         "sandbox_api_key": API_KEY,
         "sandbox_books": folder / "books",
         "sandbox_webhook_secret": SECRET,
-        **given,
+        **overrides,
     }
     return {name: str(value) for name, value in settings.items() if value is not None}
 
 
 @asynccontextmanager
-async def running(folder: Path, **given: Any) -> AsyncIterator[Merchant]:
+async def running(folder: Path, **overrides: Any) -> AsyncIterator[Merchant]:
     """Run the sandbox in this process and yield a client."""
-    environment = environment_of(folder, **given)
+    environment = build_settings(folder, **overrides)
     stop = asyncio.Event()
     serving = asyncio.create_task(serve(Settings.model_validate(environment), stop))
     merchant = Merchant(f"http://{environment['sandbox_listen']}")
@@ -173,9 +173,9 @@ async def running(folder: Path, **given: Any) -> AsyncIterator[Merchant]:
         await serving
 
 
-def process(folder: Path, **given: Any) -> tuple[Child, str]:
+def process(folder: Path, **overrides: Any) -> tuple[Child, str]:
     """Return the sandbox as a child process that is not started yet, and its URL."""
-    environment = environment_of(folder, **given)
+    environment = build_settings(folder, **overrides)
     url = f"http://{environment['sandbox_listen']}"
     upper = {name.upper(): value for name, value in environment.items()}
     command = module("sandbox", **{"SANDBOX_IS_NOT_PRODUCTION": "true", **upper})

@@ -6,10 +6,10 @@ from tests.integration.sandbox.running import Merchant
 
 
 @pytest.mark.parametrize("path", ["/", "/health/live", "/health/ready", "/v1/payments", "/v1/payments/pay_1"])
-async def test_head_is_answered_like_get_without_a_body(merchant: Merchant, path: str) -> None:
-    got, asked = await merchant.http.get(path), await merchant.http.head(path)
-    assert (asked.status_code, asked.content) == (got.status_code, b"")
-    assert int(asked.headers["content-length"]) == len(got.content) > 0
+async def test_response_to_head_is_that_of_get_without_a_body(merchant: Merchant, path: str) -> None:
+    get, head = await merchant.http.get(path), await merchant.http.head(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert int(head.headers["content-length"]) == len(get.content) > 0
 
 
 @pytest.mark.parametrize(
@@ -17,16 +17,16 @@ async def test_head_is_answered_like_get_without_a_body(merchant: Merchant, path
     [("/v1/payments", "GET, HEAD, POST"), ("/v1/tokens", "POST"), ("/v1/payments/pay_1", "GET, HEAD")],
 )
 async def test_allow_has_all_methods_of_the_path(merchant: Merchant, path: str, allow: str) -> None:
-    answer = await merchant.http.delete(path)
-    assert (answer.status_code, answer.headers["allow"]) == (405, allow)
+    response = await merchant.http.delete(path)
+    assert (response.status_code, response.headers["allow"]) == (405, allow)
     message = f"the request does not match the contract: correct it; this path has only the methods {allow}"
-    assert answer.json() == {"code": "INVALID_REQUEST", "message": message}
+    assert response.json() == {"code": "INVALID_REQUEST", "message": message}
 
 
 @pytest.mark.parametrize("path", ["/health/ready/", "/v1/payments/"])
 async def test_trailing_slash_is_not_redirected(merchant: Merchant, path: str) -> None:
-    answer = await merchant.http.get(path, headers={"Host": "evil.example"})
-    assert (answer.status_code, "location" in answer.headers) == (404, False)
+    response = await merchant.http.get(path, headers={"Host": "evil.example"})
+    assert (response.status_code, "location" in response.headers) == (404, False)
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,10 @@ async def test_trailing_slash_is_not_redirected(merchant: Merchant, path: str) -
     ],
 )
 async def test_message_names_the_wrong_query_parameter(merchant: Merchant, query: str, detail: str) -> None:
-    answer = await merchant.http.get(f"/v1/payments?{query}")
-    assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_REQUEST")
-    assert answer.json()["message"] == f"the request does not match the contract: correct it; {detail}"
+    response = await merchant.http.get(f"/v1/payments?{query}")
+    assert (response.status_code, response.json()["code"]) == (422, "INVALID_REQUEST")
+    assert response.json()["message"] == f"the request does not match the contract: correct it; {detail}"
 
 
-async def test_parameters_of_links_are_ignored(merchant: Merchant) -> None:
+async def test_tracking_and_cache_busting_parameters_are_ignored(merchant: Merchant) -> None:
     assert (await merchant.http.get("/v1/payments?utm_source=x&_=1")).status_code == 200

@@ -1,4 +1,4 @@
-"""Idempotency keys and cancellation."""
+"""Idempotency keys, cancellation, lists of payments, invalid requests and random failures."""
 
 import asyncio
 import uuid
@@ -21,18 +21,18 @@ def key() -> str:
 class TestIdempotency:
     async def test_concurrent_requests_with_one_key_create_one_payment(self, merchant: Merchant, key: str) -> None:
         token = await merchant.token(APPROVED)
-        answers = await asyncio.gather(*(merchant.authorize(token, key) for _ in range(20)))
-        made = {answer.json()["id"] for answer in answers if answer.status_code == 201}
-        assert len(made) == 1
-        assert {code(answer) for answer in answers if answer.status_code != 201} <= {"KEY_IN_USE"}
-        assert [payment["id"] for payment in await merchant.authorized_by(key)] == list(made)
+        responses = await asyncio.gather(*(merchant.authorize(token, key) for _ in range(20)))
+        created = {response.json()["id"] for response in responses if response.status_code == 201}
+        assert len(created) == 1
+        assert {code(response) for response in responses if response.status_code != 201} <= {"KEY_IN_USE"}
+        assert [payment["id"] for payment in await merchant.find_payments(key)] == list(created)
 
     async def test_concurrent_request_with_the_key_is_refused(self, tmp_path: Path, key: str) -> None:
         async with running(tmp_path, sandbox_delay_seconds=1) as merchant:
             token = await merchant.token(APPROVED)
-            answers = await asyncio.gather(*(merchant.authorize(token, key) for _ in range(5)))
-            assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409]
-            assert {code(answer) for answer in answers} == {None, "KEY_IN_USE"}
+            responses = await asyncio.gather(*(merchant.authorize(token, key) for _ in range(5)))
+            assert sorted(response.status_code for response in responses) == [201, 409, 409, 409, 409]
+            assert {code(response) for response in responses} == {None, "KEY_IN_USE"}
 
     async def test_repeated_request_returns_the_current_payment(self, merchant: Merchant, key: str) -> None:
         token = await merchant.token(APPROVED)
@@ -43,7 +43,7 @@ class TestIdempotency:
         assert again.json()["status"] == "CAPTURED"
 
     async def test_refusal_is_replayed(self, merchant: Merchant, key: str) -> None:
-        paid = await merchant.paid(APPROVED)
+        paid = await merchant.create_payment(APPROVED)
         assert code(await merchant.change("refund", paid["id"], key)) == "WRONG_STATUS"
         await merchant.change("capture", paid["id"], f"{key}:c")
         again = await merchant.change("refund", paid["id"], key)
@@ -76,7 +76,7 @@ class TestCancellation:
             assert (await merchant.cancel(key)).json() == {"idempotencyKey": key, "payment": None}
         refused = await merchant.authorize(await merchant.token(APPROVED), key)
         assert (refused.status_code, code(refused)) == (409, "KEY_CANCELLED")
-        assert await merchant.authorized_by(key) == []
+        assert await merchant.find_payments(key) == []
 
     async def test_cancellation_voids_the_payment(self, merchant: Merchant, key: str) -> None:
         token = await merchant.token(APPROVED)
@@ -99,24 +99,24 @@ class TestCancellation:
 class TestReading:
     async def test_pages_are_in_order_of_creation(self, tmp_path: Path) -> None:
         async with running(tmp_path) as merchant:
-            made = [(await merchant.paid(APPROVED))["id"] for _ in range(5)]
-            assert made == sorted(made)
+            created = [(await merchant.create_payment(APPROVED))["id"] for _ in range(5)]
+            assert created == sorted(created)
             found: list[str] = []
             while True:
                 after = found[-1] if found else ""
-                answer = await merchant.http.get("/v1/payments", params={"after": after, "limit": 2})
-                page = answer.json()["payments"]
+                response = await merchant.http.get("/v1/payments", params={"after": after, "limit": 2})
+                page = response.json()["payments"]
                 found += [payment["id"] for payment in page]
                 if len(page) < 2:
                     break
-            assert found == made
+            assert found == created
 
 
 class TestRefusal:
     """Invalid requests."""
 
     @pytest.mark.parametrize(
-        ("number", "given", "expected"),
+        ("number", "changes", "expected"),
         [
             ("4242424242424241", {}, "INVALID_CARD"),
             ("4242 4242 4242 4242", {}, "INVALID_CARD"),
@@ -128,18 +128,18 @@ class TestRefusal:
         ],
     )
     async def test_invalid_card_gets_no_token_and_is_not_echoed(
-        self, merchant: Merchant, number: str, given: dict[str, Any], expected: str
+        self, merchant: Merchant, number: str, changes: dict[str, Any], expected: str
     ) -> None:
-        refused = await merchant.tokenize(number, **given)
+        refused = await merchant.tokenize(number, **changes)
         assert (refused.status_code, code(refused)) == (422, expected)
         assert number not in refused.text
         assert "1234" not in refused.text
 
-    @pytest.mark.parametrize("given", [{"amount": "0.00"}, {"amount": "-1"}, {"amount": "1e3"}, {"currency": "rub"}])
-    async def test_invalid_order_is_not_authorized(self, merchant: Merchant, key: str, given: dict[str, Any]) -> None:
+    @pytest.mark.parametrize("changes", [{"amount": "0.00"}, {"amount": "-1"}, {"amount": "1e3"}, {"currency": "rub"}])
+    async def test_invalid_order_is_not_authorized(self, merchant: Merchant, key: str, changes: dict[str, Any]) -> None:
         token = await merchant.token(APPROVED)
-        assert code(await merchant.authorize(token, key, **given)) == "INVALID_REQUEST"
-        assert (await merchant.authorize(token, key)).status_code == 201, "the key is free for the right request"
+        assert code(await merchant.authorize(token, key, **changes)) == "INVALID_REQUEST"
+        assert (await merchant.authorize(token, key)).status_code == 201, "the invalid request must not use the key"
 
     async def test_unknown_token_is_refused(self, merchant: Merchant, key: str) -> None:
         refused = await merchant.authorize("tok_unknown", key)
@@ -159,7 +159,7 @@ class TestRefusal:
     async def test_missing_api_key_is_unauthorized(self, merchant: Merchant) -> None:
         stranger = Merchant(str(merchant.http.base_url), headers={})
         async with stranger.http:
-            for answer in (
+            for response in (
                 await stranger.tokenize(APPROVED),
                 await stranger.authorize("tok_unknown", "key"),
                 await stranger.http.get("/v1/payments"),
@@ -167,7 +167,7 @@ class TestRefusal:
                 await stranger.change("capture", "pay_unknown", "key"),
                 await stranger.cancel("key"),
             ):
-                assert (answer.status_code, code(answer)) == (401, "UNAUTHORIZED")
+                assert (response.status_code, code(response)) == (401, "UNAUTHORIZED")
 
 
 class TestFailures:
@@ -175,17 +175,17 @@ class TestFailures:
         async with running(tmp_path, sandbox_failure_rate=0.5, sandbox_seed=4) as merchant:
             statuses: list[int] = []
 
-            async def retry_until_created(ask: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+            async def retry_until_created(call: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
                 while True:
-                    answer = await ask()
-                    statuses.append(answer.status_code)
-                    if answer.status_code == 201:
-                        return answer
+                    response = await call()
+                    statuses.append(response.status_code)
+                    if response.status_code == 201:
+                        return response
 
             token = (await retry_until_created(partial(merchant.tokenize, APPROVED))).json()["token"]
             for n in range(20):
                 await retry_until_created(partial(merchant.authorize, token, f"key-{n}"))
             assert statuses.count(503) > 5
         async with running(tmp_path) as merchant:
-            made = (await merchant.http.get("/v1/payments")).json()["payments"]
-            assert [payment["idempotencyKey"] for payment in made] == [f"key-{n}" for n in range(20)]
+            created = (await merchant.http.get("/v1/payments")).json()["payments"]
+            assert [payment["idempotencyKey"] for payment in created] == [f"key-{n}" for n in range(20)]

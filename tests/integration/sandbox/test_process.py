@@ -14,33 +14,33 @@ from pydantic import ValidationError
 from sandbox.__main__ import Settings
 from sandbox.cards import CARDS
 from stack.process import Child
-from tests.integration.sandbox.running import APPROVED, Listener, Merchant, code, environment_of, process
+from tests.integration.sandbox.running import APPROVED, Listener, Merchant, build_settings, code, process
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
-Describe = Callable[..., tuple[Child, Merchant]]
+ProcessFactory = Callable[..., tuple[Child, Merchant]]
 
 
 @pytest.fixture
-async def describe(tmp_path: Path) -> AsyncIterator[Describe]:
+async def create_process(tmp_path: Path) -> AsyncIterator[ProcessFactory]:
     """Return a factory of sandbox processes on the same books; they are stopped after the test."""
-    made: list[tuple[Child, Merchant]] = []
+    created: list[tuple[Child, Merchant]] = []
 
-    def describe(**given: object) -> tuple[Child, Merchant]:
-        child, url = process(tmp_path, **given)
-        made.append((child, Merchant(url)))
-        return made[-1]
+    def create_process(**overrides: object) -> tuple[Child, Merchant]:
+        child, url = process(tmp_path, **overrides)
+        created.append((child, Merchant(url)))
+        return created[-1]
 
-    yield describe
-    for child, merchant in made:
+    yield create_process
+    for child, merchant in created:
         await merchant.http.aclose()
         await child.stop()
 
 
 class TestStart:
-    async def test_start_requires_the_not_production_setting(self, describe: Describe) -> None:
-        child, _ = describe(sandbox_is_not_production="1")
+    async def test_start_requires_the_not_production_setting(self, create_process: ProcessFactory) -> None:
+        child, _ = create_process(sandbox_is_not_production="1")
         await child.spawn()
         assert await child.wait() == 2
         (sentence,) = child.last_lines
@@ -48,7 +48,7 @@ class TestStart:
 
     def test_webhook_url_requires_a_secret(self, tmp_path: Path) -> None:
         url = "http://127.0.0.1:1/webhooks"
-        environment = environment_of(tmp_path, sandbox_webhook_url=url, sandbox_webhook_secret=None)
+        environment = build_settings(tmp_path, sandbox_webhook_url=url, sandbox_webhook_secret=None)
         with pytest.raises(ValidationError, match="SANDBOX_WEBHOOK_URL needs SANDBOX_WEBHOOK_SECRET"):
             Settings.model_validate(environment)
 
@@ -58,25 +58,25 @@ class TestStart:
         assert [(card["number"], card["meaning"]) for card in page.json()["cards"]] == [
             (number, behaviour.meaning) for number, behaviour in CARDS.items()
         ]
-        for answer in (page, await merchant.http.get("/v1/payments/pay_unknown")):
-            assert (answer.headers["server"], answer.headers["x-sandbox"]) == ("sandbox-acquirer", "true")
+        for response in (page, await merchant.http.get("/v1/payments/pay_unknown")):
+            assert (response.headers["server"], response.headers["x-sandbox"]) == ("sandbox-acquirer", "true")
 
 
 class TestEnd:
-    async def test_sigterm_ends_requests_without_an_answer(self, describe: Describe) -> None:
-        child, merchant = describe(sandbox_timeout_seconds=60, sandbox_late_seconds=60)
+    async def test_sigterm_ends_withheld_requests_with_unavailable(self, create_process: ProcessFactory) -> None:
+        child, merchant = create_process(sandbox_timeout_seconds=60, sandbox_late_seconds=60)
         await child.start()
-        unanswered = [
+        withheld_cards = [
             number for number, each in CARDS.items() if each.name in {"authorize-timeout-before", "authorize-late"}
         ]
-        tokens = [await merchant.token(number) for number in unanswered]
+        tokens = [await merchant.token(number) for number in withheld_cards]
 
         async def authorize_when_free(token: str) -> httpx.Response:
-            while code(answer := await merchant.authorize(token, token, timeout_seconds=60)) == "KEY_IN_USE":
-                pass  # a probe was at work
-            return answer
+            while code(response := await merchant.authorize(token, token, timeout_seconds=60)) == "KEY_IN_USE":
+                pass  # a probe with the key was in progress
+            return response
 
-        asked = [asyncio.create_task(authorize_when_free(token)) for token in tokens]
+        requests = [asyncio.create_task(authorize_when_free(token)) for token in tokens]
 
         async def are_all_in_progress() -> bool:
             probes = [await merchant.change("capture", "none", token) for token in tokens]
@@ -84,7 +84,7 @@ class TestEnd:
 
         await until(are_all_in_progress)
         child.send(signal.SIGTERM)
-        assert {code(answer) for answer in await asyncio.gather(*asked)} == {"UNAVAILABLE"}
+        assert {code(response) for response in await asyncio.gather(*requests)} == {"UNAVAILABLE"}
         async with asyncio.timeout(4):
             assert await child.wait() == 0
         assert any("this is a sandbox acquirer" in line for line in child.last_lines)
@@ -96,9 +96,11 @@ def read_files(folder: Path) -> str:
 
 
 class TestSecrets:
-    async def test_card_number_and_code_are_neither_stored_nor_logged(self, describe: Describe, tmp_path: Path) -> None:
+    async def test_card_number_and_code_are_neither_stored_nor_logged(
+        self, create_process: ProcessFactory, tmp_path: Path
+    ) -> None:
         lines: list[str] = []
-        child, merchant = describe(log_level="DEBUG")
+        child, merchant = create_process(log_level="DEBUG")
         child._output = lambda _, line: lines.append(line)
         amex, cvv = "378282246310005", "8273"
         async with child:
@@ -107,19 +109,19 @@ class TestSecrets:
             await merchant.tokenize(amex, cvv=cvv, expiryMonth=13)
             await merchant.authorize(token, "key")
             kept = read_files(tmp_path)
-        said = "\n".join(lines)
-        assert '"/v1/tokens"' in said
+        logs = "\n".join(lines)
+        assert '"/v1/tokens"' in logs
         assert token in kept
-        for text in (said, kept):
+        for text in (logs, kept):
             assert amex not in text
             assert not re.search(rf"\b{cvv}\b", text)
 
 
 class TestKill9:
     async def test_kill_9_under_load_loses_no_payment_and_no_webhook(
-        self, describe: Describe, listener: Listener
+        self, create_process: ProcessFactory, listener: Listener
     ) -> None:
-        child, merchant = describe(sandbox_webhook_url=listener.url)
+        child, merchant = create_process(sandbox_webhook_url=listener.url)
         await child.start()
         token = await merchant.token(APPROVED)
         acknowledged: dict[str, str] = {}
@@ -130,8 +132,8 @@ class TestKill9:
             for key in (f"{n}-{turn}" for turn in range(10)):
                 while key not in acknowledged:
                     with suppress(httpx.TransportError):
-                        made = await merchant.authorize(token, key)
-                        taken = await merchant.change("capture", made.json()["id"], f"{key}:c")
+                        created = await merchant.authorize(token, key)
+                        taken = await merchant.change("capture", created.json()["id"], f"{key}:c")
                         acknowledged[key] = taken.json()["id"]
                         if len(acknowledged) == 30:
                             enough.set()
@@ -147,23 +149,23 @@ class TestKill9:
             async with asyncio.timeout(20):
                 await load
             assert known.items() <= acknowledged.items()
-            made = (await merchant.http.get("/v1/payments", params={"limit": 1000})).json()["payments"]
-            assert {payment["idempotencyKey"]: payment["id"] for payment in made} == acknowledged
-            assert {payment["status"] for payment in made} == {"CAPTURED"}
+            created = (await merchant.http.get("/v1/payments", params={"limit": 1000})).json()["payments"]
+            assert {payment["idempotencyKey"]: payment["id"] for payment in created} == acknowledged
+            assert {payment["status"] for payment in created} == {"CAPTURED"}
 
             async def have_all_arrived() -> bool:
                 return all(
-                    set(listener.statuses_of(id_)) == {"AUTHORIZED", "CAPTURED"} for id_ in acknowledged.values()
+                    set(listener.received_statuses(id_)) == {"AUTHORIZED", "CAPTURED"} for id_ in acknowledged.values()
                 )
 
             await until(have_all_arrived)
 
     async def test_kill_9_before_a_webhook_loses_neither_change_nor_webhook(
-        self, describe: Describe, listener: Listener
+        self, create_process: ProcessFactory, listener: Listener
     ) -> None:
-        child, merchant = describe(sandbox_webhook_url=listener.url)
+        child, merchant = create_process(sandbox_webhook_url=listener.url)
         await child.start()
-        paid = await merchant.paid(APPROVED, "capture")  # the listener has not started
+        paid = await merchant.create_payment(APPROVED, "capture")  # the listener has not started
         child.kill()
         await child.wait()
         async with listener.listening():
@@ -171,6 +173,6 @@ class TestKill9:
             assert await merchant.payment(paid["id"]) == paid
 
             async def have_both_arrived() -> bool:
-                return set(listener.statuses_of(paid["id"])) == {"AUTHORIZED", "CAPTURED"}
+                return set(listener.received_statuses(paid["id"])) == {"AUTHORIZED", "CAPTURED"}
 
             await until(have_both_arrived)

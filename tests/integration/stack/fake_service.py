@@ -1,4 +1,4 @@
-"""Fake service: ready on /health/ready, ends on SIGTERM unless stubborn. Usage: `fake_service.py PORT [stubborn]`."""
+"""Fake service: responds with 200 to each GET; ends on SIGTERM unless stubborn. `fake_service.py PORT [stubborn]`."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 
-class Answer(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         body = f"{os.getpid()} {os.environ.get('GREETING', '')}".encode()
         self.send_response(200)
@@ -20,7 +20,7 @@ class Answer(BaseHTTPRequestHandler):
 
 if "stubborn" in sys.argv:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-server = HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer)
+server = HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
 sys.stdout.write("listening\n")
 sys.stdout.flush()
 server.serve_forever()

@@ -25,7 +25,7 @@ def python(*arguments: str, **environment: str) -> Callable[[], Awaitable[Comman
 def service(
     name: str, port: int, *more: str, depends_on: Sequence[str] = (), restart_with: Sequence[str] = ()
 ) -> Process:
-    """Return the plan's entry of a fake service."""
+    """Return the definition of a fake service's process."""
     return Process(
         name=name,
         command=python(str(SERVICE), str(port), *more),
@@ -38,7 +38,7 @@ def service(
 
 
 def plan(ports: Ports, data: Path) -> tuple[Process, ...]:
-    """Return a plan of three services; `stubborn` makes one ignore SIGTERM."""
+    """Return a plan of three services; with the argument `stubborn` analytics ignores SIGTERM."""
     return (
         service("bank", ports.bank_admin),
         service("analytics", ports.analytics_admin, *sys.argv[3:], depends_on=("bank",)),

@@ -104,9 +104,9 @@ class TestSyncClient:
         assert client.query("SELECT * FROM operations LIMIT 0").column_names == tuple(COLUMNS)
 
     def test_settings_apply_to_their_statement_only(self, client: Client) -> None:
-        asked = "SELECT getSetting('max_threads')"
-        assert client.query(asked, settings={"max_threads": 1}).first_row == (1,)
-        assert client.query(asked, settings={"max_threads": 3}).first_row == (3,)
+        query = "SELECT getSetting('max_threads')"
+        assert client.query(query, settings={"max_threads": 1}).first_row == (1,)
+        assert client.query(query, settings={"max_threads": 3}).first_row == (3,)
 
     @pytest.mark.parametrize(
         ("statement", "code", "name"),
@@ -141,8 +141,8 @@ class TestAsyncClient:
         assert total.first_row == (Decimal("10.00"),)
 
     async def test_concurrent_queries_get_their_own_results(self, aclient: AsyncClient) -> None:
-        answers = await asyncio.gather(*(aclient.query("SELECT {n:UInt64}", {"n": n}) for n in range(100)))
-        assert [answer.first_row for answer in answers] == [(n,) for n in range(100)]
+        results = await asyncio.gather(*(aclient.query("SELECT {n:UInt64}", {"n": n}) for n in range(100)))
+        assert [result.first_row for result in results] == [(n,) for n in range(100)]
 
     async def test_slow_query_does_not_block_others(self, aclient: AsyncClient) -> None:
         endless = "SELECT count() FROM numbers(1000000000000) WHERE number % 7 = 3"

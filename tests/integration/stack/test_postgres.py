@@ -15,12 +15,12 @@ from stack.process import StartError
 
 pytestmark = pytest.mark.slow
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to give up its rights")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to drop its privileges")
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    """Folder of mode 0700, as all of pytest's temporary folders."""
+    """Path for data in a temporary folder of pytest, which has mode 0700."""
     yield tmp_path / "data"
     remove_cluster(tmp_path / "data")
 
@@ -116,7 +116,7 @@ class TestPostgres:
         assert not data.parent.exists()
 
 
-class TestPlace:
+class TestCluster:
     def test_passwords_and_location_are_kept_in_a_private_file(self, home: Path) -> None:
         first = open_cluster(home, ("postgres", "bank"))
         again = open_cluster(home, ("postgres", "bank", "card"))
@@ -128,7 +128,7 @@ class TestPlace:
     async def test_root_runs_the_server_as_nobody_without_changing_parent_folders(self, home: Path) -> None:
         before = [(folder, folder.stat().st_mode, folder.stat().st_uid) for folder in home.parents]
         async with Postgres(home, free_ports(1)[0]) as postgres:
-            owner = os.stat(f"/proc/{postgres.pid}")  # noqa: PTH116  of the kernel's memory, nothing waits
+            owner = os.stat(f"/proc/{postgres.pid}")  # noqa: PTH116  /proc is in memory: no blocking
             assert (owner.st_uid, owner.st_gid) == (postgres.cluster.user, postgres.cluster.group)
         assert before == [(folder, folder.stat().st_mode, folder.stat().st_uid) for folder in home.parents]
 
@@ -146,7 +146,7 @@ class TestPlace:
             assert await fetch_value(postgres.dsn("bank"), "SELECT 1") == 1
 
     @needs_root
-    def test_reachable_folder_holds_its_cluster(self) -> None:
+    def test_cluster_is_stored_in_a_folder_that_its_user_can_reach(self) -> None:
         home = Path("/var/tmp") / f"wallet-test-{os.getpid()}"
         home.mkdir(mode=0o755)
         try:

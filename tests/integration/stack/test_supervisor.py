@@ -22,7 +22,7 @@ async def until(true: Callable[[], object], seconds: float = 20) -> None:
 
 
 class SupervisedFakes:
-    """Supervisor of fake processes, with its messages."""
+    """Supervisor of fake processes, and the messages that it prints."""
 
     def __init__(self, plan: Sequence[Process], console: Console, screen: Path, reaper: OrphanReaper) -> None:
         self.supervisor = Supervisor(plan, console, reaper)
@@ -120,7 +120,7 @@ class TestRestart:
                 staged.supervisor.children["bank"].kill()
                 await until(partial(has_message, staged, "bank exited with -9; restarting in 0.2 s", times))
 
-    async def test_crash_restarts_the_processes_with_restart_with_only(self, tmp_path: Path) -> None:
+    async def test_crashed_process_restarts_only_processes_that_list_it_in_restart_with(self, tmp_path: Path) -> None:
         kafka, bank, analytics = free_ports(3)
         plan = (
             fake.service("kafka", kafka),
@@ -169,7 +169,7 @@ class TestOutput:
         assert await child.wait() == 0
         assert list(child.last_lines) == ["\ufffd\x00\ufffd\ufffd\ufffd ", "end"]
 
-    async def test_endless_line_is_passed_on_in_pieces(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_very_long_line_is_split(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("stack.process.LONGEST_LINE", 100_000)
         child = Child(Process(name="talker", command=fake.python("-c", "print('x' * 1_000_000, end='')")))
         await child.spawn()

@@ -45,7 +45,7 @@ class Terminal:
             )
 
     def read_until(self, pattern: str) -> None:
-        """Read the output until it has the regular expression. If it never has, the test times out or fails."""
+        """Read the output until the pattern matches. Without a match the test fails or times out."""
         assert self.process.stdout is not None
         while not re.search(pattern, self.text):
             line = self.process.stdout.readline()
@@ -73,7 +73,7 @@ class Terminal:
 
 @contextmanager
 def default_hangup() -> Iterator[None]:
-    """Let a process that is started in the block end on SIGHUP, also if the tests ignore it because of `nohup`."""
+    """Start processes in the block with the default action for SIGHUP, even if `nohup` runs the tests."""
     usual = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         yield
@@ -96,16 +96,16 @@ def stubborn(tmp_path: Path) -> Iterator[Terminal]:
     opened.close()
 
 
-def listened_on(ports: Ports) -> dict[str, int]:
-    """Ports that `fake_stack.py` listens on. The kernel may use the others for outgoing connections."""
+def get_listen_ports(ports: Ports) -> dict[str, int]:
+    """Return the ports that `fake_stack.py` listens on. The kernel may use the others for outgoing connections."""
     return {name: port for name, port in ports.items() if name in {"gateway", "bank_admin", "analytics_admin"}}
 
 
 def unused_port() -> int:
-    """Return a PORT with free derived ports in `fake_stack.py`."""
-    for port in random.sample(range(2_000, 7_900), 100):  # below what `free_ports` and the kernel give to others
+    """Return a PORT from which `fake_stack.py` derives free ports."""
+    for port in random.sample(range(2_000, 7_900), 100):  # below the ports that `free_ports` and the kernel assign
         try:
-            check_free(listened_on(Ports.derive(port)))
+            check_free(get_listen_ports(Ports.derive(port)))
         except PortError:
             continue
         return port
@@ -123,8 +123,8 @@ class TestUp:
             "bank       | listening",
         ):
             terminal.read_until(re.escape(text))
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready") as answer:
-            assert answer.status == 200
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready") as response:
+            assert response.status == 200
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
     def test_signal_stops_all_processes(self, terminal: Terminal, number: signal.Signals) -> None:
@@ -133,7 +133,7 @@ class TestUp:
         assert terminal.wait() == 0
         assert not any(map(is_running, processes.values()))
         assert not (terminal.data / "run.json").exists()
-        check_free(listened_on(terminal.ports))
+        check_free(get_listen_ports(terminal.ports))
 
     def test_second_ctrl_c_kills_all_processes(self, stubborn: Terminal) -> None:
         processes = stubborn.until_up()
@@ -148,7 +148,7 @@ class TestUp:
         terminal.process.send_signal(signal.SIGINT)
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.wait() == 0
-        check_free(listened_on(terminal.ports))
+        check_free(get_listen_ports(terminal.ports))
 
     def test_kill_9_leaves_no_orphans_and_the_next_start_works(self, stubborn: Terminal) -> None:
         processes = stubborn.until_up()
@@ -202,7 +202,7 @@ class TestClean:
         assert not place.exists()
         assert not (tmp_path / "data").exists()
 
-    def test_clean_is_refused_while_a_system_runs(self, terminal: Terminal) -> None:
+    def test_clean_is_refused_while_a_stack_runs(self, terminal: Terminal) -> None:
         terminal.until_up()
         refused = self.clean(terminal.data)
         assert refused.returncode == 2
