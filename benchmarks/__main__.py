@@ -80,7 +80,9 @@ def _summary(figure: Figure) -> str:
 def _parse_seconds(text: str) -> float:
     seconds = options.positive_number(text)
     if seconds < _LEAST_SECONDS:
-        raise argparse.ArgumentTypeError(f"{text!r} is invalid: must be at least {_LEAST_SECONDS:g}, as for pgbench")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is invalid: must be at least {_LEAST_SECONDS:g}, because pgbench reports a rate per second"
+        )
     return seconds
 
 

@@ -101,7 +101,8 @@ class AnalyticsEnvironment(BenchEnvironment):
 class TwoHistoriesEnvironment(AnalyticsEnvironment):
     """Two analytics services with empty histories on one ClickHouse: one for a small history, one for a large one.
 
-    A stub of the bank knows every account, so that analytics has nothing to repair. Calls are made as an administrator.
+    A stub of the bank returns every requested account, so that the repair finds nothing to insert. Calls are made as an
+    administrator.
     """
 
     small: AnalyticsProcess

@@ -1,7 +1,8 @@
 """Figures of analytics: latency of a history page in a small and in a large history.
 
 Pages are read over gRPC from an analytics process with ClickHouse, as the gateway reads them. The rows are inserted
-into ClickHouse directly. Each insert has operations of all accounts, as in production, where operations arrive by time.
+into ClickHouse directly. Each insert has operations of all accounts, as in production, where operations arrive in
+the order of their time.
 """
 
 import asyncio

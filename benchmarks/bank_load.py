@@ -22,7 +22,7 @@ from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 TIMEOUT_SECONDS: Final = 30.0
 
 _PREPARED_TRANSFERS: Final = 40_000
-"""Transfers that are encoded before the run, so that the run measures the bank and not the encoding."""
+"""Transfers whose requests are built before the run, so that building them takes no time from the bank."""
 _AMOUNT: Final = Money(currency_code="RUB", units=1)
 _METHOD: Final = "/wallet.bank.v1.BankService/TransferMoney"
 
@@ -36,9 +36,9 @@ class BankLoad:
 
     Attributes:
         targets: gRPC targets of the bank's replicas; each gets an equal share of the calls.
-        tokens: one token per owner, in the order of `accounts.owner_id`; for bulk calls one of an administrator.
+        tokens: one token per owner, in the order of `accounts.owner_id`; for bulk calls only an administrator's token.
         accounts: number of accounts.
-        in_flight: number of concurrent calls to all targets.
+        in_flight: total number of concurrent calls to all targets.
         items: transfers per call of `BatchTransferMoney`; 0 for calls of `TransferMoney`.
         skew: exponent of the Zipf distribution of accounts; see `zipf_pairs`.
     """
@@ -52,7 +52,7 @@ class BankLoad:
 
 
 def prepare_requests(load: BankLoad) -> Requests:
-    """Return headers and message of each call, without end. The first ones are encoded already."""
+    """Return headers and message of each call, without end. The first ones are built in advance."""
     requests = _bulk_requests(load) if load.items else _unary_requests(load)
     return chain(list(islice(requests, _PREPARED_TRANSFERS // (load.items or 1))), requests)
 

@@ -124,7 +124,8 @@ class GatewayEnvironment(BenchEnvironment):
     async def gateways_with_and_without_telemetry(self) -> AsyncIterator[tuple[str, str]]:
         """Run two more gateways for one figure and yield their addresses.
 
-        The first one logs all lines and exports a tenth of its traces to a collector; the second one logs errors only.
+        The first one logs as in production and exports a tenth of its traces to a collector. The second one logs errors
+        only and exports no traces.
         """
         with_address, without_address, collector = _addresses(3)
         with_telemetry = self._gateway_settings(with_address, OTLP_ENDPOINT=f"http://{collector}", TRACE_RATIO="0.1")
@@ -145,7 +146,7 @@ class GatewayEnvironment(BenchEnvironment):
         del self._children["hive"]
 
     async def measure_side(self, side: Side, options: Options) -> Run:
-        """Generate the load of one side.
+        """Generate the load of one side and return the measurements.
 
         Raises:
             BenchError: a request failed.
@@ -198,7 +199,7 @@ class GatewayEnvironment(BenchEnvironment):
         return Side(name="gateway", load=_transfer_load(self.gateway, request, status=200, marker='"balance"'))
 
     def hive_transfers(self, address: str) -> Side:
-        """Return the same transfers by Hive Gateway's schema."""
+        """Return the same transfers as mutations of Hive Gateway's schema."""
 
         def request(number: int) -> str:
             arguments = {

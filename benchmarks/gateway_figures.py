@@ -1,6 +1,6 @@
 """Figures of the gateway, compared with a bare route, with gRPC alone and with another gateway.
 
-The stubs behind the gateway answer at once. The two sides of a ratio run in turns.
+The stubs behind the gateway respond at once. The two sides of a ratio run in turns.
 """
 
 from collections.abc import AsyncGenerator, Collection, Mapping
@@ -90,7 +90,7 @@ async def measure_ratio(
 
 
 async def measure_telemetry_overhead(environment: GatewayEnvironment, options: Options) -> Figure:
-    """Divide the rates with and without telemetry.
+    """Divide the best rate with telemetry by the best rate without it.
 
     The details have the processor time per transfer of both gateways, which is the better measure on a busy machine.
     """

@@ -19,5 +19,5 @@ async def _accept_any_token(_: TokenVerifier, __: str) -> Principal:
 
 
 if __name__ == "__main__":
-    TokenVerifier.verify = _accept_any_token  # type: ignore[assignment]  # the only difference to the gateway
+    TokenVerifier.verify = _accept_any_token  # type: ignore[assignment]  # the only difference from the gateway
     runpy.run_module("gateway", run_name="__main__")

@@ -31,8 +31,8 @@ class HttpLoad:
         connections: number of connections; each has at most one request in flight.
         status: expected status of each response.
         marker: text that the body of each response must contain.
-        rate: requests per second in an open loop: the latency of a request starts when it is due, even if no connection
-            is free then. 0: a closed loop, in which each connection sends its next request after a response.
+        rate: requests per second of an open loop, in which the latency of a request starts when it is due, even if no
+            connection is free then. 0 means a closed loop: each connection sends its next request after a response.
     """
 
     target: str

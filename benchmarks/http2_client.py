@@ -180,7 +180,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def _encode_header(name: str, value: str) -> bytes:
-    """Encode a header as a never-indexed literal. Its name comes from the static table if that contains it."""
+    """Encode a header as a never-indexed literal, with its name as an index of the static table where possible."""
     index = _STATIC_TABLE.get(name)
     encoded_name = b"\x10" + _encode_string(name) if index is None else _encode_integer(0x10, 4, index)
     return encoded_name + _encode_string(value)

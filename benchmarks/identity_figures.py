@@ -28,8 +28,8 @@ _PASSWORD: Final = Secret("correct horse battery")
 async def logins_per_second(environment: IdentityEnvironment, options: Options) -> Figure:
     """Logins per second of 16 users who log in repeatedly, each login with a password hash.
 
-    At the same time one client requests the public keys. They need only the event loop, so their latency, `keys_ms`
-    in the details, shows how long a password hash blocks it.
+    At the same time one client requests the public keys. Such a request needs only the event loop, so its latency,
+    `keys_ms` in the details, shows how long a password hash blocks the loop.
 
     Raises:
         BenchError: a login was refused.

@@ -63,10 +63,12 @@ async def commit_to_operations(environment: OneOwnerEnvironment, options: Option
 
 
 async def _time_until_stored(environment: OneOwnerEnvironment, receipt: Receipt) -> float:
-    """Return the milliseconds until an answered transfer is in its sender's history.
+    """Return the milliseconds until a transfer is in its sender's history.
+
+    Call it as soon as the transfer's response has arrived.
 
     Raises:
-        BenchError: it is not there after the time-out.
+        BenchError: the row was not there when the time-out had passed.
     """
     answered = time.monotonic()
     posting = receipt.posting

@@ -23,7 +23,8 @@ _OPEN_ACCOUNTS: Final = """
 """
 """The ids are those that `benchmarks.accounts.account_id` and `benchmarks.accounts.owner_id` return."""
 
-# In empty tables the planner chooses sequential scans, and keeps them long after the tables have grown.
+# Each ledger starts with rows in all tables: for empty tables the planner chooses sequential scans, and keeps them long
+# after the tables have grown.
 _HISTORY: Final = """
     WITH created AS (
         INSERT INTO transfers (id, kind, sender_id, recipient_id, amount, currency, created_at, idempotency_key,
@@ -166,7 +167,7 @@ class Ledger:
 
 
 class LedgerFactory:
-    """Creates ledger databases, all copies of one template, on one PostgreSQL."""
+    """Creates ledger databases on one PostgreSQL server, as copies of one template."""
 
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres

@@ -83,10 +83,10 @@ def summarize_calls(calls: Sequence[Call], window: LoadWindow, error: str = "") 
 def run_generator(send_requests: Callable[[LoadWindow], Awaitable[Sequence[Call]]]) -> None:
     """Report that the generator is ready, receive a window, send requests until its end, and write the result.
 
-    Sending starts immediately; the time until the window starts is the warm-up.
+    The first request is sent before the window starts; the time until then is the warm-up.
 
-    Returns when the parent process closes standard input. Before it does, the parent reads the processor time of
-    this process.
+    The function returns only when the parent process closes standard input. Until then the parent can read the
+    processor time of this process.
 
     Args:
         send_requests: sends requests until the end of the window. A `CallError` or `OSError` becomes the error of the

@@ -1,4 +1,4 @@
-"""Measurement of transfers on one or more replicas of the bank. All figures of the bank use it."""
+"""Measurement of transfer rates on one or more replicas of the bank, for the bank's figures."""
 
 import time
 from collections.abc import Sequence

@@ -24,17 +24,19 @@ writes the page again. [Benchmarks](../../docs/reference/benchmarks.md#figures) 
 
 ## Method
 
-- Both sides of a ratio run in turns on one machine, each with its own accounts or its own process. Ratios can be
-  compared with those of other machines; the rates and times behind them cannot, and are in the `details` of each line.
-- Each side of a ratio has three or more runs. The fastest one counts, because interference only makes runs slower.
+- Both sides of a ratio run in turns on one machine. Ratios can be compared between machines. The rates and times from
+  which they are computed cannot; they are in the `details` of each line.
+- Each side of a ratio of rates has at least two runs. The fastest one counts, because interference only makes runs
+  slower.
 - The value of a figure on this page is the median of all kept measurements; minimum and maximum show the variation. A
   figure with one measurement shows no variation.
 - `cpu_seconds.others` in `details` is the processor time of unrelated processes; discard a line where it is high.
-- Lines name the Python build (except the first ones). Debian's and the image's are built with profile-guided
-  optimisation; other builds need an eighth more time for Python code.
-- PostgreSQL has fsync and synchronous_commit on. In the system, token checks, limits, logs and metrics are on.
-- After every run the ledger is checked, and after a run with Locust also the responses that it received. A run with a
-  violation adds no line.
+- `python` in a line is the Python version and its compiler; the first lines do not have it. Debian's Python and the
+  image's are built with profile-guided optimisation; other builds need an eighth more time for Python code.
+- PostgreSQL has fsync and synchronous_commit on. In the complete system, token checks, rate limit counters, logs and
+  metrics are on.
+- After each run of a `bank.*` or `scale.*` figure the ledger is checked. After the soak the history checker compares
+  the recorded responses with the ledger. A run with a violation adds no line.
 
 ## Figures
 

@@ -1,6 +1,6 @@
 """Stubs of the services behind the gateway and of a trace collector: `python -m benchmarks.service_stubs host:port`.
 
-The stubs answer the measured calls at once with constant responses and check no tokens, so that a figure measures the
+The stubs respond at once with the same content for each call and check no tokens, so that a figure measures the
 gateway and not the services. No money moves.
 """
 
@@ -22,7 +22,7 @@ from protos.wallet.bank.v1 import bank_pb2
 PAGE_SIZE: Final = 1_000
 """Number of operations of every page."""
 ACCOUNT: Final = account_id(0)
-"""Account of these operations."""
+"""Account of the operations."""
 
 _EXPORT_TRACES: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _NOW: Final = Timestamp(seconds=1_750_000_000, nanos=123_456_000)

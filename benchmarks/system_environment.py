@@ -55,8 +55,8 @@ class SystemEnvironment(BenchEnvironment):
     """The complete system on free ports, without rate limits.
 
     Attributes:
-        system: its processes.
-        target: its addresses.
+        system: processes of the system.
+        target: addresses of the system.
     """
 
     system: System
@@ -126,7 +126,7 @@ class OneOwnerEnvironment(SystemEnvironment):
             on_receipt: awaited with the receipt of each transfer.
 
         Returns:
-            The number of transfers; all are complete.
+            The number of transfers. All have ended.
         """
 
         async def transfer(sender: UUID, recipient: UUID) -> None:
@@ -211,7 +211,7 @@ class ManyOwnersEnvironment(SystemEnvironment):
         return await self._measure(f"REST, {selection}", "benchmarks.http_load", load, seconds)
 
     async def measure_grpc(self) -> Run:
-        """Measure transfers by the bank's gRPC API, without the gateway.
+        """Measure transfers over the bank's gRPC API, without the gateway.
 
         Raises:
             BenchError: a call failed.
@@ -228,7 +228,7 @@ class ManyOwnersEnvironment(SystemEnvironment):
     async def subscribe(
         self, accounts: int, seconds: float
     ) -> AsyncIterator[Callable[[], Awaitable[SubscriptionResult]]]:
-        """Subscribe to the first accounts, each by its own WebSocket.
+        """Subscribe to the first accounts, with one WebSocket per account.
 
         Args:
             accounts: number of accounts.

@@ -1,7 +1,7 @@
-"""Figures of the complete system by its REST API, with token checks, rate limit counters and request logs.
+"""Figures of the complete system over its REST API, with token checks, rate limit counters and request logs.
 
-They compare its rate with that of the bank alone. They also measure its latency at half of its maximum rate, and the
-growth of its memory under load.
+They compare the system's rate with that of the bank alone, and its rate for skewed accounts with that for uniform
+ones. They also measure latencies at half of the system's maximum rate, and the growth of its memory under load.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
@@ -33,7 +33,7 @@ _TIGERFANS_PER_SECOND: Final = 390.0
 
 
 async def transfers_vs_bank_grpc(environment: ManyOwnersEnvironment) -> Figure:
-    """Compare transfers over REST with those by the gRPC API of the same bank."""
+    """Divide the rate of transfers over REST by the rate over the gRPC API of the same bank."""
     rest, grpc = [], []
     for _ in range(_ROUNDS):
         grpc.append(await environment.measure_grpc())
@@ -53,7 +53,7 @@ async def transfers_vs_bank_grpc(environment: ManyOwnersEnvironment) -> Figure:
 
 
 async def skewed_vs_uniform(environment: ManyOwnersEnvironment, figure: str, selection: str) -> Figure:
-    """Compare transfers over REST between accounts of a skewed selection with those between uniform accounts."""
+    """Divide the rate of REST transfers between accounts of a skewed selection by the rate between uniform accounts."""
     skewed, uniform = [], []
     for _ in range(_ROUNDS):
         uniform.append(await environment.measure_rest("uniform"))
@@ -72,7 +72,7 @@ async def skewed_vs_uniform(environment: ManyOwnersEnvironment, figure: str, sel
 
 
 async def latency_at_half(environment: ManyOwnersEnvironment) -> AsyncIterator[Figure]:
-    """Measure latencies in an open loop at half of the maximum rate: of requests, and from commit to subscriber."""
+    """Measure the latency of requests and from commit to subscriber, in an open loop at half of the maximum rate."""
     limit = (await environment.measure_rest("uniform")).rate
     options = environment.options
     seconds = 2 * options.seconds

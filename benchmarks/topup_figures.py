@@ -1,6 +1,6 @@
 """Figures of top-ups: their rate, and the time until interrupted top-ups are final after kill -9 of the card service.
 
-The complete system runs with the sandbox acquirer, which answers without a delay. Load and services share this machine.
+The complete system runs with the sandbox acquirer, which responds without delay. Load and services share this machine.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ class TopUpUser:
     """REST client that makes top-ups of one account, one after the other.
 
     Attributes:
-        top_ups: start and end of each complete top-up, on the monotonic clock.
+        top_ups: start and end of each completed top-up, on the monotonic clock.
     """
 
     def __init__(self, environment: OneOwnerEnvironment, http: httpx.AsyncClient, account: UUID) -> None:
@@ -134,11 +134,11 @@ async def _kill_card_service(environment: OneOwnerEnvironment, users: Sequence[T
             group.create_task(top_up_until_failure(user))
         await asyncio.sleep(1.0)
         os.kill(environment.system.pid("card"), signal.SIGKILL)
-        return time.monotonic()  # after the users have ended
+        return time.monotonic()  # evaluated right after the kill; the group then waits for the users
 
 
 async def _list_unfinished(card: CardClient, accounts: Sequence[UUID]) -> list[UUID]:
-    """Wait until the restarted service answers, and return the top-ups that are not final yet.
+    """Wait until the restarted service responds, and return the top-ups that are not final yet.
 
     Interrupted top-ups that are already final at that time are not measured; they took less time than the others.
     """

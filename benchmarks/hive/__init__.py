@@ -40,7 +40,7 @@ async def run_hive_gateway(bank: str, folder: Path) -> AsyncIterator[tuple[Child
         folder: folder in which the supergraph is written.
 
     Raises:
-        StartError: it did not start; the message says why.
+        StartError: Hive Gateway did not start, or the supergraph was not written; the message contains the reason.
     """
     (port,) = free_ports(1)
     supergraph = folder / "supergraph.graphql"
