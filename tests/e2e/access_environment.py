@@ -86,7 +86,7 @@ class AccessEnvironment:
         forged: invalid variants of the owner's token, by kind.
         account: the owner's account, with a `transfer` to the `payee` and a `top_up`.
         secrets: data of the payee's account that only its owner may see.
-        owner_answers: answers that the owner received, by call.
+        owner_responses: text of the response that the owner received, by call.
     """
 
     http: httpx.AsyncClient
@@ -103,7 +103,7 @@ class AccessEnvironment:
     secrets: tuple[str, ...]
     transfer: str = ""
     top_up: str = ""
-    owner_answers: dict[str, str] = field(default_factory=dict)
+    owner_responses: dict[str, str] = field(default_factory=dict)
     one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
@@ -165,7 +165,7 @@ class AccessEnvironment:
         headers = {} if token is None else {"Authorization": f"{scheme}{token}"}
         if call.partition(" ")[0] in self.admin:
             return await self._call_admin(call, headers)
-        is_owner = token == self.tokens["owner"] and scheme != ""  # without one, HTTP answers are refusals
+        is_owner = token == self.tokens["owner"] and scheme != ""  # HTTP refuses a token without a scheme
         if " " in call:
             return await self._call_rest(call, headers, is_owner=is_owner)
         if service in SERVICES:
@@ -191,7 +191,7 @@ class AccessEnvironment:
             json=await self._request_body(call) if method == "POST" else None,
         )
         REST.check(answer)
-        self._record_owner_answer(call, answer.text, is_owner=is_owner)
+        self._record_owner_response(call, answer.text, is_owner=is_owner)
         return "ok" if answer.is_success else str(answer.status_code)
 
     async def _request_body(self, call: str) -> dict[str, Any]:  # noqa: PLR0911  one per body
@@ -240,7 +240,7 @@ class AccessEnvironment:
                 text = await anext(line[6:] async for line in answer.aiter_lines() if line.startswith("data: {"))
             else:
                 text = (await answer.aread()).decode()
-        self._record_owner_answer(call, text, is_owner=is_owner)
+        self._record_owner_response(call, text, is_owner=is_owner)
         return _graphql_outcome(json.loads(text), name)
 
     async def _call_rpc(self, service: str, method: str, headers: dict[str, str], *, is_owner: bool) -> str:
@@ -260,7 +260,7 @@ class AccessEnvironment:
         except grpc.aio.AioRpcError as error:
             return STATUSES.get(error.code(), f"{error.code()}: {error.details()}")
         message = MessageToDict(answer)
-        self._record_owner_answer(f"{service}.{method}", json.dumps(message), is_owner=is_owner)
+        self._record_owner_response(f"{service}.{method}", json.dumps(message), is_owner=is_owner)
         codes = {result["error"]["code"] for result in message.get("results", ()) if "error" in result}
         return {(): "ok", (5,): "404"}.get(tuple(codes), str(codes))
 
@@ -303,9 +303,9 @@ class AccessEnvironment:
                 return {"accountId": await insert_account(self.sql, self.owner, "0")}
         return requests.get(method, account)
 
-    def _record_owner_answer(self, call: str, text: str, *, is_owner: bool) -> None:
+    def _record_owner_response(self, call: str, text: str, *, is_owner: bool) -> None:
         if text and is_owner:
-            self.owner_answers[call] = text
+            self.owner_responses[call] = text
 
     async def _create_history(self) -> None:
         """Make a transfer and a top-up, and wait for the history of both."""

@@ -29,7 +29,7 @@ EXPECTED: Final = {
     "GET /accounts/{accountId}/transfers/{transferId}": READ,
     "POST /accounts/{accountId}/topup": MOVE,
     "GET /accounts/{accountId}/topups/{topUpId}": READ,
-    # Operations of another customer's account are 404, too.
+    # The operations of another customer's account are not found, like the account itself.
     "GET /accounts/{accountId}/operations": READ,
     "Query.me": OWN,
     "Query.account": READ,

@@ -45,7 +45,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory, collector: Collector)
 
 
 @pytest.fixture
-def token_of(system: System) -> Callable[..., str]:
+def sign_token(system: System) -> Callable[..., str]:
     """Function that signs a user's token; the role is customer by default."""
     signer = TokenSigner.from_file(ISSUER, system.data / "keys" / "development.pem", AUDIENCE)
     return lambda subject, *roles: signer.sign(subject, 600, roles or (Role.CUSTOMER,))
@@ -73,7 +73,7 @@ async def open_account(system: System) -> AsyncIterator[OpenAccount]:
 @pytest.fixture
 async def new_user(
     system: System,
-    token_of: Callable[..., str],
+    sign_token: Callable[..., str],
     open_account: OpenAccount,
 ) -> AsyncIterator[NewUser]:
     """Function that creates a user with an account."""
@@ -81,7 +81,7 @@ async def new_user(
 
     async def new_user(balance: str = "1000.00", currency: str = "RUB") -> User:
         subject = str(uuid.uuid4())
-        token = token_of(subject)
+        token = sign_token(subject)
         http = httpx.AsyncClient(
             base_url=system.url,
             headers={"Authorization": f"Bearer {token}"},

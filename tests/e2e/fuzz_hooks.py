@@ -10,7 +10,7 @@ schemathesis.graphql.scalar("DateTime", st.datetimes().map(lambda at: nodes.Stri
 
 @schemathesis.check
 def no_internal_error(ctx: object, response: schemathesis.Response, case: object) -> None:
-    """Fail on server errors and on errors without an expected code."""
+    """Fail on HTTP server errors, on GraphQL errors with the code INTERNAL, and on GraphQL errors without a code."""
     assert response.status_code < 500
     if not response.content:
         return

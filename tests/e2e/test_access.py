@@ -28,14 +28,14 @@ async def environment(system: System) -> AsyncIterator[AccessEnvironment]:
 
 
 def _cells(call: str, forged: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield each caller of a call, forged tokens by kind, with the expected result."""
+    """Yield each caller with the expected result of the call. Each kind of forged token is a caller."""
     for column, expected in zip(COLUMNS, EXPECTED[call].split(), strict=True):
         for name in forged if column == "forged" else (column,):
             yield name, expected
 
 
 HEAD_CALLS: Final = [call.replace("GET ", "HEAD ") for call in EXPECTED if "GET " in call]
-"""The calls of GET routes by HEAD, which have the same results."""
+"""Every GET route as a HEAD request, which has the same results."""
 
 
 @pytest.mark.parametrize("call", [*EXPECTED, *HEAD_CALLS])
@@ -53,7 +53,9 @@ async def test_call_has_the_expected_result_for_every_caller(environment: Access
 
 
 @pytest.mark.parametrize("call", EXPECTED)
-async def test_scheme_has_any_case_and_is_required_by_http(environment: AccessEnvironment, call: str) -> None:
+async def test_authorization_scheme_is_case_insensitive_and_required_over_http(
+    environment: AccessEnvironment, call: str
+) -> None:
     expected = dict(zip(COLUMNS, EXPECTED[call].split(), strict=True))
     token = environment.tokens["owner"]
     assert await environment.call(call, token, "bearer ") == expected["owner"]
@@ -80,15 +82,15 @@ def test_access_table_has_every_call(environment: AccessEnvironment) -> None:
     assert len(cells) == len(EXPECTED) * (len(COLUMNS) - 1 + len(environment.forged))
 
 
-def test_counterparty_data_other_than_the_id_are_not_disclosed(environment: AccessEnvironment) -> None:
-    """Check all answers that the owner received in the tests before."""
-    mentioned = {call for call, text in environment.owner_answers.items() if environment.payee in text}
+def test_counterparty_data_other_than_the_id_is_not_disclosed(environment: AccessEnvironment) -> None:
+    """Check all responses that the owner received in the tests above."""
+    mentioned = {call for call, text in environment.owner_responses.items() if environment.payee in text}
     assert {
         "POST /accounts/{accountId}/transfers",
         "Subscription.operationAdded",
         "BankService.GetTransfer",
     } <= mentioned
-    for call, text in environment.owner_answers.items():
+    for call, text in environment.owner_responses.items():
         assert not [secret for secret in environment.secrets if secret in text], call
         assert not list(_disclosures(json.loads(text), environment.payee)), call
 
@@ -97,7 +99,7 @@ _PRIVATE_FIELDS: Final = {"balance", "balanceAfter", "version", "accountVersion"
 
 
 def _disclosures(value: Any, account: str) -> Iterator[dict[str, Any]]:
-    """Yield each object about the account that has more than its id."""
+    """Yield each object that identifies the account and has a private field of it."""
     if isinstance(value, dict):
         ids = {value.get(name) for name in ("id", "accountId", "key")}
         if account in ids and _PRIVATE_FIELDS & value.keys():

@@ -1,6 +1,7 @@
 """Public GraphQL clients follow an account while the gateway is killed or stopped.
 
-The clients reconnect on their own and resume from the last cursor that they received.
+The npm clients reconnect on their own; `follow_with_gql` reconnects the Python client. All of them resume from the last
+cursor that they received.
 """
 
 import asyncio
@@ -121,7 +122,7 @@ class TestNpm:
             assert await follower.wait_for_amounts(2) == ["1.00", "2.00"]
         assert follower.values("connected") == ["first", "again"]
         assert follower.values("error") == []
-        closed = [code for code in follower.values("closed") if code != 1006]  # the gateway was not running yet
+        closed = [code for code in follower.values("closed") if code != 1006]  # 1006: the gateway was not running yet
         assert closed == ([] if client == "graphql-sse" else [1012])
 
 
@@ -160,7 +161,7 @@ class TestGql:
         transfer.variable_values = {"input": order}
         balance = gql("query($id: ID!) { account(id: $id) { balance { amount } } }")
         balance.variable_values = {"id": alice.account}
-        # Validates against the introspected schema.
+        # The client validates the documents against the introspected schema.
         async with Client(transport=transport, fetch_schema_from_transport=True) as session:
             transferred, account = await session.execute(transfer), await session.execute(balance)
         assert transferred == {"transferMoney": {"balance": {"amount": "999.00"}}}

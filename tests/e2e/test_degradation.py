@@ -1,5 +1,7 @@
-"""Each part of the system is stopped and started again. The effect must match the table in
-`docs/reference/resilience.md`: a row is an outage, a column is a user action, a cell is its result during the outage.
+"""An outage of each part of the system has the effect that `docs/reference/resilience.md` documents.
+
+In the table of the document a row is an outage, a column is a user action, and a cell is the result of the action
+during the outage.
 """
 
 import asyncio
@@ -28,7 +30,7 @@ from stack.ports import HOST, Ports, free_ports
 from stack.process import Command, Process
 from stack.system import System, run_system
 from tests.e2e.plans import CHEAP_HASHES, full_system_with, no_rate_limits, with_settings
-from tests.e2e.user_activity import ACTIONS, VIEWS, UserActivity, result_of
+from tests.e2e.user_activity import ACTIONS, VIEWS, UserActivity, table_word
 from tests.e2e.users import PASSWORD, NewUser
 from tests.tools import skip_without_tool
 from tests.waiting import until
@@ -58,7 +60,7 @@ OUTAGES: Final[Mapping[str, Sequence[str]]] = {
     "redis": ["redis"],
     "one bank of two": ["bank"],
 }
-"""Processes that are stopped, by the name of the row."""
+"""Processes that are killed or frozen, by the name of the row."""
 
 
 def read_table() -> dict[str, dict[str, str]]:
@@ -73,7 +75,7 @@ ROWS: Final = read_table()
 
 
 def cases() -> Iterator[object]:
-    """Yield every row with kill, and with freeze in the fault tier; analytics is frozen in the slow tier, too."""
+    """Yield each row with killed and with frozen processes. Freezes have the mark `faults`, except that of analytics."""
     for name in ROWS:
         yield pytest.param(name, "killed", id=f"{name} killed")
         if name != "one bank of two":  # has its own test
@@ -157,7 +159,7 @@ def send(system: System, parts: Sequence[str], number: signal.Signals) -> None:
 
 @asynccontextmanager
 async def outage(system: System, parts: Sequence[str], kind: str) -> AsyncIterator[None]:
-    """Stop or freeze processes during the block, for two seconds at least."""
+    """Kill or freeze the processes; after the block, and at least two seconds, start or continue them again."""
     ends_at = time.monotonic() + OUTAGE_SECONDS
     if kind == "frozen":
         send(system, parts, signal.SIGSTOP)
@@ -192,12 +194,12 @@ async def test_outage_has_the_documented_effect_and_recovers(
             results = dict(zip(ACTIONS, await asyncio.gather(*map(activity.do, ACTIONS)), strict=True))
             assert results == {column: ROWS[name][column] for column in ACTIONS}
             await until(partial(activity.has_result, "operations", ROWS[name]["operations"]), within=8)
-            if results["transfer"] == "works":  # otherwise there is nothing to show
+            if results["transfer"] == "works":  # otherwise the subscription has nothing to deliver
                 await until(partial(activity.has_result, "subscription", ROWS[name]["subscription"]), within=8)
             await until(partial(has_not_ready, system, OUTAGES[name], ROWS[name]["not ready"]), within=8)
             if results["account"] == "503":  # the owner is unknown without the bank
                 assert (
-                    result_of(await activity.payer.http.get(f"/accounts/{activity.payer.account}/operations")) == "503"
+                    table_word(await activity.payer.http.get(f"/accounts/{activity.payer.account}/operations")) == "503"
                 )
         back_at = clock()
         await until(activity.all_works, within=bound)
@@ -207,7 +209,7 @@ async def test_outage_has_the_documented_effect_and_recovers(
         for key in activity.unknown:
             assert await activity.pay(key) == "works"
         await until(activity.all_views_work)
-    # Every transfer happened once, those of unknown outcome included; the subscription had each of them once, in order.
+    # Every transfer was made once, even if its outcome was unknown. The subscription delivered each once, in order.
     count = len(activity.paid)
     assert len(set(activity.paid)) == count
     assert await activity.sender.balance() == Decimal("1000.00") - count
@@ -254,7 +256,7 @@ async def connections_in_use(system: System) -> list[float]:
 
 
 async def bank_metrics(system: System, name: str) -> list[float]:
-    """Return the sum of the metrics of each bank whose name and labels match a pattern."""
+    """Return for each bank the sum of the samples whose name and labels match a pattern."""
     urls = (
         system.supervisor.children["bank"].process.urls["admin"],
         system.supervisor.children["bank-2"].process.urls["metrics"],
@@ -266,13 +268,13 @@ async def bank_metrics(system: System, name: str) -> list[float]:
 
 
 class TestFrozenParts:
-    """Processes that accept calls and do not answer. Each call waits until its deadline."""
+    """Frozen processes accept connections and do not respond, so each call waits until its deadline."""
 
     async def test_frozen_analytics_under_load_delays_no_transfer(self, system: System, activity: UserActivity) -> None:
         clock = asyncio.get_running_loop().time
 
         async def list_operations() -> str:
-            return result_of(await activity.payer.http.get(f"/accounts/{activity.payer.account}/operations"))
+            return table_word(await activity.payer.http.get(f"/accounts/{activity.payer.account}/operations"))
 
         await until(activity.all_actions_work, within=30)
         assert await list_operations() == "works"
@@ -292,14 +294,14 @@ class TestFrozenParts:
         started, answered = time.monotonic(), 0
         async with outage(system, ["bank"], "frozen"):
             while answered < 10:  # in a row: round-robin would send half of them to the frozen bank
-                result = result_of(await activity.sender.http.get(f"/accounts/{activity.sender.account}"))
+                result = table_word(await activity.sender.http.get(f"/accounts/{activity.sender.account}"))
                 answered = answered + 1 if result == "works" else 0
             print(f"a frozen replica was left after {time.monotonic() - started:.1f} s")  # noqa: T201
         await until(activity.all_actions_work, within=10)
 
 
 class TestGracefulStop:
-    """SIGTERM, as at every release, and SIGKILL ten seconds later, as with Docker."""
+    """A release stops each process with SIGTERM; with Docker, SIGKILL follows ten seconds later."""
 
     @pytest.mark.parametrize("part", ["gateway", "bank", "bank-2"])
     async def test_stop_under_load_interrupts_no_request(
@@ -335,11 +337,11 @@ class TestGracefulStop:
         await load
         await system.supervisor.start_process(part)
         assert failed == 0
-        # Every executed transfer was answered: no response was lost.
+        # Every executed transfer has a successful response: no response was lost.
         assert await activity.sender.balance() == Decimal("1000.00") - len(activity.paid)
         await until(activity.all_actions_work, within=30)
 
-    async def test_stop_ends_although_dependencies_do_not_answer(self, system: System, activity: UserActivity) -> None:
+    async def test_stop_ends_although_dependencies_do_not_respond(self, system: System, activity: UserActivity) -> None:
         await until(activity.all_actions_work, within=30)
         clock = asyncio.get_running_loop().time
         ended: dict[str, tuple[int, float]] = {}

@@ -1,6 +1,6 @@
-"""Killed and stopped components: the system recovers, loses nothing, and answers with the documented errors.
+"""Killed and stopped components: the system recovers, loses no transfer, and returns the documented errors.
 
-The tests run on a separate system, because they stop its components.
+The tests run on a separate system, because they kill and stop components.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class TestKilledComponent:
 
         answer = await transfer_until_known(alice, bob.account, "2.00")
         assert answer.status_code == 201
-        # The killed process may have sent that answer just before its end, so the balance can be unavailable now.
+        # The killed process may have sent that response just before it ended, so the balance may be unavailable now.
         assert await until(lambda: balance_if_known(alice), within=20) == Decimal("997.00")
 
         async def is_in_both_histories() -> bool:

@@ -56,8 +56,8 @@ def requests(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return asked
 
 
-def routed(subgraphs: dict[str, str], user: User, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the answers of a router over these subgraphs that forwards the user's token."""
+def run_router(subgraphs: dict[str, str], user: User, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Run a router over these subgraphs, which forwards the user's token, and return its responses."""
     given = {"subgraphs": subgraphs, "headers": {"authorization": f"Bearer {user.token}"}, "queries": asked}
     answers: list[dict[str, Any]] = run_script("router.mjs", by="@apollo/gateway", given=json.dumps(given))
     return answers
@@ -70,13 +70,13 @@ def comparable(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def day() -> dict[str, str]:
-    """Return a range of one day that ends in an hour."""
+    """Return statistics arguments for a day that ends one hour from now."""
     end = datetime.now(UTC) + timedelta(hours=1)
     return {"from": (end - timedelta(days=1)).isoformat(), "to": end.isoformat(), "granularity": "HOUR"}
 
 
 async def has_all_operations(user: User, *accounts: str) -> bool:
-    """Return whether analytics has all operations of the bank."""
+    """Return whether analytics has stored all operations of the accounts."""
     for id_ in accounts:
         account = (await user.query(STATISTICS, id=id_, **day()))["data"]["account"]
         statistics = account["statistics"]
@@ -85,7 +85,7 @@ async def has_all_operations(user: User, *accounts: str) -> bool:
     return True
 
 
-async def test_router_answers_like_the_gateway(
+async def test_router_returns_the_same_results_as_the_gateway(
     system: System, alice: User, bob: User, new_user: NewUser, open_account: OpenAccount
 ) -> None:
     second, empty, carol = await open_account(alice.subject), await open_account(alice.subject), await new_user()
@@ -147,12 +147,12 @@ async def test_router_answers_like_the_gateway(
     async def ask_gateway() -> dict[str, dict[str, Any]]:
         return {name: comparable(await alice.query(each["query"], **each["variables"])) for name, each in asked.items()}
 
-    await ask_gateway()  # executes the mutations; later requests replay their keys
+    await ask_gateway()  # executes the mutations; later requests are replays of them
     await until(lambda: has_all_operations(alice, alice.account, second))
     expected = await ask_gateway()
     apart = {name: f"{system.url}/subgraphs/{name}/graphql" for name in SUBGRAPHS}
     for subgraphs in (apart, {"wallet": f"{system.url}/graphql"}):
-        answers = await asyncio.to_thread(routed, subgraphs, alice, list(asked.values()))
+        answers = await asyncio.to_thread(run_router, subgraphs, alice, list(asked.values()))
         assert dict(zip(asked, map(comparable, answers), strict=True)) == expected
     codes = {name: [code for _, code in answer["errors"]] for name, answer in expected.items() if answer["errors"]}
     assert codes == ERRORS

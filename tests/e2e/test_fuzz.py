@@ -1,4 +1,4 @@
-"""Fuzzing with schemathesis: every response of the whole system matches its contract."""
+"""Fuzzing of the whole system with schemathesis: REST responses match the contract, GraphQL has no internal errors."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ async def run_schemathesis(contract: str, url: str, token: str | None, folder: P
         *("--seed", "1", "--no-color", "--generation-database", "none", "--request-timeout", "15", *options),
     )
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.e2e.fuzz_hooks", "PYTHONPATH": str(ROOT)}
-    # In a thread: this thread's event loop reads the output of the system.
+    # The command runs in another thread, because this thread's event loop reads the output of the system.
     result = await asyncio.to_thread(
         subprocess.run,
         command,
@@ -48,9 +48,9 @@ async def run_schemathesis(contract: str, url: str, token: str | None, folder: P
 
 @callers
 async def test_rest_responses_match_the_contract(
-    caller: Role | None, system: System, token_of: Callable[..., str], tmp_path: Path
+    caller: Role | None, system: System, sign_token: Callable[..., str], tmp_path: Path
 ) -> None:
-    token = None if caller is None else token_of(CUSTOMERS["alice"].user, caller)
+    token = None if caller is None else sign_token(CUSTOMERS["alice"].user, caller)
     output = await run_schemathesis(
         *("openapi/openapi.yaml", system.url, token, tmp_path, "--max-examples", "5"),
         # Wrong passwords lock a user, and schemathesis waits for Retry-After; `test_users.py` tests these routes.
@@ -61,9 +61,9 @@ async def test_rest_responses_match_the_contract(
 
 @callers
 async def test_graphql_has_no_internal_errors(
-    caller: Role | None, system: System, token_of: Callable[..., str], tmp_path: Path
+    caller: Role | None, system: System, sign_token: Callable[..., str], tmp_path: Path
 ) -> None:
-    token = None if caller is None else token_of(CUSTOMERS["alice"].user, caller)
+    token = None if caller is None else sign_token(CUSTOMERS["alice"].user, caller)
     # Schemathesis' own checks treat every GraphQL error as a defect; refusals are expected here.
     await run_schemathesis(
         *("gateway/schema.graphql", f"{system.url}/graphql", token, tmp_path, "--max-examples", "10"),

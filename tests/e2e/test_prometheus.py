@@ -58,7 +58,9 @@ async def prometheus(folder: Path, admins: dict[str, str]) -> AsyncIterator[http
 
 
 @pytest.mark.slow
-async def test_alerts_and_dashboard_queries_return_data(system: System, alice: User, bob: User, tmp_path: Path) -> None:
+async def test_alerts_and_dashboard_queries_are_evaluated_without_errors(
+    system: System, alice: User, bob: User, tmp_path: Path
+) -> None:
     children = system.supervisor.children
     admins = {
         name: child.process.urls["admin"].removeprefix("http://")

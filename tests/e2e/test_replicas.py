@@ -1,6 +1,7 @@
 """Replicas as with `docker compose up --scale bank=3 --scale analytics=2 --scale gateway=2`.
 
-nginx is in front, Apache Kafka is the broker, Redis holds the rate limits. Killed processes are restarted.
+nginx is in front of the gateways, Apache Kafka is the broker, and Redis stores the counters of rate limits. Killed
+processes are restarted.
 """
 
 import asyncio
@@ -198,7 +199,7 @@ async def new_customer(front: Nginx, signer: TokenSigner, ledger: asyncpg.Pool) 
 
 
 async def follow_operations(customer: Customer, front: Nginx, balances: list[Decimal]) -> None:
-    """Append the balance after each of the customer's operations, from the first, over one WebSocket."""
+    """Append the balance after each operation of the customer, from the first one, as one WebSocket delivers it."""
     token = customer.http.headers["Authorization"].removeprefix("Bearer ")
     async with connected(f"wss://{front.https}/graphql", token, ssl=front.trust, proxy=None) as connection:
         feed = subscribe(connection, OPERATION_ADDED, account=customer.account, after="djA")
@@ -238,7 +239,7 @@ class TestReplicas:
         target = Target(
             host=f"https://{front.https}",
             ledger=Postgres(system.data, system.ports.postgres).dsn("bank"),
-            data=system.data,  # its key signs tokens
+            data=system.data,  # contains the key that signs tokens
             admins={"card": admin_url(system, "card")} | {name: admin_url(system, f"{name}-2") for name in REPLICAS},
         )
 
@@ -280,7 +281,7 @@ class TestReplicas:
     async def test_restarted_replicas_share_the_work_and_one_bank_leads_the_outbox(
         self, system: System, new_customer: NewCustomer
     ) -> None:
-        customers = [await new_customer() for _ in range(8)]  # keys on all four partitions
+        customers = [await new_customer() for _ in range(8)]  # with message keys on all four partitions
         work = {"bank": TRANSFERS, "analytics": "wallet_analytics_events_consumed_total", "gateway": REQUESTS}
 
         async def work_counts() -> dict[str, float]:

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.users import NewUser, OpenAccount, User
 from tests.waiting import until
 
-NOBODYS = "00000000-0000-4000-8000-000000000000"
+UNKNOWN_ACCOUNT = "00000000-0000-4000-8000-000000000000"
 
 
 class TestTransfer:
@@ -38,14 +38,14 @@ class TestTransfer:
         for account in (eve.account, alice.account):
             assert (await eve.http.get(f"/accounts/{account}/transfers/{made['id']}")).status_code == 404
 
-    async def test_repeated_key_has_the_same_answer_and_one_effect(self, alice: User, bob: User) -> None:
+    async def test_repeated_key_has_the_same_response_and_one_effect(self, alice: User, bob: User) -> None:
         answers = await asyncio.gather(*(alice.transfer(bob.account, "10.00", key="once") for _ in range(20)))
 
         assert {answer.status_code for answer in answers} == {201}
         assert len({answer.text for answer in answers}) == 1
         assert await alice.balance() == Decimal("990.00")
 
-    async def test_refusal_is_replayed_after_a_deposit(self, alice: User, bob: User) -> None:
+    async def test_refusal_is_replayed_after_the_balance_has_grown(self, alice: User, bob: User) -> None:
         refused = await alice.transfer(bob.account, "1400.00", key="pinned")
         await bob.transfer(alice.account, "500.00")
 
@@ -74,11 +74,11 @@ class TestTransfer:
         assert (problem["needed"], problem["available"], problem["currency"]) == ("1000.01", "1000.00", "RUB")
 
     async def test_unknown_sender_is_not_found(self, alice: User) -> None:
-        refused = await alice.transfer(alice.account, "1.00", sender=NOBODYS)
+        refused = await alice.transfer(alice.account, "1.00", sender=UNKNOWN_ACCOUNT)
         assert (refused.status_code, refused.json()["code"]) == (404, "ACCOUNT_NOT_FOUND")
 
     async def test_unknown_recipient_is_not_found(self, alice: User) -> None:
-        refused = await alice.transfer(NOBODYS, "1.00")
+        refused = await alice.transfer(UNKNOWN_ACCOUNT, "1.00")
         assert (refused.status_code, refused.json()["code"]) == (404, "ACCOUNT_NOT_FOUND")
 
     async def test_transfer_from_another_users_account_is_not_found(self, alice: User, bob: User) -> None:
@@ -132,7 +132,7 @@ class TestTransfer:
 
     async def test_all_invalid_fields_are_named(self, alice: User) -> None:
         refused = await alice.transfer("42", "x", currency="rub", extra=1)
-        # A field that the contract does not have is reported as the body: its name may hold card data.
+        # A field that the contract does not have is reported as `body`, because its name may contain card data.
         assert {field["field"] for field in refused.json()["fields"]} == {"recipientId", "amount", "currency", "body"}
 
     async def test_concurrent_transfers_never_overdraw_and_keep_the_sum(self, alice: User, bob: User) -> None:
@@ -153,14 +153,14 @@ class TestRequests:
                 assert (refused.status_code, refused.json()["code"]) == (401, "UNAUTHENTICATED")
                 assert refused.headers["www-authenticate"] == 'Bearer realm="wallet"'
 
-    async def test_malformed_token_is_refused_on_every_route(self, alice: User) -> None:
+    async def test_token_with_wrong_signature_is_refused_over_rest_and_graphql(self, alice: User) -> None:
         headers = {"Authorization": f"Bearer {alice.token[:-4]}AAAA"}
         for path in (f"/accounts/{alice.account}", "/graphql"):
             refused = await alice.http.get(path, headers=headers)
             assert refused.status_code == 401
             assert refused.headers["www-authenticate"] == 'Bearer realm="wallet", error="invalid_token"'
 
-    async def test_bad_and_missing_token_have_the_same_shape_at_the_graph(self, alice: User) -> None:
+    async def test_errors_of_bad_and_missing_tokens_have_the_same_shape_over_graphql(self, alice: User) -> None:
         query = {"query": "{ me { id } }"}
         async with httpx.AsyncClient(base_url=alice.http.base_url) as anonymous:
             missing = await anonymous.post("/graphql", json=query)
@@ -171,7 +171,7 @@ class TestRequests:
             assert answer.headers["content-type"] == "application/json; charset=utf-8"
         assert (missing.status_code, bad.status_code) == (200, 401)
 
-    async def test_request_id_is_returned(self, alice: User) -> None:
+    async def test_valid_request_id_is_returned_and_invalid_one_replaced(self, alice: User) -> None:
         answer = await alice.http.get(f"/accounts/{alice.account}", headers={"X-Request-Id": "mine-42"})
         assert answer.headers["x-request-id"] == "mine-42"
         odd = await alice.http.get(f"/accounts/{alice.account}", headers={"X-Request-Id": "a b"})
@@ -296,7 +296,7 @@ class TestPages:
         for source in sources:
             assert (await alice.http.get(source)).status_code == 200, source
 
-    async def test_reference_page_shows_the_contract(self, alice: User) -> None:
+    async def test_openapi_document_is_served(self, alice: User) -> None:
         served = await alice.http.get("/openapi.yaml")
         assert "createTransfer" in served.text
 

@@ -23,7 +23,7 @@ async def test_status_shows_every_service_and_figure(system: System, alice: User
     assert found.overall is OverallState.READY
     assert found.services.keys() == {"gateway", "bank", "card", "analytics", "identity"}
     assert all(service.version and service.uptime_seconds for service in found.services.values())
-    # Every figure has a value, so the metric names are right.
+    # Every figure except this one has a value, so the metric names are right.
     assert {name for name, value in found.figures.items() if value is None} <= {"compared_seconds_ago"}
     assert found.figures["transfer_calls"]
     assert found.figures["acquirer_circuit"] == "closed"
@@ -32,7 +32,7 @@ async def test_status_shows_every_service_and_figure(system: System, alice: User
         for name, limit in (("bank", 20), ("card", 10)):
             metrics = (await http.get(f"{admins[name]}/metrics")).text
             assert f"wallet_database_connections_limit {limit}.0\n" in metrics
-            # At least one connection: the bank's outbox relay and card's listener.
+            # Each service always uses one connection: the bank's outbox relay, and card's listener.
             assert re.search(r"^wallet_database_connections_in_use [1-9]", metrics, re.MULTILINE)
 
     async def is_published() -> bool:

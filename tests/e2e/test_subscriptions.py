@@ -47,7 +47,7 @@ class TestOperationAdded:
             with pytest.raises(LookupError, match="ACCOUNT_NOT_FOUND"):
                 await next_value(feed, "operationAdded")
 
-    async def test_operations_arrive_by_server_sent_events(self, alice: User, bob: User) -> None:
+    async def test_operations_arrive_as_server_sent_events(self, alice: User, bob: User) -> None:
         request = {"query": OPERATION_ADDED, "variables": {"account": alice.account, "after": "djA"}}
         headers = {"Authorization": f"Bearer {alice.token}", "Accept": "text/event-stream"}
         async with (
@@ -78,7 +78,7 @@ class TestBalanceChanged:
             ]
 
     async def test_balance_updates_during_transfers_are_consecutive(self, alice: User, bob: User) -> None:
-        """Subscribe during transfers: their events arrive after the balance that includes them."""
+        """Subscribe during transfers, so that events arrive of transfers that the first balance already includes."""
         stop = asyncio.Event()
 
         async def pay() -> int:
@@ -119,7 +119,7 @@ class TestConnection:
             async with connect(url, origin="https://evil.example", subprotocols=["graphql-transport-ws"]):  # type: ignore[arg-type, list-item]
                 pass
 
-    async def test_page_of_localhost_connects_in_development(self, alice: User) -> None:
+    async def test_connection_from_localhost_origin_is_accepted_in_development(self, alice: User) -> None:
         url = f"{alice.http.base_url}".replace("http", "ws").rstrip("/") + "/graphql"
         origin: Any = "http://localhost:5173"
         protocols: Any = ["graphql-transport-ws"]

@@ -1,4 +1,4 @@
-"""Top-ups of the whole system: from the request to the history; no card data is stored."""
+"""Top-ups of the whole system, from the request to the history. No full card number and no CVV is stored."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ TOP_UP = """
 """
 
 
-class TestATopUp:
+class TestTopUp:
     async def test_top_up_reaches_balance_and_history(self, alice: User) -> None:
         answer = await top_up(alice, GOOD, "250.00")
         assert answer.status_code == 202, answer.text
@@ -59,7 +59,7 @@ class TestATopUp:
         assert (await top_up(alice, GOOD, "100.01", key="once")).status_code == 422
         assert (await top_up(alice, DECLINED, key="once")).status_code == 422
 
-    async def test_declined_top_up_has_a_reason_and_moves_nothing(self, alice: User) -> None:
+    async def test_declined_top_up_has_a_reason_and_moves_no_money(self, alice: User) -> None:
         answer = await top_up(alice, DECLINED)
         assert (answer.status_code, answer.json()["status"], answer.json()["failure"]) == (
             202,
@@ -85,7 +85,7 @@ class TestATopUp:
         refused = (await alice.query(TOP_UP, input=sent))["data"]["topUpAccount"]
         assert (refused["code"], refused["declineCode"]) == ("CARD_DECLINED", "DO_NOT_HONOR")
 
-    async def test_pending_top_up_is_followed_to_its_end(self, alice: User) -> None:
+    async def test_subscription_follows_a_pending_top_up_to_its_final_status(self, alice: User) -> None:
         answer = await top_up(alice, UNSURE)
         assert (answer.status_code, answer.json()["status"]) == (202, "CREATED")
         watched = "subscription($id: ID!) { topUpUpdated(id: $id) { status failure } }"
@@ -98,10 +98,10 @@ class TestATopUp:
         assert await alice.balance() == Decimal("1000.00")
 
 
-class TestNothingOfACard:
+class TestCardData:
     @pytest.fixture
-    async def answers(self, system: System, new_user: NewUser) -> list[str]:
-        """Answers of requests with every test card, valid and invalid, over REST and GraphQL."""
+    async def responses(self, system: System, new_user: NewUser) -> list[str]:
+        """Responses to valid and invalid requests with every test card, over REST and GraphQL, as text."""
         texts: list[str] = []
 
         async def pay(user: User, number: str) -> None:
@@ -119,13 +119,13 @@ class TestNothingOfACard:
         await asyncio.gather(*map(pay, users, CARDS))
         return texts
 
-    async def test_card_number_is_stored_nowhere_after_using_every_card(
-        self, system: System, answers: list[str], every_row: Callable[[], Awaitable[str]], topic: list[bytes]
+    async def test_card_number_and_cvv_are_stored_nowhere_after_using_every_card(
+        self, system: System, responses: list[str], every_row: Callable[[], Awaitable[str]], topic: list[bytes]
     ) -> None:
         logs = "".join(file.read_text() for file in (system.data / "logs").rglob("*") if file.is_file())
         books = "".join(file.read_bytes().decode("latin-1") for file in system.data.glob("acquirer.sqlite*"))
         places = {
-            "answers": "".join(answers),
+            "responses": "".join(responses),
             "logs": logs,
             "databases": await every_row(),
             "acquirer": books,
@@ -159,8 +159,8 @@ class TestNothingOfACard:
         return every_row
 
     @pytest.fixture
-    async def topic(self, system: System, answers: list[str]) -> AsyncIterator[list[bytes]]:
-        """Values and headers of all messages."""
+    async def topic(self, system: System, responses: list[str]) -> AsyncIterator[list[bytes]]:
+        """Values and headers of all messages of the topic, after the requests of `responses`."""
         consumer = AIOKafkaConsumer(
             "wallet.operations",
             bootstrap_servers=f"127.0.0.1:{system.ports.kafka}",

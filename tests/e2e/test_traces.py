@@ -31,7 +31,7 @@ TRANSFER_SPANS = {
 
 
 class Browser:
-    """Client that starts a trace with each request."""
+    """Client that has started a trace and sends its context with each request."""
 
     def __init__(self, *, is_sampled: bool = True) -> None:
         self.context = secrets.token_hex(16), secrets.token_hex(8)
@@ -65,7 +65,7 @@ async def wait_for_spans(
         found: list[ReceivedSpan] = await collector.until(arrived)
     except AssertionError:
         raise AssertionError(
-            f"{expected - span_keys(collector.list_descendants(browser.context))} did not come"
+            f"{expected - span_keys(collector.list_descendants(browser.context))} did not arrive"
         ) from None
     return found
 
@@ -118,7 +118,7 @@ class TestOneTransfer:
         assert found["gateway", "CLIENT"].attributes["rpc.response.status_code"] == "FAILED_PRECONDITION"
         assert not found["gateway", "SERVER"].is_error
 
-    async def test_graphql_trace_has_a_span_of_the_operation(
+    async def test_graphql_trace_has_a_span_for_the_operation(
         self, collector: Collector, alice: User, bob: User
     ) -> None:
         browser = Browser()
@@ -222,7 +222,7 @@ class TestSecrets:
             ("analytics", "CONSUMER", "store wallet.operations"),
         }
         await wait_for_spans(collector, browser, expected)
-        said = "\n".join(map(str, collector.requests))
-        assert "ProcessCardTopUp" in said
+        exported = "\n".join(map(str, collector.requests))
+        assert "ProcessCardTopUp" in exported
         for secret in (PAN, CVV, PAN[:8], AMOUNT, alice.token, alice.subject, "Bearer"):
-            assert secret not in said
+            assert secret not in exported

@@ -84,7 +84,7 @@ class TestRest:
         # Issued access tokens stay valid until they expire.
         assert (await anonymous.get("/me", headers=bearer(tokens))).status_code == 200
 
-    async def test_auth_routes_ignore_expired_tokens(self, anonymous: httpx.AsyncClient) -> None:
+    async def test_auth_routes_ignore_invalid_access_tokens(self, anonymous: httpx.AsyncClient) -> None:
         me, bad = credentials(), {"Authorization": "Bearer junk"}
         assert (await anonymous.post("/auth/register", json=me, headers=bad)).status_code == 201
         tokens = (await anonymous.post("/auth/login", json=me, headers=bad)).json()
@@ -177,7 +177,7 @@ class TestRest:
 
 
 class TestGraph:
-    async def test_customer_opens_an_account_by_graphql(self, anonymous: httpx.AsyncClient, alice: User) -> None:
+    async def test_customer_opens_an_account_over_graphql(self, anonymous: httpx.AsyncClient, alice: User) -> None:
         me = credentials()
         user = (await anonymous.post("/auth/register", json=me)).json()
         tokens = (await anonymous.post("/auth/login", json=me)).json()
@@ -224,19 +224,19 @@ class TestGraph:
             "pageInfo": {"hasNextPage": False},
         }
 
-    async def test_account_without_owner_has_no_user(self, token_of: Any, anonymous: httpx.AsyncClient) -> None:
-        tokens = {"accessToken": token_of("an-operator", Role.OPERATOR)}
+    async def test_account_without_owner_has_no_user(self, sign_token: Any, anonymous: httpx.AsyncClient) -> None:
+        tokens = {"accessToken": sign_token("an-operator", Role.OPERATOR)}
         text = "query($id: ID!) { account(id: $id) { owner { id } } }"
         answer = await query(anonymous, tokens, text, id=str(clearing_account_id("RUB")))
         assert answer["data"] == {"account": {"owner": None}}
 
     async def test_operator_and_admin_see_the_owner(
-        self, token_of: Any, open_account: OpenAccount, anonymous: httpx.AsyncClient
+        self, sign_token: Any, open_account: OpenAccount, anonymous: httpx.AsyncClient
     ) -> None:
         me = credentials()
         user = (await anonymous.post("/auth/register", json=me)).json()
         account = await open_account(user["id"])
-        tokens = {"accessToken": token_of("an-operator", Role.OPERATOR)}
+        tokens = {"accessToken": sign_token("an-operator", Role.OPERATOR)}
         text = "query($id: ID!) { account(id: $id) { owner { username accounts { edges { node { id } } } } } }"
         answer = await query(anonymous, tokens, text, id=account)
         edges = [{"node": {"id": account}}]

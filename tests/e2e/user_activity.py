@@ -16,7 +16,7 @@ from tests.waiting import until
 
 ACTIONS: Final = ("account", "transfer", "top-up", "sign-in")
 VIEWS: Final = ("operations", "subscription")
-"""Views that show the actions, with a short delay."""
+"""Views that show the effects of the actions after a short delay."""
 
 UNAVAILABLE: Final = {(503, "UNAVAILABLE"), (504, "DEADLINE_EXCEEDED")}
 """Errors during an outage. DEADLINE_EXCEEDED is for calls that were waiting when the part stopped responding."""
@@ -32,8 +32,8 @@ CHANGED = "changed"
 class UserActivity:
     """Actions of a sender, a recipient with an empty account, and a user who tops up.
 
-    Actions are named like the columns of `docs/reference/resilience.md`. Results are its words: `works`, `503`, or
-    `later` if something is not visible yet.
+    The actions have the names of the columns in `docs/reference/resilience.md`. Their results are the words of its
+    cells: `works`, `503`, or `later` if an effect is not visible yet.
     """
 
     def __init__(self, sender: User, recipient: User, payer: User, credentials: Mapping[str, str]) -> None:
@@ -47,7 +47,7 @@ class UserActivity:
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Subscribe to the recipient's operations by one WebSocket during the block."""
+        """Subscribe to the recipient's operations over one WebSocket during the block."""
 
         async def follow() -> None:
             feed = subscribe(connection, OPERATION_ADDED, account=self.recipient.account)
@@ -73,7 +73,7 @@ class UserActivity:
         return await self.do(column) == result
 
     async def all_works(self) -> bool:
-        """Return whether all actions work and all views show them."""
+        """Return whether all actions work, all outcomes are known, and all views show the transfers."""
         if not (await self.all_actions_work() and await self.resolve_unknown()):
             return False
         with suppress(AssertionError):
@@ -98,7 +98,7 @@ class UserActivity:
         return [await self.do(column) for column in VIEWS] == ["works"] * len(VIEWS)
 
     async def account(self) -> str:
-        by_rest = result_of(await self.sender.http.get(f"/accounts/{self.sender.account}"))
+        by_rest = table_word(await self.sender.http.get(f"/accounts/{self.sender.account}"))
         by_graph = await self.sender.query(ACCOUNT, id=self.sender.account)
         if "errors" in by_graph:
             assert by_graph["data"]["account"] is None
@@ -114,14 +114,14 @@ class UserActivity:
 
     async def pay(self, key: str) -> str:
         answer = await self.sender.transfer(self.recipient.account, "1.00", key=key)
-        if result_of(answer) == "works":
+        if table_word(answer) == "works":
             self.paid.append(answer.json()["id"])
-        return result_of(answer)
+        return table_word(answer)
 
     async def operations(self) -> str:
         by_rest = await self.sender.http.get(f"/accounts/{self.sender.account}/operations", params={"limit": 1000})
         by_graph = await self.sender.query(OPERATIONS, id=self.sender.account)
-        if result_of(by_rest) == "503":
+        if table_word(by_rest) == "503":
             if "errors" not in by_graph:
                 return CHANGED
             account = by_graph["data"]["account"]
@@ -140,13 +140,13 @@ class UserActivity:
             json={"amount": "2.00", "card": card(GOOD)},
             headers={"Idempotency-Key": str(uuid4())},
         )
-        return result_of(answer) if answer.status_code != 202 or answer.json()["status"] == "COMPLETED" else "later"
+        return table_word(answer) if answer.status_code != 202 or answer.json()["status"] == "COMPLETED" else "later"
 
     async def sign_in(self) -> str:
-        return result_of(await self.sender.http.post("/auth/login", json=self._credentials))
+        return table_word(await self.sender.http.post("/auth/login", json=self._credentials))
 
 
-def result_of(answer: httpx.Response) -> str:
+def table_word(answer: httpx.Response) -> str:
     """Return the word of the resilience table for a response."""
     if answer.is_success:
         return "works"
