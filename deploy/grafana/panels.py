@@ -12,8 +12,8 @@ class Panel:
         title: shown above the panel.
         unit: Grafana's name of the unit.
         queries: PromQL by legend; `{{label}}` is replaced by the label's value.
-        bad: threshold from which the panel is red; with `good_above`, below which.
-        good_above: values above the threshold are good.
+        bad: threshold; the panel is red from this value on.
+        good_above: the panel is red below the threshold instead.
         is_stat: show the last value; otherwise a time series.
     """
 
