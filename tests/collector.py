@@ -73,11 +73,11 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
     def spans(self) -> list[ReceivedSpan]:
         return [
             ReceivedSpan(
-                next(each.value.string_value for each in of.resource.attributes if each.key == "service.name"), span
+                next(each.value.string_value for each in group.resource.attributes if each.key == "service.name"), span
             )
             for request in self.requests
-            for of in request.resource_spans
-            for scope in of.scope_spans
+            for group in request.resource_spans
+            for scope in group.scope_spans
             for span in scope.spans
         ]
 

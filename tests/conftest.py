@@ -2,7 +2,8 @@
 
 import os
 
-# Set before grpc is imported: root starts PostgreSQL with fork(), and gRPC's handlers crash the child during calls.
+# Set before grpc is imported. As root, the tests start PostgreSQL with fork(), and gRPC's fork handlers would crash the
+# child during calls.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 import asyncio
@@ -35,7 +36,7 @@ hypothesis.settings.register_profile("full", deadline=None)
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=25)
 hypothesis.settings.load_profile("quick")  # `make test ALL=1` passes --hypothesis-profile=full
 
-# As in production: the default renders local variables, at a tenth of a second for each traceback.
+# As in production. The default formatter renders local variables, which takes a tenth of a second per traceback.
 structlog.configure(
     processors=[structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)],
     logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
@@ -70,8 +71,8 @@ class ByEngine(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the large groups of `ByEngine`, so that none of them is left for the end.
 
-    The router and fuzzing come last in their group: they use up the hundred names of operations that the gateway keeps
-    as labels, and the tests of traces expect names.
+    The tests of the router and of fuzzing come last in their group. They use up the hundred operation names that the
+    gateway distinguishes, and the tests of traces expect spans with names.
     """
     large_groups = ("tests/e2e/", "tests/integration/analytics/")
     many_names = ("tests/e2e/test_federation.py", "tests/e2e/test_fuzz.py")

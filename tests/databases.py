@@ -1,4 +1,4 @@
-"""PostgreSQL databases for tests: as the migrations of a service leave them, used again by later tests."""
+"""PostgreSQL databases with the migrations of one service, for tests; later tests use them again."""
 
 import asyncio
 import io
@@ -11,7 +11,8 @@ import asyncpg
 from kit.db.migrations import upgrade
 from stack.engines.postgres import Postgres
 
-# What a test may change apart from rows: relations, columns, constraints, indexes, triggers, functions, settings.
+# Fingerprint of all that a test may change besides rows: relations, columns, constraints, indexes, triggers, functions,
+# settings.
 _SCHEMA = """
     SELECT md5(string_agg(line, ';' ORDER BY line)) FROM (
         SELECT concat_ws(' ', relname, relkind, relacl, reloptions) FROM pg_class
@@ -61,11 +62,13 @@ class CleanDatabases:
     """
 
     def __init__(self, postgres: Postgres, template: str, schema: str, rows: dict[str, bytes]) -> None:
-        """Args:
-        postgres: server.
-        template: name of the migrated database.
-        schema: fingerprint of its schema.
-        rows: content of all its tables, in the binary format of COPY.
+        """Use a template that `create` has prepared.
+
+        Args:
+            postgres: server.
+            template: name of the migrated database.
+            schema: fingerprint of the template's schema.
+            rows: content of the template's tables, by name, in the binary format of COPY.
         """
         self._postgres = postgres
         self._template = template

@@ -8,7 +8,7 @@ from typing import Any
 def own_warnings(lines: Iterable[Any], records: Iterable[logging.LogRecord] = ()) -> list[Any]:
     """Return warnings and errors of structlog and of the standard library's logging, except those of other fixtures.
 
-    A bank that lives as long as the session has no broker. Its relay logs that from time to time, during any test of
+    Some bank fixtures live as long as the test session and have no broker. Their relay logs warnings during any test of
     the same worker.
 
     Args:

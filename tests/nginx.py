@@ -33,7 +33,7 @@ http {{
 
 @dataclass(frozen=True)
 class Nginx:
-    """Addresses of nginx and the authority of its certificate."""
+    """Addresses of nginx, and the certificate of its certificate authority."""
 
     https: str
     http: str

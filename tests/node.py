@@ -11,24 +11,24 @@ from tests.tools import skip_without_tool
 _FOLDER: Final = Path(__file__).parent / "contract" / "node"
 
 
-def script_command(script: str, *arguments: str, by: str) -> list[str]:
+def script_command(script: str, *arguments: str, package: str) -> list[str]:
     """Return the command of a script; skip the test without node or the script's package.
 
     Args:
-        script: its file's name.
-        arguments: of its command line.
-        by: the package that judges.
+        script: file name of the script.
+        arguments: arguments of the script.
+        package: npm package that the script uses.
     """
     node = shutil.which("node")
     if node is None:
         skip_without_tool("there is no node")
-    if not (_FOLDER / "node_modules" / by).is_dir():
-        skip_without_tool(f"there is no {by}")
+    if not (_FOLDER / "node_modules" / package).is_dir():
+        skip_without_tool(f"there is no npm package {package}")
     return [node, str(_FOLDER / script), *arguments]
 
 
-def run_script(script: str, *arguments: str, by: str, given: str = "") -> Any:
+def run_script(script: str, *arguments: str, package: str, stdin: str = "") -> Any:
     """Run a script with arguments and standard input, and return its JSON output."""
-    whole = script_command(script, *arguments, by=by)
-    done = subprocess.run(whole, input=given, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
+    command = script_command(script, *arguments, package=package)
+    done = subprocess.run(command, input=stdin, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
     return json.loads(done.stdout)

@@ -22,7 +22,7 @@ class Contract:
     def check(self, response: httpx.Response) -> None:
         """Assert that the contract documents the response: status, headers, media type and body.
 
-        Answers on paths that are not in the contract are ignored.
+        Responses to requests that are not in the contract are ignored.
         """
         path = next((path for pattern, path in self._paths.items() if pattern.match(response.request.url.path)), None)
         if path is None:
@@ -31,7 +31,7 @@ class Contract:
         if operation is None:
             return
         documented = operation["responses"].get(str(response.status_code))
-        assert documented, f"{response.request.method} {path} answered {response.status_code}, which is not documented"
+        assert documented, f"{response.request.method} {path} returned {response.status_code}, which is not documented"
         documented = self._resolve(documented)
         for name, header in documented.get("headers", {}).items():
             if self._resolve(header).get("required"):

@@ -29,7 +29,7 @@ default_pool_size = 30
 
 @asynccontextmanager
 async def run_pgbouncer(url: str, mode: Literal["session", "transaction"]) -> AsyncIterator[str]:
-    """Run PgBouncer with its default settings before the server of a database; yield the URL through it."""
+    """Run PgBouncer in front of a database's server, and yield the database's URL through PgBouncer."""
     program = shutil.which("pgbouncer")
     if program is None:
         skip_without_tool("there is no pgbouncer")
@@ -41,8 +41,8 @@ async def run_pgbouncer(url: str, mode: Literal["session", "transaction"]) -> As
                 host=HOST, port=port, server_port=server.port, user=server.username, password=server.password, mode=mode
             )
         )
-        os.chmod(folder, 0o755)  # noqa: PTH101  for the other user
-        user = ["-u", "nobody"] if os.geteuid() == 0 else []  # it refuses to run as root
+        os.chmod(folder, 0o755)  # noqa: PTH101  the user `nobody` reads the file
+        user = ["-u", "nobody"] if os.geteuid() == 0 else []  # PgBouncer refuses to run as root
 
         async def command() -> Command:
             return Command([program, *user, str(file)], {})

@@ -37,7 +37,7 @@ class CancelRecorder:
 
 @asynccontextmanager
 async def record_cancel_requests(url: str) -> AsyncIterator[CancelRecorder]:
-    """Run a proxy before the server of a database URL."""
+    """Run a proxy in front of the server of a database URL."""
     port = urlsplit(url).port
     assert port is not None
     recorder = CancelRecorder(port)

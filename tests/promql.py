@@ -28,8 +28,8 @@ class Query:
     """Metrics and labels of a query.
 
     Attributes:
-        metrics: the labels that each is selected by, by its name.
-        grouped_by: the labels by which something is added up.
+        metrics: labels in the selectors of each metric, by the metric's name.
+        grouped_by: labels in the `by` and `on` clauses.
     """
 
     metrics: Mapping[str, set[str]]
@@ -47,19 +47,19 @@ class Query:
         return cls(metrics, grouped_by)
 
     def faults(self, known: Mapping[str, set[str]], shown: set[str] = frozenset()) -> list[str]:  # type: ignore[assignment]
-        """Return metrics and labels that do not exist.
+        """Return a message for each metric and label that does not exist.
 
         Args:
-            known: the labels of each metric that there is.
-            shown: labels of what comes of it that are shown.
+            known: labels of every existing metric, by the metric's name.
+            shown: labels of the result that a legend shows.
         """
-        found = [f"there is no {name}" for name in self.metrics.keys() - known.keys()]
+        found = [f"unknown metric: {name}" for name in self.metrics.keys() - known.keys()]
         for name, labels in self.metrics.items():
-            found += [f"{name} has no {label}" for label in labels - known.get(name, set())]
+            found += [f"{name} has no label {label}" for label in labels - known.get(name, set())]
         all_labels = set().union(*(known.get(name, set()) for name in self.metrics))
-        found += [f"nothing has a {label} to add up by" for label in self.grouped_by - all_labels]
+        found += [f"no metric has the label {label} to group by" for label in self.grouped_by - all_labels]
         left = self.grouped_by or all_labels
-        return found + [f"nothing has a {label} to show" for label in shown - left]
+        return found + [f"the result has no label {label} to show" for label in shown - left]
 
 
 @cache

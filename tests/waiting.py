@@ -11,7 +11,7 @@ async def until(probe: Callable[[], Awaitable[Value]], *, within: float = 10.0, 
     """Call the probe until it returns a truthy value, and return that value.
 
     Raises:
-        AssertionError: there was none in time; says what the last one was.
+        AssertionError: no value was truthy in time; the message contains the last one.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within

@@ -16,7 +16,9 @@ OPERATIONS = [TRANSFER_COMPLETED, TOP_UP_COMPLETED]
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
     """Parsed document with resolved references, and the parser's diagnostics."""
-    parsed: dict[str, Any] = run_script("asyncapi.mjs", str(ROOT / "asyncapi" / "asyncapi.yaml"), by="@asyncapi/parser")
+    parsed: dict[str, Any] = run_script(
+        "asyncapi.mjs", str(ROOT / "asyncapi" / "asyncapi.yaml"), package="@asyncapi/parser"
+    )
     return parsed
 
 

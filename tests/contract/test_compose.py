@@ -1,5 +1,7 @@
-"""`docker-compose.yml` is valid by the schema of Compose. It agrees with the settings classes, the stack's process
-table, the secrets that `provisioning.compose` writes, and the mounted files.
+"""`docker-compose.yml` matches the Compose schema and the code.
+
+It agrees with the settings classes, the stack's processes, the secrets that `provisioning.compose` writes, and the
+mounted files.
 """
 
 import json
@@ -28,12 +30,12 @@ from stack.process import ROOT, Child, Command, Process
 
 SCHEMA: Final = ROOT / "tests/contract/vendor/compose-go-2.16.2/compose-spec.json"
 SECRETS: Final = "/run/secrets"
-UNASKED: Final = {"collector"}
-"""Services without a health check; the file says why."""
+UNCHECKED: Final = {"collector"}
+"""Services without a health check, for a reason that a comment in the file gives."""
 
 
 def resolved(value: Any) -> Any:
-    """Return the value with all variables unset: `${NAME:-default}` becomes its default, recursively."""
+    """Replace each `${NAME:-default}` in the value with its default, recursively, as if all variables were unset."""
     if isinstance(value, dict):
         return {key: resolved(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -54,13 +56,13 @@ every_service = pytest.mark.parametrize("name", SERVICES)
 every_process = pytest.mark.parametrize("name", sorted(OURS))
 
 
-def environment_of(name: str) -> dict[str, str]:
+def service_environment(name: str) -> dict[str, str]:
     """Return the environment of a service, without variables that are passed through from the shell."""
     given = SERVICES[name].get("environment", {})
     return {key: value for key, value in given.items() if value is not None}
 
 
-def settings_of(name: str) -> type[Settings]:
+def settings_class(name: str) -> type[Settings]:
     """Return the settings class of the service's process."""
     module = SERVICES[name]["command"][2]
     imported = import_module(module if module == "provisioning.seed" else f"{module}.__main__")
@@ -100,7 +102,7 @@ def environment(request: pytest.FixtureRequest, secrets: Path, monkeypatch: pyte
     """Environment of one of our containers, with its secrets in a local folder."""
     name = request.node.callspec.params["name"]
     handed = next(source for source, target, _ in mounts(name) if target == SECRETS).removesuffix("-secrets")
-    given = {key: value.replace(SECRETS, str(secrets / handed)) for key, value in environment_of(name).items()}
+    given = {key: value.replace(SECRETS, str(secrets / handed)) for key, value in service_environment(name).items()}
     for key, value in given.items():
         monkeypatch.setenv(key, value)
     return given
@@ -118,8 +120,8 @@ class TestEveryService:
     @every_service
     def test_service_has_a_health_check_or_is_a_job(self, name: str) -> None:
         check = SERVICES[name].get("healthcheck", {})
-        asks = "test" in check or ("HEALTH_URL" in environment_of(name) and not check)
-        assert asks is (name not in JOBS | UNASKED)
+        asks = "test" in check or ("HEALTH_URL" in service_environment(name) and not check)
+        assert asks is (name not in JOBS | UNCHECKED)
 
     @every_service
     def test_service_has_limits_log_rotation_and_no_new_privileges(self, name: str) -> None:
@@ -140,13 +142,13 @@ class TestEveryService:
 
     @every_service
     def test_environment_contains_no_secret(self, name: str) -> None:
-        for key, value in environment_of(name).items():
+        for key, value in service_environment(name).items():
             if re.search("PASSWORD|SECRET|KEY|TOKEN|CERTIFICATE", key):
                 assert str(value).startswith(SECRETS)
         assert not re.search(r"://[^/\s]*:[^/\s]*@", json.dumps(SERVICES[name]))
 
     @every_service
-    def test_service_mounts_its_own_secrets_only(self, name: str) -> None:
+    def test_service_mounts_at_most_one_secret_folder_read_only(self, name: str) -> None:
         handed = [(source, is_read) for source, _, is_read in mounts(name) if source.endswith("secrets")]
         if name != "secrets":
             assert len(handed) <= 1
@@ -174,10 +176,10 @@ class TestEveryService:
 class TestOurProcesses:
     @every_process
     def test_settings_are_complete_and_known(self, name: str, environment: dict[str, str]) -> None:
-        fields = settings_of(name).model_fields
+        fields = settings_class(name).model_fields
         known = {field.upper() for field in fields} | {"SECRETS_DIR", "HEALTH_URL", "SANDBOX_IS_NOT_PRODUCTION"}
         assert SERVICES[name].get("environment", {}).keys() <= known
-        settings = settings_of(name)()  # raises for a missing setting
+        settings = settings_class(name)()  # raises for a missing setting
         secret = {field.upper() for field in fields if isinstance(getattr(settings, field), SecretStr)}
         assert not secret & environment.keys()
         for field in fields:
@@ -188,10 +190,10 @@ class TestOurProcesses:
 
     @every_process
     def test_process_listens_and_is_probed_on_its_default_port(self, name: str) -> None:
-        given = environment_of(name)
+        given = service_environment(name)
         for key in given:
             if key.endswith("_LISTEN"):
-                default = settings_of(name).model_fields[key.lower()].default.removeprefix("127.0.0.1")
+                default = settings_class(name).model_fields[key.lower()].default.removeprefix("127.0.0.1")
                 assert given[key] == f"0.0.0.0{default}"
         own = ("GATEWAY_LISTEN", "SANDBOX_LISTEN", f"{name.upper()}_ADMIN_LISTEN")
         if name not in JOBS:
@@ -200,7 +202,7 @@ class TestOurProcesses:
 
     @every_process
     def test_targets_resolve_on_a_shared_network(self, name: str, secrets: Path) -> None:
-        said = " ".join(map(str, environment_of(name).values()))
+        said = " ".join(map(str, service_environment(name).values()))
         handed = secrets / name
         said += " ".join(file.read_text() for file in handed.glob("*_*")) if handed.exists() else ""
         found = re.findall(r"(?:^|[/@ ])([a-z]+):(\d{4,5})\b", said)
@@ -215,7 +217,7 @@ class TestOurProcesses:
             if process.name in OURS:
                 wanted = (await process.command()).environment.keys() - os.environ.keys()
                 files = {file.name.upper() for file in (secrets / process.name).glob("*")}
-                given = environment_of(process.name).keys() | files | secrets_of_job(process.name, secrets)
+                given = service_environment(process.name).keys() | files | secrets_of_job(process.name, secrets)
                 here_alone = {"GRPC_VERBOSITY", "PYTHONUNBUFFERED", "LOG_FORMAT", "IDENTITY_ACCESS_SECONDS"}
                 assert wanted - here_alone <= given
 
@@ -226,14 +228,14 @@ class TestOurProcesses:
 
 
 def listening_ports(name: str) -> set[int]:
-    """Return the ports of a service that others call."""
+    """Return the ports on which other services call a service."""
     known = {"postgres": {5432}, "kafka": {9092}, "clickhouse": {8123}, "redis": {6379}}
-    given = environment_of(name) if name in OURS else {}
+    given = service_environment(name) if name in OURS else {}
     return known.get(name) or {int(given[key].rpartition(":")[2]) for key in given if key.endswith("_LISTEN")}
 
 
 def secrets_of_job(name: str, secrets: Path) -> set[str]:
-    """Return the secrets of a migration job: those of its service."""
+    """Return the names of a migration job's secrets: those of its service."""
     return {file.name.upper() for file in (secrets / name.removesuffix("-migrations")).glob("*")}
 
 
@@ -280,7 +282,7 @@ class TestMounted:
 
     def test_nginx_has_every_variable_of_its_template(self) -> None:
         template = (ROOT / "deploy/nginx/templates/default.conf.template").read_text()
-        assert set(re.findall(r"\$\{(\w+)\}", template)) == environment_of("nginx").keys()
+        assert set(re.findall(r"\$\{(\w+)\}", template)) == service_environment("nginx").keys()
 
     def test_prometheus_reaches_every_scrape_target(self) -> None:
         configuration = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
@@ -295,12 +297,12 @@ class TestMounted:
         for each in found:
             (name,) = each["names"]
             assert networks("prometheus") & networks(name)
-            assert environment_of(name)[f"{name.upper()}_ADMIN_LISTEN"] == f"0.0.0.0:{each['port']}"
+            assert service_environment(name)[f"{name.upper()}_ADMIN_LISTEN"] == f"0.0.0.0:{each['port']}"
 
     @pytest.mark.slow
     async def test_databases_belong_to_their_services(self, secrets: Path, home: Path) -> None:
         async with Postgres(home, free_ports(1)[0], databases=()) as postgres:
-            await Child(Process(name="databases", command=run_database_script(postgres, secrets))).start()
+            await Child(Process(name="databases", command=database_script(postgres, secrets))).start()
             for name in ("bank", "card", "identity"):
                 url = (secrets / name / f"{name}_database_url").read_text()
                 url = url.replace("postgres:5432", f"127.0.0.1:{postgres.port}")
@@ -312,8 +314,8 @@ class TestMounted:
                     await asyncpg.connect(url.removesuffix(name) + other)
 
 
-def run_database_script(postgres: Postgres, secrets: Path) -> Any:
-    """Run the script as PostgreSQL's image does."""
+def database_script(postgres: Postgres, secrets: Path) -> Any:
+    """Return the command that runs `databases.sh` as PostgreSQL's image does."""
 
     async def command() -> Command:
         return Command(

@@ -85,8 +85,8 @@ def example_event() -> dict[str, Any]:
     }
 
 
-async def make_every_operation(bank: RunningBank) -> set[str]:
-    """Make one operation of each kind and return the transfer ids."""
+async def make_operations(bank: RunningBank) -> set[str]:
+    """Make a transfer and deposits with various descriptors, amounts and currencies; return the transfer ids."""
     alice, card = bank.user("alice"), bank.service("card")
     mine, bobs = await bank.open("alice", "10.00"), await bank.open("bob", "0")
     full = {f"{n:0128}": "ж" * 128 for n in range(16)}
@@ -106,13 +106,13 @@ async def make_every_operation(bank: RunningBank) -> set[str]:
 
 @pytest.fixture
 async def published(ledger_url: str, keys: Keys, tmp_path: Path) -> AsyncIterator[list[Message]]:
-    """Messages that real operations put on a real topic."""
+    """Messages that a bank publishes to a broker for these operations."""
     async with (
         Kafka(*free_ports(1)) as kafka,
         run_bank(keys, tmp_path, ledger_url, kafka_bootstrap_servers=kafka.bootstrap_servers) as bank,
         reading(kafka) as topic,
     ):
-        yield await topic.until_read(await make_every_operation(bank))
+        yield await topic.until_read(await make_operations(bank))
 
 
 class TestTraces:
@@ -154,7 +154,7 @@ class TestEvents:
         assert sum("descriptor" in message.body for message in published) == 2
 
     async def test_published_events_are_cloud_events_in_binary_mode(self, published: list[Message]) -> None:
-        """The CloudEvents SDK decodes the bank's messages and encodes the same ones."""
+        """The CloudEvents SDK decodes the bank's messages, and encodes them again with the differences noted below."""
         for message in published:
             sent = {name: value.encode() for name, value in message.headers.items()}
             event = from_kafka_event(KafkaMessage(sent, message.key, message.value))

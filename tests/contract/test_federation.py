@@ -18,7 +18,7 @@ EXPORTED = {name: ROOT / "subgraphs" / name / "graph" / "schema.graphql" for nam
 def compose(subgraphs: dict[str, Path]) -> dict[str, Any]:
     """Return the errors and hints of the composition, and the supergraph."""
     named = [f"{name}={file}" for name, file in subgraphs.items()]
-    answer: dict[str, Any] = run_script("compose.mjs", *named, by="@apollo/composition")
+    answer: dict[str, Any] = run_script("compose.mjs", *named, package="@apollo/composition")
     return answer
 
 
@@ -36,7 +36,7 @@ class TestSubgraphs:
         assert [each for each in more if not re.match(r"Directive @|(join|link)__", each)] == []
 
     def test_contradicting_subgraphs_are_rejected(self, tmp_path: Path) -> None:
-        """The composition does check: this is a control."""
+        """Control: without this error the tests above would prove nothing."""
         other = tmp_path / "other.graphql"
         other.write_text(EXPORTED["bank"].read_text().replace("type Money @shareable", "type Money"))
         assert {error["code"] for error in compose(EXPORTED | {"bank": other})["errors"]} == {"INVALID_FIELD_SHARING"}

@@ -38,7 +38,7 @@ async def url(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
 @pytest.fixture(scope="module")
 async def audits(url: str) -> list[dict[str, Any]]:
     """The audits with their results."""
-    audit = script_command("graphql-http.mjs", url, by="graphql-http")
+    audit = script_command("graphql-http.mjs", url, package="graphql-http")
     process = await asyncio.create_subprocess_exec(*audit, stdout=asyncio.subprocess.PIPE)
     async with asyncio.timeout(60):
         output, _ = await process.communicate()

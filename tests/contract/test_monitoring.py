@@ -39,7 +39,7 @@ DEPRECATED = {
     "wallet_identity_hashes_shed_total": "wallet_identity_hashes_rejected_total",
     "wallet_identity_sign_ins_total": "wallet_identity_logins_total",
 }
-"""Names of renamed metrics, which are exposed for one release more."""
+"""Old and new names of renamed metrics. Both are exposed for one more release."""
 SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", RUNBOOK, re.MULTILINE | re.DOTALL))
 
 
@@ -138,13 +138,13 @@ class TestDashboards:
         promtool("check", "rules", file)
 
     def test_every_alert_is_on_a_dashboard_with_its_runbook(self) -> None:
-        told = [
+        texts = [
             panel["options"]["content"]
             for file in DASHBOARDS
             for panel in all_panels(json.loads(file.read_text())["panels"])
             if panel["type"] == "text"
         ]
-        shown = {alert for text in told for alert in re.findall(r"^## (\w+)$", text, re.MULTILINE)}
+        shown = {alert for text in texts for alert in re.findall(r"^## (\w+)$", text, re.MULTILINE)}
         assert shown == ALERTS.keys()
 
     @pytest.mark.parametrize("file", DASHBOARDS, ids=lambda file: file.stem)
@@ -188,7 +188,7 @@ class TestRunbook:
         sources = [file for part in ("kit", "gateway", "subgraphs") for file in (ROOT / part).rglob("*.py")]
         assert any(f'"{event}"' in file.read_text() for file in sources)
 
-    def test_dashboards_links_and_settings_exist(self) -> None:
+    def test_named_dashboards_and_linked_sections_exist(self) -> None:
         titles = {json.loads(file.read_text())["title"].removeprefix("Wallet · ") for file in DASHBOARDS}
         named = set(re.findall(r"\*([A-Z][\w-]+)\*(?!\*)", RUNBOOK.replace("**", "")))
         assert named <= titles
@@ -196,19 +196,19 @@ class TestRunbook:
 
 
 class TestQueryChecker:
-    """The checker finds wrong queries."""
+    """Check of the checker itself."""
 
     KNOWN = {"a_total": {"job", "code"}, "b": {"job"}}  # noqa: RUF012  constant
 
     @pytest.mark.parametrize(
         ("query", "fault"),
         [
-            ("sum(rate(a[5m]))", "there is no a"),
-            ("b > 0 or bb", "there is no bb"),
-            ("rate(a_total{cod='x'}[5m])".replace("'", '"'), "a_total has no cod"),
-            ("sum by (le) (a_total)", "nothing has a le to add up by"),
-            ("sum by (job) (a_total)", "nothing has a code to show"),
-            ("b", "nothing has a code to show"),
+            ("sum(rate(a[5m]))", "unknown metric: a"),
+            ("b > 0 or bb", "unknown metric: bb"),
+            ("rate(a_total{cod='x'}[5m])".replace("'", '"'), "a_total has no label cod"),
+            ("sum by (le) (a_total)", "no metric has the label le to group by"),
+            ("sum by (job) (a_total)", "the result has no label code to show"),
+            ("b", "the result has no label code to show"),
         ],
     )
     def test_unknown_metric_or_label_is_found(self, query: str, fault: str) -> None:

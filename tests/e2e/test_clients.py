@@ -70,7 +70,9 @@ async def run_client(client: str, user: User, after: str | None = BEGINNING) -> 
         "payload": {"query": OPERATION_ADDED, "variables": {"account": user.account, "after": after}},
     }
     process = await asyncio.create_subprocess_exec(
-        *node.script_command("follow.mjs", by=client), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        *node.script_command("follow.mjs", package=client),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
     )
     try:
         assert process.stdin

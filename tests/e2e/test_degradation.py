@@ -75,7 +75,7 @@ ROWS: Final = read_table()
 
 
 def cases() -> Iterator[object]:
-    """Yield each row with killed and with frozen processes. Freezes have the mark `faults`, except that of analytics."""
+    """Yield each row with killed and with frozen processes. All freezes except analytics have the mark `faults`."""
     for name in ROWS:
         yield pytest.param(name, "killed", id=f"{name} killed")
         if name != "one bank of two":  # has its own test

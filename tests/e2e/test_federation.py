@@ -59,7 +59,7 @@ def requests(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def run_router(subgraphs: dict[str, str], user: User, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Run a router over these subgraphs, which forwards the user's token, and return its responses."""
     given = {"subgraphs": subgraphs, "headers": {"authorization": f"Bearer {user.token}"}, "queries": asked}
-    answers: list[dict[str, Any]] = run_script("router.mjs", by="@apollo/gateway", given=json.dumps(given))
+    answers: list[dict[str, Any]] = run_script("router.mjs", package="@apollo/gateway", stdin=json.dumps(given))
     return answers
 
 

@@ -1,4 +1,8 @@
-"""Fixtures of the long tier. `FAULTS_SECONDS` is the length of each run; `FAULTS_SEED` repeats a run."""
+"""Fixtures of the fault tests.
+
+`FAULTS_SECONDS` is the duration of each run of `test_ledger_history.py`. `FAULTS_SEED` repeats the random choices of a
+run.
+"""
 
 import asyncio
 import os
@@ -25,7 +29,7 @@ class KeptPostgres:
 
     def __init__(self, home: Path) -> None:
         (port,) = free_ports(1)
-        self._postgres = Postgres(home, port, databases=("bank",))  # never started; it has the folder and the passwords
+        self._postgres = Postgres(home, port, databases=("bank",))  # not started; provides the folder and the passwords
         keeper = module("tests.faults.keeper", str(home), str(port))
         self.keeper = Child(Process(name="keeper", command=keeper, ready=self.is_ready))
 

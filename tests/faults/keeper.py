@@ -1,7 +1,7 @@
 """Restarts PostgreSQL whenever it ends, until SIGTERM: `python -m tests.faults.keeper HOME PORT`.
 
-It is a separate process because, as root, the start of PostgreSQL forks, which active gRPC calls in the test's process
-do not survive.
+It is a separate process because, as root, the start of PostgreSQL forks, and a fork of the test's process is not safe
+during gRPC calls.
 """
 
 import asyncio

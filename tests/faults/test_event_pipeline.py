@@ -1,4 +1,4 @@
-"""Event pipeline under outages longer than every time-out or the broker's retention, and under a minute of kills."""
+"""Event pipeline after outages longer than every time-out or the broker's retention, and after a minute of kills."""
 
 import asyncio
 import itertools

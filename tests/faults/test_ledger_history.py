@@ -1,4 +1,4 @@
-"""Clients retry under load while banks, sessions and PostgreSQL fail. Their answers must match the ledger."""
+"""Responses to retrying clients match the ledger while banks, database sessions and PostgreSQL fail under load."""
 
 import asyncio
 import time
@@ -80,7 +80,7 @@ class TestFrozenBank:
             second = await _retry_transfer(alice, other_client, sender, recipient, "second")
             waited = time.monotonic() - started
             report(f"the other bank waited {waited:.1f} s")
-            # The server has rolled back the transaction of the bank, which is still frozen.
+            # PostgreSQL has rolled back the frozen bank's transaction, so the second transfer is committed first.
             assert second.posting.version == 1
 
             with pytest.raises(DeadlineExceeded):

@@ -31,7 +31,7 @@ Report = Callable[[str], None]
 
 
 def apache_kafka(ports: Ports, data: Path) -> Process:
-    """Return an Apache Kafka that replaces the embedded broker."""
+    """Return the process of Apache Kafka, which replaces the embedded broker."""
     return ApacheKafka(fetch_jars(), data, ports.kafka, *free_ports(1)).process
 
 

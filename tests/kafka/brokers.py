@@ -8,10 +8,14 @@ from stack.engines.apache_kafka import ApacheKafka
 from stack.engines.children import Kafka
 
 Broker: TypeAlias = Kafka | ApacheKafka
-"""Run the test on both brokers. The embedded one starts empty and has one member per group; Apache Kafka keeps data."""
 
 _APACHE: Final = pytest.param("apache", marks=pytest.mark.slow)  # a JVM: ten seconds of processor time to start
 
 on_both: Final = pytest.mark.parametrize("broker", ["embedded", _APACHE], indirect=True)
+"""Run the test on each broker."""
 on_apache: Final = pytest.mark.parametrize("broker", [_APACHE], indirect=True)
-"""Run the test on Apache Kafka: it keeps data and shares a topic among group members."""
+"""Run the test on Apache Kafka only.
+
+Apache Kafka keeps its data in a restart and shares a topic among the members of a group. The embedded broker loses its
+data and supports one member per group.
+"""

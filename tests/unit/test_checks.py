@@ -11,7 +11,7 @@ SQL = "def find(sql, id_):\n    return sql.execute({text})\n"
 
 
 def findings(code: str) -> str:
-    """Return what ruff, with the project's rules, reports for the code in a repository module."""
+    """Return ruff's report on the code with the project's rules, as if the code were a module of the bank."""
     file = "subgraphs/bank/service/adapters/postgres/example.py"
     command = (
         sys.executable,

@@ -92,7 +92,7 @@ def path_exists(page: Path, path: str) -> bool:
 
 @cache
 def is_logged(event: str) -> bool:
-    """Return whether a process has the text of the log event in its source."""
+    """Return whether the source of a service contains the text of the log event."""
     sources = (name for name in tracked_files() if re.match(r"(?:gateway|kit|subgraphs)/.*\.py$", name))
     return any(f'"{event}"' in (ROOT / name).read_text() for name in sources)
 
@@ -152,7 +152,7 @@ def test_every_page_of_the_documentation_is_in_the_index() -> None:
     assert pages - {index} <= listed
 
 
-def test_readme_is_short_enough_to_read_in_one_sitting() -> None:
+def test_readme_has_at_most_150_lines() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= MAX_README_LINES
 
 

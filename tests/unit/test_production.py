@@ -1,4 +1,4 @@
-"""The page docs/how-to/run-in-production.md: its list of refused settings, and its example of an error message."""
+"""The refused settings and the error message in docs/how-to/run-in-production.md match the code."""
 
 import re
 

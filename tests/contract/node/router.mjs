@@ -1,6 +1,6 @@
 // node router.mjs < REQUEST: run queries with Apollo's gateway over running subgraphs. It composes their SDL and plans
 // each query. REQUEST is JSON: `subgraphs` (URLs by name), `headers` to pass on, and `queries`, each with its
-// `variables`. Prints a JSON array with one answer for each query.
+// `variables`. Prints a JSON array with one response for each query.
 import { text } from 'node:stream/consumers';
 import { ApolloGateway, IntrospectAndCompose, RemoteGraphQLDataSource } from '@apollo/gateway';
 import { ApolloServer } from '@apollo/server';

@@ -23,7 +23,7 @@ async def test_temporary_folder_is_removed_on_exit() -> None:
     assert not environment.folder.exists()
 
 
-async def test_failed_start_stops_what_has_started() -> None:
+async def test_failed_start_stops_the_started_processes() -> None:
     environment = BrokenEnvironment()
     with pytest.raises(OSError, match="port in use"):
         await environment.__aenter__()
