@@ -8,5 +8,5 @@
 - `telemetry`: logs, metrics and traces
 - `integrity`: integrity checks of a service's data
 
-It knows the vocabulary of `wallet` (money, errors) and the roles of users, but no account, transfer or top-up.
+It uses `wallet` (money, errors) and defines the roles of users, but has no code about accounts, transfers or top-ups.
 """

@@ -31,7 +31,7 @@ class AccessRule:
         """Check that the caller may make the call.
 
         Raises:
-            PermissionDenied: the caller has none of the roles, or is another service.
+            PermissionDenied: the caller is a user without one of the roles, or a service that the rule does not name.
         """
         names, allowed = ({caller.subject}, self.services) if caller.is_service else (caller.roles, self.roles)
         if allowed.isdisjoint(names) and not self.is_public:
@@ -56,13 +56,15 @@ def allow_services(*names: str) -> AccessRule:
 
 
 READ_ACCESS: Final = allow_roles(Role.CUSTOMER, Role.OPERATOR, Role.ADMIN)
-"""Calls that read: customers read their own data, operators and admins read all data."""
+"""Calls that read: customers read their own data, operators and admins read all data. Also calls that every user may
+make, such as changing the password.
+"""
 
 WRITE_ACCESS: Final = allow_roles(Role.CUSTOMER, Role.ADMIN)
 """Calls that move money or open and close accounts: customers for their own accounts, admins for all accounts."""
 
 OPERATOR_ACCESS: Final = allow_roles(Role.OPERATOR, Role.ADMIN)
-"""Calls that list what needs manual review."""
+"""Calls for the manual work of operators, such as the list of cases that need review."""
 
 ADMIN_ACCESS: Final = allow_roles(Role.ADMIN)
-"""Calls that start an integrity check or a repair."""
+"""Calls for maintenance, such as an integrity check or a repair."""

@@ -12,16 +12,17 @@ _CHALLENGE: Final = 'Bearer realm="wallet"'
 
 
 def parse_bearer(value: str, *, allow_bare: bool = False) -> str:
-    """Return the token of an `Authorization` value; empty if it has none, as in `Bearer` alone.
+    """Return the token of an `Authorization` value; an empty text if the value has none, as in `Bearer` alone.
 
     The scheme is matched without regard to case (RFC 9110, 11.1).
 
     Args:
         value: value of the header.
-        allow_bare: accept a token without a scheme too. Only for values outside HTTP, where earlier releases did.
+        allow_bare: also accept a token without a scheme, as earlier releases did in gRPC metadata and in
+            `connection_init`.
 
     Raises:
-        Unauthenticated: the scheme is missing or another one.
+        Unauthenticated: the value has no scheme, or another one than Bearer.
     """
     scheme, _, token = value.partition(" ")
     if scheme.lower() == _SCHEME:
@@ -32,11 +33,11 @@ def parse_bearer(value: str, *, allow_bare: bool = False) -> str:
 
 
 def parse_bearer_lines(values: Sequence[str]) -> str:
-    """Return the token of all `Authorization` lines of an HTTP request; empty if it has none.
+    """Return the token in the `Authorization` lines of an HTTP request; an empty text if there is none.
 
     Raises:
         InvalidInput: there are several lines, so it is not clear which token counts.
-        Unauthenticated: the scheme is missing or another one.
+        Unauthenticated: the value has no scheme, or another one than Bearer.
     """
     if len(values) > 1:
         raise repeated_authorization()
@@ -51,7 +52,7 @@ def repeated_authorization() -> InvalidInput:
 def challenge(error: WalletError) -> str | None:
     """Return the value of `WWW-Authenticate` for an error; None if the error is not about the caller's token.
 
-    It names the error only if the request has a token (RFC 6750, 3.1).
+    The challenge names the error only if the request has a token (RFC 6750, 3.1).
     """
     if isinstance(error, TokenTooLong) or (isinstance(error, Unauthenticated) and error.token_error):
         return f'{_CHALLENGE}, error="invalid_token"'

@@ -35,7 +35,7 @@ class PublicKey:
 
     Attributes:
         jwk: the key without private members, with `kid`, `alg` and `use`.
-        key: the same key, as PyJWT verifies with it.
+        key: the same key as an object of PyJWT, which verifies signatures with it.
     """
 
     jwk: Mapping[str, str]
@@ -58,11 +58,11 @@ def _thumbprint(jwk: Mapping[str, str]) -> str:
 def parse_key_set(text: bytes, algorithm: Algorithm) -> dict[str, PublicKey]:
     """Return the keys of a JSON Web Key Set that can verify signatures of the algorithm, by `kid`.
 
-    A key without a `kid` gets its RFC 7638 thumbprint as one. Keys for other algorithms or uses, invalid keys and RSA
+    A key without a `kid` gets its RFC 7638 thumbprint as `kid`. Keys for other algorithms or uses, invalid keys and RSA
     keys below 2,048 bits are skipped.
 
     Raises:
-        InvalidKeySetError: the text is not a JSON Web Key Set.
+        InvalidKeySetError: the text is not a JSON object with the member `keys`.
     """
     try:
         published = json.loads(text)["keys"]

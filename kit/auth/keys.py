@@ -23,7 +23,7 @@ _URL_INTERVAL_SECONDS: Final = 60.0
 _FIRST_RETRY_SECONDS: Final = 0.25
 """Interval of reads until the first read succeeds."""
 _MISS_INTERVAL_SECONDS: Final = 2.0
-"""Minimum time between two reads that an unknown `kid` causes: forged tokens name keys that do not exist."""
+"""Minimum time between two reads that an unknown `kid` causes, because a forged token can have any `kid`."""
 _CALLER_TIMEOUT_SECONDS: Final = 2.0
 """Longest time that a call waits for a read of the key set."""
 _URL_TIMEOUT_SECONDS: Final = 2.0
@@ -32,7 +32,7 @@ _URL_TIMEOUT_SECONDS: Final = 2.0
 class KeySet:
     """Public keys that one issuer publishes now.
 
-    A key set that cannot be read, or that has no key for the algorithm, is logged and the previous keys stay in use.
+    If the key set cannot be read or has no key for the algorithm, this is logged and the previous keys stay in use.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class KeySet:
     @classmethod
     @asynccontextmanager
     async def from_url(cls, url: str, algorithm: Algorithm = ALGORITHM) -> AsyncIterator[Self]:
-        """Open the key set of a URL, which is read every minute. The URL need not answer yet."""
+        """Open the key set of a URL, which is read every minute. The URL need not be available yet."""
 
         async def read() -> bytes:
             async with asyncio.timeout(_URL_TIMEOUT_SECONDS):  # httpx's own time-out starts again with each chunk
@@ -123,11 +123,11 @@ class KeySet:
         """Return the key with this `kid`. An unknown `kid` causes a read, at most every two seconds.
 
         Args:
-            kid: `kid` of the token; None if it has none, which is clear only if one key is published.
+            kid: `kid` of the token; None if the token has none, which suffices only if one key is published.
 
         Raises:
             Unavailable: no read has succeeded yet.
-            jwt.InvalidKeyError: there is no such key, or several keys and no `kid`.
+            jwt.InvalidKeyError: no published key has this `kid`, or `kid` is None and several keys are published.
         """
         if (key := self._lookup(kid)) is None:
             await self._ensure_refreshed()
@@ -138,7 +138,7 @@ class KeySet:
         return key
 
     async def refresh(self) -> None:
-        """Read the key set now. A failure is logged once and never raised."""
+        """Read the key set now. A failure is never raised; it is logged unless it repeats the previous one."""
         self._refreshed_at = time.monotonic()
         try:
             text = await self._read()

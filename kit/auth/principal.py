@@ -34,7 +34,7 @@ _DEFECTS: Final = (
     (jwt.MissingRequiredClaimError, "a required claim is missing: exp, iat, sub, iss and aud are required"),
     (jwt.DecodeError, "it is malformed: send the access token unchanged"),
 )
-"""Descriptions of a token's defects by the library's error. The first that matches counts."""
+"""Descriptions of a token's defects by the library's error. The first entry that matches is used."""
 _OTHER_DEFECT: Final = "a claim has an invalid value: get a new one"
 
 
@@ -56,10 +56,10 @@ class Principal:
     Attributes:
         issuer: `iss` of the token.
         subject: `sub` of the token, unique within the issuer.
-        is_service: whether the caller is a service, which acts for no user.
+        is_service: whether the caller is a service, which does not act on behalf of a user.
         expires_at: Unix time at which the token expires.
         roles: roles of a user; empty for a service.
-        session: `sid` of the token, the login that it comes from; None if the token has no such text.
+        session: `sid` of the token: id of the login session; None if the claim is missing or not a text.
         leeway_seconds: tolerated difference between the clocks of the issuer and of this process.
     """
 
@@ -77,9 +77,10 @@ class Principal:
         return self.expires_at + self.leeway_seconds
 
     def stream_seconds(self) -> float:
-        """Return the time after which a client's stream ends: until the expiry, or until `valid_until` if it is past.
+        """Return the seconds after which a client's stream ends.
 
-        A stream that starts before the expiry ends a little earlier than the calls that it makes.
+        It ends at the expiry, or at `valid_until` if the expiry has passed. So a stream that starts before the expiry
+        ends before the services refuse its calls.
         """
         now = time.time()
         return (self.expires_at if now < self.expires_at else self.valid_until) - now
@@ -152,7 +153,7 @@ class TokenVerifier:
         """Open a verifier with the key sets that the settings name, and reload them while it is open.
 
         Raises:
-            InvalidKeySetError, OSError: a key file cannot be read. A URL need not answer yet.
+            InvalidKeySetError, OSError: a key file cannot be read. A URL need not be available yet.
         """
         async with AsyncExitStack() as stack:
             jwks, algorithm = settings.auth_jwks, settings.auth_algorithm
@@ -189,7 +190,7 @@ class TokenVerifier:
 
         Raises:
             Unauthenticated: the token is not valid; the message says why.
-            TokenTooLong: it is longer than `MAX_TOKEN_BYTES`.
+            TokenTooLong: the token is longer than `MAX_TOKEN_BYTES`.
             Unavailable: the issuer's keys have never been read.
         """
         cached = self._cache.get(token)
@@ -246,7 +247,7 @@ class TokenVerifier:
 
 
 def _is_subject(claim: Any) -> bool:
-    """Return whether a claim may be the id of a caller: it is stored, logged and compared."""
+    """Return whether a claim is valid as the id of a caller, which is stored, logged and compared."""
     return isinstance(claim, str) and 0 < len(claim) <= _MAX_SUBJECT_LENGTH and claim.isprintable()
 
 
@@ -261,6 +262,6 @@ def _get_claim(claims: Mapping[str, Any], path: str) -> Any:
 
 
 def _parse_roles(claim: Any) -> frozenset[Role]:
-    """Return the known roles in a claim, without regard to case; none if the claim is no list."""
+    """Return the known roles in a claim, without regard to case; an empty set if the claim is not a list."""
     names = {name.lower() for name in claim if isinstance(name, str)} if isinstance(claim, list) else ()
     return frozenset(role for role in Role if role in names)

@@ -1,4 +1,4 @@
-"""Database of a service, by SQLAlchemy Core. The ledger counts round trips and uses asyncpg directly."""
+"""Database of a service, accessed with SQLAlchemy Core. The ledger uses asyncpg directly, which saves round trips."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -69,17 +69,17 @@ class Database:
             await close_pool(engine.dispose())
 
     def connections_in_use(self) -> int:
-        """Return how many connections are in use."""
+        """Return the number of connections in use."""
         return cast(QueuePool, self._engine.pool).checkedout()
 
     async def check(self, table: TableClause) -> None:
-        """Check that the database is ready: it has the table, accepts writes, and its clock agrees with this process.
+        """Check that the database is ready: it has the table, accepts writes, and its clock agrees with ours.
 
         Raises:
             Unavailable: the database is unavailable.
             ReadOnlyDatabase: the database refuses writes.
             ClockSkew: the clocks differ.
-            SharedSessions: a pooler shares sessions, which LISTEN and prepared statements do not survive.
+            SharedSessions: a pooler shares sessions between connections, which breaks LISTEN and prepared statements.
         """
         if not self._has_own_sessions:
             with raise_unavailable(self._label):
@@ -136,6 +136,6 @@ def _is_read_only(error: DBAPIError) -> bool:
 
 
 def _replace_read_only_connections(context: ExceptionContext) -> None:
-    """Replace all connections of the pool after one that refuses writes: they may be as old, and stay read-only."""
+    """Replace all connections of the pool when one refuses writes: the others may have read-only sessions too."""
     if isinstance(context.sqlalchemy_exception, DBAPIError) and _is_read_only(context.sqlalchemy_exception):
         context.is_disconnect = True

@@ -22,11 +22,11 @@ CLOSE_TIMEOUT_SECONDS: Final = 1.0
 """Time-out of closing a pool: a frozen server does not confirm it."""
 
 SESSION_SETTINGS: Final = {"transaction_timeout": "10s", "idle_in_transaction_session_timeout": "2s"}
-"""Server-side time-outs, with which the server releases the locks of a frozen process."""
+"""Server-side time-outs, after which the server releases the locks of a frozen process."""
 
 _SESSION_CHECK_ROUNDS: Final = 20
 MAX_CLOCK_SKEW_SECONDS: Final = 5.0
-"""Largest difference between the clock of a process and that of its database with which the process is ready."""
+"""Largest difference between the clocks of a process and of its database at which the process is still ready."""
 
 
 CONFIRM_COMMITS: Final = """
@@ -34,8 +34,9 @@ CONFIRM_COMMITS: Final = """
 """
 """Statement whose commit waits until the synchronous standbys, if there are any, have all earlier commits.
 
-A commit whose wait was interrupted, as by a restart of the server, is visible although a standby may lack it. So an
-response that repeats an earlier one is sent after this statement: otherwise it could be lost with the server.
+A commit whose wait was interrupted, for example by a restart of the server, is visible although a standby may lack it.
+So a service executes this statement before it repeats an earlier response: otherwise the repeated outcome could be lost
+with the server.
 """
 
 
@@ -44,9 +45,9 @@ class ReadOnlyDatabase(Exception):
 
 
 class SharedSessions(Exception):
-    """Connections share sessions of the server, by a pooler in transaction or statement mode.
+    """Connections share sessions of the server, because of a pooler in transaction or statement mode.
 
-    Settings, advisory locks, LISTEN and prepared statements of such a session are not those of one connection.
+    Settings, advisory locks, LISTEN and prepared statements of a shared session do not belong to one connection.
     """
 
 
@@ -55,7 +56,7 @@ class ClockSkew(Exception):
 
 
 READ_ONLY_ERRORS: Final = (asyncpg.ReadOnlySQLTransactionError, ReadOnlyDatabase)
-"""Errors of a session that refuses writes. It may stay read-only when new sessions are not, so pools replace it."""
+"""Errors of a session that refuses writes. It may stay read-only although new sessions are not, so pools replace it."""
 
 REFUSED_ERRORS: Final = (
     asyncpg.InsufficientResourcesError,  # disk full, no memory, too many connections
@@ -82,7 +83,7 @@ _DISK_ERROR_SECONDS: Final = 10.0
 
 
 class _Disk:
-    """Disk of this process's database, as its errors describe it."""
+    """Time of the last disk error of this process's database."""
 
     failed_at = float("-inf")
 
@@ -103,11 +104,12 @@ def unavailable(label: str, error: BaseException | None) -> Unavailable:
 
 
 async def check_disk() -> None:
-    """Readiness check: the database could write, in the last ten seconds. A probe cannot find out: a full disk still
-    takes the writes that fit into allocated pages.
+    """Readiness check: fail for ten seconds after the database reported a full or failing disk.
+
+    A test write would not detect a full disk: writes that fit into allocated pages still succeed.
 
     Raises:
-        Unavailable: it reported a full or failing disk.
+        Unavailable: the database reported such an error in the last ten seconds.
     """
     if time.monotonic() - _disk.failed_at < _DISK_ERROR_SECONDS:
         raise Unavailable("the database's disk")
@@ -116,7 +118,7 @@ async def check_disk() -> None:
 def connect_options(application_name: str) -> dict[str, Any]:
     """Return the keyword arguments of `asyncpg.connect`, which SQLAlchemy passes on as `connect_args`.
 
-    They have no settings besides the name: PgBouncer refuses others at the start of a session. Execute
+    `server_settings` has only the name, because PgBouncer refuses other settings at the start of a session. Execute
     `set_session_statement` on each new connection instead.
 
     Args:
@@ -136,7 +138,7 @@ def set_session_statement(settings: Mapping[str, str] = SESSION_SETTINGS) -> str
 
 
 async def check_sessions(url: str) -> None:
-    """Check that each connection has a session of the server of its own, as without a pooler or in its session mode.
+    """Check that each connection has its own session of the server: there is no pooler, or it is in session mode.
 
     Opens two connections and compares the processes of the server behind them, several times: while other clients use
     the pooler, it may give each connection the same process a few times in a row.
@@ -145,8 +147,8 @@ async def check_sessions(url: str) -> None:
         url: `postgresql://…`.
 
     Raises:
-        SharedSessions: connections share sessions.
-        OSError, TimeoutError, asyncpg.PostgresError: no connection.
+        SharedSessions: the connections share sessions.
+        OSError, TimeoutError, asyncpg.PostgresError: a connection failed.
     """
     options = connect_options("session check") | {"statement_cache_size": 0}
     async with AsyncExitStack() as stack:

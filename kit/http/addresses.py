@@ -1,4 +1,4 @@
-"""Addresses in HTTP: clients as keys of limits, and the host that a request names."""
+"""Addresses in HTTP: keys of clients for limits, and validation of the field `Host`."""
 
 import ipaddress
 import re

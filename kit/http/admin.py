@@ -22,7 +22,7 @@ from kit.http.routing import answer_head, new_app, send_head
 from wallet.errors import Code, TokenTooLong, Unauthenticated, WalletError
 
 HealthCheck = Callable[[], Awaitable[None]]
-"""Check of one dependency: returns if it answers, raises any exception if it does not."""
+"""Check of one dependency: returns if the dependency is available, otherwise raises an exception."""
 
 _STATUS: Final = {
     Code.INVALID_ARGUMENT: 400,
@@ -57,10 +57,11 @@ def admin_app(checks: Mapping[str, HealthCheck]) -> FastAPI:
 
 
 def add_authorized_routes(app: FastAPI, verifier: TokenVerifier, policy: AccessPolicy, *routers: APIRouter) -> None:
-    """Add routes that need a token: 401 without a valid one, 431 for one that is too long, 400 for several, 403 if the
-    policy refuses the caller.
+    """Add routes that need a token.
 
-    HEAD is allowed by the rule of GET. A route finds the caller in `request.state.principal`.
+    Other requests are refused: 401 without a valid token, 431 if the token is too long, 400 for several tokens, and 403
+    if the policy does not allow the caller. HEAD is allowed by the rule of GET. A route finds the caller in
+    `request.state.principal`.
 
     Args:
         app: admin interface of the process.
@@ -131,7 +132,7 @@ async def run_checks(checks: Mapping[str, HealthCheck]) -> dict[str, str]:
 class JsonLinesResponse(StreamingResponse):
     """Streaming response of JSON lines, one per value; closes the generator when the response ends.
 
-    HEAD is answered without starting the generator.
+    A HEAD request does not start the generator.
     """
 
     media_type = "application/x-ndjson"

@@ -1,8 +1,8 @@
-"""Open connections of an HTTP server: limits in all and by address, and an end for each that makes no progress.
+"""Open connections of an HTTP server: their limits, in total and by address, and the end of those without progress.
 
 At every moment a connection is in one `Stage`. In all stages but one it waits for its client, and ends if it makes no
-progress for the stage's time. In the stage `APP`, the app runs a task with its own time-outs. A timer of the server
-compares all connections with their state a second ago, so a request sets no timer.
+progress for the stage's time. In the stage `APP`, the app runs a task with its own time-outs. Once a second,
+one timer of the server compares each connection with its previous state, so requests set no timers.
 """
 
 import resource
@@ -21,15 +21,16 @@ from kit.http.addresses import address_key
 log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS: Final = 1.0
-"""Time between two sweeps. A connection ends at most this long after its time."""
+"""Time between two sweeps, and so the maximum delay of a time-out."""
 
 OTHER_DESCRIPTORS: Final = 256
-"""Descriptors that a process keeps for all but the connections of its largest listener."""
+"""Descriptors that a process reserves for everything except the connections of its largest listener."""
 
 DISCARDED_BYTES: Final = 1024 * 1024
-"""Received bytes that are dropped, of a body that the app has not read or after the last response."""
+"""Received bytes that are dropped before the connection is closed: of a body that the app has not read, or after the
+last response."""
 PROGRESS_BYTES: Final = 16 * 1024
-"""Bytes of the output buffer that a client must read in the time of a stage."""
+"""Bytes of the output buffer that count as progress of a client that reads."""
 
 _MAX_DEFAULT_CONNECTIONS: Final = 4_000
 _MAX_CONNECTIONS: Final = 1_000_000  # without a limit of descriptors
@@ -38,10 +39,10 @@ _EVICTION_CANDIDATES: Final = 8
 
 
 class Stage(Enum):
-    """Stage of a connection, and the seconds without progress after which it ends; None: the app has its time-outs."""
+    """Stage of a connection, and the seconds without progress after which it ends; None: the app has time-outs."""
 
     HEAD = "head", 10.0
-    """The head of a request is not complete. Bytes are no progress; its end is."""
+    """The head of a request is not complete. Only the complete head counts as progress."""
     IDLE = "idle", 5.0
     """The client may send another request, or the rest of a body that the app has not read."""
     BODY = "body", 60.0
@@ -53,9 +54,9 @@ class Stage(Enum):
     BLOCKED = "blocked", 30.0
     """The client does not read, and the output buffer is full."""
     CLOSE_FRAME = "close frame", 10.0
-    """The client has not answered a close frame."""
+    """The client has not responded to a close frame."""
     LINGERING = "lingering", 1.0
-    """The last response is sent. Closing at once would reset the connection, and the response would be lost."""
+    """The last response is sent. Closing at once would reset the connection, and the client could lose the response."""
     CLOSING = "closing", 10.0
     """The connection is closed, and the client has not read all of its response."""
 
@@ -68,14 +69,14 @@ class Owner(Protocol):
     """Protocol object of a connection."""
 
     def stage(self) -> tuple[Stage, object]:
-        """Return the stage, and a token that differs after each progress within the stage."""
+        """Return the stage, and a token that changes with each progress within the stage."""
 
     def end(self, stage: Stage) -> None:
         """End the connection, which has made no progress for the stage's time."""
 
 
 class Transport(Protocol):
-    """What this module needs of a transport."""
+    """Methods of a transport that this module calls."""
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """See `asyncio.BaseTransport`."""
@@ -90,8 +91,8 @@ class ConnectionLimits:
 
     Attributes:
         total: maximum number of open connections.
-        per_address: maximum number of one address, or of one IPv6 /64 network.
-        reserve: further connections that get responses to health checks only.
+        per_address: maximum number of open connections of one address, or of one IPv6 /64 network.
+        reserve: maximum number of connections above these limits. They get responses to health checks only.
         exempt: addresses and networks without a limit by address, such as a proxy's; `*` for all.
     """
 
@@ -126,12 +127,12 @@ class Connection:
 
 @dataclass(slots=True)
 class _Group:
-    """Connections of one address or of all, the oldest first."""
+    """Connections of one address or of all. The oldest are first; a search moves busy ones to the end."""
 
     members: dict[Connection, None] = field(default_factory=dict)
 
     def oldest_waiting(self) -> Connection | None:
-        """Return one of the oldest connections that wait for their clients, if there is one."""
+        """Return a connection that waits for its client, among the first eight; None if all of them are busy."""
         for connection in list(islice(self.members, _EVICTION_CANDIDATES)):
             if connection.owner.stage()[0].seconds is not None:
                 return connection
@@ -143,8 +144,8 @@ class _Group:
 class Connections:
     """Open connections of one listener.
 
-    At a limit, a new connection replaces an old one that waits for its client, such as an idle one. If all are busy,
-    the new one is a reserve connection: it gets a response to a health check, and 503 to everything else.
+    At a limit, a new connection replaces an old one that waits for its client, such as an idle one. If none is found,
+    the new one is a reserve connection: health checks on it are served, and all other requests get 503.
     """
 
     def __init__(self, listen: str, limits: ConnectionLimits) -> None:
@@ -166,7 +167,7 @@ class Connections:
         return len(self._all.members) + len(self._reserve.members)
 
     def add(self, owner: Owner, transport: Transport) -> Connection:
-        """Count a new connection. It may be a reserve connection, and it may be aborted at once."""
+        """Add a new connection. It may become a reserve connection, or be aborted at once."""
         peer = transport.get_extra_info("peername")
         address = None if self._exempt.contains(peer) else address_key(peer if isinstance(peer, tuple) else None)
         connection = Connection(owner, transport, address, is_reserve=False)
@@ -183,7 +184,7 @@ class Connections:
         return connection
 
     def remove(self, connection: Connection) -> None:
-        """Count a connection no longer. May be called again."""
+        """Remove a connection that has ended. Safe to repeat."""
         self._all.members.pop(connection, None)
         self._reserve.members.pop(connection, None)
         group = self._by_address.get(connection.address) if connection.address is not None else None
@@ -193,10 +194,10 @@ class Connections:
                 del self._by_address[connection.address or ""]
 
     def sweep(self, now: float) -> None:
-        """End the connections that have made no progress for the time of their stage.
+        """End the connections that have made no progress for the time of their stage. Call it every `SWEEP_SECONDS`.
 
         Args:
-            now: time of the loop, in seconds. Call it every `SWEEP_SECONDS`.
+            now: time of the event loop, in seconds.
         """
         for connection in (*self._all.members, *self._reserve.members):
             try:
@@ -217,12 +218,12 @@ class Connections:
         if stage is not connection.stage or token != connection.token:
             connection.stage, connection.token, connection.since = stage, token, now
         elif stage.seconds is not None and now - connection.since >= stage.seconds:
-            if stage is not Stage.IDLE and stage is not Stage.LINGERING:  # these are the usual end
+            if stage is not Stage.IDLE and stage is not Stage.LINGERING:  # the usual ends
                 metrics.ENDED.labels(self._listen, stage.label, "timeout").inc()
             connection.owner.end(stage)
 
     def _evict_from(self, group: _Group) -> bool:
-        """Make place for one connection, if one of the group waits for its client."""
+        """Abort a connection of the group that waits for its client; return whether one was found."""
         connection = group.oldest_waiting()
         if connection is None:
             return False
@@ -299,5 +300,5 @@ def max_connections() -> int:
 
 
 def default_connections() -> int:
-    """Return the number of connections of a listener without a setting: what fits, and at most 4,000."""
+    """Return the maximum number of connections of a listener without a setting: `max_connections()`, at most 4,000."""
     return max(1, min(_MAX_DEFAULT_CONNECTIONS, max_connections()))

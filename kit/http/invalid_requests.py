@@ -1,7 +1,7 @@
-"""Messages of ours for invalid requests, instead of those of pydantic and FastAPI.
+"""Our messages for invalid requests, instead of those of pydantic and FastAPI.
 
-A message says what to send. It names the rule and names of the contract, and quotes nothing of the request, which may
-have card data or a password in the wrong place.
+A message says what to send. It contains the rule and names from the API contract. It quotes no text of the request,
+because the request may have card data or a password in the wrong place.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ IGNORED_PREFIXES: Final = ("_", "utm_")
 """
 
 UNKNOWN_FIELD: Final = "extra_forbidden"
-"""Pydantic's type of the error that an object has a field that its model does not have."""
+"""Pydantic's error type for a field that the model does not have."""
 
 
 def _require_digits(value: object) -> object:
@@ -28,7 +28,7 @@ def _require_digits(value: object) -> object:
 
 
 WholeNumber = Annotated[int, BeforeValidator(_require_digits)]
-"""Query parameter of digits only. Pydantic alone accepts `1_0` and `1.0` too."""
+"""Query parameter of digits only. Pydantic alone also accepts `1_0` and `1.0`."""
 
 QUERY: Final = "query"
 """Field of a violation that concerns the whole query string."""
@@ -40,8 +40,9 @@ _FALLBACK: Final = "has an invalid value; the API reference describes the valid 
 def describe_error(error: Mapping[str, Any], pattern_messages: Mapping[str, str], route: object) -> tuple[str, str]:
     """Return the field and the message of one error of FastAPI's `RequestValidationError`.
 
-    The message continues the name of the field, as in "must be a UUID". `("body", "amount")` is the field `amount`, a
-    body that is not an object is the field `body`. An error about an unknown field is about the object that has it.
+    The message continues the name of the field, as in "must be a UUID". The location `("body", "amount")` is
+    the field `amount`; a body that is not an object is the field `body`. For an unknown field, the returned field is
+    the object that contains it.
 
     Args:
         error: the error.
@@ -96,7 +97,8 @@ class QueryParameters:
     def find_errors(self, names: Iterable[str]) -> dict[str, str]:
         """Return the messages about unknown and repeated parameters, by field.
 
-        An unknown name is not repeated in its message. The field is a similar parameter of the contract, or `query`.
+        For an unknown name, the field is the most similar parameter of the route, or `query` if none is similar. The
+        message does not quote the unknown name.
 
         Args:
             names: names in the query string, one for each value.

@@ -1,4 +1,4 @@
-"""What FastAPI's routing leaves open: HEAD, the `Allow` field of 405 responses, and redirects."""
+"""Corrections of FastAPI's routing: HEAD, the `Allow` field of 405 responses, and no redirects."""
 
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -42,9 +42,9 @@ def describe_wrong_method(allow: str) -> str:
 
 
 def answer_head(routes: Iterable[BaseRoute]) -> None:
-    """Let the routes that answer GET answer HEAD in the same way, as Starlette's own routes do.
+    """Let the GET routes also handle HEAD, as Starlette's own routes do.
 
-    The server leaves out the body. Call it at start, and before a router with these routes is included.
+    The server leaves out the body. Call this function at start, and before a router with these routes is included.
     """
     for route in routes:
         if isinstance(route, APIRoute) and route.methods is not None and "GET" in route.methods:
@@ -62,6 +62,6 @@ def allowed_methods(routes: Iterable[BaseRoute], scope: Scope) -> list[str]:
 
 
 async def send_head(response: Response, send: Send) -> None:
-    """Send a response without its body. A stream needs it for HEAD: it would run to its end for nothing."""
+    """Send the head of a response, for HEAD. Without it, a streaming response would run to its end."""
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
     await send({"type": "http.response.body", "body": b""})

@@ -21,11 +21,11 @@ _HEALTH_METHODS: Final = frozenset({"GET", "HEAD"})
 
 _STOP_TIMEOUT_SECONDS: Final = 5
 _BACKLOG: Final = 128
-"""Connections that the kernel accepts before the process does. They must fit into the spare descriptors."""
+"""Connections that the kernel queues until the process accepts them. All must fit into `OTHER_DESCRIPTORS`."""
 
 
 def is_health_check(scope: Scope) -> bool:
-    """Return whether a request is a health check, which is answered above the limits of requests and connections too.
+    """Return whether a request is a health check, which is served even above the limits of requests and connections.
 
     Other methods and paths below `/health/` are ordinary requests.
     """
@@ -47,9 +47,9 @@ async def http_server(
     process is raised to the hard one.
 
     Args:
-        app: ASGI application. Above the limit of connections it gets health checks only.
+        app: ASGI application. Above the limit of connections, it receives health checks only.
         listen: `host:port`.
-        limits: limits of connections; None: small ones, for listeners with few clients.
+        limits: limits of connections; None: the defaults of `ConnectionLimits`, for listeners with few clients.
         trusted_proxies: addresses or networks of proxies whose `X-Forwarded-…` headers are used.
         options: further options of `uvicorn.Config`.
 
@@ -74,7 +74,7 @@ async def http_server(
     server = ServerWithoutSignals(config)
     # uvicorn's own listener would end the process when the port is in use.
     with open_listener(listen) as listener:
-        # Connections inherit TCP_NODELAY. uvloop sets it on each; asyncio only if the listener names its protocol.
+        # Connections inherit TCP_NODELAY. uvloop sets it anyway; asyncio only if the listener names its protocol.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         with contextlib.closing(connections), _sweeping(connections):
@@ -105,7 +105,7 @@ def _sweeping(connections: Connections) -> Iterator[None]:
 
 
 class HealthChecksOnly:
-    """ASGI app of a connection above the limit: health checks pass, all other requests are answered with 503."""
+    """ASGI app of a connection above the limit: health checks pass, all other requests get 503."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

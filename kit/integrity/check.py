@@ -92,7 +92,7 @@ class Gauges:
 
 
 class IntegrityCheck:
-    """Check of a service's invariants; one at a time."""
+    """Check of a service's invariants. Only one run is active at a time."""
 
     def __init__(self, find: Callable[[], AsyncGenerator[Finding, None]], scans: Iterable[str], gauges: Gauges) -> None:
         """Args:
@@ -137,7 +137,7 @@ class IntegrityCheck:
 def integrity_router(integrity: IntegrityCheck) -> APIRouter:
     """Return the route `GET /integrity`: it runs the check and streams its reports as JSON lines, the verdict last.
 
-    A client that disconnects ends the check. 409 while another check runs.
+    A client that disconnects ends the check. The response is 409 while another check runs.
     """
     router = APIRouter()
 
@@ -196,7 +196,7 @@ class _Totals:
                 return None
 
     def verdict(self, *, is_finished: bool) -> Verdict:
-        """Return the verdict; data with a violation are broken, even if not all rows were checked."""
+        """Return the verdict. Data with a violation are `broken`, even if not all rows were checked."""
         verdict: Literal["sound", "broken", "unavailable"]
         verdict = "broken" if self.broken else "sound" if is_finished else "unavailable"
         seconds = round(time.monotonic() - self.started, 3)

@@ -49,7 +49,7 @@ async def open_channel(
         reads: names of the methods that only read. gRPC retries them within the deadline when the service is
             unavailable. Mutations are not retried here: the owner of the idempotency key retries them.
         tls: certificates; None: plaintext, on loopback only.
-        name: name that the certificate of the service must have; its address is not checked.
+        name: name that the certificate of the service must have; the address is not compared with it.
 
     Raises:
         PlaintextError: `tls` is None and the target is not on loopback.
@@ -166,10 +166,10 @@ class RpcClient:
             metadata: further metadata of the call.
 
         Raises:
-            Unavailable: the outcome is unknown, or the call was not sent: the limit is reached or the circuit is open.
+            Unavailable: the outcome is unknown, or a limit or an open circuit prevented the call.
             DeadlineExceeded: the outcome is unknown, or the deadline had passed before the call.
             RateLimited: the caller has too many concurrent calls.
-            WalletError: any other error that the service answered.
+            WalletError: any other error that the service returned.
         """
         call = current_request.get()
         remaining = call.remaining(self._limits.timeout_seconds)
@@ -209,7 +209,7 @@ class RpcClient:
         A stream has no time-out, and counts neither for the limits nor for the circuit.
 
         Raises:
-            WalletError: the error that the service answered, or Unavailable.
+            WalletError: the error that the service returned, or Unavailable.
         """
         call = current_request.get()
         with _span(method, call) as span:
@@ -252,7 +252,7 @@ async def reconnecting_stream(open_stream: Callable[[], AsyncGenerator[Value, No
         open_stream: opens the stream; when called again, it continues after the last value that the caller has handled.
 
     Raises:
-        Unavailable: there has been no value for half a minute.
+        Unavailable: all attempts of the last half a minute failed before a value arrived.
         WalletError: as `RpcClient.stream`.
     """
     clock = asyncio.get_running_loop().time

@@ -1,4 +1,4 @@
-"""Circuit breaker that stops calls to a dependency that does not answer."""
+"""Circuit breaker that stops calls to a dependency that does not respond."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ STATES: Final[tuple[State, ...]] = ("closed", "half-opened", "opened")
 
 
 class CircuitOpenError(Exception):
-    """The circuit refused the call: the previous calls failed, and it is too early for the next probe."""
+    """The circuit refused the call: earlier calls failed, and this call may not be the probe."""
 
 
 class CircuitBreaker:
@@ -29,8 +29,8 @@ class CircuitBreaker:
       opens the circuit again. The caller of a failed probe must then wait twice as long as the others.
 
     A cancelled call counts as neither success nor failure: a cancelled probe leaves the circuit half-opened, and the
-    next call is the probe. Nor does a call count that started before the circuit opened and ends later. The clock is
-    monotonic.
+    next call is the probe. A call that started before the circuit opened and ends later does not count either. The
+    clock is monotonic.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class CircuitBreaker:
             open it for that caller only.
         open_seconds: time until the circuit lets a probe through.
         on_change: called with each new state.
-        failure_type: exception that counts as a failure. A call that raises any other `Exception` has been answered,
-            and counts as a success.
+        failure_type: exception that counts as a failure. Any other `Exception` means that the dependency has
+            responded, and counts as a success.
         """
         self._threshold = failures
         self._open_seconds = open_seconds
@@ -64,7 +64,7 @@ class CircuitBreaker:
         """Return the context manager of one call; it raises CircuitOpenError if the circuit refuses the call.
 
         Args:
-            caller: caller that the failure counts for, such as a principal's scope; empty for the process itself.
+            caller: caller that a failure counts for, such as a principal's scope; empty for the process itself.
         """
         return GuardedCall(self, caller)
 
@@ -134,8 +134,8 @@ class _CallerFailures:
     """Failed calls of one caller.
 
     Attributes:
-        count: number of them since the last success of any caller.
-        refused_until: time on the monotonic clock from which one call passes, once there are too many.
+        count: number of failed calls since the last success of any caller.
+        refused_until: time on the monotonic clock from which one call passes, once `count` has reached its limit.
     """
 
     count: int = 0

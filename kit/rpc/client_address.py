@@ -1,6 +1,6 @@
-"""Address of a client: stated by the gateway, in the metadata of a call, to a service that limits by address.
+"""Address of a client: the gateway sends it in the metadata of a call to a service that limits by address.
 
-The gateway proves the statement with its service token. Any other caller of the service is believed nothing.
+The gateway authenticates the address with its service token. The service ignores addresses from all other callers.
 """
 
 import ipaddress
@@ -16,7 +16,7 @@ from wallet.errors import WalletError
 log = structlog.get_logger(__name__)
 
 GATEWAY: Final = "gateway"
-"""Service whose statements are believed."""
+"""Name of the service whose addresses are accepted."""
 
 _ADDRESS: Final = "x-client-address"
 _TOKEN: Final = "x-client-address-token"  # noqa: S105  name of a metadata entry
@@ -33,10 +33,10 @@ def client_network(host: str) -> str | None:
 
 
 def address_metadata(host: str, token: str) -> tuple[tuple[str, str], ...]:
-    """Return the metadata that states a client's address.
+    """Return the metadata with a client's address.
 
     Args:
-        host: host of the client; without an IP address nothing is stated.
+        host: host of the client; if it is not an IP address, the metadata is empty.
         token: token of the gateway.
     """
     network = client_network(host)
@@ -44,7 +44,7 @@ def address_metadata(host: str, token: str) -> tuple[tuple[str, str], ...]:
 
 
 async def stated_address(context: "grpc.aio.ServicerContext[Any, Any]", verifier: TokenVerifier) -> str | None:
-    """Return the address or network of the client if the gateway stated it in this call; else None."""
+    """Return the address or network of the client if the gateway sent it with this call, otherwise None."""
     metadata = dict(context.invocation_metadata() or ())
     host, token = metadata.get(_ADDRESS), metadata.get(_TOKEN)
     if not isinstance(host, str):

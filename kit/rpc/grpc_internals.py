@@ -68,7 +68,7 @@ class ChannelStandIn:
 
     def __init__(self, build: Callable[[Callable[[grpc.aio.Channel], Any]], Any]) -> None:
         """Args:
-        build: builds a callable of a method. It gets a function that creates gRPC's callable on a real channel.
+        build: returns the callable of a method. Its argument creates gRPC's callable on a real channel.
         """
         self._build = build
 
@@ -86,7 +86,7 @@ class ChannelStandIn:
 
 
 class MethodStandIn:
-    """Takes the place of a stub's method and calls another callable, which may be replaced.
+    """Takes the place of a stub's method. A subclass calls `target`, which may be replaced.
 
     Attributes:
         target: gRPC's callable for the next call.

@@ -37,7 +37,7 @@ class RequestContext:
     client_address: str = ""
 
     def with_principal(self, principal: Principal, token: str) -> "RequestContext":
-        """Return a copy with the verified caller and its token."""
+        """Return a copy with the verified caller and the caller's token."""
         return RequestContext(self.request_id, principal, token, self.deadline, self.trace, self.client_address)
 
     def remaining(self, cap_seconds: float) -> float:

@@ -26,7 +26,7 @@ async def rotating_channel(
 ) -> AsyncIterator[grpc.aio.Channel]:
     """Open a channel that uses new certificate files within seconds, without a failed call.
 
-    It connects with the new certificate, sends new calls there as soon as the connection is ready, and closes the old
+    It opens a connection with the new certificate, sends new calls over it as soon as it is ready, and closes the old
     connection after its last call. Until the new connection is ready, the old one stays in use.
 
     Args:

@@ -37,7 +37,7 @@ _STOP_TIMEOUT_SECONDS: Final = 5.0
 _DRAIN_SECONDS: Final = 0.25
 """Time between reporting NOT_SERVING, after which clients use other replicas, and refusing new calls."""
 _MAX_CONNECTION_AGE_MS: Final = 600_000
-"""Age at which a TLS client moves to a new connection, and so to the newest certificates."""
+"""Age at which the server closes a TLS connection; the client's next one uses the newest certificates."""
 MAX_STREAMS: Final = 4_000
 """Maximum number of concurrent calls, streams included, of one connection."""
 _READINESS_INTERVAL_SECONDS: Final = 1.0
@@ -57,12 +57,12 @@ _SERVER_ERRORS: Final = frozenset(
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # a port in use is an error; with reuse, two processes would share the calls
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
-    # Above the first size gRPC refuses calls by chance. The token is at most half of it (`MAX_TOKEN_BYTES`).
+    # Above the first size, gRPC refuses some calls at random. A token has at most half of it (`MAX_TOKEN_BYTES`).
     ("grpc.max_metadata_size", 16 * 1024),
     ("grpc.absolute_max_metadata_size", 24 * 1024),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 4_000),  # less than the keepalive interval of our channels
-    # One client must not take all of the server. A channel of ours has one connection, with at most `CALL_LIMIT` calls
+    # One client must not use the whole server. A channel of ours has one connection, with at most `CALL_LIMIT` calls
     # and the streams of its process; calls above the limit wait in the client.
     ("grpc.max_concurrent_streams", MAX_STREAMS),
     ("grpc.max_allowed_incoming_connections", 1_000),
@@ -96,7 +96,7 @@ async def grpc_server(
 
     The gRPC health of each service stays SERVING until shutdown: replicas share their dependencies, so failing over to
     another replica would not help, and callers get a specific error instead. The empty service name reports readiness,
-    for probes.
+    for readiness probes.
 
     Args:
         listen: `host:port`.
@@ -128,7 +128,7 @@ async def grpc_server(
             server.add_insecure_port(listen)
         else:
             server.add_secure_port(listen, tls.server_credentials())
-    except RuntimeError as error:  # gRPC does not say which
+    except RuntimeError as error:  # gRPC does not say which of the two
         raise ListenError(listen, "the port is in use, or the host is not an address of this machine") from error
     for name in services:
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -250,7 +250,7 @@ _UNREADABLE: Final = object()
 
 
 def _read_message(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Return a parser of requests that returns `_UNREADABLE` where gRPC would return INTERNAL with its own words."""
+    """Return a parser that returns `_UNREADABLE` for an invalid request, which gRPC would refuse with INTERNAL."""
 
     def read(data: bytes) -> Any:
         try:

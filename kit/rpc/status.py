@@ -30,7 +30,7 @@ _IS_REPLAY = "is_replay"
 """Entry of the metadata of a replayed error."""
 
 RETRY_AFTER_SECONDS = 1
-"""Default retry delay of errors that limits cause."""
+"""Default retry delay of errors that exceeded limits cause."""
 
 
 def error_to_status(error: WalletError) -> status_pb2.Status:
@@ -57,7 +57,7 @@ def error_to_status(error: WalletError) -> status_pb2.Status:
 
 
 def fit_to_call(error: WalletError, request: object) -> WalletError:
-    """Return the error of a call; its message says how to repeat it: with the same idempotency key, if it has one.
+    """Return the error. Its message then says how to repeat the call: with the same idempotency key, if it has one.
 
     Args:
         error: the error; it is changed.
@@ -98,9 +98,9 @@ def error_from_rpc(error: grpc.aio.AioRpcError, service: str) -> WalletError:
 
     Args:
         error: error that gRPC raised.
-        service: name of the called service, for the message if the call did not reach it.
+        service: name of the called service, for the message of an error without details.
     """
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # it has all of a Call that is read
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # it has the methods of Call that are used
     if status is not None:
         return error_from_status(status)
     match error.code():

@@ -33,7 +33,7 @@ class CertificateBundle(NamedTuple):
 
 
 class TLS:
-    """The three PEM files, read again on each use, from any thread.
+    """Certificate, key and CA certificates from three PEM files, which are read again on each use. Thread-safe.
 
     New files are used as soon as they are consistent; until then the previous files stay in use.
     """
@@ -56,7 +56,7 @@ class TLS:
 
     @classmethod
     def from_settings(cls, settings: TLSSettings) -> Self | None:
-        """Return the files that the settings name; None if they name none. Raises as the constructor."""
+        """Load the files that the settings name; None without them. Raises the errors of the constructor."""
         certificate, key, authority = settings.tls_certificate, settings.tls_key, settings.tls_authority
         if certificate is None or key is None or authority is None:
             return None
@@ -113,10 +113,10 @@ def check_key_pair(certificate: bytes, key: bytes) -> x509.Certificate:
 
 
 def require_loopback(address: str) -> None:
-    """Check that a listen address or gRPC target is on loopback, with all of its hosts.
+    """Check that all hosts of a listen address or gRPC target are on loopback.
 
     Raises:
-        PlaintextError: a host is not on loopback, or may not be.
+        PlaintextError: a host is neither a loopback address nor `localhost`.
     """
     if not all(map(is_loopback, _hosts(address))):
         raise PlaintextError(

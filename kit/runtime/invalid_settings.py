@@ -14,7 +14,8 @@ def describe_setting_error(error: Mapping[str, Any]) -> str:
     """Return the name of the setting and the rule that its value breaks, as in "LOG_LEVEL: must be one of …".
 
     Args:
-        error: one of the `errors()` of pydantic's ValidationError. An error without a place has only a message.
+        error: one of the `errors()` of pydantic's ValidationError. For an error without a location, only the message is
+            returned.
     """
     kind, context = error["type"], error.get("ctx", {})
     message = _MESSAGES[kind](context) if kind in _MESSAGES else FALLBACK

@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 _STOP_TIMEOUT_SECONDS: Final = 8.0
 """Maximum duration of a graceful shutdown. Docker kills a container after ten seconds."""
 _TASK_STOP_TIMEOUT_SECONDS: Final = 5.0
-"""Time after which a background task is cancelled again."""
+"""Time after which a background task that still runs is cancelled again."""
 _HEALTHY_SECONDS: Final = 60.0
 """Run time after which the backoff of a restarted task starts again."""
 
@@ -96,7 +96,7 @@ async def run_with_restarts(
 ) -> None:
     """Run a step in an endless loop. A failure is logged, and the step runs again after a `Backoff` delay.
 
-    Only cancellation ends the loop, or a fatal error. The backoff starts again after a step that ran for a minute.
+    Only a cancellation or a fatal error ends the loop. The backoff starts again after a step that ran for a minute.
 
     Args:
         step: usually never returns.
@@ -118,7 +118,7 @@ async def run_with_restarts(
             if task is None or task.cancelling():
                 raise
             # This task was not cancelled: the step let the cancellation of one of its own tasks escape, as aiokafka
-            # does when its consumer group is lost. Without a restart, the task would be gone silently.
+            # does when its consumer group is lost. Without a restart, the task would end silently.
             failure = "cancelled from within"
         except Exception as error:  # noqa: BLE001  every failure leads to a restart
             failure = f"{type(error).__name__}: {error}"

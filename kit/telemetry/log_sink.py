@@ -20,8 +20,8 @@ _LIMIT_BYTES: Final = 4 * 2**20
 _WRITE_BYTES: Final = 64 * 1024
 _INTERVAL_SECONDS: Final = 0.1
 """Time between two writes, in which lines are collected: under load, one write carries many lines. Each write makes
-the thread compete with the event loop for the interpreter lock; at 0.01 seconds that took 5 % of the gateway's speed.
-The first line after an interval without lines is written at once.
+the thread compete with the event loop for the interpreter lock; at 0.01 seconds, this cost 5 % of the gateway's
+throughput. The first line after an interval without lines is written at once.
 """
 _FIRST_RETRY_SECONDS: Final = 0.05
 _LONGEST_RETRY_SECONDS: Final = 1.0
@@ -63,7 +63,7 @@ class LogSink:
         os.register_at_fork(after_in_child=lambda: (each := reset()) and each())
 
     def _reset(self) -> None:
-        """Start with an empty queue, also in a forked child: its parent writes the lines and has the thread."""
+        """Start with an empty queue and no thread, also in a forked child: its parent writes the queued lines."""
         self._lock = threading.RLock()  # reentrant, because the garbage collector may call a finalizer that logs
         self._lines: list[bytes] = []
         self._bytes = 0
@@ -77,7 +77,7 @@ class LogSink:
         """Queue a line, without its line end. It is dropped and counted if the queue is full."""
         size = len(line) + 1
         with self._lock:
-            # After one lost line all are lost until the thread takes the queue, so that no later line overtakes it.
+            # After one lost line, all are lost until the thread takes the queue: the note about them follows the queue.
             if self._lost_since_taken or self._bytes + size > self._limit_bytes:
                 self._lost_since_taken += 1
                 self.lost += 1

@@ -1,4 +1,4 @@
-"""Limit of the rate of a log line that clients can cause."""
+"""Rate limit of log lines that clients can cause."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ _SECOND: Final = 1.0
 
 
 class LogThrottle:
-    """Admits a number of lines in each second of this process, and counts the others."""
+    """Admits a limited number of lines per second, and counts the omitted ones."""
 
     def __init__(self, lines_per_second: int) -> None:
         """Args:

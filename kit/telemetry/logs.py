@@ -6,8 +6,8 @@ Secrets are redacted twice. `redact_event` masks fields that are secret by name 
 looks like a token or a card number in the rendered line, for secrets in error messages, paths and logs of libraries.
 Tracebacks have no local variables, since those hold tokens and cards.
 
-Our events do not pass through the standard library's logging, since each request is logged and logging takes three
-times as long. Libraries use the standard library's logging. Both write to one `LogSink`.
+Our events do not pass through the standard library's logging, which would take three times as long for the line of
+each request. Libraries use the standard library's logging. Both write to one `LogSink`.
 
 A log call never raises and never blocks. If an event cannot be rendered, its name and the type of the error are logged.
 """
@@ -40,7 +40,7 @@ from kit.telemetry.log_sink import LogSink, flush_logs
 
 _MAX_LINE_BYTES: Final = 256 * 1024
 _EXCERPT_BYTES: Final = 4 * 1024
-"""Length of the beginning that is logged of a line above `_MAX_LINE_BYTES`."""
+"""Length of the excerpt that is logged of a line longer than `_MAX_LINE_BYTES`."""
 _STANDARD_ERROR: Final = 2
 
 log = structlog.get_logger(__name__)
@@ -81,7 +81,7 @@ def configure(service: str, settings: LogSettings) -> None:
 
 
 LineRenderer = Callable[[WrappedLogger, str, EventDict], bytes]
-"""Processor of structlog that returns the line of an event: logger, method and event."""
+"""Processor of structlog: takes a logger, its method and an event, and returns the line of the event."""
 
 
 def line_renderer(service: str, settings: LogSettings) -> LineRenderer:
@@ -125,10 +125,10 @@ def line_renderer(service: str, settings: LogSettings) -> LineRenderer:
 
 
 def _open_standard_descriptors() -> None:
-    """Let closed descriptors of standard input, output and error be the null device.
+    """Open the null device in place of closed descriptors of standard input, output and error.
 
     Otherwise the next file or socket would get the number: libraries that write to standard error would write into it,
-    and libuv aborts the process when it closes one.
+    and libuv would abort the process when it closes a descriptor with such a number.
     """
     for descriptor in range(_STANDARD_ERROR + 1):
         try:
@@ -141,7 +141,7 @@ def _open_standard_descriptors() -> None:
 
 
 def _log_what_python_prints() -> None:
-    """Log what Python would print to standard error: a print could block the process."""
+    """Log the errors and warnings that Python prints to standard error, because a print could block the process."""
 
     def log_uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
         if issubclass(kind, Exception):
@@ -264,8 +264,8 @@ def _is_secret(key: object) -> bool:
 
 
 _UNSAFE: Final = r"\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
-"""Control characters except tabs, line ends of tracebacks, and ESC; invisible ones, and those that change the direction
-of text or end a line."""
+"""Control characters except tab, line feed (for tracebacks) and ESC; invisible characters; and characters that change
+the direction of text or end a line."""
 _CONTROL: Final = re.compile(rf"[{_UNSAFE}\x1b]")
 _CONTROL_EXCEPT_COLORS: Final = re.compile(rf"[{_UNSAFE}]|\x1b(?!\[[\d;]*m)")
 
@@ -279,7 +279,7 @@ def escape_values(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def escape_line(_: WrappedLogger, __: str, line: Any) -> str:
-    """Escape what the representation of other values has left in a console line. Colours stay."""
+    """Escape the control characters that values other than texts have left in a console line. Colours stay."""
     text: str = line
     if text.isprintable():  # the most frequent case
         return text
@@ -299,7 +299,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def escape_json(_: WrappedLogger, __: str, line: Any) -> bytes:
-    """Escape the characters of a JSON line that JSON need not escape, and that could control a terminal."""
+    """Escape the characters of a JSON line that JSON leaves unescaped and that could control a terminal."""
     encoded: bytes = line if isinstance(line, bytes) else line.encode()
     if encoded.isascii() and _DELETE not in encoded:  # the most frequent case
         return encoded

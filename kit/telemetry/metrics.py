@@ -80,7 +80,7 @@ def register_pool(in_use: Callable[[], int], limit: int) -> None:
 
 
 class _LostLogLines(Collector):
-    """Counter that each scrape reads: to increment a counter takes a lock, which a log call must not wait for."""
+    """Counter that each scrape reads. Incrementing a counter takes a lock, which a log call must not wait for."""
 
     def __init__(self) -> None:
         self.read: Callable[[], int] = lambda: 0

@@ -150,7 +150,7 @@ def start_span(
     """Start a span.
 
     Args:
-        name: operation with few distinct values and no personal data: a route rather than a path.
+        name: name of the operation, with few distinct values and without personal data: a route, not a path.
         parent: parent trace context; if it is not sampled, the span is a no-op.
         kind: server, client, producer, consumer or internal.
         attributes: attributes by the semantic conventions.
@@ -163,7 +163,7 @@ def start_span(
 
 
 def start_batch_span(parents: Iterable[str | None], name: str, kind: SpanKind, attributes: Attributes) -> Span:
-    """Start a span of an operation on a batch, as a child of the first sampled trace and with a link to each of them.
+    """Start a span of an operation on a batch: a child of the first sampled trace, with links to all sampled traces.
 
     Args:
         parents: `traceparent` of each item in the batch, or None. If no trace is sampled, the span is a no-op.

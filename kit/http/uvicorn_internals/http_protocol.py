@@ -25,7 +25,8 @@ _BODY_PARTS: Final = 2_000
 """Chunks and trailers of one body. Each costs a call, even a small one."""
 _FRAMING_BYTES: Final = 32 * 1024
 _FRAMING_BYTES_PER_PART: Final = 8
-"""Received bytes of a body that are not content, such as chunk extensions and trailers: in all, and for each part."""
+"""Received bytes of a body that are not content, such as chunk extensions and trailers. Their limit is the sum of
+`_FRAMING_BYTES` and `_FRAMING_BYTES_PER_PART` for each part."""
 _PIPELINED_REQUESTS: Final = 16
 
 _CHECKED_FIELDS: Final = frozenset({b"host", b"transfer-encoding", b"expect"})
@@ -48,7 +49,7 @@ class _FlowControl(FlowControl):
             super().resume_reading()
 
     def release(self) -> None:
-        """Drop the reference to the protocol, which has one to this object."""
+        """Break the reference cycle with the protocol."""
         self.is_held = False
         self._resume = None
 
@@ -64,7 +65,7 @@ class _Part:
 class BoundedHttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol with limits.
 
-    A request that exceeds one is answered with 408, 413 or 431, an invalid one with 400 or 501, and the connection is
+    A request that exceeds a limit gets 408, 413 or 431, and an invalid request gets 400 or 501. Then the connection is
     closed. Received data is parsed in slices, one in each turn of the loop.
     """
 
@@ -85,11 +86,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._is_scheduled = False
         self._is_refused = False
         self._is_upgraded = False
-        self._is_upgrade_ignored = False  # the head that was just parsed asks for one
+        self._is_upgrade_ignored = False  # the head that was just parsed asks for an upgrade that is ignored
         self._host_fields = 0
-        self._valid_host: bytes | None = None  # of an earlier request
+        self._valid_host: bytes | None = None  # value of an earlier request
         self._resumes = 0
-        self._running: RequestResponseCycle | None = None  # `cycle` is that of the latest request
+        self._running: RequestResponseCycle | None = None  # `cycle` is the latest request, which may be pipelined
 
     # Stages of the connection
 
@@ -129,7 +130,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End the requests of the connection: notify the running one, and discard the pipelined ones.
 
-        uvicorn notifies only the latest request. The running one would write to the closed transport, which raises.
+        uvicorn notifies only the latest request. Unless notified, the running one would write to the closed transport,
+        which raises.
         """
         self._disconnect_running()
         for cycle, _ in self.pipeline:
@@ -142,7 +144,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._release()
 
     def _release(self) -> None:
-        """Break the reference cycles: a garbage collection would stop the event loop."""
+        """Break the reference cycles: garbage collections, which stop the event loop, are then rarely needed."""
         self.flow.release()
         self._running = None
         self.parser = None  # type: ignore[assignment]  # as uvicorn does for a lost connection
@@ -175,7 +177,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._parse_slice()
 
     def _parse_slice(self) -> None:
-        """Parse the next slice of held data, unless uvicorn has paused reading. The next turn continues."""
+        """Parse the next slice of held data, unless uvicorn has paused reading, and schedule the following slice."""
         self._is_scheduled = False
         if self._held is None or self.flow.read_paused:
             return
@@ -260,7 +262,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:  # noqa: D102
         if self.flow.write_paused or (self.cycle is not None and not self.cycle.response_complete):
-            # An earlier response is not sent: the WebSocket would write into it.
+            # An earlier response is not complete: the WebSocket would write into it.
             self.transport.close()
             return
         self._is_upgraded = True
@@ -344,7 +346,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Start the next pipelined request. Unlike uvicorn's, it sets no timer."""
+        """Start the next pipelined request. Unlike uvicorn's method, it sets no timer."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -384,7 +386,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
 
 def _new_parser(protocol: HttpToolsProtocol) -> httptools.HttpRequestParser:
-    """Return a parser as uvicorn creates it: it reports requests after one that closes the connection."""
+    """Return a parser with uvicorn's option: it also parses requests that follow one with `Connection: close`."""
     parser = httptools.HttpRequestParser(protocol)
     parser.set_dangerous_leniencies(lenient_data_after_close=True)
     return parser

@@ -14,7 +14,7 @@ from kit.http import metrics
 from kit.http.connections import DISCARDED_BYTES, PROGRESS_BYTES, Connection, Stage
 
 FRAMES_PER_SECOND: Final = 200
-"""Sustained rate of a WebSocket's frames; 2 KiB count as a further frame."""
+"""Sustained rate of a WebSocket's frames. Each 2 KiB of received data count as a further frame."""
 _FRAMES_AT_ONCE: Final = 500
 _FRAME_BYTES: Final = 2 * 1024
 _FRAME_SLICE_BYTES: Final = 1024
@@ -35,21 +35,21 @@ _REFUSALS: Final[Mapping[int, str]] = {
     500: "the WebSocket could not be opened: try again\n",
     505: "a WebSocket needs HTTP/1.1\n",
 }
-"""Bodies of refused handshakes, by status."""
+"""Response bodies of refused handshakes, by status."""
 
 _REASONS: Final[Mapping[int, str]] = {
     1002: "this is not a valid frame of WebSocket",
     1007: "a text message must be valid UTF-8",
     1009: "the message is too long: send a shorter one",
 }
-"""Reasons of connections that `websockets` closes, by code."""
+"""Close reasons of connections that `websockets` closes, by close code."""
 
 
 class _DescribedProtocol(ServerProtocol):
-    """Protocol of `websockets` with texts of ours, which quote nothing of the client."""
+    """Protocol of `websockets` with our texts, which quote nothing that the client sent."""
 
     def reject(self, status: Any, text: str) -> Response:
-        """Return the response to a refused handshake. It has the supported version (RFC 6455, 4.2.2)."""
+        """Return the response to a refused handshake. With 400 it has the supported version (RFC 6455, 4.2.2)."""
         response = super().reject(HTTPStatus(status), _REFUSALS.get(status, text))
         if status == HTTPStatus.BAD_REQUEST:
             response.headers["Sec-WebSocket-Version"] = _VERSION
@@ -220,7 +220,10 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         self.handle_parser_exception()
 
     def send_receive_event_to_app(self) -> None:
-        """Pass a complete message to the app. uvicorn logs one with invalid UTF-8 as an error, with a traceback."""
+        """Pass a complete message to the app, or close the connection if the message is not UTF-8.
+
+        uvicorn would log the error with a traceback.
+        """
         if self.curr_msg_data_type == "text" and not self.close_sent:
             self.frames = [b"".join(self.frames)]
             try:
@@ -241,7 +244,7 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Drop what the client sends for a moment: closing at once would reset the connection."""
+        """Drop received data until a sweep closes the connection: closing at once would reset it."""
         self._is_refused = True
         self._unparsed.clear()
         self.stop_keepalive()
@@ -251,11 +254,12 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
             super().shutdown()
 
     async def send(self, message: Any) -> None:  # noqa: D102
-        # Many operations may wait for the client to read. One of them may fill the buffer again.
+        # Several subscriptions may wait for the client to read. The first to continue may fill the buffer again.
         while not (self.writable.is_set() or self.disconnected):
             await self.writable.wait()
         if self._is_refused or (self.transport.is_closing() and message["type"] == "websocket.send"):
-            # uvicorn drops the message. An app that never pauses would keep the loop from closing the connection.
+            # uvicorn would drop the message. An app that sends without a pause would then keep the event loop busy, so
+            # that the connection is never closed.
             raise ClientDisconnected
         if message["type"] == "websocket.close" and message.get("reason"):
             reason = message["reason"].encode()[:_CLOSE_REASON_BYTES].decode(errors="ignore")
@@ -267,6 +271,6 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
     async def receive(self) -> Any:  # noqa: D102
         message = await super().receive()
         self._update_reading()
-        if not self.queue.empty():  # several messages arrived at once: others have their turn between them
+        if not self.queue.empty():  # several messages arrived at once: let other tasks run in between
             await asyncio.sleep(0)
         return message
