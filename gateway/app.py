@@ -43,7 +43,7 @@ def build_app(
     timeout_seconds: float,
     graph: GraphOptions,
 ) -> ASGIApp:
-    """Build the ASGI app over the services' clients.
+    """Build the ASGI app that calls the services through these clients.
 
     Args:
         bank: gRPC client of the bank.
@@ -51,9 +51,9 @@ def build_app(
         card: gRPC client of the card service.
         identity: gRPC client of the identity service.
         verifier: validates bearer tokens.
-        rate_limiter: counts requests per caller and address.
-        stop: set at shutdown; it ends the open streams.
-        cors: origins and request headers allowed for pages of other sites.
+        rate_limiter: limits the requests of each caller and of each address.
+        stop: set at shutdown; it ends the open streams of server-sent events.
+        cors: allowed origins and request headers of cross-origin requests.
         body_limit_bytes: maximum size of a request body.
         timeout_seconds: maximum duration of an HTTP request; streams have no limit.
         graph: options of the GraphQL endpoints.
@@ -71,7 +71,7 @@ def build_app(
     new_context = partial(Context, bank, analytics, card, identity, rate_limiter)
     streams = StreamLimiter(graph.streams)
     for path, schema in build_schemas(graph, streams).items():
-        # Trusted documents apply to the public graph only. A federation router sends other queries.
+        # Trusted documents apply to the public graph only. A federation router sends its own queries to the subgraphs.
         documents = graph.documents if path == GRAPH_PATH else TrustedDocuments(texts=None)
         endpoints["http", path] = GraphQLOverHTTP(
             schema, new_context, documents, stop, batch_limit=graph.batch_limit, graphiql=not graph.production
@@ -88,10 +88,13 @@ def build_app(
         )
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the GraphQL endpoint of the path, or FastAPI. FastAPI costs as much as a whole query."""
+        """Call the GraphQL endpoint of the path, or FastAPI if there is none.
+
+        GraphQL requests bypass FastAPI, because it would take as long as a whole query.
+        """
         endpoint = endpoints.get((scope["type"], scope.get("path", "")))
         if endpoint is not None:
-            scope["graph"] = scope["path"]  # the route label in metrics; FastAPI sets `route` for the others
+            scope["graph"] = scope["path"]  # the route label in metrics; FastAPI sets `route` for its own routes
         await (endpoint or app)(scope, receive, send)
 
     guarded = RequestMiddleware(

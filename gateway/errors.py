@@ -48,13 +48,13 @@ STATUS_OVERRIDES: Final[dict[type[WalletError], HTTPStatus]] = {
 """HTTP status of errors that share their gRPC code with errors of another HTTP status."""
 
 INVALID_GRAPHQL: Final = "INVALID_GRAPHQL"
-"""Code of an invalid GraphQL request: its document, its variables or its operation name."""
+"""Code of a GraphQL request with an invalid document, invalid variables or an invalid operation name."""
 
 METHOD_NOT_ALLOWED: Final = HTTPStatus.METHOD_NOT_ALLOWED.name
-"""Code of a mutation that a GET request sends."""
+"""Code of the error for a mutation that was sent by GET."""
 
 _TOKENS: Final = {"Name": "a name", "<EOF>": "the end of the document", "String": "a string"}
-"""Kinds of tokens in messages. Punctuators and keywords are shown as they are."""
+"""Names of token kinds in messages. Punctuators and keywords are shown as they are."""
 
 REPLAYED: Final = {"Idempotency-Replayed": "true"}
 """Headers of a response that repeats the outcome of an earlier request with the same idempotency key."""
@@ -65,10 +65,10 @@ _RETRYABLE_CODES: Final = frozenset({Code.RESOURCE_EXHAUSTED, Code.UNAVAILABLE})
 
 
 class OperationRefused(GraphQLError):
-    """A GraphQL operation that the gateway rejects: because of a limit, or because the request is invalid.
+    """The gateway rejects a GraphQL operation, because of a limit or because the request is invalid.
 
-    The message says what to do. Message and extensions quote nothing of the request: they name the kind of the error
-    and names of the schema. Locations show the place.
+    The message says what to do. Neither the message nor the extensions quote the request: they contain the kind of the
+    error and names from the schema. The locations show where the error is in the document.
     """
 
     def __init__(self, code: str, message: str, nodes: Sequence[Node] = (), **extensions: object) -> None:
@@ -76,10 +76,10 @@ class OperationRefused(GraphQLError):
         code: stable machine name.
         message: message for people.
         nodes: places in the document.
-        extensions: further members of `extensions`.
+        extensions: further members of the error's `extensions`.
         """
         super().__init__(message, extensions={"code": code, **extensions})
-        self.nodes = list(nodes) or None  # GraphQLError's own parameter scans the text for each error
+        self.nodes = list(nodes) or None  # as an argument, the nodes would make GraphQLError scan the text for lines
 
 
 def rate_limited_to_graphql(error: RateLimited) -> OperationRefused:
@@ -130,15 +130,15 @@ def build_problem(status: HTTPStatus, code: str, detail: str) -> Problem:
 
 
 def is_request_error(data: object, errors: Sequence[GraphQLError]) -> bool:
-    """Return whether a result is an error before the first field: an error of a field has the field's path."""
+    """Return whether the request failed before any field was executed: errors of fields have a path."""
     return data is None and not any(error.path for error in errors)
 
 
 def is_unexpected(error: GraphQLError) -> bool:
     """Return whether the error is a defect of the system.
 
-    Errors of a service are expected, and so are errors in the document or the variables, which are found before
-    execution: they have nodes but no path.
+    Errors that a service returns are expected. Errors in the document or in the variables are expected too: they are
+    found before execution, so they have nodes but no path.
     """
     cause = error.original_error
     if cause is None or isinstance(cause, WalletError | GraphQLError):
@@ -149,9 +149,9 @@ def is_unexpected(error: GraphQLError) -> bool:
 def format_graphql_error(error: GraphQLError) -> GraphQLError:
     """Return the error as the caller sees it, with a stable `extensions.code` and the request id.
 
-    The message is ours in every case. Messages of graphql-core and Strawberry quote the request, which may hold card
-    data and may be long, so they are replaced. Details of unexpected errors are hidden. Formatting a formatted error
-    returns it unchanged.
+    The gateway writes every message itself. Messages of graphql-core and Strawberry are replaced, because they quote
+    the request, which may contain card data and may be long. Details of unexpected errors are hidden. An error that is
+    already formatted is returned unchanged.
     """
     if "requestId" in (error.extensions or {}):
         return error
@@ -179,7 +179,7 @@ def format_graphql_error(error: GraphQLError) -> GraphQLError:
 
 
 def _syntax_message(error: GraphQLSyntaxError) -> str:
-    """Return the message of a syntax error: the expected token, without the token of the document."""
+    """Return the message of a syntax error. It names the expected token, but not the token in the document."""
     expected, found, _ = error.description.partition(", found ")
     if not found or not expected.startswith("Expected "):
         return "syntax error: correct the document at this place"
@@ -188,7 +188,10 @@ def _syntax_message(error: GraphQLSyntaxError) -> str:
 
 
 def _locations(error: GraphQLError) -> list[SourceLocation] | None:
-    """Return the first places in the document. Lines come from the tokens: counting them again takes up to 10 ms."""
+    """Return the locations of the error's first nodes.
+
+    Line numbers come from the tokens, because counting the lines again takes up to 10 ms.
+    """
     if not error.nodes:
         return error.locations
     tokens = [node.loc.start_token for node in error.nodes[:_MAX_LOCATIONS] if node.loc]

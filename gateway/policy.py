@@ -1,7 +1,8 @@
 """Access rules of the gateway, by the caller's role alone.
 
-They repeat what the services enforce: a call that a service would reject for the role is rejected before it is made.
-Ownership is checked by the services. No rule admits a service's token, because services do not call the gateway.
+The services enforce the same rules. The gateway checks them first, so it makes no call that a service would reject
+because of the role. Ownership is checked by the services. No rule admits a service's token, because services do not
+call the gateway.
 """
 
 from collections.abc import Mapping
@@ -36,10 +37,10 @@ PUBLIC_PATHS: Final = frozenset(
     {route.partition(" ")[2] for route, rule in REST_RULES.items() if rule.is_public}
     | {"/docs", "/openapi.yaml", "/problems"}
 )
-"""Paths where the header `Authorization` is ignored; a caller with an expired token gets a new one there."""
+"""Paths on which the header `Authorization` is ignored, so that an expired token does not prevent a new login."""
 
 PUBLIC_PREFIXES: Final = ("/assets/", "/health/", "/problems/")
-"""Prefixes of further paths where the header is ignored. Monitoring and proxies may send a header of their own."""
+"""Prefixes of further paths on which `Authorization` is ignored: monitoring and proxies may send their own value."""
 
 AUTH_PREFIX: Final = "/auth/"
 """Prefix of the paths that receive passwords or refresh tokens."""

@@ -1,1 +1,1 @@
-"""Executes operations: schemas, document cache, runner, metrics. Uses internals of Strawberry and graphql-core."""
+"""Execution of operations: schemas, document cache, runner, metrics, and the uses of library internals."""

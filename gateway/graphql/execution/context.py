@@ -24,11 +24,11 @@ class Context:
 
     Attributes:
         cost: total cost of the operations.
-        operations: summaries of the operations for the request's log line. None, on a WebSocket: each operation has its
-            own log line.
-        budget: remaining work of an HTTP request, from its first operation on.
+        operations: summaries of the operations for the request's log line. None on a WebSocket, where each operation
+            has its own log line.
+        budget: remaining budget of an HTTP request; None before its first operation, and on a WebSocket.
         connection_params: payload of the WebSocket's `connection_init`.
-        authorization: `Authorization` lines of the WebSocket's upgrade request.
+        authorization: values of the `Authorization` headers of the WebSocket's upgrade request.
     """
 
     bank: BankClient

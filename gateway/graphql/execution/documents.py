@@ -1,4 +1,4 @@
-"""Parsed and validated documents, with a cache of them."""
+"""Parsed and validated documents, and their cache."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from gateway.graphql.protection.cost import OperationCost
 from gateway.graphql.protection.limits import Limits, RequestBudget, check_limits, parse_document
 
 _MAX_CHARACTERS: Final = 2**19
-"""Total length of the cached texts. A parsed document takes some hundred times the memory of its text.
+"""Maximum total length of the cached texts. A parsed document takes about a hundred times the memory of its text.
 
 Without the cache a mutation takes three times as long.
 """
@@ -33,7 +33,7 @@ class Document:
     Attributes:
         characters: length of the text.
         node: AST.
-        errors: the first validation errors.
+        errors: the first validation errors; empty if the document is valid.
         schema: schema that the document is for.
         operations: operations by name.
         subfields: cache of sub-fields that all executions share; None for a document with directives, where sub-fields
@@ -49,10 +49,10 @@ class Document:
     _costs: dict[str | None, OperationCost] = field(default_factory=dict)
 
     def cost(self, name: str | None) -> OperationCost:
-        """Return the cost of the operation of a name.
+        """Return the cost of the operation with this name.
 
-        Each is planned when it is executed first: planning fifty operations, of which one is executed, takes longer
-        than their validation.
+        The cost of an operation is planned when the operation is first executed. Planning all operations of a document
+        of fifty would take longer than validating the document.
 
         Raises:
             KeyError: the document has no such operation.
@@ -97,8 +97,7 @@ class DocumentCache:
             operation_name: name of the operation to execute, if the request has one.
 
         Raises:
-            OperationRefused: the document is above a limit, or the name does not select one of its operations. It has
-                not been validated.
+            OperationRefused: the document exceeds a limit, or it has several operations and the name selects none.
             GraphQLSyntaxError: the text is not a GraphQL document.
         """
         key = schema, text
@@ -132,7 +131,7 @@ class DocumentCache:
 
 
 def _check_operation_name(operations: Mapping[str | None, OperationDefinitionNode], name: str | None) -> None:
-    """Refuse a request that does not name one of several operations: validating them all takes long."""
+    """Refuse a request that selects none of several operations, because validating all of them takes long."""
     if len(operations) > 1 and not name:
         raise OperationRefused(INVALID_GRAPHQL, "`operationName` must say which operation is meant")
     if len(operations) > 1 and name not in operations:

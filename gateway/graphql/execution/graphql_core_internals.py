@@ -1,7 +1,7 @@
 """The only module that uses internals of graphql-core: its executor, its parser and a validation rule.
 
 graphql-core documents these methods as private and may change them in any release.
-`tests/unit/gateway/graphql/test_graphql_core_internals.py` fails when one of them is gone or has no effect any more.
+`tests/unit/gateway/graphql/test_graphql_core_internals.py` fails if one of them is missing or no longer has an effect.
 """
 
 from operator import attrgetter
@@ -29,8 +29,8 @@ from graphql.utilities import validate_input_literal
 SubfieldCache: TypeAlias = dict[tuple[GraphQLObjectType, int], Any]
 """Cache of collected sub-fields by type and `id` of the AST node.
 
-Valid only as long as the document itself is kept, and only for documents without directives: with `@skip` or `@include`
-the sub-fields depend on variables.
+It is valid only while the document is in memory, because its keys contain ids of the document's nodes. It is used only
+for documents without directives, because with `@skip` or `@include` the sub-fields depend on variables.
 """
 
 
@@ -43,9 +43,9 @@ class NameTooLong(Exception):
 
 
 class LimitedParser(Parser):
-    """Parser that stops at a number of tokens and at a length of names.
+    """Parser that limits the number of tokens and the length of names.
 
-    graphql-core's own limit raises a syntax error that looks like any other syntax error.
+    The error of graphql-core's own token limit cannot be distinguished from other syntax errors.
     """
 
     def __init__(self, text: str, max_tokens: int, max_name_characters: int) -> None:
@@ -59,7 +59,7 @@ class LimitedParser(Parser):
         self._name_characters = max_name_characters
 
     def advance_lexer(self) -> None:
-        """Count each token.
+        """Read the next token and check the limits.
 
         Raises:
             TooManyTokens: the text has more tokens than `max_tokens`.
@@ -81,18 +81,18 @@ class _InvalidLiteral(Exception):
 
 
 class LiteralRule(ValuesOfCorrectTypeRule):
-    """Checks literals, and reports the path and the type of the first error of each.
+    """Validation rule that reports only the first error of each literal, with its path.
 
-    For each error graphql-core prints the literal, so many errors of a long literal take long.
+    graphql-core prints the whole literal for each error, so many errors in one long literal would take long.
     """
 
     def is_valid_value_node(self, node: ValueNode, input_type: GraphQLInputType | None) -> VisitorAction:
-        """Report the first error of a literal by `report_literal`."""
+        """Pass the first error of a literal to `report_literal`."""
         if input_type:
             try:
                 validate_input_literal(node, input_type, _raise_first, hide_suggestions=True)
             except _InvalidLiteral as invalid:
-                # The error of a scalar that is not graphql-core's has no nodes.
+                # An error of a custom scalar has no nodes.
                 invalid.error.nodes = invalid.error.nodes or [_node_at(node, invalid.path)]
                 self.report_literal(invalid.error, input_type, invalid.path)
         return SKIP
@@ -101,9 +101,9 @@ class LiteralRule(ValuesOfCorrectTypeRule):
         """Report the first error of a literal.
 
         Args:
-            error: graphql-core's error with the node of the part; its message quotes the literal.
+            error: graphql-core's error with the node of the invalid part; its message quotes the literal.
             input_type: expected type of the whole literal.
-            path: path to the part: names of input fields, and indexes of lists.
+            path: path to the invalid part: names of input fields, and indexes of lists.
         """
         raise NotImplementedError
 
@@ -152,7 +152,7 @@ class LeafResolver(AttributeResolver):
         self._coerce = leaf_type.coerce_output_value
 
     def read(self, source: Any) -> Any:
-        """Return the value in the response, or None where it is null or an error."""
+        """Return the value for the response; None if it is null or reading it raises an error."""
         try:
             value = self._attribute(source)
             return None if value is None else self._coerce(value)
@@ -175,7 +175,7 @@ class ShortcutExecutor(Executor[Any]):
         """
         super().__init__(*arguments, **options)
         self._subfields = subfields
-        executor = proxy(self)  # alive during the execution, which is when resolvers call the helpers
+        executor = proxy(self)  # resolvers call the helpers only during the execution, while the executor exists
         self.async_helpers = GraphQLResolveInfoHelpers(
             gather=MethodType(type(self).gather_async_work, executor),
             track=MethodType(type(self).track_async_work, executor),
@@ -184,8 +184,8 @@ class ShortcutExecutor(Executor[Any]):
     def build_per_event_executor(self, payload: Any) -> Any:
         """Build the executor of one event, with its own memo of sub-fields.
 
-        graphql-core's executors of all events share one memo, whose keys are new for each event: it would grow as long
-        as the subscription lives.
+        In graphql-core the executors of all events share one memo. Its keys are new for each event, so the memo would
+        grow until the subscription ends.
         """
         executor = super().build_per_event_executor(payload)
         executor._relevant_sub_fields = {}  # noqa: SLF001
@@ -202,7 +202,7 @@ class ShortcutExecutor(Executor[Any]):
         return collected
 
     def handle_field_error(self, raw_error: Any, return_type: Any, field_details_list: Any, path: Any) -> None:
-        """Handle the error of a field without a search for its line: one response may have thousands of errors."""
+        """Handle the error of a field without computing its line: a response may have thousands of errors."""
         if not isinstance(raw_error, GraphQLError) or raw_error.path is None:
             nodes = getattr(raw_error, "nodes", None) or [field_details_list[0].node]
             raw_error = GraphQLError(str(raw_error), path=path.as_list(), original_error=raw_error)

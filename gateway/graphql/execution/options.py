@@ -1,4 +1,4 @@
-"""Options of the graph that an operator may set."""
+"""Options of the GraphQL endpoints."""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ class GraphOptions:
     Attributes:
         limits: limits of each operation.
         websocket_limits: limits of each WebSocket.
-        documents: the documents that are executed.
+        documents: allow-list of the documents that are executed.
         streams: maximum number of open WebSockets and subscriptions of one caller.
         batch_limit: maximum number of requests in one array.
         production: introspection, suggestions in errors and GraphiQL are off.

@@ -40,7 +40,7 @@ CANCELLED: Final = "CANCELLED"
 """Error code in metrics and logs of an operation that was cancelled because the client disconnected."""
 
 _PAYMENT: Final = 500
-"""Cost after which the events of a subscription are charged: one call of the rate limiter for many events."""
+"""Unpaid cost at which the events of a subscription are charged: one call of the rate limiter covers many events."""
 
 _NOTHING: Final = nullcontext()
 
@@ -64,7 +64,7 @@ class ExecutionPolicy:
     streams: StreamLimiter
 
     def request_budget(self, context: Context) -> RequestBudget:
-        """Return the budget of the request that an operation belongs to: one for all operations of an HTTP request.
+        """Return the budget of an operation's request. All operations of an HTTP request share one budget.
 
         Args:
             context: context of the request or the WebSocket. Each message on a WebSocket is a request.
@@ -81,9 +81,10 @@ class ExecutionPolicy:
 class OperationRunner(SchemaExtensionsRunner):
     """Runner of one operation: loads the document, checks limits, charges the cost, records metrics and the span.
 
-    Replaces Strawberry's extensions runner instead of being an extension: the context managers that Strawberry creates
-    for each hook, even without any extension, cost about 10 % of an operation (ADR 22). Strawberry's own document
-    caches are not used: its validation cache hashes all nodes of a document on each lookup.
+    It replaces Strawberry's extensions runner instead of being an extension. Strawberry's runner creates context
+    managers for each hook, even without extensions, which takes about 10 % of an operation's time (ADR 22).
+    Strawberry's own document caches are not used, because its validation cache hashes all nodes of a document on each
+    lookup.
 
     Attributes:
         subfields: cache of sub-fields of the document, which the executor reads.
@@ -140,7 +141,7 @@ class OperationRunner(SchemaExtensionsRunner):
             request_context.current_request.set(self._outer_context)
 
     def parsing(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]
-        """Set the document and its validation errors, and check the estimated cost.
+        """Load the document, count an open stream for a subscription, and check the estimated cost.
 
         Returns:
             A context manager that charges the cost to the caller.
@@ -159,7 +160,7 @@ class OperationRunner(SchemaExtensionsRunner):
         context.graphql_document = document.node
         if document.errors:
             raise InvalidDocument(document.errors)
-        context.pre_execution_errors = []  # Strawberry does not validate the document again
+        context.pre_execution_errors = []  # so Strawberry does not validate the document again
         if context.operation_name not in document.operations:
             raise OperationRefused(INVALID_GRAPHQL, UNKNOWN_OPERATION)
         self._cost = document.cost(context.operation_name)
@@ -187,7 +188,7 @@ class OperationRunner(SchemaExtensionsRunner):
         request_context.current_request.set(replace(current, deadline=None))
 
     def validation(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]
-        """Return a no-op: `parsing` has set the validation errors."""
+        """Return a no-op: `parsing` raises an error if the document is not valid."""
         return _NOTHING
 
     def executing(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]
@@ -273,9 +274,9 @@ class _CostCharge(AbstractAsyncContextManager[None]):
 class _StreamPayment(AbstractAsyncContextManager[None]):
     """Charges the events of a subscription to the caller's rate limit. Entered once for each event.
 
-    The history that `after` replays is as long as the account's, so the cost of the subscription's start does not cover
-    it. When the budget is used up, the stream waits. An empty sleep before each event lets other requests run: a
-    replayed page of the history arrives at once, and many streams may replay.
+    With `after`, a subscription may replay the account's whole history, which the charge at its start does not cover.
+    While the caller's rate limit is exceeded, the stream waits. The empty sleep before each event lets other requests
+    run: all events of a replayed page are available at once, and many streams may replay at the same time.
     """
 
     def __init__(self, rate_limiter: RateLimiter, client: str, event_cost: int) -> None:
@@ -295,7 +296,7 @@ class _StreamPayment(AbstractAsyncContextManager[None]):
         pass
 
     async def settle(self) -> None:
-        """Charge the remaining events, at the end of the subscription. Above the limit they are not charged."""
+        """Charge the remaining events at the end of the subscription, unless that would exceed the limit."""
         debt, self._debt = self._debt, 0
         if debt > 0:
             with suppress(RateLimited):
@@ -303,7 +304,7 @@ class _StreamPayment(AbstractAsyncContextManager[None]):
 
 
 def _is_in_variables(error: GraphQLError) -> bool:
-    """Whether graphql-core has rejected the variables: before the first field, and without a cause of its own."""
+    """Whether graphql-core has rejected the variables: the error has no path, and no cause outside graphql-core."""
     is_of_library = not isinstance(error, OperationRefused) and isinstance(error.original_error, GraphQLError | None)
     return is_of_library and not error.path
 

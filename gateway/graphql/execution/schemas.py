@@ -1,4 +1,4 @@
-"""Builds the schemas that the gateway serves: the merged graph and each subgraph on its own."""
+"""Builds the schemas that the gateway serves: the merged graph and, with federation, each subgraph on its own."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,7 @@
 """The only module that uses internals of Strawberry: its schema class, its executor and its generated resolvers.
 
-Strawberry may change these names in any release. `tests/unit/gateway/graphql/test_strawberry_internals.py` fails when
-one of them is gone or has no effect any more.
+Strawberry may change these internals in any release. `tests/unit/gateway/graphql/test_strawberry_internals.py` fails if
+one of them is missing or no longer has an effect.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -61,7 +61,7 @@ STRAWBERRY_RULES: Final = (MaybeNullValidationRule, OneOfInputValidationRule)
 """Validation rules that Strawberry adds to graphql-core's."""
 
 _MAX_LOGGED_ERRORS: Final = 5
-"""Unexpected errors of one execution that are logged with their traceback. Each takes about a millisecond."""
+"""Maximum number of unexpected errors of one execution that are logged with their traceback, which takes 1 ms each."""
 
 log = structlog.get_logger(__name__)
 
@@ -87,8 +87,8 @@ def schema_config(scalars: Mapping[object, Any], *, is_merged: bool) -> Strawber
 
     Args:
         scalars: scalar definitions by Python type.
-        is_merged: the schema has the classes of several subgraphs. Several classes with one GraphQL name are intended
-            then, so Strawberry's check for them is off.
+        is_merged: the schema has the classes of several subgraphs, so several classes may have the same GraphQL name.
+            Strawberry's check for such classes is off then.
     """
     return StrawberryConfig(_unsafe_disable_same_type_validation=is_merged, scalar_map=dict(scalars))
 
@@ -108,9 +108,9 @@ class _Executor(ShortcutExecutor, StrawberryGraphQLCoreExecutionContext):
 
 
 class _SubscriptionExecutor:
-    """Stands in for `_Executor` in a subscription, to which Strawberry passes no keyword arguments for the executor.
+    """Builds the `_Executor` of a subscription with `subfields`, because Strawberry passes it no keyword arguments.
 
-    The runner loads the document after it is passed to `_stream`, and before the executor is built.
+    The runner loads the document after the call of `_stream` and before the call of `build`.
     """
 
     def __init__(self, runner: Any) -> None:
@@ -150,9 +150,9 @@ class GraphSchema(strawberry.Schema):
         return self._new_runner(execution_context)
 
     async def _execute_operation(self, context: ExecutionContext, runner: Any, *rest: Any) -> Any:
-        """Pass the runner's `subfields` to the executor. The last argument has the executor's keyword arguments.
+        """Pass the runner's `subfields` to the executor: the last argument is the dict of its keyword arguments.
 
-        Invalid variables are found here. They are a request error, as an invalid document is.
+        graphql-core finds invalid variables here. They are a request error, like an invalid document.
         """
         rest[-1]["subfields"] = _subfields(runner)
         rest[-1]["max_coercion_errors"] = 1  # the runner describes invalid variables itself
@@ -167,9 +167,9 @@ class GraphSchema(strawberry.Schema):
         return super()._stream(execution_context, extensions_runner, *rest, **options)
 
     async def _prepare_operation_async(self, context: ExecutionContext, extensions_runner: Any) -> Any:
-        """Convert a client's mistake to a result, alike for responses and streams.
+        """Convert an exception about an invalid request to a result, for single responses and for streams.
 
-        Otherwise an exception would end a stream without a response, or count as a defect of the system.
+        Otherwise the exception would end a stream without a response, or count as a defect of the system.
         """
         try:
             return await super()._prepare_operation_async(context, extensions_runner)
@@ -186,7 +186,7 @@ class GraphSchema(strawberry.Schema):
         return PreExecutionError(data=None, errors=errors)
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
-        """Log unexpected errors. Expected ones are for the caller only."""
+        """Log unexpected errors. Expected errors are only returned to the caller."""
         unexpected = [error for error in errors if is_unexpected(error)]
         operation = execution_context.operation_name if execution_context else None
         for error in unexpected[:_MAX_LOGGED_ERRORS]:
@@ -215,17 +215,17 @@ class ClientSchema(GraphSchema):
 
 
 class FederationSchema(GraphSchema, strawberry.federation.Schema):
-    """Schema for federation routers: with `_service`, the federation directives and the costs of all fields."""
+    """Schema for federation routers: with `_service`, the federation directives and `@cost`."""
 
     def __init__(self, new_runner: NewRunner = SchemaExtensionsRunner, **options: Any) -> None:
-        """Args: as `GraphSchema`. The SDL is printed once: each time takes milliseconds."""
+        """Args: as `GraphSchema`. The SDL is printed only once, because printing takes milliseconds."""
         super().__init__(new_runner, **options)
         sdl = self.as_str()
         service = self.core_schema.type_map["_Service"]
         if is_object_type(service):
             field = service.fields["sdl"]
             field.resolve = lambda *_: sdl
-            field.extensions[COST_EXTENSION] = len(sdl) // SDL_BYTES_PER_UNIT  # `@cost` would be in the SDL
+            field.extensions[COST_EXTENSION] = len(sdl) // SDL_BYTES_PER_UNIT  # `@cost` would change the SDL itself
 
     def _collect_schema_directives(self, explicit: Any, types: Any) -> list[type]:
         types = list(types)
@@ -234,7 +234,7 @@ class FederationSchema(GraphSchema, strawberry.federation.Schema):
 
 
 def _add_cost_directives(types: Iterable[Any]) -> None:
-    """Add `@cost` to the fields of objects. Federation rejects it on interfaces, whose fields objects may inherit."""
+    """Add `@cost` to fields of objects, except those of their interfaces: federation rejects `@cost` on interfaces."""
     reachable = GraphQLSchema(types=[each for each in types if each is not None]).type_map
     types = [each for name, each in reachable.items() if not name.startswith("_")]
     inherited = {
@@ -250,7 +250,7 @@ def _add_cost_directives(types: Iterable[Any]) -> None:
 
 
 def _use_attribute_resolvers(schema: GraphQLSchema) -> None:
-    """Replace Strawberry's default resolvers by faster ones that only read an attribute."""
+    """Replace Strawberry's default resolvers with faster ones that only read an attribute."""
     for type_ in filter(is_object_type, schema.type_map.values()):
         for field in type_.fields.values():
             if field.resolve is not None and is_default_resolver(field.resolve):
@@ -260,7 +260,7 @@ def _use_attribute_resolvers(schema: GraphQLSchema) -> None:
 
 
 def _use_plain_inputs(schema: GraphQLSchema) -> None:
-    """Replace Strawberry's conversion of inputs that have only scalars and enums by `_PlainInput`."""
+    """For inputs that have only scalars and enums, replace Strawberry's conversion with `_PlainInput`."""
     for type_ in filter(is_input_object_type, schema.type_map.values()):
         if _is_plain(type_):
             fields = {name: strawberry_definition(field) for name, field in type_.fields.items()}

@@ -1,8 +1,8 @@
-"""Validation of documents and variables, with errors that quote nothing of the request.
+"""Validation of documents and variables, with error messages that do not quote the request.
 
-graphql-core's messages quote names and values of the request. These may hold card data, and one message may be as long
-as the request. So each rule gets a message of ours here, made of the kind of the error and of names of the schema.
-Validation stops after a few errors.
+graphql-core's messages quote names and values of the request. These may contain card data, and one message may be as
+long as the request. So this module replaces the messages of all rules. The new messages consist of the kind of the
+error and of names from the schema. Validation stops after a few errors.
 """
 
 import itertools
@@ -45,7 +45,10 @@ from gateway.graphql.execution.graphql_core_internals import LiteralRule
 from gateway.graphql.execution.strawberry_internals import STRAWBERRY_RULES
 
 MAX_ERRORS: Final = 5
-"""Errors of one document or of one set of variables. graphql-core's message of one takes up to 5 ms."""
+"""Maximum number of errors of one document or one set of variables.
+
+graphql-core takes up to 5 ms to build the message of one error.
+"""
 
 _MAX_SUGGESTED_LENGTH: Final = 40
 _MAX_SUGGESTIONS: Final = 3
@@ -55,7 +58,7 @@ _EXAMPLES: Final = {"DateTime": ', such as "2026-11-21T12:00:00Z"', "Boolean": "
 """Examples of scalars, by name, for messages."""
 
 _Describe: TypeAlias = Callable[[ValidationContext, GraphQLError], str]
-"""Returns the message of an error of a rule, at the moment when the rule reports it."""
+"""Returns the message for an error that a validation rule reports."""
 
 
 class Validator:
@@ -83,7 +86,7 @@ class Validator:
         Args:
             schema: schema that the operation is valid for.
             operation: the operation.
-            variables: variables of the request. Executing them has failed.
+            variables: variables of the request, which graphql-core has rejected.
         """
         errors: list[GraphQLError] = []
         for definition in operation.variable_definitions or ():
@@ -104,7 +107,7 @@ class Validator:
             place = f" at `{_path(path)}`" if path else ""
             problem = self._value_problem(_type_at(type_, path), _value_at(value, path))
             messages[f"a variable of type `{type_}` has an invalid value{place}: {problem}"] = None
-            if next(reports) == MAX_ERRORS:  # thousands of unknown fields have one message
+            if next(reports) == MAX_ERRORS:  # counts reports, because thousands of them may have the same message
                 raise _EnoughError
 
         try:
@@ -116,7 +119,7 @@ class Validator:
         return messages
 
     def _value_problem(self, type_: GraphQLInputType, value: Any) -> str:
-        """Return what is wrong with one value. Only its top level is looked at."""
+        """Describe the error of one value. Nested values are not checked."""
         nullable = get_nullable_type(type_)
         if isinstance(value, dict) and is_input_object_type(nullable):
             return self._object_problem(nullable, value)
@@ -131,7 +134,7 @@ class Validator:
         return f"expected `{type_}`{hint}"
 
     def _object_problem(self, type_: Any, names: Iterable[str]) -> str:
-        """Return what is wrong with the fields of an input object."""
+        """Describe the missing and the unknown fields of an input object."""
         present = set(names)
         problems = []
         missing = [name for name, each in type_.fields.items() if is_required_input_field(each) and name not in present]
@@ -143,7 +146,7 @@ class Validator:
         return ", and ".join(problems) or self._expected(type_)
 
     def _described(self, rule: type[ASTValidationRule]) -> type[ASTValidationRule]:
-        """Return a rule whose errors have messages of ours."""
+        """Return a subclass of the rule that replaces the messages of its errors."""
         if rule.__name__ == "ValuesOfCorrectTypeRule":
             return self._literal_rule()
         describe = self._descriptions().get(rule.__name__) or (lambda _, __: MESSAGES[rule.__name__])
@@ -252,7 +255,7 @@ MESSAGES: Final[dict[str, str]] = {
     "UniqueVariableNamesRule": "two variables have the same name: rename one",
     "VariablesAreInputTypesRule": "a variable must have an input type: a scalar, an enum or an input object",
 }
-"""Messages of the rules that name nothing of the schema."""
+"""Messages by rule, for the rules whose messages contain no names from the schema."""
 
 
 def _invalid(message: str, nodes: Iterable[Any] | None = None) -> OperationRefused:
@@ -260,7 +263,7 @@ def _invalid(message: str, nodes: Iterable[Any] | None = None) -> OperationRefus
 
 
 def _undescribed(error: GraphQLError) -> OperationRefused:
-    """Describe an error that a rule reports without `report_error`, or the error that validation was stopped."""
+    """Replace an error that a rule has reported without `report_error`, or the error that validation was stopped."""
     nodes = error.nodes or []
     if not nodes:
         return _invalid("validation has stopped here: correct the other errors first, or nest fewer fragments")
@@ -300,7 +303,7 @@ def _field_coordinate(context: ValidationContext) -> str:
 
 
 def _argument_place(context: ValidationContext) -> str:
-    """Return the argument that is visited, or that it is the default of a variable."""
+    """Return the coordinate of the visited argument, or `the default of a variable` outside arguments."""
     argument, directive, field = context.get_argument(), context.get_directive(), context.get_field_def()
     if argument is None:
         return "the default of a variable"
@@ -337,7 +340,7 @@ def _quote(names: Sequence[str]) -> str:
 
 
 def _path(path: Sequence[str | int]) -> str:
-    """Return `card.types[0]`. Paths consist of names of input fields and of indexes."""
+    """Format a path of input fields and list indexes, such as `card.types[0]`."""
     return "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in path).removeprefix(".")
 
 
@@ -355,7 +358,7 @@ def _type_at(type_: Any, path: Sequence[str | int]) -> Any:
 
 
 def _value_at(value: Any, path: Sequence[str | int]) -> Any:
-    """Return the part of a JSON value at a path; None where a single value stands for a list of one."""
+    """Return the part of a JSON value at a path; None if a single value stands for a list of one."""
     for each in path:
         if isinstance(value, list) and isinstance(each, int):
             value = value[each]

@@ -1,6 +1,6 @@
 """Reject changes that break clients of the graph, and record additions.
 
-`make gen` runs it as `python -m gateway.graphql.federation.breaking_changes`.
+`make gen` runs this module as `python -m gateway.graphql.federation.breaking_changes`.
 
 `released.graphql` is the graph that clients may rely on. It is committed together with `schema.graphql`, so a fresh
 clone is enough to compare the two. Both contain the same graph in every commit, so a removal from `schema.graphql`
@@ -43,7 +43,7 @@ class BreakingChangeError(Exception):
 
 
 def update_released_schema(folder: Path) -> list[str]:
-    """Compare `schema.graphql` with `released.graphql` and copy it there if no change breaks a client.
+    """Compare `schema.graphql` with `released.graphql`, and update the latter if no change breaks a client.
 
     Args:
         folder: folder of both files.
@@ -111,7 +111,7 @@ def _with_digest(text: str) -> str:
 
 
 def main() -> None:
-    """Update `gateway/released.graphql` and print dangerous changes. Exit with 1 if a change breaks clients."""
+    """Update `gateway/released.graphql` and print dangerous changes. Exit with 1 on a `BreakingChangeError`."""
     try:
         dangerous = update_released_schema(Path(__file__).parents[2])
     except BreakingChangeError as error:

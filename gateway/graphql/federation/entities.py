@@ -16,10 +16,10 @@ ENTITIES: Final = "_entities"
 def entities_field(entities: Sequence[type]) -> Any:
     """Return the field `_entities`.
 
-    The result is in the order of the representations. Each one is resolved on its own: an unknown or malformed one is
-    null and has an error. Loaders batch the lookups, so all entities of one type are one RPC. A class with
-    `async resolve_reference(cls, info, id)` resolves its references itself. Without it the entity is built from the id
-    alone, and its fields load lazily.
+    The result is in the order of the representations. Each representation is resolved separately: the result of an
+    invalid one is null, with an error. Loaders batch the lookups, so all entities of one type are loaded by one RPC. A
+    class with `async resolve_reference(cls, info, id)` resolves its references itself. Entities of other classes are
+    built from the id alone, and their fields load lazily.
 
     Args:
         entities: entity classes; the key of each is its `id`, a UUID.

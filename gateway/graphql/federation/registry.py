@@ -1,4 +1,4 @@
-"""Registry of the subgraphs. A new subgraph is one line here."""
+"""Registry of the subgraphs. A new subgraph is imported and listed here."""
 
 from types import ModuleType
 from typing import Final
@@ -14,7 +14,7 @@ SUBGRAPHS: Final[dict[str, ModuleType]] = {
     "analytics": subgraphs.analytics.graph,
     "identity": subgraphs.identity.graph,
 }
-"""Graph packages by subgraph name. Each exports `Query`, `Mutation`, `Subscription` and its entity types.
+"""Graph packages by subgraph name. Each exports its root types (`Query`, `Mutation`, `Subscription`) and entity types.
 
-Where several subgraphs define `resolve_reference` of an entity, the first one in this order is used.
+If several subgraphs define `resolve_reference` of an entity, the first definition in this order is used.
 """

@@ -1,20 +1,20 @@
 """Cost of an operation, by `@cost` and `@listSize` on the graph's fields.
 
-The directives are IBM's GraphQL Cost Directives (https://ibm.github.io/graphql-specs/cost-spec.html). They are summed
-as Apollo Router does:
+The directives are IBM's GraphQL Cost Directives (https://ibm.github.io/graphql-specs/cost-spec.html). The sum follows
+the rules of Apollo Router, with some additions:
 
-- A field costs 1, a field with a resolver 10, unless it has `@cost`. The subgraphs' SDL has `@cost` on all fields that
-  would have another cost by the specification's defaults (`prices`). A unit is about 3 µs of the gateway's time.
+- A field costs 1, a field with a resolver 10, unless it has `@cost`. The subgraphs' SDL has `@cost` on object fields
+  whose cost differs from the specification's default (`prices`). A unit is about 3 µs of the gateway's time.
 - A list costs as much as its items. Its size comes from its slicing arguments, else from its assumed size, else it is
   10. `sizedFields` applies the size to lists one level below, such as a connection's `edges`.
   An `ArgumentSize` in the field's metadata does the same, for sizes that the directive cannot express.
-- A field with sized fields costs `ROW_COST` for each row in addition, whatever is selected of it: the rows are read and
-  converted before their fields are. The directives cannot express this.
-- Each 32 characters of a response key cost 1, for each item that has it.
+- A field with sized fields costs `ROW_COST` for each row in addition, whatever fields are selected: the rows are read
+  and converted in any case. The directives cannot express this.
+- Each 32 characters of a response key cost 1, for each item that has the key.
 - An event of a subscription costs 60 in addition.
 - The arguments of a field cost 1 for each 32 bytes above 1 KiB, each time that the field is executed: a variable is
-  converted and sent at each of its uses. They count in the estimate only.
-- Introspection costs as many units as its response has fields, and 1 for 32 bytes of descriptions (`introspection`).
+  converted and sent at each of its uses. Arguments count in the estimate only.
+- Introspection costs 1 for each field of its response, and 1 for each 32 bytes of descriptions (`introspection`).
 
 A field that is selected in several places is counted in each. Sizes are upper bounds, so the actual cost is never above
 the estimate.
@@ -98,7 +98,7 @@ class OperationCost:
         return self._fixed
 
     def _argument_sizes(self, variables: Variables | None) -> Mapping[str, int]:
-        """Return the sizes of the variables in bytes; nothing if those of each field are within the free bytes."""
+        """Return the sizes of the variables in bytes; nothing if the variables of no field exceed the free bytes."""
         if not self._max_references:
             return {}
         total = (_json_size(variables) if variables else 0) + sum(self._default_sizes.values())

@@ -1,4 +1,4 @@
-"""Plans the cost of an operation: finds the fields, the list sizes and the arguments that it depends on."""
+"""Plans the cost of an operation: finds the fields, the list sizes and the arguments that determine the cost."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -37,7 +37,7 @@ from gateway.graphql.protection.introspection import introspection_cost
 from gateway.graphql.protection.prices import COST_EXTENSION, default_cost, key_cost
 from wallet.graph import ARGUMENT_SIZE, ArgumentSize
 
-# Not a directive in the SDL: Apollo's composition rejects a slicing argument that is a list.
+# This directive is not in the SDL, because Apollo's composition rejects a slicing argument that is a list.
 _ENTITIES_SIZE: Final = ListSize(
     assumed_size=None,
     slicing_arguments=["representations"],
@@ -48,16 +48,16 @@ _LIST_SIZE: Final = 10
 """Assumed number of items of a list that neither an argument nor a directive limits."""
 
 _MAX_DIGITS: Final = 10
-"""Number of digits of `MAX_COST`. Python refuses to read integers of some thousands of digits."""
+"""Number of digits of `MAX_COST`. Longer literals are not parsed: Python refuses integers of thousands of digits."""
 
 _NO_ARGUMENTS: Final = Arguments()
 
 
 class FieldPlanner:
-    """Computes the field costs of an operation, with fragments spread.
+    """Computes the field costs of an operation. The fields of a fragment are counted at each spread.
 
     Attributes:
-        max_references: largest number of variables in the arguments of one field.
+        max_references: largest number of uses of variables in the arguments of one field.
     """
 
     def __init__(self, schema: GraphQLSchema, document: DocumentNode) -> None:
@@ -200,7 +200,7 @@ def _size(directive: ListSize, definition: GraphQLField, node: FieldNode) -> Siz
 def _arguments(
     definition: GraphQLField, node: FieldNode, names: Collection[str]
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Return the values of arguments, and their defaults. Values that are variables are nodes."""
+    """Return the values and the defaults of arguments. A variable is returned as its node."""
     defaults = {name: definition.args[name].default_value for name in names}
     given = {each.name.value: literal_value(each.value) for each in node.arguments or () if each.name.value in names}
     return defaults | given, defaults
@@ -228,7 +228,8 @@ def _variable_conditions(node: SelectionNode) -> Sequence[tuple[str, bool]] | No
     """Return the `@skip` and `@include` conditions that depend on variables.
 
     Returns:
-        Name of the variable and the value that keeps the selection, for each; None if a literal excludes the selection.
+        For each condition, the name of the variable and the value that keeps the selection. None if a literal excludes
+        the selection.
     """
     conditions = []
     for directive in node.directives or ():

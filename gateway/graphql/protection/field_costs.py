@@ -9,7 +9,7 @@ from graphql import VariableNode
 from gateway.graphql.protection.prices import ROW_COST, argument_cost
 
 MAX_COST: Final = 2**31 - 1
-"""Upper bound of every cost: the largest integer that every client can read."""
+"""Upper bound of every cost: the largest 32-bit integer, which every client can read."""
 
 Variables = Mapping[str, Any]
 """Values of an operation's variables, by name."""
@@ -23,7 +23,7 @@ class Size:
         assumed: size if no argument gives one.
         arguments: values of the arguments that the size depends on, by name; variables are nodes.
         defaults: defaults of the arguments, for variables without a value.
-        bound: computes the size from the arguments. None: it is the largest one.
+        bound: computes the size from the arguments. None: the largest argument is the size.
     """
 
     assumed: int
@@ -90,10 +90,10 @@ class FieldCost:
         conditions: `@skip` and `@include` with variables: name of the variable, and the value that keeps the field.
         arguments: arguments of the field.
         fields: costs of the fields below.
-        has_references: the arguments of the field, or of one below, have variables.
-        is_certain: the field is present once in each parent object, and its items all have the same cost.
+        has_references: the arguments of the field, or of a field below, contain variables.
+        is_certain: the field is not a list, is never null or left out, and always has the same cost.
         unit_cost: actual cost of one item with all fields below; None if items differ in cost.
-        fixed: the estimate for small variables, or None if it depends on their values.
+        fixed: the estimate for small variables, or None if it depends on the values of variables.
     """
 
     key: str
@@ -137,7 +137,7 @@ class FieldCost:
         return self.arguments.cost(sizes) + count * (self.weight + ROW_COST * rows + below)
 
     def measure(self, item: Mapping[str, Any]) -> int:
-        """Return the actual cost of one item. Rows count only if the response shows how many there are."""
+        """Return the actual cost of one item. Rows are counted in the selected sized fields; without one, as none."""
         rows = 0
         if self.rows is not None:
             rows = max((len(item.get(each.key) or ()) for each in self.fields if each.is_sized), default=0)

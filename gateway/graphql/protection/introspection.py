@@ -1,6 +1,6 @@
-"""Cost of introspection: the number of fields that the response has, from the sizes of the schema's lists.
+"""Cost of introspection: the estimated number of fields in the response, from the lengths of the schema's lists.
 
-Descriptions cost more than other fields, by their length.
+A description also costs by its length.
 """
 
 from collections.abc import Mapping
@@ -31,10 +31,10 @@ Fragments = Mapping[str, FragmentDefinitionNode]
 
 @dataclass(frozen=True, slots=True)
 class _ListLength:
-    """Length of a list of the introspection schema, or of a text.
+    """Length of a list field or of a description in the introspection of a schema.
 
     Attributes:
-        mean: mean over all parent objects of the schema.
+        mean: mean over all objects with the field.
         longest: maximum.
     """
 
@@ -49,7 +49,8 @@ class _Sizes:
     Attributes:
         lists: lengths of the lists, by field name.
         descriptions: lengths of the descriptions, in characters.
-        wrapped: share of the types of fields and arguments with more than this number of wrappers, by number.
+        wrapped: by a number n: of the types of fields and arguments with at least n wrappers (list or non-null), the
+            share with more than n.
     """
 
     lists: Mapping[str, _ListLength]
@@ -81,9 +82,10 @@ class _Counter:
 
         Args:
             selections: selection set, or None for a leaf.
-            parents: number of objects that have it.
-            is_complete: the objects are all of the schema, each equally often, so that lists have their mean length.
-            wrappers: number of `ofType` above, below a type of a field or argument.
+            parents: number of objects that have this selection set.
+            is_complete: these are all objects of their kind in the schema, each equally often, so lists are counted
+                with their mean length. Otherwise they are counted with their maximum length.
+            wrappers: number of consecutive `ofType` fields directly above.
         """
         total = 0.0
         for node in selections.selections if selections else ():

@@ -23,21 +23,21 @@ _ANONYMOUS_COST_DIVISOR: Final = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Maximum of each measure of an operation. The fields of a fragment are counted at each spread.
+    """Limits of the GraphQL operations of a request. The fields of a fragment are counted at each spread.
 
     Attributes:
-        tokens: tokens of the text, comments included; it may have as many lines. All documents of one request share it.
-        anonymous_tokens: the same, for callers without a token.
+        tokens: tokens of all documents of one request, comments included. Line breaks have the same limit.
+        anonymous_tokens: the same for anonymous callers.
         name_characters: length of a name. Each item of a response repeats the names of its fields.
         definitions: operations and fragments of the document; validation follows all fragments from each operation.
         depth: levels of fields. Below `__schema` and `__type`, graphql-core's own rule applies.
         root_fields: fields of the root type; each is resolved on its own.
         fields: fields of all operations of the document together.
-        aliases: aliases in each operation.
-        directives: directives in each operation.
+        aliases: aliases in each operation and in each fragment.
+        directives: directives in each operation and in each fragment.
         repeats: selections of one response key at one level; overlapping-field validation is quadratic in it.
-        cost: estimated cost; see `cost.OperationCost`. All operations of one request share it. Callers without a token
-            have a quarter of it.
+        cost: estimated cost of all operations of one request; see `cost.OperationCost`. Anonymous callers have a
+            quarter of it.
         errors: errors in the response to one request.
     """
 
@@ -69,14 +69,14 @@ class Limits:
 
 @dataclass(slots=True)
 class RequestBudget:
-    """Remaining work of one request. The operations of an array share one budget.
+    """Remaining limits of one request. The operations of an array share one budget.
 
     Attributes:
         tokens: tokens that may still be parsed.
         cost: estimated cost that may still be executed.
         errors: errors that the response may still have.
-        max_tokens: tokens of a new budget, for messages.
-        max_cost: cost of a new budget, for messages.
+        max_tokens: initial value of `tokens`, for error messages.
+        max_cost: initial value of `cost`, for error messages.
     """
 
     tokens: int
@@ -106,13 +106,13 @@ class WebSocketLimits:
 
 
 def parse_document(text: str, limits: Limits, budget: RequestBudget) -> DocumentNode:
-    """Return the parsed document. Its tokens are taken from the budget, also if the text is refused.
+    """Return the parsed document. The tokens that were read are taken from the budget, even if parsing fails.
 
     Raises:
         OperationRefused: the text has too many tokens or lines, too long a name, or is nested too deeply.
         GraphQLSyntaxError: the text is not a GraphQL document.
     """
-    if text.count("\n") + text.count("\r") > budget.tokens:  # each error counts the lines up to its place
+    if text.count("\n") + text.count("\r") > budget.tokens:  # for each error, the lines up to its place are counted
         raise _too_many_tokens(budget.max_tokens)
     parser = LimitedParser(text, budget.tokens, limits.name_characters)
     try:
@@ -123,7 +123,7 @@ def parse_document(text: str, limits: Limits, budget: RequestBudget) -> Document
         message = f"a name in the document has more than {limits.name_characters} characters: shorten it"
         raise OperationRefused("GRAPHQL_NAME_CHARACTERS_EXCEEDED", message, limit=limits.name_characters) from None
     except RecursionError:
-        pass  # raise after this block, so that the error does not keep the long traceback
+        pass  # `_too_deep` is raised after this block, so that its error does not keep the long traceback
     finally:
         budget.tokens -= min(budget.tokens, parser.token_count)
     raise _too_deep(limits.depth)

@@ -6,26 +6,26 @@ from graphql import GraphQLField, get_named_type, is_leaf_type
 from strawberry.federation.schema_directives import Cost
 
 FIELD_COST: Final = 1
-"""Cost of a field that is an attribute of its object, and of the object or the text that it adds to the response."""
+"""Cost of a field without a resolver, including the value that it adds to the response."""
 
 RESOLVER_COST: Final = 10
 """Cost of a field with a resolver: it may wait for a loader."""
 
 ROW_COST: Final = 7
-"""Cost of a row that a page or statistics read, without its fields: it is received, converted and put into objects."""
+"""Cost of reading one row of a page or of statistics, without its fields: receive it, convert it, create objects."""
 
 TEXT_BYTES_PER_UNIT: Final = 32
 """Bytes of a response key, or of a description in an introspection, that cost as much as a field."""
 
 FREE_ARGUMENT_BYTES: Final = 1_024
-"""Bytes of a field's arguments that its own cost includes: those of all ordinary fields."""
+"""Bytes of a field's arguments that the field's own cost includes. Ordinary arguments have fewer bytes."""
 
 ARGUMENT_BYTES_PER_UNIT: Final = 32
-"""Bytes of a field's arguments above the free ones that cost as much as a field. 70 bytes take a unit's time in the
-gateway, and about as long in the service that they are sent to."""
+"""Bytes of a field's arguments, above the free ones, that cost one unit. The gateway processes 70 bytes in a unit's
+time, and the service that receives them takes about as long."""
 
 SDL_BYTES_PER_UNIT: Final = 8
-"""Bytes of the SDL that cost as much as a field. A router reads it once, so that aliases may be expensive."""
+"""Bytes of the SDL that cost as much as a field. A router selects the SDL only once, so the price may be high."""
 
 COST_EXTENSION: Final = "cost"
 """Key of a field's cost in the extensions of graphql-core, for a field without `@cost`."""

@@ -48,7 +48,7 @@ class TrustedDocuments:
 
     @property
     def operation_names(self) -> list[str] | None:
-        """Names of all operations in the documents; None where every document is executed."""
+        """Names of all operations in the documents; None if every document is executed."""
         if self.texts is None:
             return None
         definitions = [each for text in self.texts.values() for each in parse(text).definitions]
@@ -62,7 +62,7 @@ class TrustedDocuments:
             document_id: SHA-256 in the request, in hexadecimal.
 
         Raises:
-            OperationRefused: the document is not in the list, or a hash was sent where there is no list.
+            OperationRefused: the document is not in the list, or there is no list and the request has only a hash.
         """
         if self.texts is None:
             if query is None:

@@ -1,4 +1,4 @@
-"""Reasons of closed WebSockets: Strawberry's are replaced by ours, which say what to do."""
+"""Close reasons of WebSockets: Strawberry's texts are replaced with texts that say what to do."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,24 +21,24 @@ REASONS: Final[Mapping[str, str]] = {
     "WebSocket message must be valid JSON": "a message must be JSON, without duplicate names and deep nesting",
     "WebSocket message type must be text": "a message must be a text frame",
 }
-"""Our reason for each of Strawberry's. A WebSocket's reason has at most 123 bytes."""
+"""The gateway's close reason for each of Strawberry's. A close reason has at most 123 bytes (RFC 6455, 5.5)."""
 
 
 class DescribedWebSocket(ASGIWebSocketAdapter):
-    """Strawberry's adapter of a WebSocket, with reasons of ours, that a client may close or lose at any time."""
+    """Strawberry's WebSocket adapter with the gateway's close reasons. A client may disconnect at any time."""
 
     async def send_json(self, message: Mapping[str, object]) -> None:
         """Send a message.
 
         Raises:
-            WebSocketDisconnected: the WebSocket is closed, or its client is gone.
+            WebSocketDisconnected: the WebSocket is closed, or the client has disconnected.
         """
         if self.ws.application_state is WebSocketState.DISCONNECTED:  # Starlette raises another error
             raise WebSocketDisconnected
         await super().send_json(message)
 
     async def close(self, code: int, reason: str) -> None:
-        """Close the WebSocket with our reason, unless it is closed or its client is gone."""
+        """Close the WebSocket with the gateway's reason, unless it is closed or the client has disconnected."""
         if self.ws.application_state is not WebSocketState.DISCONNECTED:
             with suppress(WebSocketDisconnect):
                 await super().close(code, REASONS.get(reason, reason))

@@ -1,8 +1,8 @@
 """GraphQL over HTTP, by its specification (September 2026), on Strawberry's schema.
 
 Cross-site request forgery has no effect. A form cannot post `application/json`, and every other content type is
-rejected with 415. A GET request cannot execute a mutation. Callers authenticate by a header, which browsers do not add
-on their own as they do cookies. A required header against forgery, as other servers have it, would add no protection.
+rejected with 415. A GET request cannot execute a mutation. Callers authenticate with a header, which browsers, unlike
+cookies, do not add on their own. So a required header against forgery, as in other servers, would add no protection.
 """
 
 import asyncio
@@ -69,7 +69,7 @@ class GraphQLOverHTTP:
     ) -> None:
         """Args:
         schema: schema to execute requests on.
-        new_context: creates the context of each HTTP request. All requests of an array share it, and so its loaders.
+        new_context: creates the context of each HTTP request. All requests of an array share one context.
         documents: allow-list of documents.
         stop: set when the gateway stops; streams end then.
         batch_limit: maximum number of requests in one array.

@@ -24,15 +24,15 @@ _PARAMETERS: Final = ("query", "operationName", "variables", "extensions", "docu
 """Parameters of a request by GET."""
 
 ANONYMOUS_BODY_BYTES: Final = 16 * 1024
-"""Maximum size of a body without a token. An introspection query has 2 KB."""
+"""Maximum size of the body of a request without a token. An introspection query has 2 KB."""
 
 
 class RequestRefused(Exception):
-    """The HTTP request is not a GraphQL request. The message is shown to the caller and quotes nothing of the request.
+    """The HTTP request is not a GraphQL request. The message is shown to the caller and does not quote the request.
 
     Attributes:
         status: HTTP status of the response.
-        message: the error and the expected request.
+        message: rule that the request breaks.
         headers: further headers of the response.
     """
 
@@ -63,7 +63,7 @@ class GraphRequest:
 
     @classmethod
     def from_json(cls, parameters: Any) -> Self:
-        """Return the request of a decoded JSON value.
+        """Build a request from a decoded JSON value.
 
         Raises:
             RequestRefused: the request is malformed.
@@ -94,8 +94,8 @@ async def read_request(scope: Scope, receive: Receive, batch_limit: int) -> Grap
         batch_limit: maximum number of requests in one array.
 
     Raises:
-        RequestRefused: the request is malformed or, without a token, too large, or its method or content type is not
-            supported.
+        RequestRefused: the request is malformed, its method or content type is not supported, or its body is too large
+            for a request without a token.
         ClientDisconnect: the client disconnected before the end of the body.
     """
     if scope["method"] in SAFE_METHODS:
@@ -120,8 +120,8 @@ async def read_request(scope: Scope, receive: Receive, batch_limit: int) -> Grap
 def negotiate(accept: str, offers: Sequence[str]) -> str:
     """Return the media type that an Accept header prefers (RFC 9110, 12.5.1), or an empty string if none is acceptable.
 
-    Of several types with the same quality, the last offer that the header names is chosen. If it names none of them
-    (`*/*`), the first offer is chosen: such a client may not know the others.
+    Of several offers with the same quality, the last one that the header names is chosen. If the header names none of
+    them (`*/*`), the first offer is chosen, because such a client may not know the others.
 
     Args:
         accept: the header's value.
@@ -138,7 +138,7 @@ def negotiate(accept: str, offers: Sequence[str]) -> str:
 
 
 def read_header(scope: Scope, name: bytes) -> str:
-    """Return a header's value: several lines are joined by commas, a missing header is an empty string."""
+    """Return a header's value: repeated headers are joined by commas, a missing header is an empty string."""
     return ", ".join([value.decode("latin-1") for key, value in scope["headers"] if key == name])
 
 
@@ -153,7 +153,7 @@ def _media_range(text: str) -> tuple[str, float]:
 
 
 def _document_id(parameters: Mapping[str, Any], extensions: Mapping[str, Any]) -> str | None:
-    """Return the hash: `documentId`, or Apollo's `extensions.persistedQuery.sha256Hash`."""
+    """Return the hash of the document: `documentId`, or Apollo's `extensions.persistedQuery.sha256Hash`."""
     persisted = extensions.get("persistedQuery")
     document_id = parameters.get("documentId") or (persisted.get("sha256Hash") if isinstance(persisted, dict) else None)
     if not isinstance(document_id, str | None):
@@ -166,10 +166,12 @@ def _malformed(message: str) -> RequestRefused:
 
 
 def _parse_query_string(query_string: bytes) -> dict[str, Any]:
-    """Return the parameters of a query string. Empty ones are left out, except a query without a hash.
+    """Return the parameters of a query string, without empty ones.
+
+    An empty `query` is kept if the request has neither `documentId` nor `extensions`, which may contain a hash.
 
     Raises:
-        RequestRefused: a parameter is given twice, or is not JSON and must be.
+        RequestRefused: a GraphQL parameter is given twice, or `variables` or `extensions` is not JSON.
     """
     pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)
     values = dict(pairs)

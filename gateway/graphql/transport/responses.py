@@ -26,7 +26,10 @@ _HEARTBEAT_SECONDS: Final = 15.0
 
 
 def format_result(result: Any) -> dict[str, Any]:
-    """Convert an execution result to the response map of the GraphQL specification. A request error has no `data`."""
+    """Convert an execution result to a response as the GraphQL specification defines it.
+
+    The response to a request error has no `data`.
+    """
     if not result.errors:
         return {"data": result.data}
     errors = [format_graphql_error(error).formatted for error in result.errors]
@@ -49,9 +52,10 @@ def format_refusal(error: RequestRefused) -> dict[str, Any]:
 def response_status(result: Mapping[str, Any], media_type: str) -> int:
     """Return the HTTP status of a result.
 
-    A mutation by GET is 405. Otherwise the status is always 200 with `application/json`, as older clients expect. With
-    the other type a request error is 400, as graphql-http's audits expect (the specification allows any 4xx), or 429 if
-    a rate limit is exceeded, and an unexpected error is 500.
+    The status of a mutation by GET is 405. All other results have 200 with `application/json`, as older clients expect.
+    With the other media type, a result with `data` and errors has `PARTIAL_SUCCESS`. A request error has 400, as
+    graphql-http's audits expect (the specification allows any 4xx), or 429 if a rate limit is exceeded. An unexpected
+    error has 500.
 
     Args:
         result: a formatted result.
@@ -101,8 +105,8 @@ class EventStream(StreamingResponse):
 
     A comment every 15 seconds keeps proxies from closing an idle connection. The generator of the results is always
     closed with the response. When the gateway stops or the caller's token expires, the response ends without
-    `complete`. graphql-sse's client then reconnects. After an expiry this succeeds only with a new token. HEAD is
-    answered without events.
+    `complete`. graphql-sse's client then reconnects. After an expiry, it needs a new token. The response to HEAD has no
+    events.
     """
 
     media_type = EVENT_STREAM

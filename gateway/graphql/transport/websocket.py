@@ -41,13 +41,13 @@ _REQUIRED_MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {"subscribe": ("id", "
 """Members that a message must have, besides its type."""
 _AUTHORIZATION_MEMBER: Final = AUTHORIZATION.lower()
 _CLOSE_CODES: Final[dict[type[WalletError], int]] = {InvalidInput: 4400, Unavailable: 1013}
-"""Close codes of the errors of `connection_init`; of all others, 4403."""
+"""Close codes of errors in `connection_init`. All other errors have the code 4403."""
 
 
 class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
-    """Handler of one connection: malformed messages, trusted documents, limits, stable error codes.
+    """Handler of one connection. It adds checks of messages, trusted documents, limits and stable error codes.
 
-    When the caller's token expires the connection closes with 4403. graphql-ws's client then reconnects, with a new
+    When the caller's token expires, the connection closes with 4403. graphql-ws's client then reconnects, with a new
     token if it has one.
     """
 
@@ -72,7 +72,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
                 await self.websocket.close(code=1013, reason=too_many_streams(self.view.streams.limit).message)
 
     async def send_message(self, message: Any) -> None:
-        """Send a message. A request error has no `data`, as over HTTP: for Strawberry, it is null."""
+        """Send a message. The `data: null` that Strawberry adds to request errors is removed, as over HTTP."""
         if message["type"] == "next":
             payload = message["payload"]
             errors = payload.get("errors")
@@ -90,7 +90,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
         await self.websocket.close(code=4403, reason="the token has expired; get a new one")
 
     async def shutdown(self) -> None:
-        """End the connection's tasks. The handler and the error of a cancelled task would refer to each other."""
+        """End the connection's tasks and drop them, because the error of a cancelled task refers to the handler."""
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
@@ -100,7 +100,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
         self.connection_init_timeout_task = None
 
     async def handle_message(self, message: Any) -> None:
-        """Handle a message. A malformed one closes the connection with 4400; the reason never quotes the client."""
+        """Handle a message. A malformed one closes the connection with 4400; the reason never quotes the message."""
         if not isinstance(message, dict) or not isinstance(id_ := message.get("id", ""), str):
             await self.handle_invalid_message(MALFORMED)
             return
@@ -131,7 +131,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
         await super().handle_message(message)  # type: ignore[arg-type]  # Strawberry checks its shape
 
     async def _count_message(self) -> None:
-        """Count a message for the caller's rate limit. The handshake of an anonymous connection is already counted.
+        """Count a message for the caller's rate limit, after authentication. The middleware has counted the handshake.
 
         Raises:
             RateLimited: the caller's rate limit is exceeded.
@@ -190,7 +190,7 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         rate_limiter: rate limiter; each message counts as a request.
         limits: limits of each connection.
         streams: limiter of the open streams of each caller.
-        cors: further origins from which pages may connect.
+        cors: options with the further origins from which pages may connect.
         """
         super().__init__(
             schema,
@@ -233,12 +233,12 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         set the header, such as browsers, use the payload; it takes precedence.
 
         Returns:
-            No payload for `connection_ack`: graphql-ws 5.0 to 5.11 accept none that is null.
+            UNSET, so that `connection_ack` has no payload: graphql-ws 5.0 to 5.11 reject a null payload.
 
         Raises:
             InvalidInput: there are several tokens.
             Unauthenticated: there is no valid token.
-            PermissionDenied: its roles allow no operation.
+            PermissionDenied: the caller has no known role, or is a service.
             Unavailable: the issuer's keys are not available, so the token cannot be verified.
             TokenTooLong: the token is too long; the message names the limit.
         """
@@ -255,11 +255,11 @@ def _token_in_payload(payload: Mapping[str, Any]) -> str:
     """Return the token in the payload of `connection_init`; empty if it has none.
 
     The payload is `{"authorization": "Bearer …"}` or `{"headers": {"Authorization": "Bearer …"}}`, with names in any
-    case. Like earlier releases, it may have the token without the scheme.
+    case. As in earlier releases, the value may be the token without the scheme.
 
     Raises:
         InvalidInput: the payload has several different values.
-        Unauthenticated: a value is no text, or has another scheme.
+        Unauthenticated: the value is not a string, or has another scheme.
     """
     headers = payload.get("headers")
     members = [*payload.items(), *(headers.items() if isinstance(headers, dict) else ())]
