@@ -17,8 +17,8 @@ async def authenticate(verifier: TokenVerifier, scope: Scope, headers: Mapping[b
     """Verify the token and put its principal into the request context.
 
     Requests without a token stay anonymous; each route decides whether it needs a caller. On public paths the header is
-    ignored: a caller refreshes an expired token there, and monitoring may send its own header. WebSockets authenticate
-    with their first message.
+    ignored: a caller refreshes an expired token there, and monitoring may send its own header. The GraphQL endpoint
+    authenticates WebSockets itself.
 
     Args:
         verifier: validates bearer tokens.
@@ -26,7 +26,8 @@ async def authenticate(verifier: TokenVerifier, scope: Scope, headers: Mapping[b
         headers: the scope's headers by name.
 
     Returns:
-        The error of an invalid token. It is returned, not raised, so that rejected requests count for the rate limit.
+        The error if the token is refused, otherwise None. The error is returned, not raised, so that refused requests
+        count for the rate limit.
     """
     if _HEADER not in headers or scope["type"] != "http":
         return None
@@ -49,7 +50,7 @@ async def authenticate(verifier: TokenVerifier, scope: Scope, headers: Mapping[b
 
 
 def _is_graphiql(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
-    """Return whether a browser asks for GraphiQL. Without a query string such a request executes nothing."""
+    """Return whether a browser requests GraphiQL. Without a query string such a request executes nothing."""
     return (
         scope["method"] in {"GET", "HEAD"}
         and not scope["query_string"]

@@ -17,7 +17,7 @@ _DRAIN_LIMIT_BYTES: Final = 2**20
 
 
 class BodyLimit:
-    """ASGI app that answers requests with too large a body with 413 and passes the others on."""
+    """ASGI app that refuses a request with 413 if its body is too large, and passes all others on."""
 
     def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
         """Args:
@@ -59,7 +59,7 @@ class BodyLimit:
             await self._reject(scope, receive, send)
 
     async def _reject(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read the rest of the body, up to a limit, then respond: a client that is still sending does not read."""
+        """Read the rest of the body, up to a limit, then respond: a client does not read while it is sending."""
         drained = 0
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_TIMEOUT_SECONDS):
@@ -72,7 +72,10 @@ class BodyLimit:
 
 
 def too_large_response(scope: Scope, limit_bytes: int) -> Response:
-    """Return the response to a body above the limit. It closes the connection: the rest of the body may follow."""
+    """Return the response to a body above the limit.
+
+    It closes the connection, because the rest of the body may still arrive.
+    """
     detail = f"the body must be at most {limit_bytes} bytes"
     problem = build_problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "CONTENT_TOO_LARGE", detail)
     return response_to(scope, problem, {"Connection": "close"})

@@ -16,16 +16,16 @@ _GZIP: Final = frozenset({"gzip", "x-gzip"})
 _NO_CODING: Final = "identity"
 _GZIP_FORMAT: Final = zlib.MAX_WBITS | 16
 _SLICE_BYTES: Final = 8 * 1024
-"""Encoded bytes that are decoded in one turn of the loop. Crafted ones take 0.1 ms for each KiB."""
+"""Encoded bytes that are decoded before other requests may run. Crafted bytes take 0.1 ms for each KiB."""
 _REPLACED_FIELDS: Final = frozenset({b"content-encoding", b"content-length"})
 _METHODS_WITHOUT_BODY: Final = frozenset({"GET", "HEAD"})
 
 
 class ContentDecoding:
-    """ASGI app that decodes the bodies of requests with a `Content-Encoding`, and passes them on without the field.
+    """ASGI app that decodes the bodies of requests with a `Content-Encoding`, and passes them on without this header.
 
-    A body is gzip in one member. Any other coding, or several, is answered with 415 and `Accept-Encoding`, a body that
-    is not what the field says with 400, and one that would become too large with 413.
+    The body must be one gzip member. Other codings, and several codings, are refused with 415 and `Accept-Encoding`. A
+    body that is not gzip is refused with 400, and a body that is too large after decoding with 413.
     """
 
     def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
@@ -40,7 +40,8 @@ class ContentDecoding:
         """Serve one request.
 
         Raises:
-            InvalidInput: the body is not gzip, although the field says so. No part of the app has seen it.
+            InvalidInput: the body is not one complete gzip member, although the header names gzip. The app is not
+                called.
         """
         codings = [] if _has_no_body(scope) else _codings(scope)
         if not codings:
@@ -99,7 +100,7 @@ async def _read(receive: Receive) -> bytes | None:
 
 
 async def _decode(encoded: bytes, limit: int) -> bytes | None:
-    """Return the content of a gzip body, or None if it has more than `limit` bytes. At most one more is decoded.
+    """Return the content of a gzip body, or None if it has more than `limit` bytes. At most `limit + 1` are decoded.
 
     Raises:
         InvalidInput: the body is not one complete gzip member.
@@ -107,7 +108,7 @@ async def _decode(encoded: bytes, limit: int) -> bytes | None:
     decoder, body = zlib.decompressobj(_GZIP_FORMAT), bytearray()
     for start in range(0, len(encoded), _SLICE_BYTES):
         if start:
-            await asyncio.sleep(0)  # other requests have their turn
+            await asyncio.sleep(0)  # let other requests run
         if decoder.eof:
             raise _not_one_member()
         try:

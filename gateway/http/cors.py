@@ -1,4 +1,4 @@
-"""CORS: the pages of other origins that may read responses, and the headers that they may send."""
+"""CORS: the origins whose pages may read responses, and the headers that these pages may send."""
 
 import re
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ DEFAULT_HEADERS: Final = (
     "x-apollo-operation-name",
     "x-request-id",
 )
-"""Request headers of the API, of its traces, and those that GraphQL clients and browser monitoring add on their own."""
+"""Request headers of the API and of tracing, and those that GraphQL clients and browser monitoring add on their own."""
 
 _METHODS: Final = ("GET", "HEAD", "POST")
 
@@ -60,10 +60,10 @@ def is_localhost(origin: str) -> bool:
 
 
 def check_origin(origin: str) -> str:
-    """Return the origin, as browsers send it.
+    """Return the origin if it has the form that browsers send.
 
     Raises:
-        ValueError: no browser sends it, for example because it has a path. The message says what to write.
+        ValueError: the origin has another form, for example with a path. The message describes the right form.
     """
     if origin != ALL and not _ORIGIN.fullmatch(origin):
         raise ValueError(
@@ -73,10 +73,10 @@ def check_origin(origin: str) -> str:
 
 
 def check_header(name: str) -> str:
-    """Return the name of a header.
+    """Return the name of a header if it is valid.
 
     Raises:
-        ValueError: it has characters that a name cannot have.
+        ValueError: the name has characters that are not allowed in header names.
     """
     if not _HEADER.fullmatch(name):
         raise ValueError("is no header name: write one name per element, as in x-request-id")
@@ -84,7 +84,7 @@ def check_header(name: str) -> str:
 
 
 class _Cors(CORSMiddleware):
-    """Starlette's middleware, with a response of ours to a refused preflight. Developers read it, not browsers."""
+    """Starlette's middleware, with another response to refused preflight requests: it tells developers the reason."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)
@@ -94,7 +94,7 @@ class _Cors(CORSMiddleware):
         return PlainTextResponse(self._describe(request_headers), response.status_code, headers)
 
     def _describe(self, request_headers: Headers) -> str:
-        """Return what is not allowed. It quotes nothing of the request."""
+        """Return a message that says what is not allowed. It does not quote the request."""
         if not self.is_allowed_origin(request_headers["origin"]):
             return "pages of this origin may not call the wallet: ask its operator to allow the origin\n"
         if request_headers["access-control-request-method"] not in self.allow_methods:
@@ -131,7 +131,7 @@ def with_cors(app: ASGIApp, options: CorsOptions) -> ASGIApp:
         return cors  # also for requests without an origin: their responses need `Vary: Origin` for caches
 
     async def only_with_origin(scope: Scope, receive: Receive, send: Send) -> None:
-        """Spare other requests the time of the middleware."""
+        """Call the CORS middleware only for requests with an `Origin`. Other requests do not need it."""
         has_origin = any(name == b"origin" for name, _ in scope.get("headers", ()))
         await (cors if has_origin else app)(scope, receive, send)
 

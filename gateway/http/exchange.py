@@ -28,9 +28,9 @@ CLIENT_CLOSED_REQUEST: Final = 499
 
 _RESPONSE_STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
 _refused_requests = LogThrottle(lines_per_second=5)
-"""Limits the log lines of requests above a rate limit (429), which cost their clients little."""
+"""Limits the log lines of requests above a rate limit (429), because clients can send many of them cheaply."""
 _failed_health_checks = LogThrottle(lines_per_second=5)
-"""Limits the log lines of health checks that do not pass or that their client ends: they have no rate limit."""
+"""Limits the log lines of health checks that fail or whose client disconnects, because they have no rate limit."""
 
 
 class Exchange:
@@ -38,13 +38,14 @@ class Exchange:
 
     Attributes:
         scope: ASGI scope.
-        headers: request headers, lower-case names; of duplicate names the last one.
+        headers: request headers by lower-case name; of repeated headers only the last one.
         started: start of the request, on the monotonic clock.
         span: span of the request.
         request_id: the caller's `X-Request-Id` if it is safe to log, else the trace id.
         read_rate_limit_status: reads the remaining quota for the response headers; None if the request has no limit.
-            It is read when the response starts, since a request may count several times, such as an array.
-        is_health_check: whether it is a health check: it has no rate limit, and is logged at debug level if it passes.
+            The quota is read when the response starts, because a request may count several times, such as an array.
+        is_health_check: whether the request is a health check, which has no rate limit and is logged at debug level if
+            it passes.
         status: status of the response; `CLIENT_CLOSED_REQUEST` until the response starts.
     """
 
@@ -77,7 +78,7 @@ class Exchange:
         await self._send(message)
 
     async def send_problem(self, receive: Receive, problem: Problem, headers: dict[str, str]) -> None:
-        """Send a problem as the response, on a GraphQL endpoint as a GraphQL error."""
+        """Send a problem as the response; a GraphQL endpoint sends a GraphQL error instead."""
         await response_to(self.scope, problem, headers)(self.scope, receive, self.send)
 
     def complete(self) -> None:
@@ -123,7 +124,7 @@ class Exchange:
 
 
 def _parent_trace(headers: Mapping[bytes, bytes]) -> TraceContext:
-    """Return the caller's trace context, or a new one."""
+    """Return the caller's trace context, or a new one if there is none or it is malformed."""
     parent = headers.get(b"traceparent")
     if parent is None:
         return TraceContext.new()

@@ -10,7 +10,7 @@ def is_utf8_json(content_type: str) -> bool:
     """Return whether a `Content-Type` is JSON in UTF-8, the only encoding of JSON in requests (RFC 8259, 8.1).
 
     Args:
-        content_type: the field's value. Several lines, joined by commas, are never JSON: they may differ.
+        content_type: the header's value. Repeated headers, joined by commas, are never JSON, because they may differ.
     """
     if content_type == JSON:
         return True

@@ -1,4 +1,4 @@
-"""ASGI middleware of all routes, inside CORS (`cors.py`). It shows in which order the concerns of a request apply."""
+"""ASGI middleware of all routes, inside CORS (`cors.py`). It applies the concerns of a request in a fixed order."""
 
 from functools import partial
 from http import HTTPStatus
@@ -25,19 +25,20 @@ log = structlog.get_logger(__name__)
 
 
 class RequestMiddleware:
-    """ASGI middleware of every HTTP request and WebSocket, except preflight requests, which CORS answers.
+    """ASGI middleware of every HTTP request and WebSocket, except preflight requests, to which CORS responds.
 
     Concerns in the order in which they apply:
 
     1. request id, trace span and deadline, in the request context (`exchange.py`)
-    2. authentication: 401 for an invalid token, 400 for several, 403 for one that is not a user's (`authentication.py`)
+    2. authentication: 401 for an invalid token, 431 for too long a token, 400 for several tokens, 403 for a service's
+       token and for one without a known role (`authentication.py`)
     3. rate limit: 429, per principal, or per address for anonymous callers; health checks are exempt (`rate_limits.py`)
     4. body time-out: 408, and cancellation when the client disconnects (`timeouts.py`)
     5. body limit: 413 (`body_limit.py`), and gzip: 400 and 415 (`content_encoding.py`)
-    6. security headers, and `X-Request-Id` and rate limit headers (`security_headers.py`)
+    6. response headers: security, `X-Request-Id` and rate limit (`exchange.py`, `security_headers.py`)
     7. metrics, one log line and the end of the span (`exchange.py`)
 
-    A 401 or 403 also counts for the rate limit, so its error is raised after the hit.
+    A request with a refused token also counts for the rate limit, so the error is raised after the hit.
     """
 
     def __init__(
@@ -52,9 +53,9 @@ class RequestMiddleware:
         """Args:
         app: ASGI app with the routes.
         verifier: validates bearer tokens.
-        rate_limiter: counts requests per caller and address.
+        rate_limiter: limits the requests of each caller and of each address.
         timeout_seconds: maximum duration of an HTTP request; streams have no limit.
-        body_limit_bytes: maximum size of a request body, as it is sent and decoded.
+        body_limit_bytes: maximum size of a request body, both as sent and after decoding.
         """
         self._app = BodyLimit(app, body_limit_bytes)
         self._decoding_app = BodyLimit(ContentDecoding(app, body_limit_bytes), body_limit_bytes)
@@ -76,7 +77,7 @@ class RequestMiddleware:
             if not exchange.is_health_check:
                 await self._hit_rate_limit(exchange)
             if invalid_token is not None:
-                raise invalid_token  # noqa: TRY301  the handlers below answer all errors alike
+                raise invalid_token  # noqa: TRY301  the handlers below send the response to every error
             if scope["type"] == "http":
                 app = self._decoding_app if b"content-encoding" in exchange.headers else self._app
                 await run_with_timeouts(app, scope, receive, exchange.send, self._timeout_seconds)
@@ -99,10 +100,10 @@ class RequestMiddleware:
             request_context.current_request.reset(reset)
 
     async def _hit_rate_limit(self, exchange: Exchange) -> None:
-        """Count the request, and let the response headers have the quota that remains when the response starts.
+        """Count the request, and make the response headers show the remaining quota.
 
         Raises:
-            RateLimited: the caller's or the address' limit is exceeded.
+            RateLimited: the limit of the caller or of the address is exceeded.
         """
         limiter, address = self._rate_limiter, exchange.scope.get("client")
         if exchange.scope["path"].startswith(AUTH_PREFIX):

@@ -1,6 +1,6 @@
 """Pages for browsers: GraphiQL, the REST reference, and the problem types. The gateway serves their scripts and styles.
 
-Files are read once and served from memory: a client that does not read its response holds no file and no copy.
+Files are read once and served from memory, so a client that does not read its response keeps no file open.
 """
 
 import base64
@@ -119,9 +119,9 @@ def add_pages(app: FastAPI) -> None:
 
 
 class StaticFile:
-    """ASGI app that answers GET and HEAD with content in memory, which all responses share.
+    """ASGI app that responds to GET and HEAD with content in memory, which all responses share.
 
-    The content is sent in slices, so a client that does not read holds one of them at most.
+    The content is sent in slices, so only a part of it is buffered for a client that does not read.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class StaticFile:
         await send({"type": "http.response.body", "body": content})
 
     def _matches(self, if_none_match: str) -> bool:
-        """Return whether the client has this content."""
+        """Return whether `If-None-Match` says that the client has this content."""
         return any(tag.strip().removeprefix("W/") in {self._etag, "*"} for tag in if_none_match.split(","))
 
 

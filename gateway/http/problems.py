@@ -1,4 +1,4 @@
-"""Responses to refused requests: RFC 9457, `application/problem+json`, and errors of GraphQL on its endpoints."""
+"""Responses to refused requests: problems (RFC 9457), and GraphQL errors on the GraphQL endpoints."""
 
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ def problem_response(problem: Problem, headers: dict[str, str]) -> Response:
 
 
 def response_to(scope: Scope, problem: Problem, headers: dict[str, str]) -> Response:
-    """Build the response of a problem that is found before the route: GraphQL clients get an error of GraphQL.
+    """Build the response to a request that is refused before its route. Clients of GraphQL get a GraphQL error.
 
     Args:
         scope: ASGI scope of the request.

@@ -1,6 +1,6 @@
 """Rate limits per caller and per address: sliding-window counters in this process, or in a Redis shared by gateways.
 
-While the shared Redis is unavailable, each gateway counts in its own memory: requests stay limited, per gateway.
+While the shared Redis is unavailable, each gateway counts in its own memory, so the limits apply per gateway.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ MEMORY: Final = "memory://"
 
 _REDIS_TIMEOUT_SECONDS: Final = 0.1
 _POOL_TIMEOUT_SECONDS: Final = 0.5
-_POOL_SIZE: Final = 8  # one connection is fast enough for this process; more connections only move the queue to Redis
+_POOL_SIZE: Final = 8  # even one connection is fast enough; a larger pool would only move the queue to Redis
 _RETRY_PAUSE_SECONDS: Final = 1.0
 
 
@@ -74,7 +74,7 @@ class RateLimitOptions:
 
 
 class Limit:
-    """One limit: an amount per period for each caller. `name` appears in headers, errors, logs and metrics."""
+    """One limit: an amount per period for each caller or address. `name` appears in headers, errors and metrics."""
 
     def __init__(self, name: str, rate: Rate) -> None:
         item = parse(rate)
@@ -84,7 +84,7 @@ class Limit:
         self.policy = f'"{name}";q={self.amount};w={self.seconds}'
 
     def key(self, client: str) -> str:
-        """Return the storage key of a caller or address. It includes the rate, so a changed limit starts at zero."""
+        """Return the storage key of a caller or address. It includes the rate: a new rate starts with new counts."""
         return f"{self.name}/{client}/{self.amount}/{self.seconds}"
 
 
@@ -104,7 +104,7 @@ class RateLimitStatus:
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """The `RateLimit` header fields of the IETF draft (draft-ietf-httpapi-ratelimit-headers-10)."""
+        """`RateLimit-Policy` and `RateLimit` as in the IETF draft (draft-ietf-httpapi-ratelimit-headers-10)."""
         rate = f'"{self.limit.name}";r={self.remaining};t={self.reset_seconds}'
         return [(b"ratelimit-policy", self.limit.policy.encode()), (b"ratelimit", rate.encode())]
 
@@ -120,12 +120,12 @@ class SlidingWindowStorage(Protocol):
         """Count `amount` hits unless the total would exceed the limit; return whether they were counted."""
 
     async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
-        """Return previous count, seconds until it expires, current count, seconds until that expires."""
+        """Return the previous window's count and seconds until its expiry, then those of the current window."""
 
 
 @dataclass(slots=True)
 class _Windows:
-    """Counts by key of one window and of the window before it; `number` is the index of the window since the epoch."""
+    """Counts by key in the current and in the previous window. `number` is the current window's index since 1970."""
 
     number: float = 0.0
     current: dict[str, int] = field(default_factory=dict)
@@ -197,14 +197,14 @@ class RateLimiter:
     ) -> None:
         """Args:
         options: the rates.
-        local: storage in this process, used without `shared` or while it is unavailable.
+        local: storage in this process, used without `shared` or while `shared` is unavailable.
         shared: storage that several gateways share.
         sleep: waits for some seconds.
         """
         self.requests = Limit("requests", options.requests)
         self.cost = Limit("cost", options.cost)
         self.anonymous = Limit("anonymous", options.anonymous)
-        self.login = Limit("sign-in", options.login)  # clients and dashboards know this name
+        self.login = Limit("sign-in", options.login)  # released name, which clients and dashboards use
         self._is_on = options.is_on
         self._local = local or MemorySlidingWindowStorage()
         self._shared = shared
@@ -214,11 +214,11 @@ class RateLimiter:
     @classmethod
     @asynccontextmanager
     async def connect(cls, options: RateLimitOptions) -> AsyncIterator[Self]:
-        """Open a limiter with the storage of the options. Redis may start later than the gateway."""
+        """Open a limiter with the storage that the options name. Redis may start later than the gateway."""
         if options.store == MEMORY:
             yield cls(options)
             return
-        pool = BlockingConnectionPool.from_url(  # a plain pool raises when all of its connections are in use
+        pool = BlockingConnectionPool.from_url(  # a plain pool raises an error if all its connections are in use
             options.store,
             max_connections=_POOL_SIZE,
             timeout=_POOL_TIMEOUT_SECONDS,
@@ -259,7 +259,7 @@ class RateLimiter:
             raise RateLimited(limit.name, str((await self._read_status(limit, client)).reset_seconds))
 
     async def wait(self, limit: Limit, client: str, amount: int) -> None:
-        """Count `amount` hits of a client as soon as the limit allows them. More than the limit count as the limit."""
+        """Count `amount` hits of a client as soon as the limit allows it. At most the whole limit is counted."""
         while not await self._acquire(limit, client, min(amount, limit.amount)):
             DELAYED.labels(limit.name).inc()
             await self._sleep((await self._read_status(limit, client)).reset_seconds)

@@ -7,7 +7,7 @@ import orjson
 
 
 class MalformedJSONError(ValueError):
-    """The text is not one strict JSON value. The message is shown to callers and quotes nothing of the text."""
+    """The text is not one strict JSON value. The message is shown to callers and does not quote the text."""
 
 
 def loads(text: bytes | str) -> Any:
@@ -31,7 +31,7 @@ def loads(text: bytes | str) -> Any:
 
 
 def _describe(text: bytes | str) -> str:
-    """Return why orjson refuses a text: it may be JSON by the standard, or for other parsers."""
+    """Return the reason why orjson refuses a text, which other parsers may accept."""
     try:
         decoded = text if isinstance(text, str) else text.decode()
     except UnicodeDecodeError:

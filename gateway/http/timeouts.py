@@ -16,8 +16,8 @@ class BodyTimeoutError(Exception):
 async def run_with_timeouts(app: ASGIApp, scope: Scope, receive: Receive, send: Send, timeout_seconds: float) -> None:
     """Run the app until it returns, the client disconnects or the body time-out passes.
 
-    A disconnect cancels the app, also while it reads the body. So no code between here and the socket sees half a body
-    or an error of the connection: the request ends without a response, and counts as one that its client has closed.
+    A disconnect cancels the app, even while it reads the body, so the app never gets an incomplete body or an error of
+    the connection. The request then ends without a response and is recorded as closed by its client.
 
     Args:
         app: ASGI app.
@@ -61,7 +61,7 @@ class _Watcher:
         self.is_disconnected = False
 
     async def receive(self) -> Message:
-        """ASGI receive that notices the end of the body. After a disconnect within the body it never returns."""
+        """ASGI receive that detects the end of the body. After a disconnect within the body, it never returns."""
         message = await self._receive()
         if message["type"] == "http.disconnect" and not self._is_body_complete:
             self._cancel_request()
@@ -78,7 +78,10 @@ class _Watcher:
             self._listener.cancel()
 
     def _watch(self) -> None:
-        """Watch for the body or, after it, for a disconnect. Called by the timer, then at the end of the body."""
+        """Limit the time of the body or, after the body, watch for a disconnect.
+
+        The timer calls it first. If the body is then incomplete, it is called again at the end of the body.
+        """
         self._is_watching = True
         if self._is_body_complete:
             self._timeout.reschedule(None)

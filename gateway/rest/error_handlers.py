@@ -20,14 +20,14 @@ from wallet.errors import FieldViolation, InternalError, InvalidInput, WalletErr
 log = structlog.get_logger(__name__)
 
 _MAX_ERRORS: Final = 20
-"""Errors of one request body that are reported."""
+"""Maximum number of reported errors of one request."""
 
 PATTERN_MESSAGES: Final[Mapping[str, str]] = {
     r"^[0-9]{1,18}(\.[0-9]{1,4})?$": "must be a decimal number such as 10.00, with at most 4 decimals",
     r"^[A-Z]{3}$": "must be an ISO 4217 currency such as RUB",
     r"^[A-Za-z][A-Za-z0-9._-]{2,63}$": "must be 3 to 64 of a-z, A-Z, 0-9, '.', '_' and '-', and begin with a letter",
 }
-"""Messages by regular expression of the contract. A test finds a regular expression without one."""
+"""Messages by regular expression of the contract. A test fails if a regular expression has no message."""
 
 _DETAILS: Final[Mapping[HTTPStatus, str]] = {
     HTTPStatus.NOT_FOUND: "there is no such path; /openapi.yaml lists the paths of the API",

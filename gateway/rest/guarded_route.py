@@ -1,4 +1,4 @@
-"""Route class of the REST API: role check, query parameters, content type and strict JSON before FastAPI."""
+"""Route class of the REST API. Before FastAPI, it checks role, query parameters and content type, and parses JSON."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -47,10 +47,10 @@ class GuardedRoute(APIRoute):
 
 
 def check_query(query: QueryParameters, request: Request) -> None:
-    """Refuse unknown query parameters, and repeated ones that have one value.
+    """Refuse unknown query parameters, and repeated parameters that are not lists.
 
     Raises:
-        InvalidInput: the violations name parameters of the contract.
+        InvalidInput: a parameter is unknown or repeated. The violations do not quote unknown names.
     """
     errors = query.find_errors(name for name, _ in request.query_params.multi_items())
     if errors:

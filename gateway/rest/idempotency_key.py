@@ -1,4 +1,4 @@
-"""The header `Idempotency-Key`: a bare key, or a quoted one, which is a string of RFC 8941."""
+"""The header `Idempotency-Key`: a bare key, or a quoted key, which is a string as in RFC 8941."""
 
 import re
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class IdempotencyKey:
 
 
 def read_idempotency_key(headers: Headers, fields: FieldParser) -> IdempotencyKey:
-    """Return the key of a request. The header is required, once."""
+    """Return the key of a request. The request must have the header exactly once."""
     return fields.parse(_NAME, _parse_lines, headers.getlist(_NAME))
 
 
@@ -42,12 +42,12 @@ def _parse_lines(lines: list[str]) -> IdempotencyKey:
 
 
 def parse_idempotency_key(value: str) -> IdempotencyKey:
-    """Parse the value of the header. Spaces and tabs around it are no part of it.
+    """Parse the value of the header. Spaces and tabs around the value are ignored.
 
     Raises:
-        ValueError: the value starts with a quotation mark and is not a string of RFC 8941; or a bare value is one text
-            twice with a comma between; or the key is empty, too long or not printable ASCII. The message continues the
-            header's name.
+        ValueError: the value starts with a quotation mark but is not a string as in RFC 8941; or a bare value is one
+            text twice with a comma between; or the key is empty, too long or not printable ASCII. The message is the
+            rest of a sentence that begins with the header's name.
     """
     value = value.strip(" \t")
     if not value.startswith(_QUOTE):

@@ -22,7 +22,7 @@ _DATE_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}")
 
 
 def _require_text_format(value: object) -> object:
-    """Reject numbers, which pydantic would read as seconds since 1970 and the contract does not allow."""
+    """Reject texts that are not a date and a time. Pydantic would also accept a number, as seconds since 1970."""
     if isinstance(value, str) and not _DATE_TIME.match(value):
         raise ValueError("must be a date and a time, such as 2026-11-21T12:00:00Z")
     return value

@@ -10,13 +10,13 @@ ITEMS_PER_REQUEST: Final = 50
 """Items of a page that count as one request: the default size of a page."""
 
 ChargePage: TypeAlias = Callable[[int], Awaitable[None]]
-"""Counts a page by the number of items that the caller asks for. It raises RateLimited above the caller's limit."""
+"""Counts a page by the number of items that the caller requests. Raises RateLimited above the caller's limit."""
 
 
 def page_charge(limiter: RateLimiter) -> ChargePage:
-    """Return the function that charges pages of the current caller. The middleware has counted one request already.
+    """Return the function that charges pages to the current caller, beyond the request that the middleware has counted.
 
-    It is called before the page is read, so that a refused page costs nothing.
+    Call the function before the page is read, so that a refused page costs nothing.
     """
 
     async def charge(items: int) -> None:
