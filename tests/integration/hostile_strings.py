@@ -1,4 +1,4 @@
-"""Hostile strings, such as NUL, control characters and very long texts, in each string field of a service."""
+"""Hostile strings, such as NUL, control characters and long texts, in each string field of a service's requests."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -55,7 +55,7 @@ def _is_map(field: FieldDescriptor) -> bool:
 
 
 def _fill(message: Message) -> None:
-    """Set each string field to a plausible value, so that the hostile string is the only error."""
+    """Set the request's own string fields to plausible values, so that the hostile string is the only error."""
     for field in message.DESCRIPTOR.fields:
         if field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated:
             setattr(

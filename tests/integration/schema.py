@@ -4,7 +4,7 @@ import asyncpg
 
 # Constraints, indexes, columns (type, NOT NULL, default, identity, comment) and storage options of the tables.
 # The comparison of Alembic covers only a part of them.
-_SHAPE = """
+_SCHEMA = """
     SELECT 'constraint', conrelid::regclass::text, conname::text, pg_get_constraintdef(oid) FROM pg_constraint
     WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'alembic_version'
     UNION ALL
@@ -23,6 +23,6 @@ _SHAPE = """
 """
 
 
-async def shape(sql: asyncpg.Connection) -> set[tuple[str, ...]]:
+async def read_schema(sql: asyncpg.Connection) -> set[tuple[str, ...]]:
     """Return constraints, indexes, columns and storage options of the schema `public`."""
-    return {tuple(row) for row in await sql.fetch(_SHAPE)}
+    return {tuple(row) for row in await sql.fetch(_SCHEMA)}

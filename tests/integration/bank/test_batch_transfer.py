@@ -1,4 +1,4 @@
-"""Batch transfers: one independent result for each request, in their order; each key moves money once."""
+"""Batch transfers: one independent result for each request, in the order of the requests; a key moves money once."""
 
 import asyncio
 from decimal import Decimal

@@ -31,7 +31,7 @@ async def make_posting(bank: RunningBank) -> HeldPosting:
 
 
 class TestVerifyHistory:
-    async def test_posting_of_the_ledger_keeps_the_epoch(self, own_bank: RunningBank) -> None:
+    async def test_posting_that_the_ledger_has_keeps_the_epoch(self, own_bank: RunningBank) -> None:
         posting = await make_posting(own_bank)
         assert (await verify(own_bank, "", [posting])).epoch == ""
 

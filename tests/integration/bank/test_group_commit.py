@@ -14,7 +14,7 @@ from tests.integration.bank.harness import Caller, RunningBank, assert_ledger_in
 from wallet.errors import InternalError, ResourceExhausted
 
 FULL = "999999999999999999.99"
-"""Largest balance that the database column can hold."""
+"""Largest balance in roubles and kopecks that the database column can hold."""
 
 
 class TestRejectedCommands:

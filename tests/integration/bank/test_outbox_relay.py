@@ -160,7 +160,7 @@ class TestPublishing:
 
 
 class TestWithoutABroker:
-    async def test_transfers_without_a_broker_are_published_when_it_starts(
+    async def test_transfers_without_a_broker_are_published_when_the_broker_starts(
         self, run: Run, stopped_broker: Broker
     ) -> None:
         async with run(stopped_broker) as bank:
@@ -230,7 +230,7 @@ class TestWithoutABroker:
         broker.kill()
         await broker.wait()
         await transfers(bank, sender, recipient, range(1, 5))
-        async with asyncio.timeout(30):  # less than the producer's own time-out for a message
+        async with asyncio.timeout(30):  # the idempotent producer itself would wait for the broker without end
             await replica.aclose()
 
 

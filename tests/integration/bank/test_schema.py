@@ -16,7 +16,7 @@ from stack.engines.postgres import Postgres
 from stack.process import ROOT
 from subgraphs.bank.service.adapters.tables import metadata
 from tests.databases import CleanDatabases
-from tests.integration.schema import shape
+from tests.integration.schema import read_schema
 from wallet.accounts import clearing_account_id
 from wallet.money import EXPONENTS
 
@@ -51,7 +51,7 @@ class TestMigrations:
     async def test_migrations_create_the_tables_that_the_code_declares(self, ledger_url: str) -> None:
         await asyncio.to_thread(command.check, config(MIGRATIONS, ledger_url))
 
-    async def test_migrations_create_the_same_constraints_defaults_and_options(
+    async def test_migrations_create_the_declared_constraints_defaults_and_options(
         self, sql: asyncpg.Connection, postgres: Postgres
     ) -> None:
         admin = await asyncpg.connect(postgres.admin_dsn)
@@ -63,24 +63,24 @@ class TestMigrations:
                 await connection.run_sync(metadata.create_all)
             await engine.dispose()
             created = await asyncpg.connect(postgres.dsn("postgres", "from_tables"))
-            from_tables = await shape(created)
+            from_tables = await read_schema(created)
             await created.close()
         finally:
             await admin.execute("DROP DATABASE IF EXISTS from_tables WITH (FORCE)")
             await admin.close()
-        assert await shape(sql) == from_tables
+        assert await read_schema(sql) == from_tables
 
     async def test_migrations_can_be_downgraded_and_upgraded_again(
         self, ledger_url: str, sql: asyncpg.Connection
     ) -> None:
-        before = await shape(sql)
+        before = await read_schema(sql)
         await asyncio.to_thread(command.downgrade, config(MIGRATIONS, ledger_url), "base")
         left = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S')"
         functions = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
         assert await sql.fetchval(left) == 1  # Alembic's version table
         assert await sql.fetchval(functions) == 0
         await asyncio.to_thread(upgrade, MIGRATIONS, ledger_url)
-        assert await shape(sql) == before
+        assert await read_schema(sql) == before
         assert await sql.fetchval("SELECT count(*) FROM accounts") == len(EXPONENTS)
 
     @pytest.mark.slow

@@ -90,7 +90,7 @@ class RunningCard:
         return payments[0] if payments else None
 
     async def assert_books_agree(self, top_up: TopUp) -> None:
-        """Check that the acquirer has kept the amount that the ledger has credited."""
+        """Assert that the captured minus the refunded amount is the sum of the top-up's deposits in the ledger."""
         payment = await self.payment(top_up.id)
         kept = Decimal(0) if payment is None else Decimal(payment["captured"]) - Decimal(payment["refunded"])
         query = "SELECT coalesce(sum(amount), 0) FROM transfers WHERE kind = 'DEPOSIT' AND descriptor->>'topUpId' = $1"

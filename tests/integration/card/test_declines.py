@@ -52,7 +52,7 @@ def card_numbers() -> Iterator[str]:
 
 
 def customer() -> Principal:
-    """Return a new customer who may pay into Alice's accounts: the owner is the subject, and the issuer is new."""
+    """Return a new customer who may pay into Alice's accounts: the subject is `alice`, and the issuer is new."""
     return Principal(uuid.uuid4().hex, "alice", is_service=False, expires_at=0, roles=frozenset({Role.CUSTOMER}))
 
 
@@ -227,7 +227,7 @@ class TestCustomer:
 
 
 async def create_without_driver(client: Client, top_ups: TopUps, saga: Saga, monkeypatch: pytest.MonkeyPatch) -> TopUp:
-    """Create a top-up and its attempt without a driver, as a process leaves them that dies at once."""
+    """Create a top-up and its attempt without a driver, as a process that dies at once leaves them."""
     monkeypatch.setattr(saga, "start", lambda _: None)
     monkeypatch.setattr("subgraphs.card.service.application.service.ANSWER_TIMEOUT_SECONDS", 0.0)
     top_up = await client.try_card(top_ups, key="without driver")

@@ -24,7 +24,7 @@ async def top_up(env: CardEnvironment) -> TopUp:
 async def restored(
     env: CardEnvironment, top_up: TopUp, ledger_url: str, keys: Keys, tmp_path: Path
 ) -> AsyncIterator[CardEnvironment]:
-    """The same environment with a ledger that has no operations. The account of the top-up exists."""
+    """Environment of `top_up` with a ledger that has no operations. The account of the top-up exists."""
     async with run_bank(keys, tmp_path, ledger_url) as bank:
         await bank.open("alice", "0", id=top_up.account_id)
         yield replace(env, bank=bank, ledger=BankLedger(bank.client, lambda: bank.keys.service("card")))

@@ -124,7 +124,7 @@ class TestAcquirerFailures:
         assert (stopped.status, stopped.step) == (Status.NEEDS_REVIEW, Step.CAPTURE)
         assert "captured 99.00" in (stopped.review or "")
 
-    async def test_calls_count_for_the_customer_of_the_top_up_in_any_process(self, env: CardEnvironment) -> None:
+    async def test_acquirer_is_called_on_behalf_of_the_customer_of_the_top_up(self, env: CardEnvironment) -> None:
         customers: list[str] = []
 
         async def record() -> None:

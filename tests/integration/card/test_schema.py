@@ -18,7 +18,7 @@ from stack.engines.postgres import Postgres
 from stack.process import ROOT
 from subgraphs.card.service.adapters.tables import metadata
 from tests.databases import CleanDatabases
-from tests.integration.schema import shape
+from tests.integration.schema import read_schema
 
 MIGRATIONS = "subgraphs.card.service.migrations"
 FINAL: dict[str, dict[str, Any]] = {
@@ -89,18 +89,18 @@ class TestMigrations:
                 await connection.run_sync(metadata.create_all)
             await engine.dispose()
             created = await asyncpg.connect(postgres.dsn("postgres", "card_from_tables"))
-            from_tables = await shape(created)
+            from_tables = await read_schema(created)
             await created.close()
         finally:
             await admin.execute("DROP DATABASE IF EXISTS card_from_tables WITH (FORCE)")
             await admin.close()
-        assert await shape(sql) == from_tables
+        assert await read_schema(sql) == from_tables
 
     @pytest.mark.slow
     async def test_downgrade_removes_everything_and_the_command_upgrades_again(
         self, card_url: str, sql: asyncpg.Connection
     ) -> None:
-        before = await shape(sql)
+        before = await read_schema(sql)
         await asyncio.to_thread(command.downgrade, config(MIGRATIONS, card_url), "base")
         relations = (
             "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S')"
@@ -112,7 +112,7 @@ class TestMigrations:
         migration = await asyncio.create_subprocess_exec(sys.executable, "-m", MIGRATIONS, env=environment, cwd=ROOT)
         assert await migration.wait() == 0
         await asyncio.to_thread(upgrade, MIGRATIONS, card_url)
-        assert await shape(sql) == before
+        assert await read_schema(sql) == before
 
 
 class TestTopUps:

@@ -73,7 +73,7 @@ async def run_command(*arguments: str, **environment: str) -> tuple[int, str]:
 
 
 async def refresh_until_known(identity: RunningIdentity, token: str) -> Tokens:
-    """Refresh with the same token until the outcome is known, as a client that retries."""
+    """Refresh with the same token until the outcome is known, as a client does that retries."""
 
     async def attempt() -> Tokens | None:
         try:

@@ -17,7 +17,7 @@ from kit.db.migrations import config, upgrade
 from stack.engines.postgres import Postgres
 from stack.process import ROOT
 from subgraphs.identity.service.adapters.tables import metadata
-from tests.integration.schema import shape
+from tests.integration.schema import read_schema
 
 MIGRATIONS = "subgraphs.identity.service.migrations"
 HASH = "$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$dGFn"
@@ -35,7 +35,7 @@ class TestMigrations:
     async def test_migrated_schema_matches_the_tables(self, identity_url: str) -> None:
         await asyncio.to_thread(command.check, config(MIGRATIONS, identity_url))
 
-    async def test_migrated_schema_has_the_same_constraints_and_defaults(
+    async def test_migrated_schema_has_the_declared_constraints_and_defaults(
         self, sql: asyncpg.Connection, postgres: Postgres
     ) -> None:
         admin = await asyncpg.connect(postgres.admin_dsn)
@@ -47,16 +47,16 @@ class TestMigrations:
                 await connection.run_sync(metadata.create_all)
             await engine.dispose()
             reference = await asyncpg.connect(postgres.dsn("postgres", "identity_from_tables"))
-            from_tables = await shape(reference)
+            from_tables = await read_schema(reference)
             await reference.close()
         finally:
             await admin.execute("DROP DATABASE IF EXISTS identity_from_tables WITH (FORCE)")
             await admin.close()
-        assert await shape(sql) == from_tables
+        assert await read_schema(sql) == from_tables
 
     @pytest.mark.slow
     async def test_migrations_can_be_downgraded_and_repeated(self, identity_url: str, sql: asyncpg.Connection) -> None:
-        before = await shape(sql)
+        before = await read_schema(sql)
         await asyncio.to_thread(command.downgrade, config(MIGRATIONS, identity_url), "base")
         left = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S')"
         assert await sql.fetchval(left) == 1  # alembic_version
@@ -66,7 +66,7 @@ class TestMigrations:
         )
         assert await upgrade_command.wait() == 0
         await asyncio.to_thread(upgrade, MIGRATIONS, identity_url)
-        assert await shape(sql) == before
+        assert await read_schema(sql) == before
 
     async def test_names_survive_the_downgrade_in_lower_case(self, identity_url: str, sql: asyncpg.Connection) -> None:
         first, second = uuid.uuid4(), uuid.uuid4()

@@ -31,7 +31,7 @@ class Listener:
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/webhooks"
         self.events: list[dict[str, Any]] = []
-        self.statuses: list[int] = []  # of the first responses; all later ones have 204
+        self.statuses: list[int] = []  # HTTP statuses of the first responses; later ones are 204
         self._listen = f"127.0.0.1:{port}"
         self._verifier = standardwebhooks.Webhook(SECRET)
 
@@ -99,7 +99,7 @@ class Merchant:
         return await self.http.post("/v1/cancellations", json={"idempotencyKey": key})
 
     async def create_payment(self, number: str, *steps: str) -> dict[str, Any]:
-        """Authorize a payment, make these changes, which must all succeed, and return the payment."""
+        """Authorize a payment, make the changes in `steps`, and return the payment. All requests must succeed."""
         response = await self.authorize(await self.token(number), uuid.uuid4().hex)
         assert response.status_code == 201, response.text
         for step in steps:

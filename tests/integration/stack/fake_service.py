@@ -1,4 +1,4 @@
-"""Fake service: responds with 200 to each GET; ends on SIGTERM unless stubborn. `fake_service.py PORT [stubborn]`."""
+"""Fake service `fake_service.py PORT [stubborn]`: responds to each GET with 200, ends on SIGTERM unless stubborn."""
 
 import os
 import signal
