@@ -25,8 +25,8 @@ class IdentityClient:
 
     Reads of users and password changes are made for the current caller (`current_request`).
 
-    Every method raises the `WalletError` that the service answered, Unavailable if the service does not answer, and
-    DeadlineExceeded if it does not respond in time. Reads are safe to retry.
+    Every method raises the `WalletError` that the service returns, Unavailable if the service cannot be reached, and
+    DeadlineExceeded if the service does not respond in time. Reads are safe to retry.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class IdentityClient:
     async def connect(
         cls, target: str, *, limits: ClientLimits = ClientLimits(), tls: TLS | None = None
     ) -> AsyncIterator["IdentityClient"]:
-        """Open a client. It connects on its first call.
+        """Yield a client. It connects at its first call.
 
         Args:
             target: gRPC target of the service.
@@ -85,7 +85,10 @@ class IdentityClient:
         return user_from_proto(response.user)
 
     async def batch_get_users(self, ids: Sequence[str]) -> dict[str, User | WalletError]:
-        """Return up to 1,000 users by id; the value is an error if the caller may not read the user."""
+        """Return up to 1,000 users by id.
+
+        The value is an error if the user does not exist or the caller may not read it.
+        """
         request = identity_pb2.BatchGetUsersRequest(ids=ids)
         response = await self._rpc.unary(self._stub.BatchGetUsers, request)
         return {

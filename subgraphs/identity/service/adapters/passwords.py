@@ -44,8 +44,8 @@ class Passwords:
     def __init__(self, parameters: Argon2Parameters, *, threads: int, waiting: int) -> None:
         """Args:
         parameters: cost of new hashes.
-        threads: concurrent hashes.
-        waiting: further hashes that may wait for a thread.
+        threads: maximum number of concurrent hashes.
+        waiting: maximum number of further hashes that wait for a thread.
         """
         self._parameters = parameters
         self._hasher = PasswordHasher(
@@ -63,7 +63,7 @@ class Passwords:
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """Reserve a slot, which `hash` and `verify` need, during the block.
+        """Reserve a slot during the block. `hash` and `verify` must be called inside such a block.
 
         Raises:
             ResourceExhausted: all slots are taken.

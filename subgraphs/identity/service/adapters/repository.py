@@ -65,7 +65,7 @@ class Repository:
             return {row.id: _user_from_row(row) for row in rows}
 
     async def set_role(self, username: str, role: Role) -> User | None:
-        """Change the role of a user and return the user; None if there is no user with the name, in any case."""
+        """Change the role of a user and return the user; None if no user has the name, without regard to case."""
         has_name = folded_username == fold_username(username)
         change = update(users).where(has_name).values(role=role).returning(users)
         async with self._database.statement() as sql:
@@ -170,7 +170,7 @@ class Repository:
     async def rotate_token(
         self, token_id: UUID, successor_id: UUID, *, grace_seconds: float
     ) -> tuple[RotationResult, Session, User] | None:
-        """Use a refresh token; return None if it does not exist.
+        """Use a refresh token, and return the result with the token's session and user; None if it does not exist.
 
         The row of the session is locked first, so tokens of one session are used one after the other.
 
@@ -231,7 +231,7 @@ async def _save_rotation(sql: AsyncConnection, result: RotationResult) -> None:
 
 
 async def _now(sql: AsyncConnection) -> datetime:
-    """Return the current time, not the start of the transaction: it may have waited for a lock since."""
+    """Return the current time. The transaction's start is too early if the transaction has waited for a lock."""
     now: datetime = (await sql.execute(select(func.clock_timestamp()))).scalar_one()
     return now
 

@@ -29,7 +29,7 @@ MAX_AGE_SECONDS: Final = 30
 """`max-age` of the published key set in HTTP caches."""
 
 ACTIVATION_SECONDS: Final = 60.0
-"""Time from the publication of a key to its first signature; all verifiers reload the key set within it."""
+"""Time from the publication of a key to its first signature; all verifiers reload the key set within this time."""
 
 
 class NoSigningKeyError(Exception):
@@ -87,7 +87,7 @@ class SigningKeys:
         return {"keys": [key.jwk for key in self._keys]}
 
     async def refresh_forever(self, folder: Path) -> None:
-        """Read the folder every five seconds. While it is empty, the previous keys stay in use."""
+        """Read the folder every five seconds. While the folder has no key, the previous keys stay in use."""
         while True:
             await asyncio.sleep(READ_INTERVAL_SECONDS)
             if keys := await asyncio.to_thread(read_keys, folder):
@@ -120,7 +120,7 @@ def choose_signing_key(keys: Sequence[SigningKey], now: float) -> SigningKey:
 
 
 def find_obsolete_keys(keys: Sequence[SigningKey], now: float, *, keep_seconds: float) -> list[SigningKey]:
-    """Return the keys that no valid token is signed with.
+    """Return the keys with which no valid token is signed.
 
     Args:
         keys: all keys, oldest first.

@@ -45,7 +45,7 @@ users: Final = Table(
 )
 
 folded_username: Final[ColumnElement[str]] = func.lower(users.c.username.collate("C"))
-"""Name in the form of `fold_username`. The C locale folds ASCII letters only, and the same on every server."""
+"""Name in the form of `fold_username`. The C locale folds ASCII letters only, in the same way on every server."""
 Index("users_username_folded", folded_username, unique=True)
 
 attempts: Final = Table(

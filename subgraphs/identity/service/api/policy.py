@@ -1,6 +1,6 @@
 """Access rules of the identity service.
 
-In addition, the service lets customers read only themselves, and every user change only the own password.
+In addition, the use cases allow customers to read only themselves, and users to change only their own password.
 """
 
 from typing import Final

@@ -89,7 +89,7 @@ class Tokens:
 
 
 class Identity:
-    """Use cases of the identity service. Only reads of users and password changes need a token."""
+    """Use cases of the identity service. Only reads of users and password changes need an access token."""
 
     def __init__(
         self,
@@ -239,7 +239,7 @@ class Identity:
         raise UserNotFound(caller.subject)
 
     async def _is_repeated_change(self, credentials: Credentials, new: Secret) -> bool:
-        """Return whether the new password is the stored one since a moment ago: the first response was lost."""
+        """Return whether a recent change has stored the new password: the client repeats it after a lost response."""
         return credentials.has_changed_within(_CHANGE_GRACE_SECONDS) and await self._passwords.verify(
             credentials.password_hash, new
         )
@@ -261,7 +261,7 @@ class Identity:
         return await self._repository.get_users(readable) if readable else {}
 
     async def prune_forever(self) -> None:
-        """Delete ended sessions and old login attempts every ten minutes.
+        """Delete expired sessions and old login attempts every ten minutes.
 
         Raises:
             Unavailable: the database is unavailable.
@@ -279,7 +279,7 @@ class Identity:
         return self._policy.refresh_secret.get_secret_value().encode()
 
     def _issue_tokens(self, user: User, token_id: UUID, session: Session) -> Tokens:
-        """Return a new access token with the user's current role and the session, and the refresh token of the id."""
+        """Return a new access token with the user's role and the session, and the refresh token with the id."""
         seconds = self._policy.access_seconds
         expires_at = datetime.fromtimestamp(int(time.time() + seconds), UTC)  # never later than `exp` of the token
         signer = TokenSigner(self._policy.issuer, self._keys.signing_key, self._policy.audience)
@@ -288,7 +288,7 @@ class Identity:
 
 
 def _parse_session(caller: Principal) -> UUID | None:
-    """Return the session of the caller's token; None if the token names none of ours."""
+    """Return the session of the caller's token; None if the token names no session of this service."""
     try:
         return inputs.parse_uuid(caller.session or "")
     except ValueError:

@@ -31,7 +31,7 @@ class LockoutPolicy:
 class LoginAttempts:
     """Login attempts with a user name since its last login, whether or not the user exists.
 
-    `locked_until` equals the last attempt's start if it did not lock the name.
+    `locked_until` equals the last attempt's start if that attempt did not lock the name.
     """
 
     count: int

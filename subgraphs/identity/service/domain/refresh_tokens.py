@@ -43,7 +43,7 @@ class Rotated:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """Repeated use within the grace period, such as a retry after a lost response: the same successor is valid."""
+    """Repeated use within the grace period, such as a retry after a lost response. The successor stays the same."""
 
     successor_id: UUID
 

@@ -44,8 +44,9 @@ class Credentials:
     Attributes:
         user: the user.
         password_hash: Argon2id hash.
-        password_changed_at: version of the password; a new hash of the same password keeps it.
-        read_at: time at which this was read, from the same clock.
+        password_changed_at: time of the last change, which identifies the version of the password. A new hash of the
+            same password does not change it.
+        read_at: time at which the credentials were read, from the same clock as `password_changed_at`.
     """
 
     user: User
@@ -54,7 +55,7 @@ class Credentials:
     read_at: datetime
 
     def has_changed_within(self, seconds: float) -> bool:
-        """Return whether the password was changed in the last seconds. A registration is not a change."""
+        """Return whether the password was changed within a number of seconds. A registration is not a change."""
         since = max(self.user.created_at, self.read_at - timedelta(seconds=seconds))
         return self.password_changed_at > since
 
