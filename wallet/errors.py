@@ -76,7 +76,7 @@ class WalletError(Exception):
     def from_metadata(cls, metadata: dict[str, str]) -> Self:
         """Rebuild an error from `metadata()`.
 
-        An older version may not send all fields: a missing one has its default, or is empty.
+        The sender may be an older version that lacks some fields: a missing field has its default, or is empty.
         """
         defaults = {field.name: "" for field in fields(cls) if field.default is MISSING}
         known = {field.name: metadata[field.name] for field in fields(cls) if field.name in metadata}
@@ -101,7 +101,7 @@ class InvalidInput(WalletError):
         return "; ".join(f"{violation.field}: {violation.message}" for violation in self.violations)
 
     def metadata(self) -> dict[str, str]:  # noqa: D102
-        return {}  # violations travel as google.rpc.BadRequest
+        return {}  # violations are sent as google.rpc.BadRequest
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> Self:  # noqa: D102
@@ -202,9 +202,9 @@ class TopUpLimitExceeded(WalletError):
 
 @dataclass
 class TopUpDeclinesExceeded(WalletError):
-    """Too many cards were declined: of the caller, from its address, or attempts with this card.
+    """Too many attempts were declined: attempts of the caller, from the caller's address, or with this card.
 
-    The error does not reveal which. The acquirer was not asked, and nothing was done. Retry after the given time.
+    The error does not reveal which. The acquirer was not called, and nothing was done. Retry after the given time.
     """
 
     reason = "TOP_UP_DECLINES_EXCEEDED"
@@ -306,7 +306,7 @@ class UserNotFound(WalletError):
 
     reason = "USER_NOT_FOUND"
     code = Code.NOT_FOUND
-    template = "the user was not found"  # the id may be any text: others' issuers choose it
+    template = "the user was not found"  # the id may be any text, because another issuer may have chosen it
     user_id: str
 
 
@@ -352,7 +352,7 @@ TRY_AGAIN: Final = "try again"
 """Next step after an error with an unknown outcome, for a call without an idempotency key."""
 
 TRY_AGAIN_WITH_KEY: Final = "try again with the same idempotency key"
-"""The same, for a call with an idempotency key."""
+"""Next step after an error with an unknown outcome, for a call with an idempotency key."""
 
 
 @dataclass

@@ -57,7 +57,7 @@ def cost_directive(weight: int) -> Cost:
     """Return the `@cost` directive of a field.
 
     Args:
-        weight: cost of its resolver, in units of about 3 µs. A field with a resolver costs 10 without the directive.
+        weight: cost of the field's resolver, in units of about 3 µs. Without the directive, a resolver costs 10.
     """
     return Cost(weight=weight)
 
@@ -65,8 +65,8 @@ def cost_directive(weight: int) -> Cost:
 PAGE_COST: Final = 500
 """`@cost` of a field that reads a page: one call of a service, which queries its database.
 
-A page of one row takes up to 7 ms of processor time in all services. With this cost, the rates of requests and of cost
-admit as many pages over GraphQL as over REST.
+A page of one row takes up to 7 ms of processor time in all services. With this cost, the limit of GraphQL cost admits
+as many pages as the limit of REST requests.
 """
 
 MUTATION_COST: Final = 100
@@ -105,7 +105,7 @@ ARGUMENT_SIZE: Final = "argument_size"
 
 @dataclass(frozen=True, slots=True)
 class ArgumentSize:
-    """Size of the lists below a field that depends on its arguments in a way that `@listSize` cannot express.
+    """Size of lists below a field. It depends on the field's arguments in a way that `@listSize` cannot express.
 
     Attributes:
         sized_fields: fields of the returned type that are lists of this size.

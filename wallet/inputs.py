@@ -46,7 +46,7 @@ def parse_digits(text: str) -> str:
     """Return the text if it consists of ASCII digits only.
 
     Raises:
-        ValueError: it does not. The message does not quote the text.
+        ValueError: the text is empty or has other characters. The message does not quote the text.
     """
     if not (text.isascii() and text.isdigit()):
         raise ValueError("must contain only digits")
@@ -54,7 +54,7 @@ def parse_digits(text: str) -> str:
 
 
 def is_idempotency_key(text: str) -> bool:
-    """Return whether the text can be an idempotency key; `IDEMPOTENCY_KEY_RULE` has the rule."""
+    """Return whether the text can be an idempotency key; `IDEMPOTENCY_KEY_RULE` states the rule."""
     return 1 <= len(text) <= MAX_KEY_LENGTH and text.isascii() and text.isprintable()
 
 

@@ -20,7 +20,8 @@ class PageRequest(Generic[Position]):
     Attributes:
         limit: maximum number of items.
         older_than: the page has the newest items that are older than this position.
-        newer_than: the page has the oldest items that are newer than this position. Without either, it has the newest.
+        newer_than: the page has the oldest items that are newer than this position. Without either position, the page
+            has the newest items.
     """
 
     limit: int
