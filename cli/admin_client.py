@@ -18,7 +18,7 @@ _TIMEOUT: Final = httpx.Timeout(5.0, read=90.0)
 
 
 class NoResultError(Exception):
-    """The service refused the call, did not answer, or closed the stream before its result. The message says which."""
+    """The service refused the call, did not respond, or closed the stream before the result. The message says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def stream_reports(
                 advice = _ADVICE if response.status_code in _AUTHORIZATION_STATUSES else ""
                 raise NoResultError(f"{admin} answers {response.status_code}: {_error_detail(response)}{advice}")
             yield from map(_parse_report, response.iter_lines())
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError) as error:  # UnicodeEncodeError: of the token
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError) as error:  # UnicodeEncodeError: a non-ASCII token
         raise NoResultError(f"no answer from {admin}: {error or type(error).__name__}") from error
 
 
@@ -64,12 +64,12 @@ def _parse_report(line: str) -> dict[str, Any]:
     except ValueError:
         report = None
     if not isinstance(report, dict):
-        raise NoResultError("the answer is not that of a wallet service: correct --admin")
+        raise NoResultError("the response is not that of a wallet service: correct --admin")
     return report
 
 
 class ProgressLine:
-    """Progress on stderr. A terminal shows one line for each part and rewrites it; a file gets only its last state."""
+    """Progress on stderr, one line for each part. A terminal line is rewritten; a file gets its last state only."""
 
     def __init__(self) -> None:
         self._rewrites = sys.stderr.isatty()

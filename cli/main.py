@@ -92,7 +92,7 @@ def status(
 ) -> None:
     """Show the state of every service, its dependencies and the key figures, also while some services are down.
 
-    Exit codes: 0 all services are ready, 1 some are not, 2 none answers.
+    Exit codes: 0 all services are ready, 1 some are not, 2 no service responds.
     """
     ports = dict(_ports(port).items())
     admins = {name: _local_url(ports[f"{name}_admin"]) for name in _ADMINS}
@@ -162,10 +162,10 @@ def redate(
 ) -> None:
     """Give new dates to operations that are dated in the future. Without --apply, only count them.
 
-    The new date is the time in the operation's id. If that is in the future too, or earlier than the previous operation
-    of its accounts, it is the date of that operation. Versions and balances do not change. The bank records every
-    change and the administrator who made it in its table `redatings`. Transfers wait meanwhile. Then the history is
-    replayed, so that it has the new dates.
+    The new date is the time in the operation's id. If this time is in the future, too, or earlier than the date of the
+    previous operation of its accounts, the new date is that of the previous operation. Versions and balances do not
+    change. The bank records every change and the administrator who made it in its table `redatings`. Transfers wait
+    meanwhile. Then the history is replayed, so that it has the new dates.
 
     Exit codes: 0 nothing is dated in the future (any more), 1 some operations are dated in the future and were not
     changed, 2 not finished.

@@ -26,7 +26,7 @@ class OverallState(IntEnum):
     READY = 0
     NOT_READY = 1
     UNREACHABLE = 2
-    """No service answers."""
+    """No service responds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class ServiceState:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Services and figures by name. A figure is None while the service that reports it does not answer."""
+    """Services and figures by name. A figure is None while the service that reports it does not respond."""
 
     services: Mapping[str, ServiceState]
     figures: Mapping[str, float | str | None]
@@ -84,7 +84,7 @@ async def query_status(admins: Mapping[str, str]) -> Status:
 
 
 async def _query(http: httpx.AsyncClient, admin: str) -> tuple[dict[str, Any] | None, "_Metrics"]:
-    """Fetch `/health/ready` and `/metrics`; None and no metrics without a response from a wallet service."""
+    """Return a service's readiness and metrics; None and no metrics if no wallet service responds at the address."""
     try:
         async with asyncio.timeout(_TIMEOUT_SECONDS):
             ready, metrics = await asyncio.gather(http.get(f"{admin}/health/ready"), http.get(f"{admin}/metrics"))
@@ -183,7 +183,7 @@ def _number(value: float | str | None) -> str:
 
 
 def _duration(seconds: float | None) -> str:
-    """Format with the two largest units: `3 d 4 h`, `5 min 6 s`."""
+    """Format a duration with its two largest units: `3 d 4 h`, `5 min 6 s`."""
     if seconds is None:
         return ""
     parts: list[str] = []

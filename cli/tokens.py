@@ -33,7 +33,7 @@ def development_token(user: SeedUser, data: Path, gateway: str) -> str:
         gateway: the base URL of the stack's gateway.
 
     Raises:
-        NoTokenError: no stack uses this folder, none answers at this address, or the login is refused.
+        NoTokenError: no stack uses this folder, no gateway responds at this address, or the login is refused.
     """
     password = data / "keys" / f"{PASSWORD}.secret"
     if not password.exists():

@@ -12,7 +12,7 @@ from cli.admin_client import AdminEndpoint, NoResultError, stream_reports
 
 
 class ReviewResult(IntEnum):
-    """Result of a list or of a change of one item, used as the exit code."""
+    """Result of a command that prints a list or changes one item, used as the exit code."""
 
     LIST_EMPTY = 0
     """The list is empty, or the change was made."""
@@ -35,7 +35,7 @@ def list_reviews(admin: AdminEndpoint, *, after_restore: bool = False) -> Review
 
 
 def retry_top_up(admin: AdminEndpoint, top_up_id: UUID) -> ReviewResult:
-    """Schedule the step at which a top-up stopped for another attempt, and print the top-up."""
+    """Schedule another attempt of the step at which a top-up stopped, and print the top-up."""
     try:
         top_up, _ = stream_reports("POST", admin, f"/review/{top_up_id}/retry")
     except NoResultError as error:
@@ -74,7 +74,7 @@ def _print_list(
     Args:
         admin: the admin interface of card.
         method: method of the route.
-        path: path of the route. Its last line has the number of items, with the plural of `name` as the key.
+        path: path of the route. The last line of the response has the number of items, under the plural of `name`.
         name: key of an item in its line.
         describe: returns the text of an item.
         summary: text after the number.

@@ -96,7 +96,7 @@ async def test_answer_of_another_program_is_reported(body: str, capsys: pytest.C
     async with answering(Response(body, media_type=LINES)) as address:
         result = await asyncio.to_thread(replay_history, AdminEndpoint(address), None, all_operations=False)
     assert result is ReplayResult.NOT_FINISHED
-    assert "the answer is not that of a wallet service: correct --admin" in capsys.readouterr().out
+    assert "the response is not that of a wallet service: correct --admin" in capsys.readouterr().out
 
 
 def test_token_that_no_header_can_have_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
