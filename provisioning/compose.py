@@ -3,8 +3,8 @@
 `python -m provisioning.compose --folder /secrets` runs as a job. Existing secrets stay; certificates are
 renewed before they expire. Safe to repeat, and after a crash.
 
-The folder `own` is mounted nowhere: it holds each secret and the certificate authority. Every other folder is a volume
-of one container, with files named like the container's settings.
+The folder `own` is a volume of this job only: it holds each secret and the certificate authority. Every other folder is
+also a volume of one container, with files named like the container's settings.
 """
 
 import argparse

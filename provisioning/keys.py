@@ -34,7 +34,7 @@ def ensure_key_pair(folder: Path, name: str) -> KeyPair:
 
 
 def ensure_signing_keys(folder: Path, first: KeyPair) -> Path:
-    """Return the folder of token-signing keys; on first use it gets the private key of `first`."""
+    """Return the folder of token-signing keys; on first use, copy the private key of `first` into it."""
     if not any(folder.glob("*.pem")):
         write_private_file(folder / first.private.name, first.private.read_text())
     return folder
