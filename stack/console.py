@@ -1,6 +1,7 @@
 """Terminal output of the stack: its own progress messages, and the output of each child, also in a log file.
 
-Nothing here raises or blocks: a terminal that is closed or stopped, or a full disk, costs lines, and the stack runs on.
+Nothing here raises or blocks. If a terminal is closed or stopped, or a disk is full, lines are lost, and the stack
+continues.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ class Console:
         self._names: list[str] = []
 
     def show(self, text: str) -> None:
-        """Show a progress message. It is in no log file."""
+        """Show a progress message. It is not written to a log file."""
         if self._screen is not None:
             self._screen.write(text.encode(errors="backslashreplace"))
 
@@ -75,13 +76,13 @@ class Console:
 
 
 class _LogFile:
-    """Log file of a child. When it is too large, it becomes an old one, and a new one takes its place."""
+    """Log file of a child. A file that is too large is renamed to `.log.1`, and a new one takes its place."""
 
     def __init__(self, path: Path) -> None:
         """Open the file to append to it.
 
         Raises:
-            OSError: it cannot be opened.
+            OSError: the file cannot be opened.
         """
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = path
@@ -91,14 +92,14 @@ class _LogFile:
         self._rotate_if_large()
 
     def write(self, line: bytes) -> None:
-        """Write a line, soon."""
+        """Queue a line, which the sink's thread writes."""
         self.sink.write(line)
         self._unchecked_bytes += len(line) + 1
         if self._unchecked_bytes >= CHECK_BYTES:
             self._rotate_if_large()
 
     def _rotate_if_large(self) -> None:
-        """Rotate the file if it is too large. If that fails, the log goes on in the same file until the next check."""
+        """Rotate the file if it is too large. If that fails, the log continues in this file until the next check."""
         self._unchecked_bytes = 0
         with contextlib.suppress(OSError):
             if os.fstat(self._descriptor).st_size <= LARGEST_LOG:
@@ -111,7 +112,7 @@ class _LogFile:
                     if younger.exists():
                         younger.replace(self._old(number))
                 new.replace(self._path)
-                os.dup2(descriptor, self._descriptor, inheritable=False)  # the sink's thread goes on in the new file
+                os.dup2(descriptor, self._descriptor, inheritable=False)  # the sink's thread continues in the new file
             finally:
                 os.close(descriptor)
 

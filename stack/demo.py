@@ -1,4 +1,4 @@
-"""`make demo`: start the system on free ports, run a tour of all features with their responses, stop."""
+"""`make demo`: start the system on free ports, run a tour of all features, print the responses, and stop."""
 
 # ruff: noqa: T201  the demo prints for people
 import asyncio
@@ -78,7 +78,7 @@ class Tour:
             _title("Alice sends Bob 10 roubles, over REST")
             first = _show_response(await _pay(alice, "10.00", "demo-1"), 201)
 
-            _title("The same request again: the same answer, and the money has moved once")
+            _title("The same request again: the same response, and the money has moved once")
             _expect(_show_response(await _pay(alice, "10.00", "demo-1"), 201), id=first["id"])
             _expect(_show_response(await alice.get(f"/accounts/{ALICE.account}")), balance="990.00")
 
@@ -115,7 +115,7 @@ class Tour:
                 failure="DO_NOT_HONOR",
             )
 
-            _title("The acquirer stops answering after the authorization: the top-up is completed nevertheless")
+            _title("The acquirer does not respond after the authorization: the top-up is completed nevertheless")
             await self._wait_until_completed(alice, _show_response(await _top_up(alice, _SILENT, "demo-8"), 202)["id"])
             _expect(_show_response(await alice.get(f"/accounts/{ALICE.account}")), balance="1465.00")
 

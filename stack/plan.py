@@ -24,7 +24,7 @@ def build_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = Fals
 
     Args:
         ports: ports of all processes.
-        data: the absolute folder of all files.
+        data: absolute path of the folder of all files.
         postgres: the database server, not started yet.
         tls: use mutual TLS between the services.
     """
@@ -208,7 +208,7 @@ def build_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = Fals
 
 
 def _certificates(folder: Path, *names: str) -> dict[str, dict[str, str]]:
-    """Return the TLS settings of each service; creates or renews the certificates."""
+    """Create or renew the certificates, and return the TLS settings of each service."""
     authority, *pairs = ensure_certificates(folder, names, datetime.now(UTC))
     return {
         pair.name: {

@@ -1,4 +1,4 @@
-"""Ports of the system, all derived from one."""
+"""Ports of the system: derived from the gateway's port, or free ports."""
 
 import fcntl
 import os
@@ -73,7 +73,7 @@ class Ports:
 def free_ports(count: int) -> list[int]:
     """Return `count` different free loopback ports.
 
-    No other process gets these ports from this function. This process gets them again after hundreds of others.
+    No other process gets these ports from this function. This process gets them again after hundreds of other ports.
 
     Raises:
         PortError: there are not enough free ports.
@@ -108,10 +108,13 @@ def _reserved_ports(pid: int) -> Iterator[int]:  # noqa: ARG001  cache key: a fo
 
 
 def check_free(wanted: Mapping[str, int]) -> None:
-    """Check that every port of `wanted` (port by user) is free.
+    """Check that every port is free.
+
+    Args:
+        wanted: ports by name of the process that needs the port.
 
     Raises:
-        PortError: a port is in use; the message names it, its user and the setting that moves it.
+        PortError: a port is in use; the message has the port, the process and the setting that moves all ports.
     """
     for name, port in wanted.items():
         listener = _try_listen(port)

@@ -1,4 +1,4 @@
-"""Readiness probes. A probe returns False, and does not raise, for a process that does not answer yet."""
+"""Readiness probes. A probe returns False, and does not raise, for a process that does not respond yet."""
 
 import asyncio
 from urllib.parse import urlsplit
@@ -9,7 +9,7 @@ TIMEOUT = 2.0  # seconds; a slower response counts as not ready
 
 
 def http(url: str) -> Probe:
-    """Return a probe that is ready when GET `url` (plain HTTP) answers 200."""
+    """Return a probe that returns True when the response to GET `url` (plain HTTP) has status 200."""
     parts = urlsplit(url)
     request = f"GET {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n".encode()
 
@@ -26,7 +26,7 @@ def http(url: str) -> Probe:
 
 
 def tcp(host: str, port: int) -> Probe:
-    """Return a probe that is ready when a TCP connection is accepted."""
+    """Return a probe that returns True when a TCP connection is accepted."""
 
     async def attempt() -> bool:
         _, writer = await asyncio.open_connection(host, port)

@@ -70,7 +70,7 @@ def module(name: str, *arguments: str, **environment: str) -> Callable[[], Await
     # The working directory is the project root, so that `python -m` finds the project's packages.
     argv = (sys.executable, "-m", name, *arguments)
 
-    # gRPC's C core writes its own lines to standard error, and its threads would wait for a reader that has stopped.
+    # GRPC_VERBOSITY=NONE: gRPC's C core writes to standard error, and its threads would block if nobody read the lines.
 
     async def command() -> Command:
         return Command(argv, {"GRPC_VERBOSITY": "NONE", **os.environ, "PYTHONUNBUFFERED": "1", **environment})
@@ -144,7 +144,7 @@ class Child:
         """Start the process and wait until it is ready, or until a job has ended with 0.
 
         Raises:
-            StartError: it failed, or was not ready within `timeout` seconds; it is stopped then.
+            StartError: the process failed, or was not ready within `timeout` seconds; it is stopped then.
         """
         await self.spawn()
         try:
@@ -196,7 +196,7 @@ class Child:
         """Wait until the process is ready, or until a job has ended with 0.
 
         Raises:
-            StartError: it failed, or is not ready after `timeout` seconds.
+            StartError: the process failed, or is not ready after `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
         while True:

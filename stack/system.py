@@ -83,7 +83,7 @@ def prepare_system(
 async def run_system(
     ports: Ports, data: Path, *, console: Console | None = None, planner: Planner | None = None
 ) -> AsyncIterator[System]:
-    """The system of `prepared`: ready inside the block and ended after it, even if this process is killed.
+    """Yield the system of `prepare_system`: ready inside the block, and ended after it even if this process is killed.
 
     Raises:
         PortError: a port is in use.

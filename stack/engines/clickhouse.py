@@ -65,7 +65,7 @@ class Engine:
     """The open store. Each statement has its own connection, so its settings and database affect no other."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the store in `folder`, created if missing. One process at a time."""
+        """Open the store in `folder`, created if missing. Only one process at a time can open it."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = str(folder)
         self._open = _connect(self._path)  # keeps the engine loaded

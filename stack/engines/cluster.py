@@ -1,8 +1,9 @@
 """Location and user of a PostgreSQL cluster.
 
 PostgreSQL refuses to run as root, so a root caller's cluster runs as `nobody`. That user cannot enter folders of mode
-0700, such as a home folder or a temporary checkout, and their modes are not changed. The cluster, and if necessary a
-copy of the binaries, then live in a folder under `/var/tmp`; a file in the data folder records its path.
+0700, such as a home folder or a temporary checkout, and the stack does not change the mode of such a folder. The
+cluster, and if necessary a copy of the binaries, are then stored in a folder under `/var/tmp`. The file `postgres.json`
+in the data folder records the path.
 """
 
 import json
@@ -92,7 +93,7 @@ def _choose_place(home: Path, user: int | None) -> Path:
 
 
 def _reachable(path: Path, user: int | None) -> bool:
-    """Return whether `user` can enter `path`. The kernel decides by modes, ACLs and mounts, so a process tries it."""
+    """Return whether `user` can enter `path`. Modes, ACLs and mounts decide, so a process of that user tests it."""
     if user is None:
         return True
     test = ["/bin/sh", "-c", 'test -x "$0"', str(path.absolute())]
