@@ -61,7 +61,7 @@ class Acquirer:
         """Apply a step to a payment and return it. Safe to repeat with the same key.
 
         Raises:
-            Refusal: NOT_FOUND, KEY_REUSED, WRONG_STATUS, REFUSED, UNAVAILABLE.
+            Refusal: NOT_FOUND, KEY_REUSED, KEY_CANCELLED, WRONG_STATUS, REFUSED, UNAVAILABLE.
         """
         behaviour = self._books.payment(payment_id).behaviour
 
@@ -71,7 +71,7 @@ class Acquirer:
         return await self._run_with_faults(step, behaviour, key, work, wait_for_disconnect)
 
     def cancel(self, key: str) -> Payment | None:
-        """Cancel an idempotency key: void its payment and refuse later authorizations with it. Safe to repeat.
+        """Cancel an idempotency key: void its payment and refuse later requests with the key. Safe to repeat.
 
         Raises:
             Refusal: WRONG_STATUS, KEY_REUSED.
@@ -87,7 +87,7 @@ class Acquirer:
         return self._books.payment(payment_id)
 
     def payments(self, *, key: str | None, after: str, limit: int) -> list[Payment]:
-        """Return a page of payments, or the payment that `key` authorized."""
+        """Return a page of payments; with `key`, only the payment that was created with it, if there is one."""
         if key is None:
             return list(self._books.payments(after, limit))
         payment = self._books.authorized_by(key)

@@ -51,13 +51,13 @@ PATTERN_MESSAGES: Final[Mapping[str, str]] = {
     r"^[A-Z]{3}$": "must be an ISO 4217 currency such as RUB",
     r"^[\x21-\x7e]+$": "must be printable ASCII characters without spaces",
 }
-"""Messages by regular expression of the contract. A test finds a regular expression without one."""
+"""Messages by regular expression of the contract. A test fails if a regular expression has no message."""
 
 _NO_PATH: Final = "there is no such path: see openapi/acquirer.yaml"
 
 
 class StrictRoute(APIRoute):
-    """Route that refuses unknown query parameters, and repeated ones that have one value."""
+    """Route that refuses unknown query parameters, and repetitions of parameters that have a single value."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:  # noqa: D102  FastAPI's
         handle = super().get_route_handler()
@@ -187,8 +187,8 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        if isinstance(error.__cause__, ClientDisconnect):  # for the log: the client has gone within the body
-            return Response(status_code=_CLIENT_CLOSED_REQUEST)
+        if isinstance(error.__cause__, ClientDisconnect):  # the client disconnected before the body was complete
+            return Response(status_code=_CLIENT_CLOSED_REQUEST)  # for the log
         headers, code, detail = dict(error.headers or {}), Code.invalid_request, ""
         if error.status_code == HTTPStatus.NOT_FOUND:
             code, detail = Code.not_found, _NO_PATH

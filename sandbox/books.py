@@ -122,7 +122,7 @@ class Books:
         """Open the file; create it if it is missing.
 
         Raises:
-            sqlite3.OperationalError: another process has it open, or the file cannot be opened.
+            sqlite3.OperationalError: another process has the file open, or the file cannot be opened.
         """
         file.touch(mode=0o600)
         database = sqlite3.connect(file, timeout=0, isolation_level=None)
@@ -183,7 +183,7 @@ class Books:
         return int(count)
 
     def authorize(self, order: AuthorizationOrder, key: str, at: datetime) -> Payment:
-        """Create a payment, or return the one that the key has authorized.
+        """Create a payment, or return the payment that an earlier request with the key has created.
 
         Raises:
             Refusal: UNKNOWN_TOKEN, KEY_REUSED, KEY_CANCELLED.
@@ -235,10 +235,10 @@ class Books:
             return after
 
     def cancel(self, key: str, at: datetime) -> Payment | None:
-        """Cancel the key permanently and void its authorized payment.
+        """Cancel the key permanently, void its authorized payment, and return this payment; None if there is none.
 
         Raises:
-            Refusal: WRONG_STATUS, its payment is captured; KEY_REUSED, the key belongs to another operation.
+            Refusal: WRONG_STATUS, the key's payment is captured; KEY_REUSED, the key belongs to another operation.
         """
         with self._transaction():
             payment = self.authorized_by(key)

@@ -48,7 +48,7 @@ def refusal_to_body(refusal: Refusal) -> dict[str, Any]:
 
 
 def webhook_event_id(payment: Payment) -> str:
-    """Return the id of the event of the payment's current status; a payment has each status at most once."""
+    """Return the id of the event for the payment's current status; a payment has each status at most once."""
     return f"evt_{payment.id.removeprefix('pay_')}_{payment.status.lower()}"
 
 

@@ -56,7 +56,7 @@ class RequestMiddleware:
             request_context.current_request.reset(reset)
 
     def _app_for(self, headers: Headers) -> ASGIApp:
-        """Return the app that answers a request with these headers."""
+        """Return the app that handles a request with these headers."""
         if not self._is_merchant(headers):
             return error_response(Refusal(Code.unauthorized))
         key = headers.get("idempotency-key")
@@ -84,7 +84,7 @@ class RequestMiddleware:
 
 
 class RandomFailureMiddleware:
-    """Delays responses and answers some requests with 503, before or after their execution.
+    """Delays all responses, and responds to some requests with 503: to half of them without executing the request.
 
     The same seed fails the same requests, counted in order of arrival.
     """

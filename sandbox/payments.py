@@ -37,7 +37,7 @@ class AuthorizationOrder:
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """State of a payment. Captures and refunds are always of the full amount, so they follow from the status."""
+    """State of a payment. Captures and refunds have the full amount, so both amounts follow from the status."""
 
     id: str
     idempotency_key: str
@@ -106,7 +106,7 @@ def apply_step(payment: Payment, step: Step) -> Payment:
 
 
 def cancel_payment(payment: Payment) -> Payment:
-    """Return the payment after its key was cancelled: VOIDED if it was AUTHORIZED.
+    """Return the payment after its key was cancelled: VOIDED if it was AUTHORIZED, else unchanged.
 
     Raises:
         Refusal: WRONG_STATUS, the amount is captured.
@@ -128,7 +128,7 @@ class KeyRecord:
     """Record of an idempotency key.
 
     Attributes:
-        request: fingerprint of its request; None if it was cancelled before any request.
+        request: fingerprint of the key's request; None if the key was cancelled before any request.
         refusal: code with which the request was refused; None if it was executed.
         is_cancelled: the key authorizes nothing any more.
     """
