@@ -22,7 +22,7 @@ from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 TIMEOUT_SECONDS: Final = 30.0
 
 _PREPARED_TRANSFERS: Final = 40_000
-"""Transfers whose requests are built before the run, so that building them takes no time from the bank."""
+"""Transfers whose requests are built before the run, because the generator shares the processors with the bank."""
 _AMOUNT: Final = Money(currency_code="RUB", units=1)
 _METHOD: Final = "/wallet.bank.v1.BankService/TransferMoney"
 

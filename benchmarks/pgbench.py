@@ -1,4 +1,4 @@
-"""Reference of the bank's figures: the same rows, written by pgbench, PostgreSQL's benchmark tool."""
+"""Reference for the bank's figures: pgbench, PostgreSQL's benchmark tool, writes the rows of each transfer."""
 
 import asyncio
 import re

@@ -1,7 +1,7 @@
 """Stubs of the services behind the gateway and of a trace collector: `python -m benchmarks.service_stubs host:port`.
 
-The stubs respond at once with the same content for each call and check no tokens, so that a figure measures the
-gateway and not the services. No money moves.
+The stubs respond at once with fixed data and check no tokens, so that a figure measures the gateway and not the
+services. No money moves.
 """
 
 import asyncio

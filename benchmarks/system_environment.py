@@ -126,7 +126,7 @@ class OneOwnerEnvironment(SystemEnvironment):
             on_receipt: awaited with the receipt of each transfer.
 
         Returns:
-            The number of transfers. All have ended.
+            The number of transfers; the method waits until all have ended.
         """
 
         async def transfer(sender: UUID, recipient: UUID) -> None:

@@ -26,8 +26,8 @@ FIGURES: Final[Collection[str]] = (_TRANSFERS_VS_BANK, _ZIPF, _HOT, _P99_AT_HALF
 
 _ROUNDS: Final = 3
 _SUBSCRIBERS: Final = 500
-_MAXIMUM_LOAD_SHARE: Final = 0.4  # of the soak's duration, before the soak
-_SETTLE_SHARE: Final = 0.2  # of the soak's duration, at the start of the soak's load, not measured
+_MAXIMUM_LOAD_SHARE: Final = 0.4  # share of the soak's duration: load at the maximum rate, before the soak
+_SETTLE_SHARE: Final = 0.2  # share of the soak's duration: load of the soak that is not measured
 _TIGERFANS_PER_SECOND: Final = 390.0
 """Published rate of TigerFans, another program on another machine; no target."""
 
