@@ -101,8 +101,8 @@ def home(tmp_path: Path) -> Iterator[Path]:
 def environment(request: pytest.FixtureRequest, secrets: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Environment of one of our containers, with its secrets in a local folder."""
     name = request.node.callspec.params["name"]
-    handed = next(source for source, target, _ in mounts(name) if target == SECRETS).removesuffix("-secrets")
-    given = {key: value.replace(SECRETS, str(secrets / handed)) for key, value in service_environment(name).items()}
+    service = next(source for source, target, _ in mounts(name) if target == SECRETS).removesuffix("-secrets")
+    given = {key: value.replace(SECRETS, str(secrets / service)) for key, value in service_environment(name).items()}
     for key, value in given.items():
         monkeypatch.setenv(key, value)
     return given
@@ -120,8 +120,8 @@ class TestEveryService:
     @every_service
     def test_service_has_a_health_check_or_is_a_job(self, name: str) -> None:
         check = SERVICES[name].get("healthcheck", {})
-        asks = "test" in check or ("HEALTH_URL" in service_environment(name) and not check)
-        assert asks is (name not in JOBS | UNCHECKED)
+        has_check = "test" in check or ("HEALTH_URL" in service_environment(name) and not check)
+        assert has_check is (name not in JOBS | UNCHECKED)
 
     @every_service
     def test_service_has_limits_log_rotation_and_no_new_privileges(self, name: str) -> None:
@@ -137,8 +137,8 @@ class TestEveryService:
             assert how == {"condition": "service_completed_successfully" if other in JOBS else "service_healthy"}
 
     def test_job_is_a_dependency_or_has_a_profile(self) -> None:
-        waited_for = {other for service in SERVICES.values() for other in service.get("depends_on", {})}
-        assert JOBS - waited_for == {"load"}  # `up --wait` treats the end of a job as a failure
+        dependencies = {other for service in SERVICES.values() for other in service.get("depends_on", {})}
+        assert JOBS - dependencies == {"load"}  # `up --wait` treats the end of a job as a failure
 
     @every_service
     def test_environment_contains_no_secret(self, name: str) -> None:
@@ -149,10 +149,12 @@ class TestEveryService:
 
     @every_service
     def test_service_mounts_at_most_one_secret_folder_read_only(self, name: str) -> None:
-        handed = [(source, is_read) for source, _, is_read in mounts(name) if source.endswith("secrets")]
+        secret_mounts = [
+            (source, is_read_only) for source, _, is_read_only in mounts(name) if source.endswith("secrets")
+        ]
         if name != "secrets":
-            assert len(handed) <= 1
-            assert all(is_read for _, is_read in handed)
+            assert len(secret_mounts) <= 1
+            assert all(is_read_only for _, is_read_only in secret_mounts)
 
     def test_only_nginx_is_public(self) -> None:
         exposed = {
@@ -166,8 +168,8 @@ class TestEveryService:
         assert networks("acquirer") & networks("card") == networks("acquirer")
 
     def test_load_and_observability_have_profiles(self) -> None:
-        asked = {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service}
-        assert asked == {
+        profiles = {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service}
+        assert profiles == {
             **{name: ["observability"] for name in ("collector", "jaeger", "prometheus", "grafana")},
             "load": ["load"],
         }
@@ -202,10 +204,10 @@ class TestOurProcesses:
 
     @every_process
     def test_targets_resolve_on_a_shared_network(self, name: str, secrets: Path) -> None:
-        said = " ".join(map(str, service_environment(name).values()))
-        handed = secrets / name
-        said += " ".join(file.read_text() for file in handed.glob("*_*")) if handed.exists() else ""
-        found = re.findall(r"(?:^|[/@ ])([a-z]+):(\d{4,5})\b", said)
+        text = " ".join(map(str, service_environment(name).values()))
+        folder = secrets / name
+        text += " ".join(file.read_text() for file in folder.glob("*_*")) if folder.exists() else ""
+        found = re.findall(r"(?:^|[/@ ])([a-z]+):(\d{4,5})\b", text)
         for host, port in found:
             assert networks(name) & networks(host), host
             assert int(port) in listening_ports(host)
@@ -215,11 +217,11 @@ class TestOurProcesses:
         ports = Ports.free()
         for process in build_plan(ports, home, Postgres(home, ports.postgres), tls=True):
             if process.name in OURS:
-                wanted = (await process.command()).environment.keys() - os.environ.keys()
+                in_stack = (await process.command()).environment.keys() - os.environ.keys()
                 files = {file.name.upper() for file in (secrets / process.name).glob("*")}
-                given = service_environment(process.name).keys() | files | secrets_of_job(process.name, secrets)
-                here_alone = {"GRPC_VERBOSITY", "PYTHONUNBUFFERED", "LOG_FORMAT", "IDENTITY_ACCESS_SECONDS"}
-                assert wanted - here_alone <= given
+                in_compose = service_environment(process.name).keys() | files | secrets_of_job(process.name, secrets)
+                only_in_stack = {"GRPC_VERBOSITY", "PYTHONUNBUFFERED", "LOG_FORMAT", "IDENTITY_ACCESS_SECONDS"}
+                assert in_stack - only_in_stack <= in_compose
 
     def test_containers_are_read_only_and_unprivileged(self) -> None:
         for name in OURS | {"load"}:

@@ -95,7 +95,7 @@ async def make_operations(bank: RunningBank) -> set[str]:
         await card(bank.client.deposit(mine, rub("5"), "with a descriptor", {"topUpId": "t1", "cardBrand": "МИР"})),
         await card(bank.client.deposit(mine, rub("5"), "without one", {})),
         await card(bank.client.deposit(mine, rub("5"), "with the longest one", full)),
-        await card(bank.client.deposit(mine, Money(MAX_AMOUNT, "RUB"), "the most there is", {})),
+        await card(bank.client.deposit(mine, Money(MAX_AMOUNT, "RUB"), "the maximum amount", {})),
     ]
     for currency, amount in (("JPY", "7"), ("KWD", "0.001"), ("CLF", "0.0001")):
         account = await bank.open("alice", "0", currency)

@@ -45,8 +45,8 @@ def test_wheel_has_every_file_of_its_packages(tmp_path: Path) -> None:
 
 
 def test_build_context_has_packages_and_build_files_only() -> None:
-    let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    assert let_in == {*packages(), "pyproject.toml", "constraints.txt", "README.md", "LICENSE"}
+    included = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert included == {*packages(), "pyproject.toml", "constraints.txt", "README.md", "LICENSE"}
 
 
 @pytest.mark.parametrize("is_ready", [True, False])

@@ -131,8 +131,8 @@ class TestDashboards:
         assert not Query.parse(target["expr"]).faults(known_metrics() | RECORDED, shown)
 
     def test_queries_are_valid_promql(self, tmp_path: Path) -> None:
-        asked = [target["expr"].replace("$__rate_interval", "1m") for target in TARGETS.values()]
-        rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(asked)]
+        queries = [target["expr"].replace("$__rate_interval", "1m") for target in TARGETS.values()]
+        rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries)]
         file = tmp_path / "queries.yml"
         file.write_text(json.dumps({"groups": [{"name": "queries", "rules": rules}]}))
         promtool("check", "rules", file)

@@ -159,7 +159,7 @@ def send(system: System, parts: Sequence[str], number: signal.Signals) -> None:
 
 @asynccontextmanager
 async def outage(system: System, parts: Sequence[str], kind: str) -> AsyncIterator[None]:
-    """Kill or freeze the processes; after the block, and at least two seconds, start or continue them again."""
+    """Kill or freeze the processes during the block, for at least two seconds; then start or continue them."""
     ends_at = time.monotonic() + OUTAGE_SECONDS
     if kind == "frozen":
         send(system, parts, signal.SIGSTOP)

@@ -48,17 +48,17 @@ STATISTICS = """
 
 def requests(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the requests by operation name, each with its fragments and variables."""
-    asked = {}
+    by_name = {}
     for name, document in OPERATIONS.items():
         (operation,) = (part for part in document.definitions if isinstance(part, OperationDefinitionNode))
         variables = [each.variable.name.value for each in operation.variable_definitions or ()]
-        asked[name] = {"query": print_ast(document), "variables": {each: values[each] for each in variables}}
-    return asked
+        by_name[name] = {"query": print_ast(document), "variables": {each: values[each] for each in variables}}
+    return by_name
 
 
-def run_router(subgraphs: dict[str, str], user: User, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def run_router(subgraphs: dict[str, str], user: User, queries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Run a router over these subgraphs, which forwards the user's token, and return its responses."""
-    given = {"subgraphs": subgraphs, "headers": {"authorization": f"Bearer {user.token}"}, "queries": asked}
+    given = {"subgraphs": subgraphs, "headers": {"authorization": f"Bearer {user.token}"}, "queries": queries}
     answers: list[dict[str, Any]] = run_script("router.mjs", package="@apollo/gateway", stdin=json.dumps(given))
     return answers
 
@@ -104,7 +104,7 @@ async def test_router_returns_the_same_results_as_the_gateway(
     (newest,) = (await alice.query(TOP_UPS, id=alice.account))["data"]["account"]["topUps"]["edges"]
     order = {"senderId": alice.account, "recipientId": bob.account, "amount": "1.25"}
     charge = {"accountId": alice.account, "amount": "5.00", "card": card(GOOD)}
-    asked = requests(
+    operations = requests(
         {
             "a": alice.account,
             "b": second,
@@ -144,16 +144,18 @@ async def test_router_returns_the_same_results_as_the_gateway(
         }
     )
 
-    async def ask_gateway() -> dict[str, dict[str, Any]]:
-        return {name: comparable(await alice.query(each["query"], **each["variables"])) for name, each in asked.items()}
+    async def query_gateway() -> dict[str, dict[str, Any]]:
+        return {
+            name: comparable(await alice.query(each["query"], **each["variables"])) for name, each in operations.items()
+        }
 
-    await ask_gateway()  # executes the mutations; later requests are replays of them
+    await query_gateway()  # executes the mutations; later requests are replays of them
     await until(lambda: has_all_operations(alice, alice.account, second))
-    expected = await ask_gateway()
+    expected = await query_gateway()
     apart = {name: f"{system.url}/subgraphs/{name}/graphql" for name in SUBGRAPHS}
     for subgraphs in (apart, {"wallet": f"{system.url}/graphql"}):
-        answers = await asyncio.to_thread(run_router, subgraphs, alice, list(asked.values()))
-        assert dict(zip(asked, map(comparable, answers), strict=True)) == expected
+        answers = await asyncio.to_thread(run_router, subgraphs, alice, list(operations.values()))
+        assert dict(zip(operations, map(comparable, answers), strict=True)) == expected
     codes = {name: [code for _, code in answer["errors"]] for name, answer in expected.items() if answer["errors"]}
     assert codes == ERRORS
     refused = {each["__typename"] for each in expected["RefusedTransfers"]["data"].values()}
@@ -183,11 +185,11 @@ async def test_subgraph_without_token_returns_its_schema_only(system: System) ->
         "query": "query($of: [_Any!]!) { _entities(representations: $of) { ... on Account { id } } }",
         "variables": {"of": [{"__typename": "Account", "id": str(uuid.uuid4())}]},
     }
-    async with httpx.AsyncClient(base_url=f"{system.url}/subgraphs/bank") as stranger:
-        answer = (await stranger.post("/graphql", json=schema)).json()
+    async with httpx.AsyncClient(base_url=f"{system.url}/subgraphs/bank") as anonymous:
+        answer = (await anonymous.post("/graphql", json=schema)).json()
         assert "type Account @key" in answer["data"]["_service"]["sdl"]
-        refused = (await stranger.post("/graphql", json=entities)).json()
+        refused = (await anonymous.post("/graphql", json=entities)).json()
         assert refused["data"] is None
         assert [error["extensions"]["code"] for error in refused["errors"]] == ["UNAUTHENTICATED"]
-        junk = await stranger.post("/graphql", json=schema, headers={"Authorization": "Bearer junk"})
+        junk = await anonymous.post("/graphql", json=schema, headers={"Authorization": "Bearer junk"})
         assert junk.status_code == 401

@@ -208,7 +208,7 @@ async def follow_operations(customer: Customer, front: Nginx, balances: list[Dec
 
 
 async def metric_sum(system: System, name: str, metric: str) -> float:
-    """Return the sum of the samples that start with `metric`."""
+    """Return the sum of a process's samples that start with `metric`."""
     async with httpx.AsyncClient(trust_env=False) as http:
         text = (await http.get(f"{admin_url(system, name)}/metrics")).text
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(metric))
@@ -304,9 +304,9 @@ class TestReplicas:
 
     async def test_gateways_share_rate_limits(self, front: Nginx) -> None:
         async with front.client as http:
-            strangers = (
+            credentials = (
                 {"username": f"stranger{number}", "password": "guessed"} for number in range(2 * LOGINS_PER_MINUTE)
             )
-            answers = [await http.post("/auth/login", json=stranger) for stranger in strangers]
+            answers = [await http.post("/auth/login", json=each) for each in credentials]
         allowed = [answer for answer in answers if answer.status_code != 429]
         assert LOGINS_PER_MINUTE <= len(allowed) < 1.5 * LOGINS_PER_MINUTE  # separate limits would allow twice as many

@@ -23,7 +23,7 @@ async def test_status_shows_every_service_and_figure(system: System, alice: User
     assert found.overall is OverallState.READY
     assert found.services.keys() == {"gateway", "bank", "card", "analytics", "identity"}
     assert all(service.version and service.uptime_seconds for service in found.services.values())
-    # Every figure except this one has a value, so the metric names are right.
+    # Every figure except `compared_seconds_ago` has a value, so the metric names are right.
     assert {name for name, value in found.figures.items() if value is None} <= {"compared_seconds_ago"}
     assert found.figures["transfer_calls"]
     assert found.figures["acquirer_circuit"] == "closed"

@@ -159,16 +159,16 @@ class TestRest:
         await anonymous.post("/auth/register", json=me)
         tokens = (await anonymous.post("/auth/login", json=me)).json()
         body = {"refreshToken": tokens["refreshToken"]}
-        asked = asyncio.create_task(anonymous.post("/auth/refresh", json=body))
+        refresh = asyncio.create_task(anonymous.post("/auth/refresh", json=body))
         await asyncio.sleep(0)
         os.kill(system.pid("identity"), signal.SIGKILL)
-        first = await asked
+        first = await refresh
 
-        async def answered() -> httpx.Response | None:
+        async def refreshed_again() -> httpx.Response | None:
             answer = await anonymous.post("/auth/refresh", json=body)
             return answer if answer.status_code == 200 else None
 
-        again = await until(answered, within=30, every=0.2)
+        again = await until(refreshed_again, within=30, every=0.2)
         assert again is not None
         if first.status_code == 200:
             assert first.json()["refreshToken"] == again.json()["refreshToken"]

@@ -1,5 +1,6 @@
-"""Faults and outages of the whole system under load, on the embedded broker and on Apache Kafka, with a history check.
+"""Faults and outages of the whole system under load, with a check of the history.
 
+The faults run on the embedded broker and on Apache Kafka, the outages on the embedded broker only.
 `FAULTS_CYCLES` is the number of faults per broker, `FAULTS_OUTAGE_SECONDS` the duration of each outage.
 """
 

@@ -16,6 +16,6 @@ on_both: Final = pytest.mark.parametrize("broker", ["embedded", _APACHE], indire
 on_apache: Final = pytest.mark.parametrize("broker", [_APACHE], indirect=True)
 """Run the test on Apache Kafka only.
 
-Apache Kafka keeps its data in a restart and shares a topic among the members of a group. The embedded broker loses its
-data and supports one member per group.
+Apache Kafka keeps its data when it restarts, and shares a topic among the members of a group. The embedded broker loses
+its data and supports one member per group.
 """
