@@ -62,7 +62,7 @@ async def test_position_is_read_from_the_bank_each_time(owners: AccountOwners, b
 
 
 @pytest.mark.parametrize("problem", [Unavailable("the bank"), DeadlineExceeded("the bank")])
-async def test_known_owner_reads_without_a_version_for_a_minute_while_the_bank_is_unavailable(
+async def test_cached_permission_is_used_for_a_minute_while_the_bank_is_unavailable(
     owners: AccountOwners, bank: FakeBank, clock: FakeClock, problem: Exception
 ) -> None:
     await owners.read_position(ALICE, ACCOUNT)
@@ -74,7 +74,7 @@ async def test_known_owner_reads_without_a_version_for_a_minute_while_the_bank_i
         await owners.read_position(ALICE, ACCOUNT)
 
 
-async def test_known_owner_does_not_wait_for_a_bank_that_hangs(
+async def test_caller_with_cached_permission_does_not_wait_for_a_hanging_bank(
     owners: AccountOwners, bank: FakeBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await owners.read_position(ALICE, ACCOUNT)
@@ -90,7 +90,7 @@ async def test_cached_permission_is_not_used_for_another_caller(owners: AccountO
         await owners.read_position(BOB, ACCOUNT)
 
 
-async def test_refusal_ends_the_access_of_a_former_owner(owners: AccountOwners, bank: FakeBank) -> None:
+async def test_refusal_removes_the_cached_permission(owners: AccountOwners, bank: FakeBank) -> None:
     await owners.read_position(ALICE, ACCOUNT)
     for problem, error in ((AccountNotFound(str(ACCOUNT)), AccountNotFound), (Unavailable("the bank"), Unavailable)):
         bank.problem = problem

@@ -22,14 +22,14 @@ class TestLoadMigrations:
         assert before.checksum != after.checksum
 
     @pytest.mark.parametrize("names", [["0002_first.sql"], ["0001_a.sql", "0001_b.sql"], ["1_first.sql"]])
-    def test_wrong_numbers_are_refused(self, tmp_path: Path, names: list[str]) -> None:
+    def test_file_name_with_a_wrong_number_is_refused(self, tmp_path: Path, names: list[str]) -> None:
         for name in names:
             (tmp_path / name).write_text("SELECT 1;")
         with pytest.raises(ValueError, match="rename it to 000"):
             load_migrations(tmp_path)
 
     def test_released_migrations_are_unchanged(self) -> None:
-        """A change would be refused by every database that has applied the file: write a new migration instead."""
+        """Services refuse a database that has applied an earlier text of a migration: write a new migration instead."""
         assert {str(each): each.checksum for each in MIGRATIONS} == {
             "0001_operations": "85cc2d09bd3ee9ea3aaefe780238cfeba6fe3442ce270d827fd323fc5ca6462f"
         }

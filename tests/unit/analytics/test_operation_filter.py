@@ -12,7 +12,7 @@ def test_filter_without_conditions_matches_all() -> None:
     assert OperationFilter().to_client() == client.OperationFilter()
 
 
-def test_empty_texts_are_refused_and_named() -> None:
+def test_error_names_the_fields_with_empty_texts() -> None:
     condition = OperationFilter(counterparty_id=strawberry.ID(""), min_amount="", max_amount="")
     with pytest.raises(InvalidInput) as caught:
         condition.to_client()

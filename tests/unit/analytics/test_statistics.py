@@ -22,7 +22,7 @@ def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-def frame(since: str, until: str, granularity: Granularity = Granularity.DAY) -> StatisticsRange:
+def make_range(since: str, until: str, granularity: Granularity = Granularity.DAY) -> StatisticsRange:
     return StatisticsRange(at(since), at(until), granularity)
 
 
@@ -42,15 +42,15 @@ class TestBounds:
         self, since: str, until: str, granularity: Granularity, edges: list[str]
     ) -> None:
         all_edges = [since, *edges, until]
-        bounds = frame(since, until, granularity).bounds()
+        bounds = make_range(since, until, granularity).bounds()
         assert bounds == [(at(start), at(end)) for start, end in itertools.pairwise(all_edges)]
 
     def test_week_starts_on_monday(self) -> None:
-        sunday_to_monday = frame("2026-01-04T23:59:59", "2026-01-05T00:00:01", Granularity.WEEK)
+        sunday_to_monday = make_range("2026-01-04T23:59:59", "2026-01-05T00:00:01", Granularity.WEEK)
         assert [end for _, end in sunday_to_monday.bounds()] == [at("2026-01-05"), at("2026-01-05T00:00:01")]
 
     def test_first_and_last_bucket_are_cut_to_the_range(self) -> None:
-        bounds = frame("2026-01-15T12:00", "2026-03-10", Granularity.MONTH).bounds()
+        bounds = make_range("2026-01-15T12:00", "2026-03-10", Granularity.MONTH).bounds()
         assert (bounds[0][0], bounds[-1][1]) == (at("2026-01-15T12:00"), at("2026-03-10"))
         assert len(bounds) == 3
 
@@ -80,31 +80,31 @@ class TestBounds:
 
 class TestViolations:
     def test_valid_range_has_no_violations(self) -> None:
-        assert frame("1970-01-01", "2053-01-01", Granularity.MONTH).violations() == []
+        assert make_range("1970-01-01", "2053-01-01", Granularity.MONTH).violations() == []
 
     @pytest.mark.parametrize(
         ("invalid", "field"),
         [
-            (frame("2026-01-01", "2026-01-01"), "from"),
-            (frame("2026-01-02", "2026-01-01"), "from"),
-            (frame("1969-12-31", "2026-01-01"), "from"),
-            (frame("2026-01-01", "2200-01-01T00:00:01"), "to"),
-            (frame("0001-01-01", "2026-01-01", Granularity.MONTH), "from"),
-            (frame("2026-01-01", "2028-09-27T00:00:01", Granularity.DAY), "granularity"),
-            (frame("1970-01-01", "2200-01-01", Granularity.HOUR), "granularity"),
+            (make_range("2026-01-01", "2026-01-01"), "from"),
+            (make_range("2026-01-02", "2026-01-01"), "from"),
+            (make_range("1969-12-31", "2026-01-01"), "from"),
+            (make_range("2026-01-01", "2200-01-01T00:00:01"), "to"),
+            (make_range("0001-01-01", "2026-01-01", Granularity.MONTH), "from"),
+            (make_range("2026-01-01", "2028-09-27T00:00:01", Granularity.DAY), "granularity"),
+            (make_range("1970-01-01", "2200-01-01", Granularity.HOUR), "granularity"),
         ],
     )
     def test_violation_names_the_field(self, invalid: StatisticsRange, field: str) -> None:
         assert [violation.field for violation in invalid.violations()] == [field]
 
     def test_thousand_buckets_are_allowed(self) -> None:
-        assert frame("2026-01-01", "2028-09-27").count == 1000
-        assert frame("2026-01-01", "2028-09-27").violations() == []
+        assert make_range("2026-01-01", "2028-09-27").count == 1000
+        assert make_range("2026-01-01", "2028-09-27").violations() == []
 
 
 class TestBuckets:
     def test_empty_buckets_have_the_opening_balance(self) -> None:
-        buckets = make_buckets(frame("2026-01-01", "2026-01-04"), Decimal(5), ())
+        buckets = make_buckets(make_range("2026-01-01", "2026-01-04"), Decimal(5), ())
         assert [(int(bucket.opening), int(bucket.closing)) for bucket in buckets] == [(5, 5)] * 3
         assert not any(bucket.turnovers for bucket in buckets)
 
@@ -114,7 +114,7 @@ class TestBuckets:
             Group(0, PAID, Turnover(1, Decimal(5)), 6, Decimal(10)),
             Group(0, TOPPED_UP, Turnover(2, Decimal(10)), 8, Decimal(15)),
         ]
-        buckets = make_buckets(frame("2026-01-01", "2026-01-04"), Decimal(10), groups)
+        buckets = make_buckets(make_range("2026-01-01", "2026-01-04"), Decimal(10), groups)
         assert [(int(bucket.opening), int(bucket.closing)) for bucket in buckets] == [(10, 15), (15, 15), (15, 12)]
         assert buckets[0].turnovers == {PAID: Turnover(1, Decimal(5)), TOPPED_UP: Turnover(2, Decimal(10))}
 

@@ -24,7 +24,7 @@ def operation(version: int) -> Operation:
 
 @dataclass
 class Clients:
-    """Fake bank at version 5, and fake analytics. All its streams but the last end with Unavailable."""
+    """Fake bank with the account at version 5, and fake analytics: all streams but the last one raise Unavailable."""
 
     streams: list[Sequence[Operation | StreamStart]]
     opened_after: list[int | None] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Clients:
         if self.streams:
             raise Unavailable
 
-    async def versions(self, after: int | None) -> list[int]:
+    async def watch_versions(self, after: int | None) -> list[int]:
         position = None if after is None else HistoryPosition(after, "")
         async with aclosing(watch_operations(self.context, ACCOUNT, position)) as operations:
             return [each.account_version async for each in operations]
@@ -56,23 +56,23 @@ class Clients:
 
 async def test_subscription_without_cursor_does_not_call_the_bank() -> None:
     clients = Clients([[StreamStart(3), operation(4)]])
-    assert await clients.versions(None) == [4]
+    assert await clients.watch_versions(None) == [4]
     assert (clients.opened_after, clients.bank_calls) == ([None], 0)
 
 
 async def test_reconnect_before_the_first_operation_continues_at_the_start_version() -> None:
     clients = Clients([[StreamStart(3)], [operation(4)]])
-    assert await clients.versions(None) == [4]
+    assert await clients.watch_versions(None) == [4]
     assert (clients.opened_after, clients.bank_calls) == ([None, 3], 0)
 
 
 async def test_reconnect_continues_after_the_last_operation() -> None:
     clients = Clients([[operation(3), operation(4)], [operation(5)]])
-    assert await clients.versions(2) == [3, 4, 5]
+    assert await clients.watch_versions(2) == [3, 4, 5]
     assert (clients.opened_after, clients.bank_calls) == ([2, 4], 0)
 
 
 async def test_reconnect_without_a_start_version_continues_at_the_banks_version() -> None:
     clients = Clients([[], [operation(6)]])
-    assert await clients.versions(None) == [6]
+    assert await clients.watch_versions(None) == [6]
     assert (clients.opened_after, clients.bank_calls) == ([None, 5], 1)

@@ -1,4 +1,4 @@
-"""What the command says of services that do not prove anything."""
+"""Results and messages of `wallet integrity`, also for services that send no verdict."""
 
 import asyncio
 import json
@@ -18,8 +18,8 @@ LINES = "application/x-ndjson"
 
 
 @asynccontextmanager
-async def answering(response: Response) -> AsyncIterator[str]:
-    """The address of a service with this answer."""
+async def serving_response(response: Response) -> AsyncIterator[str]:
+    """Run a service with this response to the integrity check, and yield its address."""
     app, (port,) = FastAPI(), free_ports(1)
     app.add_api_route("/integrity", lambda: response, response_model=None)
     async with http_server(app, f"127.0.0.1:{port}"):
@@ -36,10 +36,10 @@ class TestCheckIntegrity:
             (Response("[]", 503, media_type="application/json"), "503: Service Unavailable"),
         ],
     )
-    async def test_stream_without_verdict_is_not_proven(
+    async def test_response_without_verdict_is_not_proven(
         self, response: Response, why: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        async with answering(response) as admin:
+        async with serving_response(response) as admin:
             assert await asyncio.to_thread(check_integrity, AdminEndpoint(admin)) == IntegrityResult.NOT_PROVEN
         (last_line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not proven")]
         assert last_line.endswith(why)
@@ -57,7 +57,7 @@ class TestCheckIntegrity:
             "broken": {},
             "seconds": 0.5,
         }
-        async with answering(Response(PROGRESS + json.dumps(verdict), media_type=LINES)) as admin:
+        async with serving_response(Response(PROGRESS + json.dumps(verdict), media_type=LINES)) as admin:
             assert await asyncio.to_thread(check_integrity, AdminEndpoint(admin), "analytics") == IntegrityResult.SOUND
         assert (
             "analytics: sound: all invariants hold for 1,200 operations; 3 operations are still in transit (0.5 s)\n"

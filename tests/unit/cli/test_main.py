@@ -26,20 +26,20 @@ from stack.ports import free_ports
 
 
 class FakeGateway:
-    """HTTP server that records logins and sends a fixed answer."""
+    """HTTP server that records logins and sends a fixed response."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, Any]] = []
-        self.answer: tuple[int, Any] = (200, {"accessToken": "the token"})
+        self.response: tuple[int, Any] = (200, {"accessToken": "the token"})
         gateway = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 gateway.requests.append((self.path, json.loads(body)))
-                self.send_response(gateway.answer[0])
+                self.send_response(gateway.response[0])
                 self.end_headers()
-                self.wfile.write(json.dumps(gateway.answer[1]).encode())
+                self.wfile.write(json.dumps(gateway.response[1]).encode())
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -65,13 +65,13 @@ class TestToken:
         assert development_token(SeedUser.ALICE, tmp_path, fake_gateway.url) == "the token"
         assert fake_gateway.requests == [("/auth/login", {"username": "alice", "password": password})]
 
-    @pytest.mark.parametrize("answer", [[], {}, "text", None])
-    def test_answer_of_another_program_is_reported(
-        self, fake_gateway: FakeGateway, tmp_path: Path, answer: object
+    @pytest.mark.parametrize("response", [[], {}, "text", None])
+    def test_response_of_another_program_is_reported(
+        self, fake_gateway: FakeGateway, tmp_path: Path, response: object
     ) -> None:
         ensure_secret(tmp_path / "keys", PASSWORD)
         for status in (200, 500):
-            fake_gateway.answer = (status, answer)
+            fake_gateway.response = (status, response)
             with pytest.raises(NoTokenError, match=r"no wallet answers at|refuses the login"):
                 development_token(SeedUser.BOB, tmp_path, fake_gateway.url)
 
@@ -79,7 +79,7 @@ class TestToken:
         self, tmp_path: Path, fake_gateway: FakeGateway
     ) -> None:
         password = ensure_secret(tmp_path / "keys", PASSWORD)
-        fake_gateway.answer = (429, {"detail": "too many attempts; try again in 4 s"})
+        fake_gateway.response = (429, {"detail": "too many attempts; try again in 4 s"})
         with pytest.raises(NoTokenError, match="refuses the login of bob: too many attempts; try again in 4") as caught:
             development_token(SeedUser.BOB, tmp_path, fake_gateway.url)
         assert password not in str(caught.value)
@@ -149,7 +149,7 @@ class TestIntegrity:
         calls = []
         tokens = set()
 
-        def sign_in(*arguments: object) -> str:
+        def log_in(*arguments: object) -> str:
             assert arguments == (SeedUser.ADMIN, tmp_path, "http://127.0.0.1:8010")
             return "an admin's"
 
@@ -159,9 +159,9 @@ class TestIntegrity:
             return IntegrityResult.BROKEN if name == "bank" else IntegrityResult.NOT_PROVEN
 
         monkeypatch.setattr(main, "check_integrity", check_integrity)
-        monkeypatch.setattr(main, "development_token", sign_in)
-        of_stack = ["integrity", "--port", "8010", "--data", str(tmp_path)]
-        assert CliRunner().invoke(app, of_stack).exit_code == 1
+        monkeypatch.setattr(main, "development_token", log_in)
+        command = ["integrity", "--port", "8010", "--data", str(tmp_path)]
+        assert CliRunner().invoke(app, command).exit_code == 1
         assert tokens == {"an admin's"}
         assert calls == [
             ("bank", "http://127.0.0.1:9111"),
@@ -191,7 +191,7 @@ class TestIntegrity:
         assert CliRunner().invoke(app, ["integrity", "--port", "80"]).exit_code == 2
 
     @pytest.mark.parametrize(
-        ("proofs", "together"),
+        ("results", "worst"),
         [
             ((IntegrityResult.SOUND, IntegrityResult.SOUND), IntegrityResult.SOUND),
             ((IntegrityResult.SOUND, IntegrityResult.NOT_PROVEN), IntegrityResult.NOT_PROVEN),
@@ -199,8 +199,8 @@ class TestIntegrity:
             ((IntegrityResult.BROKEN, IntegrityResult.SOUND), IntegrityResult.BROKEN),
         ],
     )
-    def test_worst_result_is_returned(self, proofs: tuple[IntegrityResult, ...], together: IntegrityResult) -> None:
-        assert worst_result(proofs) is together
+    def test_worst_result_is_returned(self, results: tuple[IntegrityResult, ...], worst: IntegrityResult) -> None:
+        assert worst_result(results) is worst
 
 
 class TestReplay:

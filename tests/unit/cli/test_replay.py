@@ -24,8 +24,8 @@ def outcome(name: str, **changes: int) -> Response:
 
 
 @asynccontextmanager
-async def answering(response: Response) -> AsyncIterator[str]:
-    """The address of a service with this answer."""
+async def serving_response(response: Response) -> AsyncIterator[str]:
+    """Run a service with this response to the replay, and yield its address."""
     app, (port,) = FastAPI(), free_ports(1)
     app.add_api_route("/replay", lambda: response, response_model=None, methods=["POST"])
     async with http_server(app, f"127.0.0.1:{port}"):
@@ -55,7 +55,7 @@ class TestReplay:
     async def test_outcome_is_the_last_line(
         self, response: Response, code: ReplayResult, expected: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        async with answering(response) as admin:
+        async with serving_response(response) as admin:
             assert await asyncio.to_thread(replay_history, AdminEndpoint(admin), None, all_operations=False) == code
         output = capsys.readouterr()
         assert expected in output.out.splitlines()
@@ -68,10 +68,10 @@ class TestReplay:
             (Response('{"detail": "one is running"}', 409, media_type="application/json"), "409: one is running"),
         ],
     )
-    async def test_stream_without_outcome_is_not_finished(
+    async def test_response_without_outcome_is_not_finished(
         self, response: Response, why: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        async with answering(response) as admin:
+        async with serving_response(response) as admin:
             assert (
                 await asyncio.to_thread(replay_history, AdminEndpoint(admin), None, all_operations=False)
                 == ReplayResult.NOT_FINISHED
@@ -80,7 +80,7 @@ class TestReplay:
         assert last_line.endswith(why)
 
     async def test_lacking_operations_are_counted_if_all_are_compared(self, capsys: pytest.CaptureFixture[str]) -> None:
-        async with answering(outcome("incomplete", lacking=2)) as admin:
+        async with serving_response(outcome("incomplete", lacking=2)) as admin:
             code = await asyncio.to_thread(replay_history, AdminEndpoint(admin), None, all_operations=True)
         assert code == ReplayResult.INCOMPLETE
         assert "incomplete: the ledger lacks 2 operations; " in capsys.readouterr().out
@@ -92,14 +92,14 @@ class TestReplay:
 
 
 @pytest.mark.parametrize("body", ["<html>", "[]", '"text"', '{"progress": '])
-async def test_answer_of_another_program_is_reported(body: str, capsys: pytest.CaptureFixture[str]) -> None:
-    async with answering(Response(body, media_type=LINES)) as address:
+async def test_response_of_another_program_is_reported(body: str, capsys: pytest.CaptureFixture[str]) -> None:
+    async with serving_response(Response(body, media_type=LINES)) as address:
         result = await asyncio.to_thread(replay_history, AdminEndpoint(address), None, all_operations=False)
     assert result is ReplayResult.NOT_FINISHED
     assert "the response is not that of a wallet service: correct --admin" in capsys.readouterr().out
 
 
-def test_token_that_no_header_can_have_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+def test_token_with_non_ascii_characters_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     endpoint = AdminEndpoint("http://127.0.0.1:9", "t\u00f6ken")
     assert replay_history(endpoint, None, all_operations=False) is ReplayResult.NOT_FINISHED
     assert "no answer from http://127.0.0.1:9" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from fastapi import FastAPI, Response
 
-import kit.telemetry.metrics  # noqa: F401  as every process has them
+import kit.telemetry.metrics  # noqa: F401  registers the metrics that every process has
 from cli import status
 from cli.status import OverallState, ServiceState, query_status
 from kit.http.admin import HealthCheck, admin_app
@@ -21,8 +21,8 @@ from stack.ports import free_ports
 UNREACHABLE = "http://127.0.0.1:1"
 
 
-async def answers() -> None:
-    """A dependency that is there."""
+async def succeeds() -> None:
+    """Check of a dependency that is available."""
 
 
 async def fails() -> None:
@@ -30,8 +30,8 @@ async def fails() -> None:
 
 
 @asynccontextmanager
-async def serving(app: FastAPI) -> AsyncIterator[str]:
-    """An admin interface: its address."""
+async def serving_app(app: FastAPI) -> AsyncIterator[str]:
+    """Serve the app, and yield its address."""
     (port,) = free_ports(1)
     async with http_server(app, f"127.0.0.1:{port}"):
         yield f"http://127.0.0.1:{port}"
@@ -39,14 +39,14 @@ async def serving(app: FastAPI) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def service(checks: Mapping[str, HealthCheck]) -> AsyncIterator[str]:
-    """As every service has one."""
-    async with serving(admin_app(checks)) as address:
+    """Serve the admin interface of a service with these checks, and yield its address."""
+    async with serving_app(admin_app(checks)) as address:
         yield address
 
 
 class TestServices:
-    async def test_all_services_ready(self) -> None:
-        async with service({"database": answers}) as bank, service({}) as gateway:
+    async def test_all_services_are_ready(self) -> None:
+        async with service({"database": succeeds}) as bank, service({}) as gateway:
             found = await query_status({"bank": f"{bank}/", "gateway": gateway})
         assert found.overall is OverallState.READY
         assert found.services["bank"].state == "ready"
@@ -56,16 +56,16 @@ class TestServices:
         assert uptime is not None
         assert uptime > 0
 
-    async def test_metrics_of_another_format_are_no_answer(self) -> None:
+    async def test_service_with_malformed_metrics_counts_as_unreachable(self) -> None:
         app = FastAPI()
         app.add_api_route("/health/ready", lambda: {"status": "ready", "checks": {}})
         app.add_api_route("/metrics", lambda: Response('a{b="c} d', media_type="text/plain"))
-        async with serving(app) as address:
+        async with serving_app(app) as address:
             found = await query_status({"bank": address})
         assert found.overall is OverallState.UNREACHABLE
 
     async def test_failing_dependency_makes_a_service_not_ready(self) -> None:
-        async with service({"database": fails, "kafka": answers}) as bank, service({}) as gateway:
+        async with service({"database": fails, "kafka": succeeds}) as bank, service({}) as gateway:
             found = await query_status({"bank": bank, "gateway": gateway})
         assert found.overall is OverallState.NOT_READY
         assert found.services["bank"].state == "not ready"
@@ -79,14 +79,14 @@ class TestServices:
         assert found.services["gateway"].state == "ready"
         assert found.figures["outbox_backlog"] is None
 
-    async def test_no_service_answers(self) -> None:
+    async def test_stack_is_unreachable_if_no_service_responds(self) -> None:
         found = await query_status({"bank": UNREACHABLE, "gateway": "not an address"})
         assert found.overall is OverallState.UNREACHABLE
 
-    async def test_unrelated_http_server_is_not_a_service(self) -> None:
-        stranger = FastAPI()
-        stranger.add_api_route("/{path:path}", lambda: Response("hello"), response_model=None)
-        async with serving(stranger) as address:
+    async def test_unrelated_http_server_counts_as_unreachable(self) -> None:
+        unrelated = FastAPI()
+        unrelated.add_api_route("/{path:path}", lambda: Response("hello"), response_model=None)
+        async with serving_app(unrelated) as address:
             assert (await query_status({"bank": address})).overall is OverallState.UNREACHABLE
 
     async def test_frozen_service_does_not_block_the_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +99,7 @@ class TestServices:
 
         # Only for the module under test: servers of the session run on the same loop and have time-outs, too.
         monkeypatch.setattr(status, "asyncio", SimpleNamespace(**vars(asyncio) | {"timeout": expire_first}))
-        with socket.create_server(("127.0.0.1", 0)) as frozen:  # accepts connections, never answers
+        with socket.create_server(("127.0.0.1", 0)) as frozen:  # accepts connections, never responds
             async with service({}) as gateway:
                 found = await query_status({"bank": f"http://127.0.0.1:{frozen.getsockname()[1]}", "gateway": gateway})
         assert found.services["bank"].state == "no answer"
@@ -121,17 +121,17 @@ wallet_analytics_compared_timestamp_seconds 0.0
 
 
 @asynccontextmanager
-async def with_figures() -> AsyncIterator[str]:
+async def serving_figures() -> AsyncIterator[str]:
     app = FastAPI()
     app.add_api_route("/health/ready", lambda: {"status": "ready", "checks": {}})
     app.add_api_route("/metrics", lambda: Response(METRICS, media_type="text/plain"), response_model=None)
-    async with serving(app) as address:
+    async with serving_app(app) as address:
         yield address
 
 
 class TestFigures:
     async def test_figures_are_summed_from_the_services_metrics(self) -> None:
-        async with with_figures() as address:
+        async with serving_figures() as address:
             found = await query_status({"bank": address, "card": address, "analytics": address})
         assert found.figures["transfer_calls"] == 9
         assert found.figures["outbox_backlog"] == 12_345
@@ -141,7 +141,7 @@ class TestFigures:
         assert found.figures["websockets"] is None
 
     async def test_status_is_printed_as_table_and_as_json(self, capsys: pytest.CaptureFixture[str]) -> None:
-        async with with_figures() as address:
+        async with serving_figures() as address:
             services = {"bank": address, "gateway": UNREACHABLE}
             states = [
                 await asyncio.to_thread(status.show_status, services, as_json=as_json) for as_json in (False, True)

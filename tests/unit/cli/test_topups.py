@@ -1,4 +1,4 @@
-"""Review of top-ups when the service does not finish its answer."""
+"""Results of `wallet topups review` when the service is unavailable or its response is incomplete."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,8 +18,8 @@ TOP_UP = UUID("01a1fc68-ad44-74c3-a6d6-42556a5c7775")
 
 
 @asynccontextmanager
-async def answering(response: Response) -> AsyncIterator[str]:
-    """The address of a service with this answer."""
+async def serving_response(response: Response) -> AsyncIterator[str]:
+    """Run a service with this response to all requests, and yield its address."""
     app, (port,) = FastAPI(), free_ports(1)
     app.add_api_route("/{path:path}", lambda: response, response_model=None, methods=["GET", "POST"])
     async with http_server(app, f"127.0.0.1:{port}"):
@@ -37,10 +37,10 @@ class TestReview:
             ),
         ],
     )
-    async def test_incomplete_stream_is_unknown(
+    async def test_response_without_the_number_of_items_is_unknown(
         self, response: Response, why: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        async with answering(response) as admin:
+        async with serving_response(response) as admin:
             assert await asyncio.to_thread(list_reviews, AdminEndpoint(admin)) == ReviewResult.UNKNOWN
         (last_line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("unknown: ")]
         assert last_line.endswith(why)

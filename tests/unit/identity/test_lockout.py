@@ -18,9 +18,9 @@ class TestLockout:
         assert lockout.lock_seconds(10**9) == 900
 
     @given(st.lists(st.floats(0, 2000), max_size=60), st.integers(1, 8))
-    def test_lockout_lets_attempts_pass_only_after_the_lock(self, waits: list[float], free: int) -> None:
+    def test_attempt_is_counted_only_after_the_lock(self, waits: list[float], free: int) -> None:
         lockout = LockoutPolicy(free, 1.0, 900.0)
-        now, attempts, passed = NOW, LoginAttempts(0, NOW), 0
+        now, attempts, counted = NOW, LoginAttempts(0, NOW), 0
         for wait in waits:
             now += timedelta(seconds=wait)
             more = attempts.add_attempt(now, lockout)
@@ -28,11 +28,11 @@ class TestLockout:
                 assert now < attempts.locked_until <= now + timedelta(seconds=900)
                 assert 1 <= attempts.seconds_left(now) <= 900
                 continue
-            passed += 1
-            assert more.count == passed
-            assert more.locked_until == now + timedelta(seconds=lockout.lock_seconds(passed))
+            counted += 1
+            assert more.count == counted
+            assert more.locked_until == now + timedelta(seconds=lockout.lock_seconds(counted))
             attempts = more
-        assert passed >= min(free, len(waits))
+        assert counted >= min(free, len(waits))
 
     def test_remaining_lock_time_is_rounded_up(self) -> None:
         locked = LoginAttempts(5, NOW + timedelta(seconds=1.2))

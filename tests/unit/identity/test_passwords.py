@@ -11,13 +11,13 @@ from subgraphs.identity.service.adapters.passwords import Argon2Parameters, Pass
 from wallet.errors import ResourceExhausted
 from wallet.inputs import Secret
 
-SOFT = Argon2Parameters(memory_kib=32, passes=1)
+CHEAP = Argon2Parameters(memory_kib=32, passes=1)
 PASSWORD, OTHER = Secret("correct horse battery"), Secret("staple battery horse")
 
 
 @pytest.fixture
 def passwords() -> Iterator[Passwords]:
-    with Passwords(SOFT, threads=2, waiting=1) as passwords:
+    with Passwords(CHEAP, threads=2, waiting=1) as passwords:
         yield passwords
 
 
@@ -59,7 +59,7 @@ class TestHashes:
 
 
 class TestSlots:
-    async def test_slots_are_threads_and_waiting_places(self, passwords: Passwords) -> None:
+    async def test_number_of_slots_is_threads_plus_waiting(self, passwords: Passwords) -> None:
         with passwords.slot(), passwords.slot(), passwords.slot(), pytest.raises(ResourceExhausted):
             passwords.slot().__enter__()
         with passwords.slot():

@@ -1,4 +1,4 @@
-"""Refresh tokens: encoding, and their rotation in any order of uses."""
+"""Refresh tokens: their encoding, and their rotation when they are used in any order."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -45,12 +45,12 @@ class TestEncodedTokens:
         assert (decode_token(SECRET, forged) == id_) == (forged == token)
 
     @given(st.text())
-    def test_other_text_is_no_token(self, text: str) -> None:
+    def test_text_that_is_not_a_token_is_invalid(self, text: str) -> None:
         assert decode_token(SECRET, text) is None
 
-    @pytest.mark.parametrize("more", ["=", ".", "A", "\n", " ", "\ud800"])
-    def test_token_has_one_spelling(self, more: str) -> None:
-        assert decode_token(SECRET, encode_token(SECRET, uuid.UUID(int=1)) + more) is None
+    @pytest.mark.parametrize("appended", ["=", ".", "A", "\n", " ", "\ud800"])
+    def test_token_with_an_appended_character_is_invalid(self, appended: str) -> None:
+        assert decode_token(SECRET, encode_token(SECRET, uuid.UUID(int=1)) + appended) is None
 
 
 def session(**changes: datetime) -> Session:

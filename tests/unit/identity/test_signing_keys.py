@@ -40,30 +40,30 @@ def write_key(folder: Path, name: str, *, age: float = 0.0, private: Ed25519Priv
     return file
 
 
-def keys_of_age(*creation_times: float) -> list[SigningKey]:
+def keys_created_at(*creation_times: float) -> list[SigningKey]:
     return [SigningKey(Path(f"{created_at}.pem"), created_at, PRIVATE) for created_at in sorted(creation_times)]
 
 
 class TestChooseSigningKey:
     def test_single_key_signs_immediately(self) -> None:
-        (only,) = keys_of_age(100)
+        (only,) = keys_created_at(100)
         assert choose_signing_key([only], 100) is only
 
     def test_newest_key_signs_after_a_minute(self) -> None:
-        old, newer, newest = keys_of_age(0, 1000, 1030)
+        old, newer, newest = keys_created_at(0, 1000, 1030)
         assert choose_signing_key([old, newer, newest], 1059) is old
         assert choose_signing_key([old, newer, newest], 1060) is newer
         assert choose_signing_key([old, newer, newest], 1090) is newest
 
     def test_oldest_key_signs_while_none_is_activated(self) -> None:
-        first, second = keys_of_age(0, 1)
+        first, second = keys_created_at(0, 1)
         assert choose_signing_key([first, second], 2) is first
 
 
 class TestFindObsoleteKeys:
     @given(st.lists(st.floats(0, 5_000), min_size=1, max_size=6, unique=True), st.floats(0, 1_000))
     def test_obsolete_key_has_signed_no_valid_token(self, creation_times: list[float], keep: float) -> None:
-        keys, now = keys_of_age(*creation_times), 5_000.0
+        keys, now = keys_created_at(*creation_times), 5_000.0
         obsolete = find_obsolete_keys(keys, now, keep_seconds=keep)
         assert obsolete == keys[: len(obsolete)]
         assert len(obsolete) < len(keys)
@@ -75,7 +75,7 @@ class TestFindObsoleteKeys:
                     assert choose_signing_key(known, moment - late) not in obsolete
 
     def test_key_is_obsolete_when_its_tokens_have_expired(self) -> None:
-        old, new = keys_of_age(0, 1000)
+        old, new = keys_created_at(0, 1000)
         last = 1000 + ACTIVATION_SECONDS + READ_INTERVAL_SECONDS + 600
         assert find_obsolete_keys([old, new], last - 1, keep_seconds=600) == []
         assert find_obsolete_keys([old, new], last, keep_seconds=600) == [old]
@@ -131,7 +131,7 @@ class TestRotation:
         assert SigningKeys.from_folder(tmp_path).signing_key.public_key() == read_keys(tmp_path)[0].private.public_key()
 
     def test_rotations_invalidate_no_token(self) -> None:
-        """Two rotations, a verifier that reads the keys once a minute, and tokens that live for ten minutes."""
+        """Two rotations, a verifier that reads the keys once a minute, and tokens that are valid for ten minutes."""
         lifetime, folder, signed = 600.0, [SigningKey(Path("0.pem"), -10_000, PRIVATE)], list[tuple[float, str]]()
         known: set[str] = set()
         for now in range(0, 4_000, 10):
@@ -162,7 +162,7 @@ class TestAdminToken:
         assert (principal.subject, principal.roles, principal.is_service) == ("carol", frozenset({Role.ADMIN}), False)
         assert principal.expires_at - time.time() <= ADMIN_TOKEN_SECONDS
 
-    def test_issuer_and_audience_are_those_of_the_services(
+    def test_issuer_and_audience_come_from_the_environment_variables(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         write_key(tmp_path, "only")

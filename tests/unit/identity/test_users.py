@@ -66,7 +66,7 @@ class TestCredentials:
             "is one of the most common passwords; choose another one",
         )
 
-    def test_login_with_a_common_password_stays_possible(self) -> None:
+    def test_login_with_a_common_password_is_accepted(self) -> None:
         assert check_credentials("alice", "qwerty123456") == []
 
 

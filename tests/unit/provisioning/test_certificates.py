@@ -14,7 +14,7 @@ from provisioning.certificates import LIFETIME, CertificateError, ensure_certifi
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 
-def names_made(folder: Path, *names: str, now: datetime = NOW) -> list[str]:
+def create_missing(folder: Path, *names: str, now: datetime = NOW) -> list[str]:
     return [pair.name for pair in ensure_certificates(folder, names, now) if pair.is_new]
 
 
@@ -42,17 +42,17 @@ class TestServiceCertificates:
         assert (constraints.critical, constraints.value.ca) == (True, False)
 
     def test_certificates_are_created_once(self, tmp_path: Path) -> None:
-        assert names_made(tmp_path, "bank") == ["authority", "bank"]
+        assert create_missing(tmp_path, "bank") == ["authority", "bank"]
         before = {file: file.read_bytes() for file in tmp_path.iterdir()}
-        assert names_made(tmp_path, "bank", now=NOW + LIFETIME / 2) == []
+        assert create_missing(tmp_path, "bank", now=NOW + LIFETIME / 2) == []
         assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
-        assert names_made(tmp_path, "bank", "card") == ["card"]
+        assert create_missing(tmp_path, "bank", "card") == ["card"]
 
     def test_certificate_is_renewed_with_a_new_key_in_its_last_third(self, tmp_path: Path) -> None:
-        names_made(tmp_path, "bank")
+        create_missing(tmp_path, "bank")
         old = certificate(tmp_path, "bank")
-        assert names_made(tmp_path, "bank", now=NOW + LIFETIME * 0.6) == []
-        assert names_made(tmp_path, "bank", now=NOW + LIFETIME * 0.7) == ["bank"]
+        assert create_missing(tmp_path, "bank", now=NOW + LIFETIME * 0.6) == []
+        assert create_missing(tmp_path, "bank", now=NOW + LIFETIME * 0.7) == ["bank"]
         new = certificate(tmp_path, "bank")
         assert new.not_valid_after_utc == NOW + LIFETIME * 1.7
         assert new.public_key() != old.public_key()
@@ -64,26 +64,26 @@ class TestServiceCertificates:
         assert bank.valid_until == authority.valid_until
 
     @pytest.mark.parametrize("damaged", ["bank.pem", "bank.key"])
-    def test_damaged_certificate_is_replaced(self, tmp_path: Path, damaged: str) -> None:
-        names_made(tmp_path, "bank", "card")
+    def test_certificate_with_a_damaged_or_missing_file_is_replaced(self, tmp_path: Path, damaged: str) -> None:
+        create_missing(tmp_path, "bank", "card")
         (tmp_path / damaged).write_bytes((tmp_path / damaged).read_bytes()[:100])
-        assert names_made(tmp_path, "bank", "card") == ["bank"]
+        assert create_missing(tmp_path, "bank", "card") == ["bank"]
         (tmp_path / damaged).unlink()
-        assert names_made(tmp_path, "bank", "card") == ["bank"]
+        assert create_missing(tmp_path, "bank", "card") == ["bank"]
         (tmp_path / damaged).write_bytes((tmp_path / damaged.replace("bank", "card")).read_bytes())
-        assert names_made(tmp_path, "bank", "card") == ["bank"]
+        assert create_missing(tmp_path, "bank", "card") == ["bank"]
 
     def test_certificate_of_another_authority_or_name_is_replaced(self, tmp_path: Path) -> None:
         ensure_certificates(tmp_path, ["bank"], NOW)
         ensure_certificates(tmp_path / "other", ["bank"], NOW)
         for suffix in ("pem", "key"):
             (tmp_path / f"bank.{suffix}").write_bytes((tmp_path / "other" / f"bank.{suffix}").read_bytes())
-        assert names_made(tmp_path, "bank") == ["bank"]
+        assert create_missing(tmp_path, "bank") == ["bank"]
         for suffix in ("pem", "key"):
             (tmp_path / f"card.{suffix}").write_bytes((tmp_path / f"bank.{suffix}").read_bytes())
-        assert names_made(tmp_path, "bank", "card") == ["card"]
+        assert create_missing(tmp_path, "bank", "card") == ["card"]
 
-    def test_files_are_readable_by_their_owner_only(self, tmp_path: Path) -> None:
+    def test_keys_are_readable_by_their_owner_only(self, tmp_path: Path) -> None:
         ensure_certificates(tmp_path / "made", ["bank"], NOW)
         assert {file.stat().st_mode & 0o777 for file in (tmp_path / "made").glob("*.key")} == {0o600}
         assert (tmp_path / "made").stat().st_mode & 0o777 == 0o700
@@ -95,14 +95,14 @@ class TestServiceCertificates:
 
 
 class TestAuthority:
-    def test_interrupted_authority_is_completed(self, tmp_path: Path) -> None:
-        names_made(tmp_path)
+    def test_interrupted_creation_of_the_authority_is_completed(self, tmp_path: Path) -> None:
+        create_missing(tmp_path)
         (tmp_path / "authority.pem").unlink()
-        assert names_made(tmp_path, "bank") == ["authority", "bank"]
-        assert names_made(tmp_path, "bank") == []
+        assert create_missing(tmp_path, "bank") == ["authority", "bank"]
+        assert create_missing(tmp_path, "bank") == []
 
     def test_authority_without_key_is_refused_and_left_unchanged(self, tmp_path: Path) -> None:
-        names_made(tmp_path)
+        create_missing(tmp_path)
         before = (tmp_path / "authority.pem").read_bytes()
         (tmp_path / "authority.key").unlink()
         with pytest.raises(CertificateError, match=r"cannot be used: .*No such file.*authority\.key"):
@@ -116,7 +116,7 @@ class TestAuthority:
 
     @pytest.mark.parametrize("damaged", ["authority.pem", "authority.key"])
     def test_damaged_authority_is_refused(self, tmp_path: Path, damaged: str) -> None:
-        names_made(tmp_path)
+        create_missing(tmp_path)
         (tmp_path / damaged).write_text("nonsense")
         with pytest.raises(CertificateError, match=damaged.replace(".", r"\.")):
             ensure_certificates(tmp_path, ["bank"], NOW)

@@ -33,13 +33,13 @@ def order(behaviour: str = "approve", amount: str = "10.00") -> AuthorizationOrd
 
 
 class BooksMachine(RuleBasedStateMachine):
-    """All operations in any order with restarts: a repeated request gets its first answer."""
+    """All operations in any order, with restarts. A repeated request must have the same result."""
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.requests: dict[str, str] = {}  # by key
-        self.answers: dict[str, str | Code] = {}  # a payment's id, or the code of a refusal
+        self.results: dict[str, str | Code] = {}  # a payment's id, or the code of a refusal
         self.cancelled_keys: set[str] = set()
         self.statuses: dict[str, list[str]] = {}  # by payment
         self.open()
@@ -61,8 +61,8 @@ class BooksMachine(RuleBasedStateMachine):
     def authorize(self, behaviour: str, amount: str, key: str) -> None:
         wanted = order(behaviour, amount)
         self.books.save_card(card(behaviour))
-        answer = self._request(key, wanted.request, lambda: self.books.authorize(wanted, key, AT))
-        assert key not in self.cancelled_keys or answer in {Code.key_cancelled, Code.key_reused}
+        result = self._request(key, wanted.request, lambda: self.books.authorize(wanted, key, AT))
+        assert key not in self.cancelled_keys or result in {Code.key_cancelled, Code.key_reused}
 
     @precondition(lambda self: self.statuses)
     @rule(step=st.sampled_from([Step.CAPTURE, Step.VOID, Step.REFUND]), key=KEYS | st.just("d"), data=st.data())
@@ -86,21 +86,21 @@ class BooksMachine(RuleBasedStateMachine):
         assert before is None or before.captured == before.amount
         assert self.books.authorized_by(key) == before
 
-    def _request(self, key: str, request: str, ask: Callable[[], Payment]) -> str | Code:
-        """Send the request; its answer must equal the first one."""
+    def _request(self, key: str, request: str, send: Callable[[], Payment]) -> str | Code:
+        """Send the request, assert that a repeated request has its first result, and return the result."""
         is_reused = self.requests.get(key, request) != request
         try:
-            payment = ask()
+            payment = send()
         except Refusal as refusal:
-            answer: str | Code = refusal.code
+            result: str | Code = refusal.code
         else:
-            answer = payment.id
+            result = payment.id
             self._record_status(payment)
-        assert (answer is Code.key_reused) == is_reused
-        if answer not in {Code.key_reused, Code.key_cancelled}:
+        assert (result is Code.key_reused) == is_reused
+        if result not in {Code.key_reused, Code.key_cancelled}:
             self.requests[key] = request
-            assert self.answers.setdefault(key, answer) == answer
-        return answer
+            assert self.results.setdefault(key, result) == result
+        return result
 
     def _record_status(self, payment: Payment | None) -> None:
         """Record the payment's status if it changed."""
@@ -139,7 +139,7 @@ def file(tmp_path: Path) -> Path:
 
 
 class TestBooks:
-    def test_books_are_locked_by_one_process(self, file: Path) -> None:
+    def test_file_that_is_open_cannot_be_opened_again(self, file: Path) -> None:
         with Books.open(file), pytest.raises(sqlite3.OperationalError, match="locked"), Books.open(file):
             pass
 
@@ -208,14 +208,14 @@ class TestWebhooks:
             assert self.due(books, 2) == ["authorized", "captured", "refunded"]
             assert books.next_due() == AT.timestamp()
 
-    def test_webhooks_of_a_late_card_are_delayed(self, file: Path) -> None:
+    def test_late_webhooks_are_delayed(self, file: Path) -> None:
         with Books.open(file, LATE) as books:
             self.refund_payment(books, "webhooks-late")
             assert self.due(books, 2.9) == []
             assert self.due(books, 4) == ["authorized", "captured"]
             assert books.next_due() == (AT + LATE).timestamp()
 
-    def test_webhooks_of_a_reversing_card_come_newest_first(self, file: Path) -> None:
+    def test_reversed_webhooks_are_due_newest_first(self, file: Path) -> None:
         with Books.open(file, LATE) as books:
             self.refund_payment(books, "webhooks-reversed")
             assert self.due(books, 4.9) == []
@@ -227,7 +227,7 @@ class TestWebhooks:
             books.record_delivery(self.first(books))
             assert self.due(books, 10) == ["captured", "refunded"]
 
-    def test_webhook_of_a_doubling_card_is_delivered_twice(self, file: Path) -> None:
+    def test_doubled_webhook_is_delivered_twice(self, file: Path) -> None:
         with Books.open(file, LATE) as books:
             self.refund_payment(books, "webhooks-twice")
             first = self.first(books)
@@ -244,14 +244,14 @@ class TestWebhooks:
             assert self.due(books, 20) == ["captured", "refunded", "authorized"]
             assert books.due(AT + timedelta(seconds=20), 10)[2].failures == 1
 
-    def test_no_webhooks_are_stored_without_a_listener(self, file: Path) -> None:
+    def test_no_webhooks_are_stored_while_they_are_disabled(self, file: Path) -> None:
         with Books.open(file) as books:
             self.refund_payment(books, "approve")
             assert books.next_due() is None
 
     @pytest.mark.parametrize("spare_bytes", range(0, 20_000, 1_500))
     async def test_books_work_again_when_the_disk_has_space(self, file: Path, spare_bytes: int) -> None:
-        """A full disk fails a statement, a COMMIT or nothing, depending on the space that is left."""
+        """On a full disk, a statement or a COMMIT fails. The remaining space determines which one is the first."""
         with Books.open(file, LATE) as books:
             books.save_card(card("approve"))
             size = file.with_name("books-wal").stat().st_size

@@ -52,7 +52,7 @@ class TestCard:
         assert problem(right[:position] + wrong + right[position + 1 :]) == "number: is not a card number"
 
     @given(st.text(min_size=12, max_size=19))
-    def test_text_without_digits_is_refused(self, text: str) -> None:
+    def test_number_with_other_characters_than_digits_is_refused(self, text: str) -> None:
         assume(not (text.isascii() and text.isdigit()))
         assert problem(text) == "number: is not a card number"
 

@@ -13,7 +13,7 @@ from sandbox.middleware import RandomFailureMiddleware, RequestMiddleware
 
 
 class App:
-    """App that counts its requests and answers when the gate is open."""
+    """App that records the paths of its requests, and responds when the gate is open."""
 
     def __init__(self) -> None:
         self.paths: list[str] = []
@@ -28,21 +28,21 @@ class App:
         await PlainTextResponse("done")(scope, receive, send)
 
 
-def client_of(app: object, **headers: str) -> httpx.AsyncClient:
+def open_client(app: object, **headers: str) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(app)  # type: ignore[arg-type]
     return httpx.AsyncClient(transport=transport, base_url="http://sandbox", headers=headers)
 
 
 async def test_long_path_is_cut_and_masked_in_the_log_line() -> None:
     with capture_logs() as logged:
-        async with client_of(RequestMiddleware(App(), "key")) as http:
+        async with open_client(RequestMiddleware(App(), "key")) as http:
             await http.get("/v1/" + "x" * 10_000)
             await http.get("/v1/4242424242424242")
     paths = [each["path"] for each in logged if each["event"] == "request completed"]
     assert paths == ["/v1/" + "x" * 252 + "…", "/v1/#"]
 
 
-async def test_api_key_is_accepted_with_the_scheme_in_any_case_and_once() -> None:
+async def test_api_key_is_accepted_from_exactly_one_bearer_header() -> None:
     cases: tuple[tuple[list[str], int], ...] = (
         (["Bearer key"], 200),
         (["bearer key"], 200),
@@ -51,18 +51,18 @@ async def test_api_key_is_accepted_with_the_scheme_in_any_case_and_once() -> Non
         (["Bearer key", "Bearer key"], 401),
         ([], 401),
     )
-    async with client_of(RequestMiddleware(App(), "key")) as http:
+    async with open_client(RequestMiddleware(App(), "key")) as http:
         for lines, status in cases:
-            answer = await http.get("/v1/payments", headers=[("Authorization", line) for line in lines])
-            assert answer.status_code == status, lines
+            response = await http.get("/v1/payments", headers=[("Authorization", line) for line in lines])
+            assert response.status_code == status, lines
 
 
 class TestFailures:
     async def outcomes(self, *, seed: int, rate: float = 0.5, count: int = 60) -> list[tuple[int, bool]]:
-        """Return status and execution of each request."""
+        """Return the status of each request, and whether the request was executed."""
         app = App()
         found = []
-        async with client_of(RandomFailureMiddleware(app, delay_seconds=0, rate=rate, seed=seed)) as http:
+        async with open_client(RandomFailureMiddleware(app, delay_seconds=0, rate=rate, seed=seed)) as http:
             for _ in range(count):
                 before = len(app.paths)
                 status = (await http.post("/v1/payments")).status_code
@@ -82,7 +82,7 @@ class TestFailures:
         assert 25 < failed < 75
 
     async def test_paths_outside_the_contract_never_fail(self) -> None:
-        async with client_of(RandomFailureMiddleware(App(), delay_seconds=9, rate=1, seed=7)) as http:
+        async with open_client(RandomFailureMiddleware(App(), delay_seconds=9, rate=1, seed=7)) as http:
             assert (await http.get("/health/ready")).status_code == 200
 
 
@@ -90,19 +90,19 @@ class TestCalls:
     async def test_request_without_api_key_is_unauthorized(self) -> None:
         app = App()
         for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "secret"}):
-            async with client_of(RequestMiddleware(app, "secret"), **headers) as http:
+            async with open_client(RequestMiddleware(app, "secret"), **headers) as http:
                 refused = await http.post("/v1/payments")
                 assert (refused.status_code, refused.json()["code"]) == (401, "UNAUTHORIZED")
         assert app.paths == []
 
     async def test_paths_outside_the_contract_need_no_key(self) -> None:
-        async with client_of(RequestMiddleware(App(), "secret")) as http:
+        async with open_client(RequestMiddleware(App(), "secret")) as http:
             assert (await http.get("/")).status_code == 200
 
     async def test_one_request_at_a_time_per_idempotency_key(self) -> None:
         app = App()
         app.gate.clear()
-        async with client_of(RequestMiddleware(app, "secret"), authorization="Bearer secret") as http:
+        async with open_client(RequestMiddleware(app, "secret"), authorization="Bearer secret") as http:
             first = asyncio.create_task(http.post("/v1/payments", headers={"idempotency-key": "a"}))
             await app.entered.wait()
             second = await http.post("/v1/payments", headers={"idempotency-key": "a"})
@@ -113,7 +113,7 @@ class TestCalls:
             assert (await http.post("/v1/payments", headers={"idempotency-key": "a"})).status_code == 200
 
 
-async def test_hang_up_within_the_body_is_logged_as_closed_by_the_client(tmp_path: Path) -> None:
+async def test_disconnect_within_the_body_is_logged_with_status_499(tmp_path: Path) -> None:
     messages = [{"type": "http.request", "body": b"{", "more_body": True}]
 
     async def receive() -> Message:

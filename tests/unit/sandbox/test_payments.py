@@ -131,8 +131,10 @@ class TestKey:
             KeyRecord(request, Code.wrong_status).replay(request, captured)
         assert (refusal.value.code, refusal.value.payment) == (Code.wrong_status, captured)
 
-    @pytest.mark.parametrize("use", [KeyRecord(ORDER.request, is_cancelled=True), KeyRecord(None, is_cancelled=True)])
-    def test_cancelled_key_authorizes_nothing(self, use: KeyRecord) -> None:
+    @pytest.mark.parametrize(
+        "record", [KeyRecord(ORDER.request, is_cancelled=True), KeyRecord(None, is_cancelled=True)]
+    )
+    def test_cancelled_key_authorizes_nothing(self, record: KeyRecord) -> None:
         with pytest.raises(Refusal) as refusal:
-            use.replay(ORDER.request, payment() if use.request else None)
+            record.replay(ORDER.request, payment() if record.request else None)
         assert refusal.value.code is Code.key_cancelled

@@ -63,7 +63,7 @@ class TestConsole:
         assert len(kept) > 30
         assert all((tmp_path / name).stat().st_size <= 2_000 for name in names)
 
-    def test_log_that_cannot_be_rotated_goes_on_in_the_same_file(
+    def test_log_that_cannot_be_rotated_continues_in_the_same_file(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(console, "LARGEST_LOG", 10)

@@ -42,8 +42,8 @@ class TestFree:
         check_free(ports)
 
     def test_two_processes_get_different_free_ports(self) -> None:
-        ask = "import sys; from stack.ports import free_ports; print(*free_ports(300), flush=True); sys.stdin.read()"
-        command = [sys.executable, "-c", ask]
+        script = "import sys; from stack.ports import free_ports; print(*free_ports(300), flush=True); sys.stdin.read()"
+        command = [sys.executable, "-c", script]
         others = [subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, cwd=ROOT) for _ in range(3)]
         try:
             given = [free_ports(300)] + [list(map(int, other.stdout.readline().split())) for other in others]  # type: ignore[union-attr]
@@ -58,7 +58,7 @@ class TestFree:
 
 
 class TestCheckFree:
-    def test_error_names_port_user_and_setting(self) -> None:
+    def test_error_names_port_process_and_setting(self) -> None:
         with socket.create_server((HOST, 0)) as taken:
             port = taken.getsockname()[1]
             with pytest.raises(PortError) as refusal:

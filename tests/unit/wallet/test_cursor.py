@@ -20,13 +20,13 @@ class TestVersionCursor:
         assert set(cursor.encode_version(version)).isdisjoint("+/=&?# ")
 
     @given(st.integers(0, 2**63 - 1), st.uuids())
-    def test_cursor_of_a_later_epoch_decodes_to_both(self, version: int, epoch: uuid.UUID) -> None:
+    def test_cursor_of_a_later_epoch_decodes_to_version_and_epoch(self, version: int, epoch: uuid.UUID) -> None:
         text = cursor.encode_version(version, str(epoch))
         assert cursor.decode_position(text) == (version, str(epoch))
         assert cursor.decode_version(text) == version
         assert len(text) <= 128  # the contract's maximum
 
-    def test_cursor_without_an_epoch_is_of_the_first_one(self) -> None:
+    def test_cursor_without_an_epoch_decodes_to_the_first_epoch(self) -> None:
         assert cursor.decode_position(cursor.encode_version(7)) == (7, "")
 
     @given(st.text() | st.text("dvjMTIzAB-_=", max_size=12))

@@ -30,10 +30,10 @@ class RelayPage:
 def relay_page(
     newest_first: Sequence[int], *, first: int | None, after: int | None, last: int | None, before: int | None
 ) -> RelayPage:
-    """Return the page by the specification's algorithm, on a list in memory.
+    """Return the page of a list by the algorithm of the Relay specification.
 
-    The specification leaves open how many edges a connection without `first` and `last` has. Here it has the 50 next to
-    its cursor.
+    The specification does not define the number of edges without `first` and `last`. Here a page then has the 50 edges
+    next to the cursor.
     """
     if first is None and last is None:
         first, last = (50, None) if before is None else (None, 50)
@@ -54,7 +54,7 @@ def relay_page(
 
 
 def stored_page(newest_first: Sequence[int], request: PageRequest[int]) -> RelayPage:
-    """Return the page that a service answers to the request: see `GetOperations` and `ListTopUps`."""
+    """Return the page that a service returns for the request: see `GetOperations` and `ListTopUps`."""
     older_than, newer_than = request.older_than, request.newer_than
     if newer_than is not None:
         newer = [each for each in newest_first if each > newer_than]
@@ -67,7 +67,7 @@ def stored_page(newest_first: Sequence[int], request: PageRequest[int]) -> Relay
 
 @st.composite
 def connections(draw: st.DrawFn) -> tuple[list[int], dict[str, int | None]]:
-    """Draw a list and the arguments of one direction; cursors are those of its items."""
+    """Draw a list, and paging arguments in one direction with an item of the list as the cursor."""
     items = sorted(draw(st.sets(st.integers(1, 200), max_size=70)), reverse=True)
     size = draw(st.none() | st.integers(1, 80))
     cursor_ = draw(st.none() | st.sampled_from(items)) if items else None
