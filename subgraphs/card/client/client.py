@@ -26,8 +26,8 @@ _DEPENDENCY: Final = "the card service"  # in error messages
 class CardClient:
     """Calls the card service with the identity of the current caller (`kit.rpc.request_context`).
 
-    Every method raises the `WalletError` that the service answers with. It raises Unavailable when the service does not
-    respond, and DeadlineExceeded when it does not respond in time. After these two errors the outcome of a write is
+    Every method raises the `WalletError` that the service returns. It raises Unavailable if the service is unavailable,
+    and DeadlineExceeded if the service does not respond in time. After these two errors the outcome of a write is
     unknown: retry with the same idempotency key. Reads are always safe to retry.
     """
 
@@ -51,13 +51,14 @@ class CardClient:
         tls: TLS | None = None,
         gateway_token: Callable[[], str] | None = None,
     ) -> AsyncIterator["CardClient"]:
-        """Open a client on a gRPC target. The first call connects.
+        """Yield a client of the card service at a gRPC target. It connects at the first call.
 
         Args:
             target: gRPC target.
             limits: limits of the calls.
             tls: certificates; None: plaintext.
-            gateway_token: returns a token of the gateway, which lets it state the address of the client of a top-up.
+            gateway_token: returns a token of the gateway. With it, the gateway proves the client address that it sends
+                with a top-up. None: no address is sent.
         """
         async with open_channel(target, SERVICE, _READS, tls, name="card") as opened:
             yield cls(card_pb2_grpc.CardServiceStub(opened), limits, gateway_token)
@@ -120,7 +121,14 @@ class CardClient:
         older_than: UUID | None = None,
         newer_than: UUID | None = None,
     ) -> TopUpPage:
-        """List a page of the account's top-ups, newest first, older or newer than a top-up."""
+        """Return a page of an account's top-ups, newest first.
+
+        Args:
+            account_id: id of the account.
+            limit: maximum size of the page.
+            older_than: return the newest of the top-ups that are older than this one.
+            newer_than: return the oldest of the top-ups that are newer than this one. Not together with `older_than`.
+        """
         request = card_pb2.ListTopUpsRequest(
             account_id=str(account_id),
             page_size=limit,

@@ -44,7 +44,7 @@ class TopUp:
 
     Attributes:
         failure: reason of the failure as a machine name; None without a failure.
-        transfer_id: deposit in the ledger, once the top-up is COMPLETED.
+        transfer_id: id of the deposit in the ledger, once the top-up is COMPLETED.
         version: grows with every change.
     """
 

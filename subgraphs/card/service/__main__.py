@@ -39,7 +39,7 @@ from subgraphs.card.service.settings import Settings
 NAME: Final = "card"
 """Name of the service for other services."""
 _ATTEMPT_MARGIN_SECONDS: Final = 2.0
-"""Time for the calls of the bank and the database, besides those of the acquirer, before a top-up exists."""
+"""Time for the calls to the bank and the database before a top-up is created, besides the acquirer's call."""
 
 
 _SAGA_LIMITS: Final = SagaLimits()

@@ -15,7 +15,7 @@ current_customer: Final[ContextVar[str]] = ContextVar("current_customer", defaul
 
 @contextmanager
 def on_behalf_of(customer: str) -> Iterator[None]:
-    """Call the acquirer for a customer during the block, also in tasks that start there.
+    """Attribute failed acquirer calls in the block, and in tasks that start in it, to a customer.
 
     Args:
         customer: principal of the top-up's idempotency key.
@@ -28,11 +28,11 @@ def on_behalf_of(customer: str) -> Iterator[None]:
 
 
 class Acquirer(Protocol):
-    """Company that takes money from cards.
+    """Interface of the company that takes money from cards.
 
-    Every method that changes something takes an idempotency key: repeated calls with one key have one effect and return
-    the current state. Every method raises Unavailable without a clear response: the outcome is unknown, and the same
-    call is safe to repeat.
+    Every method that changes a payment takes an idempotency key: repeated calls with one key have one effect and return
+    the current state. Every method raises Unavailable if there is no clear response: the outcome is unknown, and the
+    same call is safe to repeat.
     """
 
     async def tokenize(self, card: CardDetails) -> CardToken | Refusal:
@@ -51,14 +51,14 @@ class Acquirer(Protocol):
         ...
 
     async def find_payment(self, key: str) -> Payment | NoPayment:
-        """Return the payment that the key authorized.
+        """Return the payment that was created with the key, even a declined one; `NoPayment` if there is none.
 
         Until the key is cancelled, a late authorization may create a payment after `NoPayment`.
         """
         ...
 
     async def cancel(self, key: str) -> Payment | NoPayment | Refusal:
-        """Prevent authorizations with the key, and void the payment that it authorized. Refused after a capture."""
+        """Prevent authorizations with the key, and void the payment that has it. Refused after a capture."""
         ...
 
     async def capture(self, payment_id: str, key: str) -> Payment | Refusal:

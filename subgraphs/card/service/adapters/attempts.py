@@ -43,13 +43,13 @@ _LIMITED_BY: Final = {
     LimitKind.ADDRESS: attempts.c.address,
     LimitKind.CARD: attempts.c.card,
 }
-"""Column that each limit counts by. A row without a value does not count."""
+"""Column by which each limit counts attempts. A row without a value does not count for the limit."""
 
 
 class AttemptRepository:
     """Stored attempts to use a card. `Repository` ends an attempt in the transaction that saves its top-up.
 
-    Every method raises Unavailable if the database does not answer. Then it is unknown whether a change was committed.
+    Every method raises Unavailable if the database is unavailable. It is then unknown whether a change was committed.
     All methods are safe to repeat.
     """
 
@@ -60,7 +60,7 @@ class AttemptRepository:
         """Store an attempt to use a card if the limits of declined cards have room for it (`declines.judge`).
 
         Attempts of one customer, address or card are decided one after another, so that they cannot exceed a limit
-        together. The verdict is NoRoomYet, too, if the key has a top-up by now.
+        together. The verdict is also NoRoomYet if the key already has a top-up.
         """
         subjects = {kind: subject for kind in LimitKind if (subject := attempt.subject(kind)) is not None}
         # Sorted, so that two attempts do not deadlock.
@@ -68,7 +68,7 @@ class AttemptRepository:
         locks = func.unnest(sql_cast(keys, ARRAY(BigInteger))).column_valued("key")
         same = or_(*(_LIMITED_BY[kind] == subject for kind, subject in subjects.items()))
         async with self._database.transaction() as sql:
-            # The locks are held until the commit. It need not wait for the disk: the commits of `admit` and
+            # The locks are held until the commit. The commit need not wait for the disk: the commits of `admit` and
             # `record_decline` wait, and they flush the earlier records of the WAL, too.
             no_wait = func.set_config("synchronous_commit", "off", True)
             await sql.execute(select(no_wait, func.pg_advisory_xact_lock(locks)))
@@ -127,7 +127,7 @@ class AttemptRepository:
         """Stop counting the declines of a block, for this kind of limit only. The lift is stored permanently.
 
         Args:
-            kind: what the limit counts by.
+            kind: kind of the limit.
             attempt_id: one of the block's attempts.
             operator: principal who lifts the block.
 

@@ -71,7 +71,7 @@ class BankLedger:
         """Yield pages of all deposits of a currency with a top-up in the descriptor, oldest first."""
         clearing, version, is_last = clearing_account_id(currency), 0, False
         while not is_last:
-            with request_context.as_service(self._token):  # for each page: the scan may take longer than a token lives
+            with request_context.as_service(self._token):  # for each page: the scan may outlast a token's validity
                 page = await self._bank.list_events(clearing, version, _PAGE_SIZE)
             is_last = len(page) < _PAGE_SIZE
             version = page[-1].sender.version if page else version
@@ -88,7 +88,8 @@ def check_account(account: Account, currency: str) -> None:
     """Check that the account can be credited in the currency.
 
     Raises:
-        AccountClosed, CurrencyMismatch: it cannot be credited.
+        AccountClosed: the account is closed.
+        CurrencyMismatch: the account has another currency.
     """
     if account.status == "CLOSED":
         raise AccountClosed(str(account.id))

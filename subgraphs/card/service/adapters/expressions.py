@@ -11,7 +11,7 @@ from subgraphs.card.service.domain.top_up import IdempotencyKey
 
 
 def with_key(key: IdempotencyKey) -> Select[Any]:
-    """Select the top-ups of a key: at most one of each of its forms."""
+    """Select the top-ups with a key: at most one for each form of the key."""
     forms = [key.key] if key.raw is None else [key.key, key.raw]
     return select(top_ups).where(top_ups.c.principal == key.principal, top_ups.c.idempotency_key.in_(forms))
 
@@ -22,5 +22,5 @@ def set_attempt_state(state: AttemptState) -> Update:
 
 
 def from_now(seconds: float) -> ColumnElement[Any]:
-    """Return the time of the database that many seconds from now."""
+    """Return the database's current time plus a number of seconds."""
     return func.clock_timestamp() + timedelta(seconds=seconds)

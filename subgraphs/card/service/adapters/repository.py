@@ -57,7 +57,7 @@ _DAY: Final = timedelta(hours=24)
 _EXEMPT_STATUSES: Final = (Status.DECLINED, Status.VOIDED, Status.REFUNDED)
 """Top-ups with these statuses do not count towards the daily limit."""
 open_database: Final = partial(Database.open, service="card", label="the top-ups' database")
-"""Open the service's database. Arguments: its URL and `max_connections`."""
+"""Open the service's database. Arguments: the URL and `max_connections`."""
 
 
 class LeaseLostError(Exception):
@@ -67,7 +67,7 @@ class LeaseLostError(Exception):
 class Repository:
     """Stored top-ups and webhooks.
 
-    Every method raises Unavailable if the database does not answer. Then it is unknown whether a change was committed.
+    Every method raises Unavailable if the database is unavailable. It is then unknown whether a change was committed.
     All methods are safe to repeat.
     """
 
@@ -81,7 +81,7 @@ class Repository:
     async def admit(self, new: NewTopUp, limits: Limits, *, lease_seconds: float) -> TopUp:
         """Return the top-up with the request's idempotency key. Create and lease it if the key is new.
 
-        The attempt with the id of the new top-up then waits for the authorization. If the key is not new, it ends.
+        If the top-up is created, the attempt with its id gets the state AUTHORIZING; otherwise the attempt is deleted.
 
         Requests of one principal are admitted one after another, so that they cannot exceed the limits together.
 
@@ -135,7 +135,7 @@ class Repository:
             return _top_up_from_row(created.one())
 
     async def find_by_key(self, key: IdempotencyKey) -> TopUp | None:
-        """Return the top-up with an idempotency key. It is safe to repeat its response: no failover can lose it."""
+        """Return the top-up with an idempotency key; None if there is none. No failover can lose a returned top-up."""
         async with self._database.statement() as sql:
             top_up = await _find_by_key(sql, key)
             if top_up is not None:
@@ -181,7 +181,7 @@ class Repository:
 
         Args:
             limit: maximum number of top-ups.
-            lease_seconds: duration of the lease; then they are due again, unless they were saved.
+            lease_seconds: duration of the lease. After it the top-ups are due again, unless they were saved.
             id_: claim only this top-up, if it is due.
         """
         due = select(top_ups.c.id).where(top_ups.c.next_attempt_at <= func.now())
@@ -209,12 +209,12 @@ class Repository:
             await sql.execute(update(top_ups).where(leased).values(next_attempt_at=from_now(lease_seconds)))
 
     async def save(self, top_up: TopUp, *, due_seconds: float | None, outcome: AttemptOutcome | None = None) -> TopUp:
-        """Save a top-up and notify its watchers. Return it with its new version.
+        """Save a top-up and notify its subscribers. Return the top-up with its new version.
 
         Args:
             top_up: new state, with the version that it replaces.
-            due_seconds: seconds from now until a driver may claim it: a lease or a retry delay. None: never.
-            outcome: outcome of its attempt to use the card, if it is known now.
+            due_seconds: seconds from now until a driver may claim the top-up: a lease or a retry delay. None: never.
+            outcome: outcome of the top-up's attempt to use the card, if it is known now.
 
         Raises:
             LeaseLostError: another driver has saved the top-up.
@@ -312,11 +312,11 @@ class Repository:
             return [_top_up_from_row(row) for row in await sql.execute(query)]
 
     async def listen(self, on_change: Callable[[UUID], None], on_gap: Callable[[], None]) -> None:
-        """Listen for saved top-ups of all replicas until the connection is lost, which is raised.
+        """Listen for saved top-ups of all replicas until the connection is lost; then raise Unavailable.
 
         Args:
             on_change: called with the id of each saved top-up.
-            on_gap: called once listening has started: earlier changes were not notified.
+            on_gap: called when listening has started, because earlier changes were not notified.
         """
         lost = asyncio.Event()
         async with self._database.connection() as sql:

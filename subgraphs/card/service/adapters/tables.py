@@ -1,4 +1,4 @@
-"""Tables of card top-ups. Alembic migrations create them; a test compares the two.
+"""Tables of card top-ups. Alembic migrations create them; a test compares these definitions with the migrated schema.
 
 No column holds a card's number or code. A card is stored as the acquirer's token, the brand, the last four digits and
 keyed digests.

@@ -22,16 +22,17 @@ log = structlog.get_logger(__name__)
 def review_router(repository: Repository, saga: Saga) -> APIRouter:
     """Create the routes that list top-ups for review and retry them.
 
-    `GET /review` returns one line for each top-up, then their number.
+    `GET /review` returns one line for each top-up that needs a review, then their number.
 
     `POST /review/{id}/retry` schedules the step at which a top-up stopped and returns the top-up without waiting for
     the step. A final top-up is compared with the acquirer's payment again. The response is 404 if the top-up needs no
     review, and 409 if another driver has changed it.
 
-    `POST /review/deposits` adds the completed top-ups whose deposit the ledger lacks, and returns the same as `GET
-    /review`. A retry of such a top-up makes the deposit again.
+    `POST /review/deposits` marks for review the completed top-ups whose deposit the ledger lacks, and returns the same
+    lines as `GET /review`. A retry of such a top-up makes the deposit again. The response is 409 if a driver has
+    changed a top-up meanwhile.
 
-    Both routes return 503 if the database does not answer.
+    All routes return 503 if the database is unavailable; `POST /review/deposits` also if the bank is unavailable.
     """
     router = APIRouter()
 
@@ -71,10 +72,11 @@ def decline_router(attempts: AttemptRepository, limits: DeclineLimits) -> APIRou
 
     `GET /declines` returns one line for each customer, address and card that is blocked now, then their number.
 
-    `POST /declines/{kind}/{attempt_id}/lift` ends a block: its declines no longer count for this kind of limit. It
-    stores who did it and returns the number of declines. The response is 404 if there is no such block.
+    `POST /declines/{kind}/{attempt_id}/lift` ends a block: its declines no longer count for this kind of limit. The
+    route stores the operator's principal and returns the number of declines. The response is 404 if there is no such
+    block.
 
-    Both routes return 503 if the database does not answer.
+    Both routes return 503 if the database is unavailable.
     """
     router = APIRouter()
 

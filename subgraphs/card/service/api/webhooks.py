@@ -33,7 +33,7 @@ class WebhookInbox:
         """Store a webhook and return whether its top-up became due.
 
         Raises:
-            Unavailable: the webhook was not stored; the acquirer must send it again.
+            Unavailable: the webhook may not be stored; the acquirer must send it again.
         """
         reported = PaymentStatus(event.type.removeprefix("payment.").upper())
         top_up_id = top_up_id_from_key(event.payment.idempotency_key)
@@ -48,8 +48,8 @@ class WebhookInbox:
 def webhook_app(inbox: WebhookInbox, secret: SecretStr) -> FastAPI:
     """Create the app with `POST /webhooks/acquirer`.
 
-    It answers 204 stored, 400 unreadable body, 401 invalid or old signature (Standard Webhooks), 413 too long, 503
-    send again. A sender that hangs up within the body gets no response.
+    Statuses: 204: stored; 400: unreadable body; 401: invalid or old signature (Standard Webhooks); 413: body too long;
+    503: send the webhook again. A sender that disconnects before the end of the body gets no response.
     """
     app, signature = new_app(), Webhook(secret.get_secret_value())
 

@@ -15,7 +15,7 @@ async def run_decline_watch(attempts: AttemptRepository, limits: DeclineLimits) 
     """Periodically delete the attempts that no longer count, and set the metrics of all current blocks.
 
     Raises:
-        Unavailable: the database does not answer.
+        Unavailable: the database is unavailable.
     """
     for kind in LimitKind:
         metrics.TOP_UPS_BLOCKED.labels(kind)  # starts at 0, so that Prometheus sees the first block as an increase

@@ -48,7 +48,7 @@ def top_up_integrity(
     currencies: Iterable[str],
     page_size: int = _PAGE_SIZE,
 ) -> IntegrityCheck:
-    """Create the integrity check of the top-ups (`Invariant`). Top-ups in progress are counted as pending.
+    """Create the integrity check of the top-ups (`Invariant`). Top-ups that are not final are counted as pending.
 
     Args:
         repository: stored top-ups.
@@ -92,7 +92,7 @@ class _Scan:
                 return
 
     async def _compare_page(self, page: Sequence[TopUp]) -> list[Violation | Pending]:
-        """Compare top-ups with the acquirer and the ledger. Repeat it for top-ups that change during the comparison."""
+        """Compare top-ups with the acquirer and the ledger. Repeat this for top-ups that change meanwhile."""
         findings: list[Violation | Pending] = []
         while page:
             results = await asyncio.gather(*map(self._compare, page))

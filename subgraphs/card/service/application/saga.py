@@ -1,4 +1,4 @@
-"""Saga of a top-up: calls its steps until it is final, also after the process that started it has died."""
+"""Saga of a top-up: calls step after step until the top-up is final, even if the process that started it dies."""
 
 import asyncio
 import random
@@ -37,11 +37,12 @@ class SagaLimits:
 
     Attributes:
         interval_seconds: interval at which the completer claims due top-ups.
-        lease_seconds: duration of a lease. The driver renews it while a step runs. It is the time until another process
-            continues the top-up of a dead driver.
-        first_pause_seconds: maximum delay after the first attempt with an unknown outcome; doubles each time.
+        lease_seconds: duration of a lease. The driver renews the lease while a step runs. If the driver dies, another
+            process continues the top-up after the lease.
+        first_pause_seconds: maximum delay after the first attempt with an unknown outcome. It doubles with each
+            attempt.
         longest_pause_seconds: maximum delay after any attempt.
-        authorization_window_seconds: time after the request in which the card may be charged.
+        authorization_window_seconds: time after the creation of a top-up in which its card may be authorized.
         max_captures: number of captures with an unknown outcome after which the amount is released.
         drivers: maximum number of top-ups that the completer drives concurrently, without those of current
             callers.
@@ -89,7 +90,7 @@ class Saga:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Allow top-ups to be driven. At the end, running steps get some seconds to finish."""
+        """Stop the drivers at the end of the block. Running steps get some seconds to finish, then are cancelled."""
         try:
             yield
         finally:
@@ -131,7 +132,7 @@ class Saga:
         return self._drivers[top_up.id]
 
     async def wait_for_driver(self, top_up: TopUp) -> TopUp:
-        """Return the top-up as this process's driver leaves it; unchanged if this process does not drive it.
+        """Wait until this process's driver ends, and return its top-up; return `top_up` if this process has no driver.
 
         Cancelling the wait does not cancel the driver.
         """
@@ -146,7 +147,7 @@ class Saga:
         """Drive due top-ups periodically: those whose retry delay is over, and those whose lease has expired.
 
         Raises:
-            Unavailable: the database does not answer.
+            Unavailable: the database is unavailable.
         """
         while True:
             self._wake_requested.clear()
@@ -165,7 +166,7 @@ class Saga:
         """Renew the leases of all driven top-ups periodically.
 
         Raises:
-            Unavailable: the database does not answer.
+            Unavailable: the database is unavailable.
         """
         lease_seconds = self._limits.lease_seconds
         while True:
@@ -177,7 +178,7 @@ class Saga:
         """Periodically set the gauges of open top-ups, counted over all replicas.
 
         Raises:
-            Unavailable: the database does not answer.
+            Unavailable: the database is unavailable.
         """
         while True:
             by_status = {group.status: group for group in await self._repository.count_open()}
@@ -198,8 +199,8 @@ class Saga:
 
         Raises:
             TopUpNotFound: no top-up with this id needs a review.
-            LeaseLostError: another driver has changed it.
-            Unavailable: the database does not answer.
+            LeaseLostError: another driver has changed the top-up.
+            Unavailable: the database is unavailable.
         """
         top_up = (await self._repository.get([id_])).get(id_)
         if top_up is None or top_up.review is None:
@@ -209,12 +210,13 @@ class Saga:
         return retried
 
     async def review_missing_deposits(self) -> int:
-        """Mark each completed top-up whose deposit the ledger lacks for a review, and return their number.
+        """Mark for review each completed top-up whose deposit the ledger lacks, and return the number of these top-ups.
 
-        After a restore of the ledger from a backup, these are the top-ups that it has lost. A retry is safe.
+        The ledger may lack deposits after a restore from a backup. A retry is safe.
 
         Raises:
-            Unavailable, DeadlineExceeded: the database or the bank does not answer.
+            LeaseLostError: a driver has changed a top-up meanwhile.
+            Unavailable, DeadlineExceeded: the database or the bank is unavailable.
         """
         slots, marked, last_id = asyncio.Semaphore(_CONCURRENT_BANK_CALLS), 0, None
 
@@ -241,7 +243,7 @@ class Saga:
 
         Raises:
             LeaseLostError: another driver has saved the top-up.
-            Unavailable: the database does not answer; another driver will call the step again.
+            Unavailable: the database is unavailable; another driver will call the step again.
         """
         self._leased_versions[top_up.id] = top_up.version
         try:
@@ -326,7 +328,7 @@ class Saga:
         return await self._repository.save(after, due_seconds=None)
 
     async def _deposit_again_if_missing(self, top_up: TopUp) -> TopUp:
-        """Repeat the deposit of a completed top-up if the ledger lacks it, with the same key: once."""
+        """Repeat the deposit of a completed top-up if the ledger lacks it; the same key prevents a second deposit."""
         if top_up.transfer_id is None or await self._ledger.get_transfer(top_up.transfer_id) is not None:
             return top_up
         after = transitions.after_second_deposit(top_up, await self._ledger.deposit(top_up))

@@ -1,4 +1,4 @@
-"""Use cases of the card service: authorization of callers, and responses."""
+"""Use cases of the card service, with the authorization of callers."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -74,8 +74,8 @@ class TopUpOptions:
 
     Attributes:
         limits: limits by currency.
-        fingerprint_secret: key of the fingerprints of requests and cards. If it changes, repeated requests become
-            conflicts.
+        fingerprint_secret: key of the fingerprints of requests and cards. With a new key, repeats of earlier requests
+            are refused as conflicts.
         access_seconds: interval between checks that a subscriber may still read the account.
         decline_limits: limits of declined cards.
     """
@@ -125,7 +125,7 @@ class TopUps:
         address: str | None = None,
         raw_key: str | None = None,
     ) -> tuple[TopUp, bool]:
-        """Start a top-up, once for each caller and key, and wait for its end for a short time.
+        """Start a top-up, once for each caller and key, and wait a short time for its end.
 
         Args:
             caller: verified caller.
@@ -134,8 +134,8 @@ class TopUps:
             card: card to charge.
             idempotency_key: identifies the request for this caller.
             address: address or network of the client, if the gateway stated it.
-            raw_key: form of the key that earlier releases stored, if the client quoted it. A top-up of this form is the
-                response.
+            raw_key: the key with the client's quotation marks, the form that earlier releases stored; None for a bare
+                key. If there is a top-up with this form, that top-up is returned.
 
         Returns:
             The top-up in its current state, and whether an earlier request started it.
@@ -143,7 +143,7 @@ class TopUps:
         Raises:
             InvalidInput, AccountNotFound, AccountClosed, CurrencyMismatch, TopUpLimitExceeded, IdempotencyConflict:
                 no top-up was started.
-            TopUpDeclinesExceeded: too many cards were declined; no top-up was started and the acquirer was not asked.
+            TopUpDeclinesExceeded: too many cards were declined; no top-up was started and the acquirer was not called.
             RateLimited: other top-ups of the customer, the address or the card are being authorized; no top-up was
                 started.
             Unavailable, DeadlineExceeded: the outcome is unknown; a retry with the same key is safe.
@@ -164,7 +164,7 @@ class TopUps:
                 if top_up is None:
                     top_up = await self._begin(caller, account_id, amount, card, attempt)
                     return await self._wait_for_end(top_up), top_up.id != attempt.id
-        # A replay is answered even if cards were declined or the account was closed since.
+        # A replay returns its top-up even if cards were declined or the account was closed in the meantime.
         if not is_replay(top_up, self._secret, card, account_id, amount):
             raise IdempotencyConflict(idempotency_key)
         await self._saga.resume(top_up)
@@ -174,7 +174,7 @@ class TopUps:
         """Return a top-up.
 
         Raises:
-            TopUpNotFound: it does not exist, or the caller may not read it.
+            TopUpNotFound: the top-up does not exist, or the caller may not read it.
         """
         top_up = (await self.get_many(caller, [id_])).get(id_)
         if top_up is None:
@@ -194,7 +194,7 @@ class TopUps:
         older_than: UUID | None,
         newer_than: UUID | None,
     ) -> TopUpPage:
-        """Return a page of an account's top-ups, newest first. The bank checks that the current caller may read it.
+        """Return a page of an account's top-ups, newest first. The bank checks that the caller may read the account.
 
         Args:
             account_id: id of the account.
@@ -205,7 +205,7 @@ class TopUps:
         Raises:
             InvalidInput: the limit or the bounds are invalid.
             AccountNotFound: the account does not exist, or the caller may not read it.
-            Unavailable: the database or the bank does not answer.
+            Unavailable: the database or the bank is unavailable.
         """
         violations = []
         if not 0 <= limit <= _MAX_PAGE_SIZE:
@@ -222,12 +222,12 @@ class TopUps:
     async def watch(self, caller: Principal, id_: UUID) -> AsyncGenerator[TopUp, None]:
         """Yield the current state of a top-up, then each change, until it is final.
 
-        The bank is asked periodically whether the current caller may still read the account.
+        The bank periodically checks that the current caller may still read the account.
 
         Raises:
             TopUpNotFound: the top-up does not exist, or the caller may not read it.
             AccountNotFound: the caller may no longer read the account.
-            Unavailable: the database does not answer, or this process stops. A retry is safe.
+            Unavailable: the database is unavailable, or this process stops. A retry is safe.
         """
         clock = asyncio.get_running_loop().time
         next_check_at = clock() + self._options.access_seconds
@@ -249,7 +249,8 @@ class TopUps:
         """Wait until the limits of declined cards have room for an attempt, and store it.
 
         Returns:
-            None; or the top-up with the request's key, if another request has created it in the meantime.
+            None if the attempt was stored; else the top-up with the request's key, which another request has created in
+            the meantime.
 
         Raises:
             TopUpDeclinesExceeded: too many cards were declined.
@@ -276,8 +277,8 @@ class TopUps:
     ) -> TopUp:
         """Let the acquirer tokenize the card of a reserved attempt, and start the top-up.
 
-        A cancelled call leaves the attempt: it counts until the end of `DeclineLimits.attempt_seconds`, because the
-        acquirer may have been asked.
+        A cancelled call does not end the attempt: it counts until the end of `DeclineLimits.attempt_seconds`, because
+        the acquirer may have received the card.
         """
         try:
             owner_id = await self._get_owner_id(caller, account_id, amount.currency)

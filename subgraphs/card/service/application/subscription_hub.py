@@ -1,4 +1,4 @@
-"""Streams of top-up changes of all replicas, which the database notifies."""
+"""Streams of top-up changes. The database notifies each replica of the changes that all replicas save."""
 
 import asyncio
 from collections import defaultdict
@@ -17,7 +17,7 @@ POLL_SECONDS: Final = 2.0
 
 
 class SubscriptionHub:
-    """Open streams of this replica. A poll at a long interval finds changes that the database did not notify."""
+    """Open streams of this replica. A poll at a long interval finds changes without a notification."""
 
     def __init__(self, repository: Repository, *, poll_seconds: float = POLL_SECONDS) -> None:
         self._repository = repository
@@ -41,7 +41,7 @@ class SubscriptionHub:
     async def watch(
         self, id_: UUID, check: Callable[[TopUp], Awaitable[None]] | None = None
     ) -> AsyncGenerator[TopUp, None]:
-        """Yield the current state of a top-up, then its state after each visible change, until it is final.
+        """Yield the current state of a top-up, then each change of its status or failure, until the top-up is final.
 
         Args:
             id_: id of the top-up.
@@ -49,7 +49,7 @@ class SubscriptionHub:
 
         Raises:
             TopUpNotFound: the top-up does not exist.
-            Unavailable: the database does not answer, or this process stops. A retry is safe.
+            Unavailable: the database is unavailable, or this process stops. A retry is safe.
         """
         last_visible: object = None
         with self._subscribe(id_) as changed:

@@ -1,4 +1,4 @@
-"""Turns: concurrent work of one customer, in the order of arrival."""
+"""Limit of the concurrent work of each customer. Waiting requests get their turns in the order of arrival."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,11 +13,11 @@ AT_ONCE: Final = "card authorizations at once"
 
 
 class Turns:
-    """Lets each customer have a number of turns at once in this process. Further requests wait in memory."""
+    """Limits the concurrent turns of each customer in this process. Further requests wait in memory."""
 
     def __init__(self, maximum: int) -> None:
         """Args:
-        maximum: maximum turns of one customer at once.
+        maximum: maximum concurrent turns of one customer.
         """
         self._maximum = maximum
         self._semaphores: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
@@ -27,7 +27,7 @@ class Turns:
         """Wait for a turn and hold it during the block.
 
         Raises:
-            RateLimited: there was no turn in time.
+            RateLimited: the customer's other turns did not end within the time-out.
         """
         semaphore = self._semaphores.setdefault(customer, asyncio.Semaphore(self._maximum))
         try:

@@ -50,7 +50,7 @@ class CardDetails:
 
 @dataclass(frozen=True, slots=True)
 class CardToken:
-    """Acquirer's token of a card, with the data that may be shown. One number and expiry have one `token`."""
+    """Acquirer's token of a card, with the data that may be shown. The same number and expiry have the same `token`."""
 
     token: str
     brand: Brand

@@ -1,6 +1,6 @@
-"""Limits of declined cards, against card testing: pure rules. They count attempts, never the cards themselves.
+"""Limits of declined cards, against card testing: pure rules. Stored attempts have only fingerprints of card numbers.
 
-An attempt takes a place in each of its limits before the acquirer is asked, and keeps it if the card is declined. So
+An attempt takes a place in each of its limits before the acquirer is called, and keeps it if the card is declined. So
 concurrent attempts cannot exceed a limit together.
 """
 
@@ -19,7 +19,7 @@ Network = IPv4Network | IPv6Network
 
 
 class LimitKind(StrEnum):
-    """What a limit counts declines by."""
+    """Kind of a limit: declines are counted by customer, by client address and by card number."""
 
     CUSTOMER = "customer"
     """The caller, with all of their accounts."""
@@ -30,7 +30,7 @@ class LimitKind(StrEnum):
 
 
 class AttemptState(StrEnum):
-    """State of an attempt to use a card. An attempt that ended without a decline is not stored."""
+    """State of an attempt to use a card. An attempt that ends without a decline is deleted."""
 
     TOKENIZING = "TOKENIZING"
     """The acquirer validates the card. The top-up does not exist yet."""
@@ -61,7 +61,7 @@ class NewAttempt:
     card: bytes
 
     def subject(self, kind: LimitKind) -> Subject | None:
-        """Return what a limit counts this attempt by; None if it does not count."""
+        """Return the attempt's customer, address or card, by which the limit counts it; None if it does not count."""
         return {LimitKind.CUSTOMER: self.key.principal, LimitKind.ADDRESS: self.address, LimitKind.CARD: self.card}[
             kind
         ]
@@ -72,10 +72,11 @@ class StoredAttempt:
     """Attempt in the database.
 
     Attributes:
-        subjects: what each limit counts the attempt by. A kind is missing after an operator has lifted its block.
+        subjects: customer, address and card of the attempt, by kind of limit. A kind is missing if it is not known, or
+            after an operator has lifted its block.
         idempotency_key: key of the request.
-        state: its state.
-        age_seconds: time since it reached the state.
+        state: state of the attempt.
+        age_seconds: time since the attempt reached the state.
     """
 
     id: UUID
@@ -95,8 +96,8 @@ class DeclineLimits:
         per_shared_address: maximum declines from one address of `shared_networks`, or from one that is not public.
         per_card: maximum declines of one card number.
         window_seconds: length of the sliding window.
-        attempt_seconds: time for which an attempt counts while the card is tokenized. Longer than a call of the
-            acquirer with all of its retries. It ends the attempt of a process that died.
+        attempt_seconds: time for which an attempt counts while the card is tokenized. It is longer than a call to the
+            acquirer with all retries. After this time, the attempt of a process that died no longer counts.
         shared_networks: networks with many customers behind each address, such as those of a mobile carrier.
     """
 
@@ -133,7 +134,7 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class NoRoomYet:
-    """Attempts in progress may fill a limit, or the key has one: their outcome decides."""
+    """Attempts in progress may fill a limit, or one of them has the same key: wait for their outcomes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ def judge(new: NewAttempt, stored: Iterable[StoredAttempt], limits: DeclineLimit
         limits: limits of declined cards.
 
     Returns:
-        The verdict of the strictest limit; if several block the attempt, the one that lasts longest.
+        The verdict of the strictest limit; if several limits block the attempt, the block that lasts longest.
     """
     counted = [each for each in stored if _is_counted(each, limits)]
     blocks: list[Blocked] = []
@@ -186,18 +187,18 @@ def _is_counted(attempt: StoredAttempt, limits: DeclineLimits) -> bool:
 
 
 def _blocked_seconds(attempts: Iterable[StoredAttempt], maximum: int, limits: DeclineLimits) -> float | None:
-    """Return the time until fewer declines than the maximum count; None if there are fewer now."""
+    """Return the time until the number of counted declines is below the maximum; None if it is below now."""
     ages = sorted((each.age_seconds for each in attempts if each.state is AttemptState.DECLINED), reverse=True)
     return None if len(ages) < maximum else limits.window_seconds - ages[len(ages) - maximum]
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Limit that is reached now, for the operator.
+    """Limit that is reached now, as operators see it.
 
     Attributes:
-        kind: what the limit counts by.
-        attempt_id: its newest attempt; together with the kind it names the block.
+        kind: kind of the limit.
+        attempt_id: newest declined attempt of the block; together with the kind it identifies the block.
         subject: customer (issuer and subject) or address; None for a card, whose fingerprint never leaves the service.
         customers: customers whose cards were declined, except for those whose own block was lifted.
         declines: counted declines.
@@ -215,7 +216,7 @@ class Block:
 
 
 def find_blocks(stored: Iterable[StoredAttempt], limits: DeclineLimits) -> list[Block]:
-    """Return all limits that are reached, by kind and then the longest first."""
+    """Return all limits that are reached, sorted by kind; within a kind, the longest block first."""
     groups: defaultdict[tuple[LimitKind, Subject], list[StoredAttempt]] = defaultdict(list)
     for each in stored:
         if each.state is AttemptState.DECLINED and _is_counted(each, limits):
@@ -241,7 +242,7 @@ class AttemptOutcome(Enum):
     DECLINED = auto()
     """The card was declined: the attempt counts."""
     OTHER = auto()
-    """The card was approved, or the authorization was cancelled with an unknown outcome: it no longer counts."""
+    """The card was approved, or an authorization of unknown outcome was cancelled: the attempt no longer counts."""
 
 
 def attempt_outcome(before: Status, after: Status) -> AttemptOutcome | None:
@@ -255,11 +256,11 @@ def attempt_outcome(before: Status, after: Status) -> AttemptOutcome | None:
 
 
 def card_fingerprint(secret: bytes, number: str) -> bytes:
-    """Return the fingerprint of a card number. Without the secret it cannot be compared with numbers."""
+    """Return the fingerprint of a card number. Without the secret, trying all numbers does not reveal it."""
     return hmac.digest(secret, f"card\0{number}".encode(), "sha256")
 
 
 def card_digest(secret: bytes, card: CardDetails) -> bytes:
-    """Return the digest of number and expiry date, for the comparison of a repeated request without the acquirer."""
+    """Return the digest of number and expiry date, to compare the card of a repeated request without the acquirer."""
     text = f"card and expiry\0{card.number}\0{card.expiry_year}\0{card.expiry_month}"
     return hmac.digest(secret, text.encode(), "sha256")

@@ -63,8 +63,8 @@ STATUS_BY_STEP: Final[Mapping[Step, Status]] = {
 class IdempotencyKey:
     """Idempotency key of a request, unique for each principal.
 
-    `raw` is the form of the key that earlier releases stored, if the client quoted it. It also finds a top-up, before
-    `key` does; new top-ups are stored with `key`.
+    `raw` is the key with the client's quotation marks, the form that earlier releases stored; None for a bare key. A
+    top-up with this form is found before one with `key`. New top-ups are stored with `key`.
     """
 
     principal: str
@@ -101,8 +101,8 @@ class TopUp:
         failure: reason of the failure as a machine name.
         payment_id: id of the payment at the acquirer, once the outcome of the authorization is known.
         transfer_id: id of the deposit in the ledger, once the top-up is COMPLETED.
-        review: reason for a manual review: always set with NEEDS_REVIEW, and with a final status that the
-            acquirer contradicts.
+        review: reason for a manual review: always set with NEEDS_REVIEW, and with a final status that the acquirer or
+            the ledger contradicts.
         version: grows with every change.
     """
 
@@ -171,12 +171,12 @@ class TopUpPage:
 
 @dataclass(frozen=True, slots=True)
 class OpenTopUps:
-    """Number of top-ups of one status that are in progress or need a review.
+    """Numbers of the top-ups of one status that are in progress or need a review.
 
     Attributes:
-        count: all of them.
-        to_review: those that need a review.
-        oldest_seconds: age of the oldest.
+        count: number of these top-ups.
+        to_review: number of those that need a review.
+        oldest_seconds: age of the oldest top-up.
     """
 
     status: Status
@@ -186,7 +186,7 @@ class OpenTopUps:
 
 
 def top_up_id_from_key(authorization_key: str) -> UUID | None:
-    """Return the id of the top-up of a payment; None if the payment's key was not created by this service."""
+    """Return the id of the top-up of a payment; None if the text is not an authorization key of this service."""
     text, _, step = authorization_key.partition(":")
     try:
         id_ = UUID(text)

@@ -143,8 +143,9 @@ def _for_review(top_up: TopUp, reason: str) -> TopUp:
 def retry_reviewed(top_up: TopUp) -> TopUp:
     """Return the top-up for a retry after a manual review.
 
-    It is again at the step at which it stopped, with new keys for the acquirer, which repeats its refusal for an old
-    key. A final top-up is returned unchanged: the caller compares it with the acquirer's payment again.
+    The top-up is again at the step at which it stopped. Its calls to the acquirer have new keys, because the acquirer
+    repeats its refusal for an old key. A final top-up is returned unchanged: the caller compares it with the acquirer's
+    payment again.
     """
     if top_up.step is None:
         return top_up
@@ -182,8 +183,8 @@ _EARLIER_PAYMENT_STATUSES: Final[Mapping[Status, frozenset[PaymentStatus]]] = {
     Status.VOIDED: frozenset(),
     Status.REFUNDED: frozenset({PaymentStatus.AUTHORIZED, PaymentStatus.CAPTURED}),
 }
-"""Statuses that the payment certainly had before. AUTHORIZED is not one for VOIDED: the authorization may have had no
-response, so that the service may not know of its success."""
+"""Statuses that the payment certainly had before. AUTHORIZED is missing for VOIDED: if the response to the
+authorization was lost, the top-up may have been voided without a payment."""
 
 
 def verify(top_up: TopUp, payment: Payment | NoPayment) -> TopUp:
@@ -230,7 +231,8 @@ def matches_deposit(top_up: TopUp, deposit: Deposit) -> bool:
 def needs_acquirer_call(top_up: TopUp, reported: PaymentStatus) -> bool:
     """Return whether a webhook is a reason to call the acquirer. Webhooks may be late and out of order.
 
-    For a top-up in progress it is one only after an attempt at its step has failed: until then a driver works on it.
+    If the top-up is in progress, a call is needed only after an attempt at its step with an unknown outcome. Until then
+    a driver works on the top-up.
 
     Args:
         top_up: current state.
@@ -242,7 +244,7 @@ def needs_acquirer_call(top_up: TopUp, reported: PaymentStatus) -> bool:
 
 
 def may_authorize(top_up: TopUp, now: datetime, window_seconds: float) -> bool:
-    """Return whether the request is recent enough to charge the card."""
+    """Return whether the top-up is recent enough to authorize its card."""
     return (now - top_up.created_at).total_seconds() <= window_seconds
 
 

@@ -1,6 +1,7 @@
-"""Adds the attempts to use a card, which limit declines, and the digest that recognises the card of a repeated request.
+"""Add attempts to use a card, which the limits of declined cards count, and a digest of each top-up's card.
 
-Earlier releases ignore the tables and the column, so both releases can run during an update.
+The digest shows whether a repeated request has the same card. Earlier releases ignore the tables and the column, so an
+earlier release and this one can run at the same time.
 """
 
 from alembic import op

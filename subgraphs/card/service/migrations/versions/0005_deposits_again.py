@@ -1,4 +1,4 @@
-"""Allow a completed top-up under review another deposit: the bank's ledger may have been restored from a backup."""
+"""Allow another deposit of a completed top-up under review, after a restore of the bank's ledger from a backup."""
 
 from alembic import op
 
