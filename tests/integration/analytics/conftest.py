@@ -1,4 +1,4 @@
-"""Fixtures of analytics: a broker, a database and a bank per test. ClickHouse is started once per session."""
+"""Fixtures of analytics: an empty broker, an empty database and a bank per test. ClickHouse starts once per session."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -42,7 +42,7 @@ _SCHEMA = """
 
 
 class CleanDatabases:
-    """Databases with the newest schema and no rows. A test's database is used again if it kept its schema.
+    """Databases with the newest schema and no rows. A database is reused if the test did not change its schema.
 
     Emptying a database takes two statements, creating one takes a dozen.
     """
@@ -71,8 +71,8 @@ class CleanDatabases:
             await self._execute(f"DROP DATABASE IF EXISTS {name}")
 
     async def _read_schema(self, name: str) -> str | None:
-        answer = await self._http.post(self._clickhouse.url, content=_SCHEMA.replace("{database}", name))
-        return answer.text if answer.is_success else None
+        response = await self._http.post(self._clickhouse.url, content=_SCHEMA.replace("{database}", name))
+        return response.text if response.is_success else None
 
     async def _execute(self, statement: str) -> None:
         (await self._http.post(self._clickhouse.url, content=statement)).raise_for_status()
@@ -103,7 +103,7 @@ async def env(
     broker: Broker, clickhouse: ClickHouse, database: Database, keys: Keys, tmp_path: Path
 ) -> AsyncIterator[AnalyticsEnvironment]:
     if isinstance(broker, ApacheKafka):
-        await broker.create(OPERATIONS_TOPIC)  # a topic that is created on first use is noticed five seconds later
+        await broker.create(OPERATIONS_TOPIC)  # clients see a topic that is created on first use five seconds later
     bank_port, grpc_port, admin_port = free_ports(3)
     bank, target = FakeBank(), f"127.0.0.1:{bank_port}"  # type: ignore[abstract]  # analytics calls no other method
     async with (

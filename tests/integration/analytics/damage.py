@@ -14,7 +14,7 @@ from subgraphs.analytics.service.domain.rows import rows_from_event
 from tests.integration.analytics.environment import AnalyticsEnvironment
 from tests.integration.analytics.fake_bank import CLEARING
 
-STRANGER = UUID("99999999-9999-4999-8999-999999999999")
+UNKNOWN_ACCOUNT = UUID("99999999-9999-4999-8999-999999999999")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ async def open_accounts(env: AnalyticsEnvironment) -> Accounts:
 
 
 async def read_row(history: History, account_id: UUID, version: int) -> Row:
-    """Return the row that reads return for a version."""
+    """Return the row of a version, as reads return it."""
     (row,) = await history.list_after(account_id, version - 1, 1)
     return row
 
@@ -49,7 +49,7 @@ Damage = Callable[[AnalyticsEnvironment, Accounts], Awaitable[list[str]]]
 """Damages the history and returns the violations that the integrity check must report."""
 
 
-def deleted(version: int) -> Damage:
+def delete_version(version: int) -> Damage:
     async def damage(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
         row = await read_row(env.history, accounts.alice, version)
         where = f"account_id = '{accounts.alice}' AND account_version = {version}"
@@ -60,7 +60,7 @@ def deleted(version: int) -> Damage:
     return damage
 
 
-def updated(column: str, value: str, found: str, expected: str) -> Damage:
+def update_version_3(column: str, value: str, found: str, expected: str) -> Damage:
     async def damage(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
         where = f"account_id = '{accounts.alice}' AND account_version = 3"
         await command(env.database, f"ALTER TABLE operations UPDATE {column} = {value} WHERE {where}")
@@ -72,8 +72,8 @@ def updated(column: str, value: str, found: str, expected: str) -> Damage:
     return damage
 
 
-def stored_again(**changes: Any) -> Damage:
-    """Insert a second copy that differs."""
+def insert_another_copy(**changes: Any) -> Damage:
+    """Return a damage that inserts a second copy with other values."""
 
     async def damage(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
         row = await read_row(env.history, accounts.alice, 3)
@@ -85,15 +85,15 @@ def stored_again(**changes: Any) -> Damage:
     return damage
 
 
-async def overwritten_copy(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
-    """Insert a wrong copy, then the correct one, which reads return."""
+async def insert_wrong_and_correct_copy(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
+    """Insert a wrong copy, then the correct copy, which reads return."""
     row = await read_row(env.history, accounts.alice, 3)
     await env.history.insert([replace(row, amount=Decimal(11))])
     await env.history.insert([row])
     return [f"COPY_IS_LEDGERS: account_id {accounts.alice}, version 3: found amount 11, expected amount 10"]
 
 
-async def versions_beyond_the_ledger(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
+async def insert_versions_beyond_the_ledger(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
     """Insert versions that the ledger does not have."""
     row = await read_row(env.history, accounts.alice, 5)
     later = [replace(row, account_version=version, operation_id=uuid.uuid4()) for version in (0, 6, 9)]
@@ -105,18 +105,18 @@ async def versions_beyond_the_ledger(env: AnalyticsEnvironment, accounts: Accoun
     ]
 
 
-async def rows_of_an_unknown_account(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
+async def insert_rows_of_an_unknown_account(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
     """Insert rows of an account that the ledger does not have."""
     row = await read_row(env.history, accounts.alice, 5)
-    rows = [replace(row, account_id=STRANGER, account_version=version) for version in (1, 2)]
+    rows = [replace(row, account_id=UNKNOWN_ACCOUNT, account_version=version) for version in (1, 2)]
     await env.history.insert(rows)
     return [
-        f"ACCOUNT_IS_LEDGERS: account_id {STRANGER}, version {version}: found operation_id {row.operation_id}, "
+        f"ACCOUNT_IS_LEDGERS: account_id {UNKNOWN_ACCOUNT}, version {version}: found operation_id {row.operation_id}, "
         for version in (1, 2)
     ]
 
 
-async def emptied(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
+async def delete_all(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
     await command(env.database, "TRUNCATE TABLE operations")
     return [
         f"OPERATION_IS_STORED: account_id {account}, version {version}: found nothing, expected operation_id "
@@ -126,22 +126,22 @@ async def emptied(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
 
 
 DAMAGES: dict[str, Damage] = {
-    "deleted in the middle": deleted(3),
-    "deleted at the end": deleted(5),
-    "all deleted": emptied,
-    "another amount": updated("amount", "11", "amount 11", "amount 10"),
-    "another balance": updated("balance_after", "balance_after - 1", "balance_after 479", "balance_after 480"),
-    "another counterparty": updated(
-        "counterparty_id", f"'{STRANGER}'", f"counterparty_id {STRANGER}", "counterparty_id {bob}"
+    "deleted in the middle": delete_version(3),
+    "deleted at the end": delete_version(5),
+    "all deleted": delete_all,
+    "another amount": update_version_3("amount", "11", "amount 11", "amount 10"),
+    "another balance": update_version_3("balance_after", "balance_after - 1", "balance_after 479", "balance_after 480"),
+    "another counterparty": update_version_3(
+        "counterparty_id", f"'{UNKNOWN_ACCOUNT}'", f"counterparty_id {UNKNOWN_ACCOUNT}", "counterparty_id {bob}"
     ),
-    "another in all the rest": updated(
+    "other values in all other columns": update_version_3(
         "currency = 'USD', type = 'TOP_UP', direction = 'IN', occurred_at",
         "toDateTime64('2026-01-02 03:04:08.678902', 6, 'UTC')",
         "type TOP_UP, direction IN, currency USD, occurred_at 2026-01-02T03:04:08.678902+00:00",
         "type TRANSFER, direction OUT, currency RUB, occurred_at 2026-01-02T03:04:08.678901+00:00",
     ),
-    "another copy": stored_again(amount=Decimal(11)),
-    "another copy that is not read": overwritten_copy,
-    "versions beyond the ledger's": versions_beyond_the_ledger,
-    "an account that the ledger does not have": rows_of_an_unknown_account,
+    "another copy": insert_another_copy(amount=Decimal(11)),
+    "another copy that is not read": insert_wrong_and_correct_copy,
+    "versions beyond the ledger's": insert_versions_beyond_the_ledger,
+    "an account that the ledger does not have": insert_rows_of_an_unknown_account,
 }

@@ -38,7 +38,7 @@ from tests.kafka.brokers import Broker
 from tests.waiting import until
 
 GRACE_SECONDS = 0.2
-"""Time before the repair, shorter than in production."""
+"""Time that the repair waits for a missing event; shorter than in production."""
 CE_TYPES = {OperationType.TRANSFER: "wallet.transfer.completed", OperationType.TOP_UP: "wallet.topup.completed"}
 
 
@@ -207,7 +207,7 @@ async def background(task: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.
 
 @asynccontextmanager
 async def run_analytics(settings: Settings) -> AsyncIterator[None]:
-    """Run analytics in this process. It is ready in the block and stopped at its end."""
+    """Run analytics in this process, ready when the block starts, and stop it at the end of the block."""
     stop = asyncio.Event()
     running = asyncio.create_task(main.serve(settings, stop, grace_seconds=GRACE_SECONDS))
 

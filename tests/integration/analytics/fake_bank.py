@@ -26,7 +26,7 @@ __all__ = ["CLEARING", "SERVICE", "START", "FakeBank"]
 
 
 class FakeBank(bank_pb2_grpc.BankServiceServicer):
-    """The methods that analytics calls; all others answer UNIMPLEMENTED.
+    """Bank with the methods that analytics calls; all other methods return UNIMPLEMENTED.
 
     `calls` counts the calls by method. `ListAccountVersions` waits until `gate` is set.
     """

@@ -59,7 +59,7 @@ class Load:
     async def until_stored(self, within: float = 20.0) -> None:
         """Wait until every event has its two rows and all messages are committed, without dead letters.
 
-        These tests have no repair, so all rows come from the topic.
+        Without a running repair, all rows come from the topic.
         """
         expected = {
             account: [
@@ -120,23 +120,23 @@ class BlockedHistory(History):
 
 
 class Gate:
-    """Proxy to ClickHouse. While it is closed, it forwards requests and holds back the answers to inserts."""
+    """Proxy to ClickHouse. While it is closed, it forwards requests and holds back the responses to inserts."""
 
     def __init__(self, env: AnalyticsEnvironment) -> None:
         self._server = env.clickhouse.process.ports["http"]
-        self._may_answer = asyncio.Event()
-        self._may_answer.set()
+        self._may_respond = asyncio.Event()
+        self._may_respond.set()
         self.is_holding = asyncio.Event()
 
     def close(self) -> None:
-        self._may_answer.clear()
+        self._may_respond.clear()
 
     def open(self) -> None:
-        self._may_answer.set()
+        self._may_respond.set()
 
     @asynccontextmanager
-    async def opened(self, env: AnalyticsEnvironment) -> AsyncIterator[str]:
-        """Yield the DSN of the proxy."""
+    async def serve(self, env: AnalyticsEnvironment) -> AsyncIterator[str]:
+        """Run the proxy during the block; yield its DSN."""
         connections: set[asyncio.Task[None]] = set()
 
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -156,16 +156,16 @@ class Gate:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_server, to_server = await asyncio.open_connection(HOST, self._server)
         inserts = asyncio.Event()  # set while the newest request of the connection is an insert
-        asking = asyncio.create_task(self._forward_requests(reader, to_server, inserts))
+        forwarding = asyncio.create_task(self._forward_requests(reader, to_server, inserts))
         try:
             while chunk := await from_server.read(2**16):
-                if inserts.is_set() and not self._may_answer.is_set():
+                if inserts.is_set() and not self._may_respond.is_set():
                     self.is_holding.set()
-                    await self._may_answer.wait()
+                    await self._may_respond.wait()
                 writer.write(chunk)
                 await writer.drain()
         finally:
-            asking.cancel()
+            forwarding.cancel()
             to_server.close()
             writer.close()
 
@@ -186,14 +186,14 @@ def analytics_process(
 ) -> Child:
     """Return a process of analytics, which can be killed, with the ports `grpc` and `admin`.
 
-    Without a bank target it reaches no bank, so it cannot repair.
+    Without a bank target, it cannot call the bank, so it cannot repair.
     """
-    grpc_port, admin_port, dead_port = free_ports(3)
+    grpc_port, admin_port, unused_port = free_ports(3)
     settings = env.settings.model_copy(
         update={
             "analytics_grpc_listen": f"{HOST}:{grpc_port}",
             "analytics_admin_listen": f"{HOST}:{admin_port}",
-            "bank_grpc_target": bank_target or f"{HOST}:{dead_port}",
+            "bank_grpc_target": bank_target or f"{HOST}:{unused_port}",
         },
     )
     environment = {
@@ -211,8 +211,8 @@ async def until_group_size(env: AnalyticsEnvironment, count: int, within: float 
 
     async def members() -> tuple[str, int]:
         async with _admin(env) as admin:
-            (answer,) = await admin.describe_consumer_groups([main.NAME])
-            ((_, _, state, _, _, found, *_),) = answer.groups
+            (response,) = await admin.describe_consumer_groups([main.NAME])
+            ((_, _, state, _, _, found, *_),) = response.groups
             return state, len(found)
 
     async def is_reached() -> bool:

@@ -14,12 +14,12 @@ from subgraphs.analytics.service.application.integrity import history_integrity
 from subgraphs.analytics.service.application.replay import Replay
 from tests.integration.analytics.environment import AnalyticsEnvironment
 
-LONG_AGO = 1.0
-"""Every operation of the fake bank is older."""
+MAX_DELAY_SECONDS = 1.0
+"""Every operation of the fake bank is older, so a missing one is a violation."""
 
 
 def make_integrity_check(
-    env: AnalyticsEnvironment, copies: Copies | None = None, *, max_delay_seconds: float = LONG_AGO
+    env: AnalyticsEnvironment, copies: Copies | None = None, *, max_delay_seconds: float = MAX_DELAY_SECONDS
 ) -> IntegrityCheck:
     copies = copies or env.copies
     return history_integrity(copies, env.ledger, wait_seconds=0, max_delay_seconds=max_delay_seconds)
@@ -34,7 +34,7 @@ async def run_check(integrity: IntegrityCheck) -> tuple[Verdict, list[Violation]
 
 @asynccontextmanager
 async def admin_port(env: AnalyticsEnvironment, integrity: IntegrityCheck | None = None) -> AsyncIterator[str]:
-    """Yield the address of the admin port."""
+    """Serve the admin interface; yield its URL."""
     app = admin_app({})
     app.include_router(integrity_router(integrity or make_integrity_check(env)))
     app.include_router(replay_router(Replay(env.history, env.copies, env.ledger, env.repair())))

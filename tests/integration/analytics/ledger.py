@@ -69,7 +69,7 @@ async def outbox_is_empty(sql: asyncpg.Pool) -> bool:
 async def assert_history_equals_ledger(bank: RunningBank, env: AnalyticsEnvironment, within: float = 30.0) -> None:
     """Wait until all events are published, committed and stored; fail if the history differs from the ledger.
 
-    Compares rows and turnovers by SQL, and runs the integrity check of the history.
+    Compares rows and turnovers, and runs the integrity check of the history.
     """
     await until(lambda: outbox_is_empty(bank.sql), within=within)
     await env.until_committed(await count_messages(env), within=within)
@@ -102,8 +102,8 @@ async def assert_history_equals_ledger(bank: RunningBank, env: AnalyticsEnvironm
     }
     assert await turnovers(env, accounts, bank.sql) == await turnovers_of_ledger(bank.sql)
     ledger = BankLedger(bank.client, ServiceTokenProvider(bank.keys.signers["analytics"], "analytics"))
-    proof = history_integrity(env.copies, ledger, wait_seconds=0, max_delay_seconds=0).run()
-    verdict = [report async for report in proof][-1]
+    reports = history_integrity(env.copies, ledger, wait_seconds=0, max_delay_seconds=0).run()
+    verdict = [report async for report in reports][-1]
     assert isinstance(verdict, Verdict)
     assert (verdict.verdict, verdict.rows["operations"]) == ("sound", entries)
     assert DEAD_LETTER_TOPIC not in await list_topics(env)
@@ -113,7 +113,7 @@ Turnovers = dict[tuple[UUID, OperationType, Direction], Turnover]
 
 
 async def turnovers(env: AnalyticsEnvironment, accounts: list[UUID], sql: asyncpg.Pool) -> Turnovers:
-    """Return the turnovers of all hours, from the statistics."""
+    """Return each account's total turnovers, added up from the hourly statistics."""
     first, last = (await sql.fetch("SELECT min(created_at), max(created_at) FROM transfers"))[0]
     range_, totals = StatisticsRange(first, last + timedelta(microseconds=1), Granularity.HOUR), Turnovers()
     versions = {row["id"]: row["version"] for row in await sql.fetch("SELECT id, version FROM accounts")}
@@ -129,7 +129,7 @@ async def turnovers(env: AnalyticsEnvironment, accounts: list[UUID], sql: asyncp
 
 
 async def turnovers_of_ledger(sql: asyncpg.Pool) -> Turnovers:
-    """Return the same turnovers from the ledger's entries."""
+    """Return the same totals, calculated from the ledger's entries."""
     kinds = {"TRANSFER": OperationType.TRANSFER, "DEPOSIT": OperationType.TOP_UP}
     rows = await sql.fetch("""
         SELECT account_id, kind, e.amount > 0 AS is_in, count(*), sum(abs(e.amount)) AS amount
@@ -144,7 +144,7 @@ async def turnovers_of_ledger(sql: asyncpg.Pool) -> Turnovers:
 
 
 async def get_leader_pid(sql: asyncpg.Pool) -> int | None:
-    """Return the process id of the session that leads the outbox: its lock is the only one with a key above 32 bits."""
+    """Return the process id of the outbox leader's session: its lock is the only one with a key above 32 bits."""
     pid: int | None = await sql.fetchval("""
         SELECT pid FROM pg_locks
         WHERE locktype = 'advisory' AND granted AND classid > 0

@@ -1,4 +1,4 @@
-"""Copies of a running PostgreSQL: backups and standbys, which run on a port of their own."""
+"""Copies of a running PostgreSQL server: backups and standbys, each of which runs on its own port."""
 
 import os
 from collections.abc import Awaitable, Callable
@@ -20,7 +20,7 @@ class ServerCopy(Child):
         self._primary = primary
         self._settings = dict(SETTINGS)
         process = Process(
-            name="copy", command=self._command, ready=self._is_writable, stop_signal=primary.process.stop_signal
+            name="copy", command=self._command, ready=self._is_ready, stop_signal=primary.process.stop_signal
         )
         super().__init__(process)
 
@@ -42,7 +42,7 @@ class ServerCopy(Child):
         await Child(Process(name="backup", command=self._as_its_user(*copy, "-d", self._primary.admin_dsn))).start()
 
     def recover_to(self, restore_point: str) -> None:
-        """Recover to a restore point at the start, with the WAL of the primary, and then accept writes."""
+        """Configure the start: recover to a restore point with the primary's WAL, then accept writes."""
         (self.data / "recovery.signal").touch()
         self._settings |= {
             "restore_command": f"cp {self._primary.cluster.data}/pg_wal/%f %p",
@@ -50,8 +50,8 @@ class ServerCopy(Child):
             "recovery_target_action": "promote",
         }
 
-    async def _is_writable(self) -> bool:
-        """Return whether the server answers; a server that recovers to a restore point has to have finished."""
+    async def _is_ready(self) -> bool:
+        """Return whether the server accepts connections and has finished a recovery to a restore point."""
         try:
             connection = await asyncpg.connect(self._admin_url, timeout=5)
         except (OSError, TimeoutError, asyncpg.PostgresError):
@@ -63,17 +63,17 @@ class ServerCopy(Child):
         return not is_recovering or (self.data / "standby.signal").exists()
 
     async def promote(self) -> None:
-        """Wait until the standby has replayed all that the running primary has written, then end its recovery."""
+        """Wait until the standby has replayed all WAL of the running primary, then end the standby's recovery."""
         primary = await asyncpg.connect(self._primary.admin_dsn)
         standby = await asyncpg.connect(self._admin_url)
         try:
             written = await primary.fetchval("SELECT pg_current_wal_flush_lsn()")
 
-            async def has_it() -> bool:
+            async def has_replayed() -> bool:
                 has: bool = await standby.fetchval("SELECT pg_last_wal_replay_lsn() >= $1", written)
                 return has
 
-            await until(has_it)
+            await until(has_replayed)
             await standby.execute("SELECT pg_promote()")
         finally:
             await primary.close()

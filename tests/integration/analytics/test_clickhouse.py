@@ -26,7 +26,10 @@ def account() -> UUID:
 
 @pytest.fixture
 def row(account: UUID) -> Callable[[int], Row]:
-    """Row `version` of the account. Odd ones come in, every third is a top-up, every fourth is with the friend."""
+    """Return a function that makes the row of a version.
+
+    Odd versions are incoming, every third one is a top-up, every fourth one has the counterparty FRIEND.
+    """
 
     def make(version: int) -> Row:
         return Row(
@@ -184,7 +187,7 @@ class TestGaps:
         await history.insert([row(version) for version in reversed(stored)])
         assert await history.get_complete_version(account, after) == expected
 
-    async def test_coverage_of_many_accounts_is_one_query(self, history: History, row: Callable[[int], Row]) -> None:
+    async def test_coverage_of_many_accounts_is_returned(self, history: History, row: Callable[[int], Row]) -> None:
         ids = [uuid4() for _ in range(1000)]
         await history.insert([replace(row(1), account_id=id_) for id_ in ids[:-1]])
         coverage = await history.get_coverage(ids)

@@ -26,7 +26,7 @@ from wallet.errors import Unavailable
 
 
 class CrashesAfterInsert(History):
-    """History that fails after an insert, before the commit."""
+    """History that fails after each insert, so that the batch is not committed."""
 
     async def insert(self, rows: Sequence[Row]) -> None:
         await super().insert(rows)
@@ -101,7 +101,7 @@ class TestConsumer:
         assert (added["dlq_topic"], added["dlq_partition"], added["dlq_offset"]) == (b"wallet.operations", b"0", b"1")
         assert dict(headerless.headers)["dlq_reason"] == b"the header ce_type is missing"
 
-    async def test_unknown_fields_are_ignored_and_unknown_types_are_dead_letters(
+    async def test_unknown_fields_are_ignored_and_unknown_types_or_missing_fields_are_dead_letters(
         self, env: AnalyticsEnvironment
     ) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
@@ -267,10 +267,10 @@ class TestConsumer:
             await env.until_stored(alice, [1])
             assert len(suspected) == 1
 
-            async def is_known() -> bool:
+            async def has_offsets() -> bool:
                 return bool(member._next_offsets)
 
-            await until(is_known)
+            await until(has_offsets)
             member._next_offsets = dict.fromkeys(member._next_offsets, expected)
             await env.publish(env.bank.transfer(alice, bob), partition=0)
             await until_equal(lambda: len(suspected), 2)

@@ -1,4 +1,4 @@
-"""A ledger that was restored from an older backup, without and with a notice."""
+"""Ledgers that were restored from an older backup, with and without `wallet ledger restored`."""
 
 import json
 from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ DAY: Final[dict[str, Any]] = {"from_": START, "to": START + timedelta(days=1), "
 
 
 class Restored:
-    """An account with four operations in the history. The ledger was restored to the second, and has gone on.
+    """Account whose history has four operations, of which the restored ledger has only the first two.
 
     Attributes:
         account: id of the account.
@@ -42,7 +42,7 @@ class Restored:
         self.events: list[Event] = []
 
     async def make(self, later: int) -> None:
-        """Store four operations, restore the ledger to the second, and make `later` others without the history."""
+        """Store four operations, restore the ledger to the second one, and make `later` others that are not stored."""
         self.events = [self._top_up() for _ in range(2)]
         backup = self.env.bank.backup()
         lost = [self._top_up("5.00") for _ in range(2)]
@@ -67,7 +67,7 @@ def restored(env: AnalyticsEnvironment) -> Restored:
     return Restored(env)
 
 
-async def tables(env: AnalyticsEnvironment) -> set[str]:
+async def list_history_tables(env: AnalyticsEnvironment) -> set[str]:
     found = await env.database.query(
         "SELECT name FROM system.tables WHERE database = currentDatabase() AND name LIKE 'operations%'", {}
     )
@@ -79,7 +79,7 @@ class TestDetection:
     async def test_restored_ledger_is_detected_at_start(
         self, env: AnalyticsEnvironment, restored: Restored, later: int
     ) -> None:
-        """Whether the ledger is behind the history, as long, or ahead of it."""
+        """The ledger may have fewer operations than the history, as many, or more."""
         await restored.make(later)
         with pytest.raises(EpochChanged):
             await env.repair().repair_all(grace_seconds=0)
@@ -113,7 +113,7 @@ class TestDetection:
         assert env.bank.epoch not in {"", second}
 
     async def test_new_server_with_the_same_operations_keeps_the_epoch(self, env: AnalyticsEnvironment) -> None:
-        """As after a promotion that lost nothing. The history is compared once more."""
+        """This happens at a promotion that loses nothing. The history is compared once more."""
         event = env.bank.transfer(CLEARING, env.bank.open("alice"))
         await env.history.insert(rows_from_event(event))
         epochs, notices = env.epochs, list[str]()
@@ -134,7 +134,7 @@ class TestRebuild:
         await env.epochs.rebuild()
         await restored.until_equal_to_the_ledger()
         assert await EpochTables(env.database).read() == StoredEpoch(env.bank.epoch, ("",))
-        (kept,) = await tables(env) - {"operations"}
+        (kept,) = await list_history_tables(env) - {"operations"}
         assert kept == f"operations_before_{env.bank.epoch.replace('-', '_')}"
         rows = await env.database.query(
             f"SELECT operation_id FROM {kept} WHERE account_id = {{id:UUID}}", {"id": restored.account}
@@ -152,9 +152,11 @@ class TestRebuild:
         await epoch_tables.replace_history(first)
         await epoch_tables.replace_history(second)
         assert await epoch_tables.read() == stored
-        assert len(await tables(env)) == 2
+        assert len(await list_history_tables(env)) == 2
 
-    async def test_interrupted_rebuild_leaves_the_history(self, env: AnalyticsEnvironment, restored: Restored) -> None:
+    async def test_interrupted_rebuild_leaves_the_history_unchanged(
+        self, env: AnalyticsEnvironment, restored: Restored
+    ) -> None:
         await restored.make(later=1)
         before = await env.history.list_after(restored.account, 0, 100)
         env.bank.begin_epoch()
@@ -168,7 +170,7 @@ class TestRebuild:
         with pytest.raises(EpochChanged):
             await epochs.rebuild()
         assert await env.history.list_after(restored.account, 0, 100) == before
-        assert await tables(env) == {"operations"}
+        assert await list_history_tables(env) == {"operations"}
 
     async def test_rows_of_the_previous_epoch_are_not_inserted(self, env: AnalyticsEnvironment) -> None:
         env.bank.begin_epoch()
@@ -186,7 +188,7 @@ async def client(env: AnalyticsEnvironment) -> AsyncIterator[AnalyticsClient]:
 
 
 class TestService:
-    async def test_history_follows_a_restored_ledger(
+    async def test_history_is_rebuilt_after_a_restore_of_the_ledger(
         self, env: AnalyticsEnvironment, restored: Restored, client: AnalyticsClient
     ) -> None:
         await restored.make(later=1)
@@ -194,7 +196,7 @@ class TestService:
             await restored.until_equal_to_the_ledger()
             with env.as_user("alice"):
 
-                async def is_complete() -> bool:  # the service learns the new epoch after the tables were swapped
+                async def is_complete() -> bool:  # the service reads the epoch after the swap of the tables
                     return (await client.list_operations(restored.account, limit=10)).is_complete
 
                 await until(is_complete)
@@ -206,7 +208,7 @@ class TestService:
                     await anext(client.watch_operations(restored.account, 4))
                 older = await client.list_operations(restored.account, limit=10, older_than=3, epoch=env.bank.epoch)
                 assert [each.account_version for each in older.operations] == [2, 1]
-                oldest = await client.list_operations(restored.account, limit=2, newer_than=0)  # of no epoch
+                oldest = await client.list_operations(restored.account, limit=2, newer_than=0)  # without an epoch
                 assert [each.account_version for each in oldest.operations] == [2, 1]
 
     @pytest.mark.parametrize(
@@ -215,7 +217,7 @@ class TestService:
     async def test_page_beyond_the_ledger_is_incomplete_and_begins_an_epoch(
         self, env: AnalyticsEnvironment, restored: Restored, client: AnalyticsClient, filter_: OperationFilter
     ) -> None:
-        """The ledger was restored while analytics ran, and nobody said so."""
+        """The ledger is restored while analytics runs, without `wallet ledger restored`."""
         async with run_analytics(env.settings):
             await restored.make(later=0)
             with env.as_user("alice"):
@@ -233,7 +235,7 @@ class TestService:
             assert (statistics.as_of_version, statistics.is_complete) == (4, False)
             await restored.until_equal_to_the_ledger()
 
-    async def test_operations_after_the_ledger_was_asked_do_not_make_a_read_incomplete(
+    async def test_operations_stored_after_the_ledgers_response_do_not_make_a_read_incomplete(
         self, env: AnalyticsEnvironment, client: AnalyticsClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         account = env.bank.open("alice")

@@ -22,7 +22,7 @@ def first(env: AnalyticsEnvironment) -> BlockedHistory:
 
 
 class RecordingRepair(Repair):
-    """Counts the calls of `suspect_all`."""
+    """Repair that counts the calls of `suspect_all`."""
 
     def __init__(self, env: AnalyticsEnvironment) -> None:
         super().__init__(env.history, env.ledger, env.epochs, period_seconds=1, grace_seconds=0)
@@ -32,7 +32,7 @@ class RecordingRepair(Repair):
         self.suspected += 1
 
 
-async def has_done_with(env: AnalyticsEnvironment, count: int) -> bool:
+async def has_committed(env: AnalyticsEnvironment, count: int) -> bool:
     return await env.committed() >= count
 
 
@@ -90,15 +90,15 @@ class TestRebalance:
             async with background(env.consumer(repair=repair).run()):
                 await until_group_size(env, 2)
                 await load.publish(20)
-                await until(lambda: has_done_with(env, 30))
+                await until(lambda: has_committed(env, 30))
             await until_group_size(env, 1)
             first.release()
             await load.until_stored()
         assert repair.suspected == 2
 
-    async def test_killed_member_is_replaced_within_its_session(self, env: AnalyticsEnvironment) -> None:
+    async def test_partitions_of_a_killed_member_are_reassigned(self, env: AnalyticsEnvironment) -> None:
         load, gate = Load(env), Gate(env)
-        async with gate.opened(env) as dsn, analytics_process(env, dsn) as killed, background(env.consumer().run()):
+        async with gate.serve(env) as dsn, analytics_process(env, dsn) as killed, background(env.consumer().run()):
             await until_group_size(env, 2)
             await load.publish(40)
             await load.until_stored()
@@ -116,7 +116,7 @@ class TestRebalance:
 class TestStop:
     async def test_stopped_member_commits_its_current_batch(self, env: AnalyticsEnvironment) -> None:
         load, gate = Load(env), Gate(env)
-        async with gate.opened(env) as dsn, analytics_process(env, dsn) as member:
+        async with gate.serve(env) as dsn, analytics_process(env, dsn) as member:
             await load.publish(20)
             await load.until_stored()
             gate.close()
@@ -134,7 +134,7 @@ class TestStop:
 class TestKill:
     async def test_member_killed_between_insert_and_commit_loses_nothing(self, env: AnalyticsEnvironment) -> None:
         load, gate = Load(env), Gate(env)
-        async with gate.opened(env) as dsn:
+        async with gate.serve(env) as dsn:
             async with analytics_process(env, dsn) as consumer:
                 await load.publish(20)
                 await load.until_stored()

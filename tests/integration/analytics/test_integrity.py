@@ -23,7 +23,7 @@ from tests.waiting import until
 
 
 class BlockedCopies(Copies):
-    """Copies that block reads until `released` is set."""
+    """Copies whose reads wait until `released` is set."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
@@ -90,7 +90,7 @@ class TestIntegrity:
         for name in ("deleted in the middle", "another copy that is not read", "versions beyond the ledger's"):
             expected += len(await DAMAGES[name](env, accounts))
         expected += len(await DAMAGES["an account that the ledger does not have"](env, accounts))
-        # The deleted version is the one that has another copy.
+        # Version 3 is deleted, so the other copy is one of version 4. Only the number of violations is compared.
         sizes = {
             "WINDOW_OPERATIONS": 2,
             "BATCH_OPERATIONS": 3,
@@ -112,12 +112,12 @@ class TestIntegrity:
         class Arriving(Copies):
             """Copies that miss an operation in the first comparison only."""
 
-            looked = 0
+            reads = 0
 
             async def list_copies(self, windows: Sequence[Window]) -> list[Copy]:
                 copies = await super().list_copies(windows)
-                self.looked += 1
-                if self.looked == 1:
+                self.reads += 1
+                if self.reads == 1:
                     await env.history.insert(rows_from_event(late))
                 return copies
 
@@ -134,13 +134,13 @@ class TestIntegrity:
     async def test_operations_during_the_check_are_no_violations(self, env: AnalyticsEnvironment) -> None:
         accounts = await open_accounts(env)
         async with block_copies(env) as copies:
-            proving = asyncio.create_task(run_check(make_integrity_check(env, copies)))
+            checking = asyncio.create_task(run_check(make_integrity_check(env, copies)))
             await copies.is_reading.wait()
             new = env.bank.open()
             for event in (env.bank.transfer(accounts.alice, accounts.bob), env.bank.transfer(accounts.bob, new)):
                 await env.history.insert(rows_from_event(event))
             copies.released.set()
-            verdict, violations = await proving
+            verdict, violations = await checking
         assert (verdict.verdict, verdict.pending, violations) == ("sound", {}, [])
         assert verdict.rows == {"operations": 12, "stored accounts": 4}
 

@@ -153,7 +153,7 @@ class TestUpgrade:
         with pytest.raises(SchemaMismatch, match="0002_note, which this release does not have"):
             await upgrade_schema(client, name)
 
-    async def test_table_that_was_dropped_is_created_although_its_migration_is_recorded(
+    async def test_dropped_table_is_created_again_although_its_migration_is_recorded(
         self, client: AsyncClient, name: str
     ) -> None:
         await upgrade_schema(client, name)
@@ -211,7 +211,7 @@ class TestService:
             with pytest.raises(SchemaMismatch, match="0002_note"):
                 await database.ping()
 
-    async def test_refused_database_is_used_once_the_job_has_run(self, clickhouse: ClickHouse, name: str) -> None:
+    async def test_refused_database_is_used_after_the_job_has_run(self, clickhouse: ClickHouse, name: str) -> None:
         async with Database.connect(clickhouse.dsn(name)) as database:
             with pytest.raises(SchemaMissing):
                 await database.ping()
@@ -248,7 +248,7 @@ class TestService:
         with pytest.raises(SchemaMismatch, match="has no applied migrations"):
             await database.ping()
 
-    async def test_many_first_uses_at_once_succeed(self, database: Database) -> None:
+    async def test_concurrent_first_pings_succeed(self, database: Database) -> None:
         await asyncio.gather(*(database.ping() for _ in range(10)))
 
 
@@ -263,12 +263,12 @@ class TestJob:
             check=False,
         )
 
-    async def test_upgrades_the_database(self, client: AsyncClient, clickhouse: ClickHouse, name: str) -> None:
+    async def test_job_upgrades_the_database(self, client: AsyncClient, clickhouse: ClickHouse, name: str) -> None:
         done = await asyncio.to_thread(self.run, clickhouse.dsn(name))
         assert done.returncode == 0, done.stderr
         await verify_schema(client, name)
 
-    async def test_exits_with_the_reason_where_a_table_is_refused(
+    async def test_job_exits_with_the_reason_if_a_table_is_refused(
         self, client: AsyncClient, clickhouse: ClickHouse, name: str
     ) -> None:
         await create_legacy_table(client, name, amount="Decimal(18, 2)")

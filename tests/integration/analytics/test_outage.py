@@ -36,7 +36,7 @@ async def separate_clickhouse(env: AnalyticsEnvironment, tmp_path: Path) -> Asyn
     async with ClickHouse(tmp_path / "store", *free_ports(1)) as server:
         await upgrade(server.dsn("own"))
         async with Database.connect(server.dsn("own")) as own:
-            # On a busy machine a member may be late. That must not end its session here.
+            # A long session, because on a busy machine a member may send its heartbeats late.
             own_store = {"clickhouse_dsn": SecretStr(server.dsn("own")), "analytics_session_seconds": 10.0}
             settings = env.settings.model_copy(update=own_store)
             yield replace(env, clickhouse=server, database=own, settings=settings)
@@ -51,7 +51,7 @@ class InspectedConsumer:
         self.consumer = Consumer(history, env.repair(), self._new_member, self._clients.producer, LIMITS)
 
     def fetched(self) -> int:
-        """Return the number of messages that the member has fetched, those in its buffers included."""
+        """Return how many messages the topic had at the member's last fetches; they are consumed or buffered."""
         assert self._member is not None
         return sum(self._member.highwater(TopicPartition(OPERATIONS_TOPIC, part)) or 0 for part in PARTITIONS)
 
@@ -76,13 +76,13 @@ class TestClickHouseOutage:
             async with background(watched.consumer.run()), background(load.publish_until(stop)) as publishing:
                 await until(lambda: _stored(load, 20))
                 separate_clickhouse.clickhouse.send(how)
-                over_at = asyncio.get_running_loop().time() + OUTAGE_SECONDS
-                # Its buffers have one fetch per partition. The other messages stay in the topic.
+                outage_ends_at = asyncio.get_running_loop().time() + OUTAGE_SECONDS
+                # The member buffers one fetch per partition. The other messages stay in the topic.
                 await until(lambda: waiting(80))
                 fetched = watched.fetched()
                 await until(lambda: waiting(160))
                 assert watched.fetched() == fetched
-                await asyncio.sleep(over_at - asyncio.get_running_loop().time())
+                await asyncio.sleep(outage_ends_at - asyncio.get_running_loop().time())
                 if how is signal.SIGSTOP:
                     separate_clickhouse.clickhouse.send(signal.SIGCONT)
                 else:

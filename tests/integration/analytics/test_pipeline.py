@@ -73,7 +73,7 @@ class TestTopUp:
 
 @on_apache
 class TestBroker:
-    async def test_broker_killed_under_load_loses_and_repeats_nothing(
+    async def test_history_equals_the_ledger_after_the_broker_was_killed_under_load(
         self, env: AnalyticsEnvironment, run: Run
     ) -> None:
         stop = asyncio.Event()
@@ -117,7 +117,7 @@ class TestRelay:
                     assert await until(lambda: get_removing_pid(second.sql)) == old
                     leading.kill()
                     await leading.wait()
-                    # End its session, too, as if the machine were lost.
+                    # End the relay's session, too, as if its machine were lost.
                     await other.execute("SELECT pg_terminate_backend($1)", old)
                     await other.execute("SELECT pg_advisory_unlock(42)")
                 await load.make(5)
@@ -129,7 +129,7 @@ class TestRelay:
 
 
 async def get_removing_pid(sql: asyncpg.Pool) -> int | None:
-    """Return the process id of the session that waits to remove sent events."""
+    """Return the process id of the session that waits to remove published events from the outbox."""
     pid: int | None = await sql.fetchval("""
         SELECT pid FROM pg_stat_activity
         WHERE wait_event_type = 'Lock' AND query LIKE 'DELETE FROM outbox%' AND datname = current_database()

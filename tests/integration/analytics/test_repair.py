@@ -63,14 +63,14 @@ class TestRepair:
         await env.repair().repair_all(grace_seconds=0)
         assert env.bank.calls == {"ListAccountVersions": 1, "VerifyHistory": 1}
 
-    async def test_operation_that_arrives_within_the_grace_is_not_read_from_the_bank(
+    async def test_operation_that_arrives_within_the_grace_period_is_not_read_from_the_bank(
         self, env: AnalyticsEnvironment
     ) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         event = env.bank.transfer(alice, bob)
 
         class Arriving(History):
-            """History to which a missing operation arrives after the first comparison."""
+            """History in which a missing operation is inserted after the first comparison."""
 
             comparisons = 0
 

@@ -11,7 +11,7 @@ from cli.admin_client import AdminEndpoint
 from cli.replay import ReplayResult, replay_history
 from subgraphs.analytics.service.application import comparison
 from subgraphs.analytics.service.application.replay import Outcome, Progress, Replay, Report
-from tests.integration.analytics.damage import DAMAGES, STRANGER, command, open_accounts, read_row
+from tests.integration.analytics.damage import DAMAGES, UNKNOWN_ACCOUNT, command, open_accounts, read_row
 from tests.integration.analytics.environment import AnalyticsEnvironment
 from tests.integration.analytics.fake_bank import CLEARING
 from tests.integration.analytics.integrity import admin_port, command_output, make_integrity_check, run_check
@@ -142,7 +142,7 @@ class TestCommand:
         await DAMAGES["an account that the ledger does not have"](env, accounts)
         await DAMAGES["deleted in the middle"](env, accounts)
         async with admin_port(env) as admin:
-            for account, all_operations in ((accounts.alice, False), (STRANGER, True), (None, True)):
+            for account, all_operations in ((accounts.alice, False), (UNKNOWN_ACCOUNT, True), (None, True)):
                 code = await asyncio.to_thread(
                     replay_history, AdminEndpoint(admin), account, all_operations=all_operations
                 )

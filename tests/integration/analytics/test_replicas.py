@@ -38,13 +38,15 @@ class Feeds:
         self.versions: list[list[int]] = [[] for _ in range(FEEDS)]
 
     @asynccontextmanager
-    async def followed(self, env: AnalyticsEnvironment, client: AnalyticsClient, account: UUID) -> AsyncIterator[None]:
+    async def open_streams(
+        self, env: AnalyticsEnvironment, client: AnalyticsClient, account: UUID
+    ) -> AsyncIterator[None]:
         context = RequestClients(client, env.bank_client)
 
         async def follow(versions: list[int]) -> None:
             async with aclosing(watch_operations(context, account, HistoryPosition(0, ""))) as operations:
                 async for operation in operations:
-                    versions.append(operation.account_version)  # noqa: PERF401  read while it grows
+                    versions.append(operation.account_version)  # noqa: PERF401  the test reads the growing list
 
         with env.as_user("alice"):
             following = [asyncio.create_task(follow(versions)) for versions in self.versions]
@@ -69,7 +71,7 @@ class Feeds:
 
 @on_apache
 class TestReplicas:
-    async def test_stream_has_no_gap_or_repeat_when_replicas_come_and_go(self, env: AnalyticsEnvironment) -> None:
+    async def test_stream_has_no_gap_or_repeat_when_replicas_start_and_stop(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open("alice"), env.bank.open("bob")
         load, stop, feeds = Load(env, [alice, bob]), asyncio.Event(), Feeds()
         first, second = analytics_process(env, bank_target=env.settings.bank_grpc_target), env.settings
@@ -84,7 +86,7 @@ class TestReplicas:
             await replicas.enter_async_context(first)
             async with run_analytics(second):
                 await until_group_size(env, 2)
-                await replicas.enter_async_context(feeds.followed(env, client, alice))
+                await replicas.enter_async_context(feeds.open_streams(env, client, alice))
                 await feeds.until_reached(len(load.events))
                 first.kill()
                 await first.wait()

@@ -39,10 +39,10 @@ async def client(service: AnalyticsEnvironment) -> AsyncIterator[AnalyticsClient
 async def health(env: AnalyticsEnvironment) -> dict[str, object]:
     async with httpx.AsyncClient(base_url=f"http://{env.settings.analytics_admin_listen}") as http:
         try:
-            answer: dict[str, object] = (await http.get("/health/ready")).json()
+            state: dict[str, object] = (await http.get("/health/ready")).json()
         except httpx.TransportError:
             return {}
-        return answer
+        return state
 
 
 COMPLETENESS: list[tuple[list[int], dict[str, Any], bool]] = [
@@ -215,7 +215,9 @@ class TestOperations:
     async def test_invalid_proto_message_is_refused(
         self, service: AnalyticsEnvironment, request_: dict[str, Any], field: str
     ) -> None:
-        error = await refusal(service, analytics_pb2.GetOperationsRequest(**{"account_id": str(uuid4())} | request_))
+        error = await get_refusal(
+            service, analytics_pb2.GetOperationsRequest(**{"account_id": str(uuid4())} | request_)
+        )
         assert isinstance(error, InvalidInput)
         assert [violation.field for violation in error.violations] == [field]
 
@@ -226,7 +228,7 @@ class TestOperations:
             await client.list_operations(alice, limit=10)
 
 
-async def refusal(env: AnalyticsEnvironment, request: analytics_pb2.GetOperationsRequest) -> WalletError:
+async def get_refusal(env: AnalyticsEnvironment, request: analytics_pb2.GetOperationsRequest) -> WalletError:
     metadata = (("authorization", f"Bearer {env.keys.user('alice')}"),)
     async with grpc.aio.insecure_channel(env.settings.analytics_grpc_listen) as channel:
         stub: analytics_pb2_grpc.AnalyticsServiceAsyncStub = analytics_pb2_grpc.AnalyticsServiceStub(channel)

@@ -1,4 +1,4 @@
-"""Statistics of ClickHouse, compared with a model in Python and with the ledger."""
+"""Statistics from ClickHouse, compared with a model in Python and with the ledger."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -99,7 +99,7 @@ def label(time: datetime, granularity: Granularity) -> Any:
 
 
 def check(statistics: Statistics, rows: list[Row], frame: StatisticsRange) -> None:
-    """Compare statistics with the rows."""
+    """Assert that the statistics are those of the rows."""
     first = rows[0]
     signed = {row.account_version: row.amount if row.direction is Direction.IN else -row.amount for row in rows}
     balance = first.balance_after - signed[first.account_version]
@@ -218,7 +218,7 @@ DAYS = StatisticsRange(MIDNIGHT, MIDNIGHT + timedelta(days=50), Granularity.DAY)
 
 
 def row(version: int) -> Row:
-    """Return an incoming row, one hour and one unit after the previous one."""
+    """Return an incoming row, one hour later and one unit more than that of the previous version."""
     return Row(
         ACCOUNT,
         version,

@@ -28,7 +28,7 @@ def bob(env: AnalyticsEnvironment) -> UUID:
 
 
 class Reader:
-    """One open stream of Alice."""
+    """Reader of one stream of an account's operations, with the identity of Alice."""
 
     def __init__(self, env: AnalyticsEnvironment, hub: SubscriptionHub, account_id: UUID, after: int | None) -> None:
         self._env = env
@@ -44,7 +44,7 @@ class Reader:
             return [(await self._next()).account_version for _ in range(count)]
 
     async def follow(self, publish: Callable[[], None]) -> None:
-        """Publish and take operations until the stream ends."""
+        """Publish and take operations until the stream raises its error."""
         while True:
             publish()
             await self.take(1)
@@ -97,7 +97,7 @@ async def store(env: AnalyticsEnvironment, *events: Event) -> None:
 
 
 class TestStream:
-    async def test_stored_and_new_operations_join_without_gap_or_repeat(
+    async def test_stored_and_new_operations_are_delivered_without_gap_or_repeat(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
     ) -> None:
         events = [env.bank.transfer(alice, bob) for _ in range(5)]
@@ -249,10 +249,10 @@ class TestOrder:
             await reader.wait_until_idle()
             next(iter(hub._subscriptions[alice])).expect(1)
 
-            async def has_asked() -> bool:
+            async def has_retried() -> bool:
                 return env.bank.calls["ListEvents"] >= 2
 
-            await until(has_asked)
+            await until(has_retried)
             hub.publish(env.bank.transfer(alice, bob))
             assert await reader.take(1) == [1]
 
@@ -341,14 +341,14 @@ class TestLiveConsumer:
 
         hub = RecordingHub(env.history, env.ledger, env.bank_client, env.repair(), HubLimits())
 
-        async def follows() -> bool:
+        async def has_started() -> bool:
             return published == [0]
 
         async def has_both() -> bool:
             return published == [0, 2, 3]
 
         async with background(env.live_consumer(hub).run()):
-            await until(follows)
+            await until(has_started)
             await env.publish_raw(b"nonsense", [])
             await env.publish(env.bank.transfer(alice, bob), env.bank.transfer(alice, bob))
             await until(has_both)
@@ -359,40 +359,40 @@ class TestLiveConsumer:
             await env.kafka.clean()
         hub = env.hub()
 
-        async def follows() -> bool:
+        async def has_started() -> bool:
             return hub._check_requested.is_set()
 
         async with reading(env, hub, alice, 0) as reader, background(env.live_consumer(hub).run()):
             await reader.wait_until_idle()
-            await until(follows)
+            await until(has_started)
             await env.publish(*(env.bank.transfer(alice, bob) for _ in range(3)))
             assert await reader.take(3) == [1, 2, 3]
         assert env.bank.calls["ListEvents"] == 0
 
     @on_both
-    async def test_ping_fails_until_the_broker_answers(self, env: AnalyticsEnvironment) -> None:
+    async def test_ping_fails_until_the_consumer_is_connected(self, env: AnalyticsEnvironment) -> None:
         live_consumer = env.live_consumer(env.hub())
         with pytest.raises(Unavailable):
             await live_consumer.ping()
         async with background(live_consumer.run()):
 
-            async def answers() -> bool:
+            async def is_connected() -> bool:
                 try:
                     await live_consumer.ping()
                 except Unavailable:
                     return False
                 return True
 
-            await until(answers)
+            await until(is_connected)
 
     async def test_run_fails_when_the_broker_is_lost(self, env: AnalyticsEnvironment) -> None:
         live_consumer = env.live_consumer(env.hub())
         running = asyncio.create_task(live_consumer.run())
 
-        async def answers() -> bool:
+        async def is_connected() -> bool:
             return live_consumer._running_admin is not None
 
-        await until(answers)
+        await until(is_connected)
         env.kafka.kill()
         with pytest.raises(KafkaError):
             await asyncio.wait_for(running, 10)
@@ -426,9 +426,9 @@ class TestLostAccess:
             env.bank.is_down = True
             calls_before = env.bank.calls["GetBalance"]
 
-            async def asked_again() -> bool:
+            async def has_checked_again() -> bool:
                 return env.bank.calls["GetBalance"] > calls_before + 2
 
-            await until(asked_again)
+            await until(has_checked_again)
             hub.publish(env.bank.transfer(bob, alice))
             assert await reader.take(1) == [1]
