@@ -192,7 +192,7 @@ async def wait_for_line(lines: AsyncIterator[str], text: str) -> None:
 
 class TestSecrets:
     @pytest.mark.parametrize("route", ["REST", "GraphQL"])
-    async def test_top_up_spans_have_no_card_token_or_amount(
+    async def test_top_up_spans_have_no_card_data_token_or_amount(
         self, collector: Collector, alice: User, route: str
     ) -> None:
         browser = Browser()
