@@ -101,7 +101,7 @@ class AnalyticsEnvironment(BenchEnvironment):
 class TwoHistoriesEnvironment(AnalyticsEnvironment):
     """Two analytics services with empty histories on one ClickHouse: one for a small history, one for a large one.
 
-    A stub of the bank returns every requested account. It does not list account versions, so the repair inserts nothing.
+    A stub of the bank returns every requested account. It lists no account versions, so the repair inserts nothing.
     Calls are made as an administrator.
     """
 
