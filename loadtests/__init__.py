@@ -1,1 +1,1 @@
-"""Load tests: Locust users, a history checker that verifies their answers, and fault injection."""
+"""Load tests: Locust users, a history checker that verifies the recorded responses, and fault injection."""

@@ -1,4 +1,4 @@
-"""`make load`: load a running system, or a temporary one, and check the answers afterwards."""
+"""`make load`: load a running system, or a temporary one, and check the responses afterwards."""
 
 import argparse
 import asyncio
@@ -57,7 +57,7 @@ async def _run(arguments: argparse.Namespace) -> int:
     async with AsyncExitStack() as stack:
         target = _target_from_arguments(arguments)
         if not arguments.host and not await target.is_ready():
-            print_progress(f"nothing answers at {target.host}: starting a temporary system")
+            print_progress(f"no system is ready at {target.host}: starting a temporary one")
             _, target = await stack.enter_async_context(temporary_system(**NO_DECLINE_LIMITS))
         plan = Plan(
             host=target.host,
@@ -75,7 +75,9 @@ async def _run(arguments: argparse.Namespace) -> int:
         outcome = await run_load(target, plan, arguments.customers, folder)
     if (steps := folder / _STEPS_FILE).exists():
         print_progress(steps.read_text().rstrip())
-    print_progress(f"results in {folder}: locust.html, locust_stats.csv; `make report` combines them in one page")
+    print_progress(
+        f"results in {folder}: locust.html, locust_stats.csv; `make report` shows the newest run on one page"
+    )
     sys.stdout.write(f"{'+'.join(plan.scenarios)}, {plan.users} users: {outcome}\n")
     return Verdict[outcome.verdict]
 
@@ -91,7 +93,7 @@ async def _run_web_interface(target: Target, plan: Plan, customers: int, folder:
     process = await asyncio.create_subprocess_exec(*command, env={**os.environ, "LOAD_FOLDER": str(folder)})
     try:
         code = await process.wait()
-    except asyncio.CancelledError:  # Ctrl-C, which Locust gets too
+    except asyncio.CancelledError:  # Ctrl-C, which Locust receives too
         await process.wait()
         raise
     if code:
@@ -100,7 +102,7 @@ async def _run_web_interface(target: Target, plan: Plan, customers: int, folder:
 
 
 def _target_from_arguments(arguments: argparse.Namespace) -> Target:
-    """Return the named system, or else the embedded stack with the given port and folder."""
+    """Return the system that --host names; without --host, the embedded stack with the given port and folder."""
     if arguments.host:
         return Target(host=arguments.host, bank=arguments.bank or "", ledger=arguments.ledger or "")
     return Target.embedded(Ports.derive(arguments.port), arguments.data.absolute())
@@ -109,7 +111,8 @@ def _target_from_arguments(arguments: argparse.Namespace) -> Target:
 def _parse_scenarios(text: str) -> str:
     names = NAMES if text == "all" else tuple(text.split(","))
     if unknown := set(names) - set(NAMES):
-        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; choose from {', '.join(NAMES)}, or all")
+        choice = f"choose from {', '.join(NAMES)}, or all"
+        raise argparse.ArgumentTypeError(f"unknown scenario: {', '.join(unknown)}; {choice}")
     return ",".join(names)
 
 
@@ -143,14 +146,14 @@ def create_parser() -> argparse.ArgumentParser:
         help=f"{', '.join(NAMES)}, several separated by commas, or all",
     )
     parser.add_argument(
-        "--users", type=options.whole_number(1), default=20, help="concurrent users; with --rate, the maximum"
+        "--users", type=options.whole_number(1), default=20, help="concurrent users; with --rate, their maximum"
     )
     parser.add_argument("--time", type=options.duration, default=15.0, help="duration, such as 90s or 5m")
     parser.add_argument(
         "--rate",
         type=options.positive_number,
         default=0.0,
-        help="open loop: requests per second, independent of the answers",
+        help="open loop: requests per second, independent of the responses",
     )
     parser.add_argument("--shape", choices=_SHAPES, default="", help="change of the load over time; default: constant")
     parser.add_argument(
@@ -162,8 +165,12 @@ def create_parser() -> argparse.ArgumentParser:
     processes = options.whole_number(1, _MAX_PROCESSES)
     parser.add_argument("--processes", type=processes, default=1, help="number of Locust processes")
     parser.add_argument("--ui", action="store_true", help="run Locust's web interface, without a verdict")
-    parser.add_argument("--port", type=_parse_port, default=DEFAULT, help="port of the running stack")
-    parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="data folder of the running stack")
+    parser.add_argument(
+        "--port", type=_parse_port, default=DEFAULT, help="port of the running stack's gateway (PORT of `make up`)"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=DEFAULT_DATA, help="data folder of the running stack (DATA of `make up`)"
+    )
     parser.add_argument("--host", type=options.http_url, help="URL of another system's gateway")
     parser.add_argument("--bank", type=options.grpc_target, help="gRPC target of its bank")
     parser.add_argument(

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 _CHUNK: Final = 1_000
 
 AccountSelection: TypeAlias = Callable[[random.Random, int], Iterator[tuple[int, int]]]
-"""Yields pairs (sender, recipient) of account numbers below the given count, without end. The two always differ."""
+"""Yields pairs (sender, recipient) of different account numbers below the given count, without end."""
 
 
 def zipf_pairs(rng: random.Random, accounts: int, skew: float) -> Iterator[tuple[int, int]]:
@@ -44,7 +44,7 @@ def hot(rng: random.Random, accounts: int) -> Iterator[tuple[int, int]]:
 
 
 def ring(rng: random.Random, accounts: int) -> Iterator[tuple[int, int]]:
-    """Select each account and its successor, and the last with the first.
+    """Select each account as sender and its successor as recipient; the successor of the last account is the first.
 
     Locks taken in the order of sender and recipient would deadlock in a cycle.
     """

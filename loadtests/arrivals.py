@@ -10,7 +10,7 @@ from gevent.event import AsyncResult
 
 
 class ClosedLoop:
-    """Closed loop without think time: each user sends its next request as soon as the last one is answered."""
+    """Closed loop without think time: each user sends its next request as soon as the last one has a response."""
 
     def wait(self) -> float:
         """Return the due time of the caller's next request: now."""
@@ -18,10 +18,10 @@ class ClosedLoop:
 
 
 class OpenLoop:
-    """Open loop: a constant arrival rate, independent of the answers, so a slow system does not receive less load.
+    """Open loop: a constant arrival rate, independent of the responses, so a slow system does not receive less load.
 
-    A request that is due while all users are busy is dropped and counted; it is not sent later. Users wait for
-    requests, and requests never wait for users. Latency counts from the due time.
+    A request that is due while all users are busy is dropped and counted; it is not sent later. Users wait
+    until a request is due; a due request never waits for a user. Latency counts from the due time.
     """
 
     def __init__(self, rate: float, on_dropped: Callable[[float], None]) -> None:

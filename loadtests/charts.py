@@ -119,7 +119,7 @@ def round_up(value: float, steps: Sequence[int] = (1, 2, 4, 8, 10)) -> float:
 
 
 def format_short(value: float) -> str:
-    """Format a number with three digits and the suffix k, M or G."""
+    """Format a number with at least three digits; from 10,000 on with the suffix k, M or G."""
     for limit, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= limit:
             return f"{value / (1e3 if letter == 'k' else limit):.3g}{letter}"

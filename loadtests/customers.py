@@ -29,7 +29,7 @@ from loadtests.target import Target
 from wallet.accounts import clearing_account_id
 
 CHECKER: Final = "checker"
-"""Name of requests before and after the load. Reports exclude them."""
+"""Name of the requests before and after the load, which reports exclude."""
 
 _MAX_CONCURRENT: Final = 8
 _TOKEN_SECONDS: Final = 24 * 3600.0
@@ -51,7 +51,7 @@ _RETRYABLE: Final = frozenset(
 
 
 class SetUpError(Exception):
-    """The run could not start: the system does not answer, or not like a wallet. The message says what to do."""
+    """The run could not start: the system does not respond, or not like a wallet. The message says what to do."""
 
 
 class CustomerApi:
@@ -64,7 +64,7 @@ class CustomerApi:
         """Args:
         target: system under load.
         writer: writer of the run's history.
-        set_up_seconds: time without a success, of any customer, after which the set-up is given up.
+        set_up_seconds: time after which the set-up fails, counted from the last successful request of any customer.
         """
         self._target = target
         self._set_up_seconds = set_up_seconds
@@ -83,10 +83,10 @@ class CustomerApi:
     async def create_customers(self, count: int) -> list[Customer]:
         """Create customers, with an account and 1,000 roubles each.
 
-        Requests that fail for a passing reason are repeated, as long as others succeed.
+        Requests that fail for a temporary reason are repeated, as long as others succeed.
 
         Raises:
-            SetUpError: the system does not answer, or refuses a request.
+            SetUpError: the system does not respond, refuses a request, or completes no top-up.
         """
         await self._check_host()
         self._progressed_at = time.monotonic()
@@ -106,13 +106,13 @@ class CustomerApi:
             await asyncio.sleep(_RETRY_DELAY_SECONDS)
 
     async def resolve(self, calls: Sequence[RecordedCall], customers: Sequence[Customer]) -> None:
-        """Retry all requests with an unknown outcome, with the same keys, until it is known."""
+        """Retry all requests with an unknown outcome, with the same keys, until all outcomes are known."""
         tokens = {customer.principal: customer.token for customer in customers}
         requests = unresolved_requests(calls)
         await asyncio.gather(*(self.retry_until_final(each, tokens[each.key.principal]) for each in requests))
 
     async def list_operations(self, customer: Customer) -> list[dict[str, Any]]:
-        """Return all operations of a customer's account that the history has so far, newest first.
+        """Return all operations of a customer's account that are in the history now, newest first.
 
         Raises:
             httpx.HTTPError: the history is unavailable.
@@ -129,12 +129,12 @@ class CustomerApi:
                 return operations
 
     async def _check_host(self) -> None:
-        """Send one request and accept any answer, so that a wrong address is reported at once."""
+        """Send one request and accept any response, so that a wrong address is reported at once."""
         try:
             await self._http.get("/health/ready")
         except httpx.HTTPError as error:
             raise SetUpError(
-                f"nothing answers at {self._target.host} ({describe_error(error)}): start the system, or correct --host"
+                f"no response from {self._target.host} ({describe_error(error)}): start the system, or correct --host"
             ) from None
 
     async def _create_customer(self, number: int) -> Customer:
@@ -149,7 +149,7 @@ class CustomerApi:
             return Customer(claims["sub"], principal, token, account["id"])
         except (jwt.PyJWTError, ValueError, LookupError, TypeError, AttributeError):
             raise SetUpError(
-                f"{self._target.host} does not answer as the REST API of a wallet: correct --host"
+                f"{self._target.host} does not respond like the REST API of a wallet: correct --host"
             ) from None
 
     async def _top_up(self, request: LedgerRequest, token: str) -> None:
@@ -167,7 +167,7 @@ class CustomerApi:
         if signer := self._target.signer:
             return signer.sign(f"load-{uuid4().hex}-{number}", _TOKEN_SECONDS, [Role.CUSTOMER])
         credentials = {"username": f"load-{uuid4().hex[:16]}", "password": uuid4().hex}
-        # After an answer was lost, the own request may have taken the name; the login shows it.
+        # If the response to an earlier attempt was lost, that attempt may have registered the name: the login shows it.
         await self._post("/auth/register", credentials, accepted_repeat=HTTPStatus.CONFLICT)
         token: str = (await self._post("/auth/login", credentials))["accessToken"]
         return token
@@ -175,16 +175,16 @@ class CustomerApi:
     async def _post(
         self, path: str, body: dict[str, Any], token: str = "", *, accepted_repeat: HTTPStatus | None = None
     ) -> dict[str, Any]:
-        """Send a POST; repeat it with the same key while it fails for a passing reason, such as an overload.
+        """Send a POST; repeat it with the same key while it fails for a temporary reason, such as an overload.
 
         Args:
             path: path of the URL.
             body: JSON body.
             token: access token; empty: none.
-            accepted_repeat: status of a repeat that means that an earlier request was successful.
+            accepted_repeat: status of a repeated request that means that an earlier attempt was successful.
 
         Raises:
-            SetUpError: the request is refused, or no request has succeeded for the time of the set-up.
+            SetUpError: the request is refused, or no request of the set-up has succeeded for `set_up_seconds`.
         """
         headers = _auth_headers(token) | {"Idempotency-Key": uuid4().hex}
         backoff = Backoff(_RETRY_DELAY_SECONDS, _MAX_DELAY_SECONDS)
@@ -195,13 +195,13 @@ class CustomerApi:
                 async with self._limit:
                     response = await self._http.post(path, json=body, headers=headers)
             except httpx.HTTPError as error:
-                problem = f"has no answer ({describe_error(error)})"
+                problem = f"had no response ({describe_error(error)})"
             else:
                 if response.is_success or (is_repeat and response.status_code == accepted_repeat):
                     self._progressed_at = time.monotonic()
                     result: dict[str, Any] = response.json()
                     return result
-                problem = f"answers {response.status_code}{_problem_code(response)}"
+                problem = f"returned {response.status_code}{_problem_code(response)}"
                 if response.status_code not in _RETRYABLE:
                     raise SetUpError(
                         f"POST {self._target.host}{path} {problem}: correct --host, or see the gateway's log"
@@ -235,12 +235,12 @@ class CustomerApi:
 
 
 def describe_error(error: Exception) -> str:
-    """Return the message of an error, or else its kind."""
+    """Return the message of an error, or its type if it has none."""
     return str(error) or type(error).__name__
 
 
 def _problem_code(response: httpx.Response) -> str:
-    """Return the code of a problem, with a space before it; empty if the answer is no problem."""
+    """Return the code of a problem, with a space before it; an empty text if the response is not a problem."""
     try:
         return f" {response.json()['code']}"
     except (ValueError, LookupError, TypeError):

@@ -1,4 +1,4 @@
-"""Integrity checks of the services over all their data, the same that `wallet integrity` runs."""
+"""Integrity checks of all data of the services, the same that `wallet integrity` runs."""
 
 from typing import Any, Final
 
@@ -11,14 +11,14 @@ from provisioning.seed import STAFF
 
 SERVICES: Final = ("bank", "card", "analytics")
 
-_TIMEOUT_SECONDS: Final = 60.0  # between two lines of the answer
+_TIMEOUT_SECONDS: Final = 60.0  # between two lines of the response
 _TOKEN_SECONDS: Final = 3_600.0
 
 
 async def check_integrity(target: Target) -> dict[str, str]:
     """Return the verdict of each service: `sound`, `broken` with its invariants, or `unavailable`.
 
-    Empty if the target has no key to sign an administrator's token with.
+    The result is empty if the target has no key for signing an administrator's token.
     """
     if (signer := target.signer) is None:
         return {}

@@ -34,7 +34,7 @@ if PLAN.shape:  # and for a shape class
 
 @events.init.add_listener
 def configure(environment: Environment, **_: Any) -> None:
-    """Set up the user classes, once per process, before there are users."""
+    """Set up the user classes, once per process, before users are spawned."""
     WalletUser.plan = PLAN
     if not isinstance(environment.runner, MasterRunner):
         WalletUser.writer = HistoryWriter(FOLDER)
@@ -56,7 +56,7 @@ def finish(environment: Environment, **_: Any) -> None:
 
 
 def distribute_rate(environment: Environment, **_: Any) -> None:
-    """Start the open loop once there are users; each worker gets an equal share of the arrival rate."""
+    """Start the open loop after users are spawned; each worker gets an equal share of the arrival rate."""
     runner = environment.runner
     if isinstance(runner, MasterRunner):
         runner.send_message(RATE, {RATE: PLAN.rate / runner.worker_count})

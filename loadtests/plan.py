@@ -9,9 +9,9 @@ import orjson
 
 FILE: Final = "plan.json"
 STARTED: Final = "begun"
-"""File in the folder of a run; exists once there are users."""
+"""File in the folder of a run; exists once all users are spawned."""
 FINISHED_PREFIX: Final = "ended-"
-"""Prefix of a file per process id; exists once the process has written all its records."""
+"""Prefix of a file for each process id; the file exists once the process has written all its records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Plan:
         rate: arrival rate of an open loop, in requests per second; 0 selects a closed loop.
         shape: name from `shapes.BY_NAME`, or empty for constant load.
         account_selection: name from `account_selection.BY_NAME`.
-        processes: number of Locust processes that generate load; 1 uses a single process.
+        processes: number of Locust processes that generate load.
         seed: seed of random choices.
         customers: owners of the accounts that take part. No other client uses these accounts.
     """

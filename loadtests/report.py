@@ -55,7 +55,7 @@ def render_page(folder: Path) -> str:
     bands = [Band(fault["name"], fault["began"] - began, fault["ended"] - began) for fault in outcome.faults]
     samples = [sample for sample in read_samples(folder) if 0 <= sample.at - began <= end]
     charts = {
-        "Answers": ("per second", _rates(records, began)),
+        "Responses": ("per second", _rates(records, began)),
         "Latency": ("milliseconds, by second", _latencies(records, began)),
         "Batch size of the bank": ("commands per batch", {"batch size": _batch_sizes(samples, began)}),
         "Backlog": ("operations", _gauges(samples, began, {"outbox": "backlog", "consumer lag": "lag"})),
@@ -87,7 +87,7 @@ def _subtitle(plan: Plan) -> str:
 def _cards(outcome: Outcome) -> str:
     cards = {
         f"{outcome.calls} calls and snapshots checked": outcome.verdict.capitalize(),
-        "answers per second": f"{outcome.rate:.1f}",
+        "responses per second": f"{outcome.rate:.1f}",
         **{f"{name} latency": f"{value:.0f} ms" for name, value in outcome.latency_ms.items()},
         "errors": str(sum(outcome.errors.values())),
         "dropped": str(outcome.dropped),
@@ -139,7 +139,7 @@ def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> st
 
 def _rates(records: Sequence[RequestRecord], began: float) -> Mapping[str, list[tuple[float, float]]]:
     counters: dict[str, Counter[int]] = {
-        "answered": Counter(int(each.ended - began) for each in records if _is_answered(each)),
+        "correct": Counter(int(each.ended - began) for each in records if _is_correct(each)),
         "errors": Counter(int(each.ended - began) for each in records if each.error),
         "dropped": Counter(int(each.due - began) for each in records if each.dropped),
     }
@@ -147,13 +147,13 @@ def _rates(records: Sequence[RequestRecord], began: float) -> Mapping[str, list[
     return {
         name: [(second + 0.5, counts[second]) for second in range(last)]
         for name, counts in counters.items()
-        if counts or name == "answered"
+        if counts or name == "correct"
     }
 
 
 def _latencies(records: Sequence[RequestRecord], began: float) -> Mapping[str, list[tuple[float, float]]]:
     by_second: dict[int, list[float]] = defaultdict(list)
-    for each in filter(_is_answered, records):
+    for each in filter(_is_correct, records):
         by_second[int(each.ended - began)].append(_latency_ms(each))
     points: dict[str, list[tuple[float, float]]] = {"p50": [], "p95": [], "p99": []}
     for second, values in sorted(by_second.items()):
@@ -162,8 +162,8 @@ def _latencies(records: Sequence[RequestRecord], began: float) -> Mapping[str, l
     return points
 
 
-def _is_answered(record: RequestRecord) -> bool:
-    """Return whether the record is a request with a correct answer."""
+def _is_correct(record: RequestRecord) -> bool:
+    """Return whether the record is a request with a correct response."""
     return not (record.error or record.subscription or record.dropped)
 
 

@@ -21,13 +21,13 @@ from wallet.luhn import has_valid_check_digit
 
 GOOD: Final = "good"
 CARDS: Final = {GOOD: "4242424242424242", "declined": "4000000000000002", "late": "4000000000010043"}
-"""Sandbox cards (`docs/reference/test-cards.md`) by their behaviour: "late" is answered at the third attempt.
+"""Sandbox cards (`docs/reference/test-cards.md`) by their behaviour: "late" is approved at the third attempt.
 
 Each account has its own good card (`good_card_number`), because the wallet limits concurrent attempts with one card.
 """
 
 _UNKNOWN: Final = {0: "UNAVAILABLE", 500: "INTERNAL", 502: "UNAVAILABLE", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
-"""HTTP statuses that leave the outcome unknown. 0 means that there was no answer."""
+"""HTTP statuses that leave the outcome unknown. 0 means that there was no response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class Post:
 def post_for(request: LedgerRequest) -> Post:
     """Return the POST for a transfer or a top-up.
 
-    The key of a top-up starts with the name of its card and a dash, so that a retry uses the same card. It holds the
-    name and not the number because keys are stored.
+    The key of a top-up starts with the name of its card and a dash, so that a retry uses the same card. The key has
+    the name and not the number, because keys are stored.
     """
     body = request.body
     money = {"amount": str(body.amount), "currency": body.currency}
@@ -63,11 +63,11 @@ def good_card_number(account: UUID) -> str:
 def parse_answer(
     request: LedgerRequest, status: int, response: Mapping[str, Any], headers: Mapping[str, str]
 ) -> Answer:
-    """Convert an HTTP answer of the REST API.
+    """Convert a response of the REST API.
 
     Args:
         request: request that was sent.
-        status: HTTP status; 0 if there was no answer.
+        status: HTTP status; 0 if there was no response.
         response: JSON body; empty if there was none.
         headers: headers of the response.
     """

@@ -1,4 +1,4 @@
-"""One run: create the customers, generate load with Locust, and check all recorded answers."""
+"""One run: create the customers, generate load with Locust, and check all recorded responses."""
 
 import asyncio
 import os
@@ -46,7 +46,7 @@ _MAX_PRINTED: Final = 20
 
 
 def create_report_folder(name: str = "") -> Path:
-    """Create an empty folder for reports, named by the time."""
+    """Create an empty folder for the results of a run, named after the time."""
     stem = f"{time.strftime('%Y-%m-%dT%H-%M-%S')}{name and f'-{name}'}"
     for number in count(1):  # two runs may start in the same second
         folder = REPORTS / (stem if number == 1 else f"{stem}-{number}")
@@ -75,7 +75,7 @@ class Outcome:
     Attributes:
         began: start of the load, on the monotonic clock.
         ended: end of the load, on the monotonic clock.
-        answered: number of requests with a correct answer, including justified refusals.
+        answered: number of requests with a correct response, including refusals by the ledger.
         latency_ms: p50, p95 and p99 of these requests, from their due time.
         errors: number of other requests by error.
         dropped: number of requests that were due and never sent.
@@ -98,7 +98,7 @@ class Outcome:
 
     @property
     def rate(self) -> float:
-        """Return the correct answers per second."""
+        """Return the correct responses per second."""
         return self.answered / max(self.ended - self.began, 1e-9)
 
     def __str__(self) -> str:
@@ -106,7 +106,7 @@ class Outcome:
         errors = ", ".join(f"{count} {kind}" for kind, count in self.errors.items()) or "none"
         dropped = f"; dropped: {self.dropped}" if self.dropped else ""
         return (
-            f"{self.rate:.1f} answers/s in {self.ended - self.began:.0f} s; {times}; errors: {errors}{dropped}; "
+            f"{self.rate:.1f} responses/s in {self.ended - self.began:.0f} s; {times}; errors: {errors}{dropped}; "
             f"{self.verdict.lower()}: {len(self.violations) or 'no'} violations in {self.calls} calls"
         )
 
@@ -118,17 +118,17 @@ ConcurrentTask = Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]
 async def run_load(
     target: Target, plan: Plan, accounts: int, folder: Path, during_load: ConcurrentTask | None = None
 ) -> Outcome:
-    """Generate the planned load and check the answers.
+    """Generate the planned load and check the responses.
 
     Args:
         target: system under load.
         plan: plan without customers; they are created here.
         accounts: number of customers.
         folder: empty folder for all results of the run.
-        during_load: starts with the load and ends it when it returns, at the latest after the planned duration.
+        during_load: runs during the load. The load ends when this task returns, or after the planned duration.
 
     Raises:
-        SetUpError: the system or its ledger does not answer as expected; there was no load.
+        SetUpError: the system or its ledger does not respond as expected; there was no load.
         LoadError: Locust failed.
     """
     await check_ledger(target)
@@ -152,7 +152,7 @@ async def run_load(
 
 
 def summarize(records: Sequence[RequestRecord], began: float, ended: float) -> Outcome:
-    """Return the figures of a run without a verdict.
+    """Return the result of a run, without the checks: the verdict is UNPROVEN.
 
     Args:
         records: records of all requests.
@@ -179,7 +179,7 @@ async def check_ledger(target: Target) -> None:
     """Check that the ledger of the target, if there is one, can be read.
 
     Raises:
-        SetUpError: it cannot. The message has no password of the URL.
+        SetUpError: the ledger cannot be read. The message does not contain the password of the URL.
     """
     if not target.ledger:
         return
@@ -241,10 +241,10 @@ async def _run_locust(folder: Path, plan: Plan, during_load: ConcurrentTask | No
 
 
 async def _wait_until(condition: Callable[[], bool]) -> None:
-    """Poll a condition that another process fulfils.
+    """Wait for a condition that another process fulfils.
 
     Raises:
-        TimeoutError: it was not fulfilled within 60 s.
+        TimeoutError: the condition is not fulfilled within 60 s.
     """
     async with asyncio.timeout(_TIMEOUT_SECONDS):
         while not condition():  # noqa: ASYNC110  another process
@@ -252,7 +252,7 @@ async def _wait_until(condition: Callable[[], bool]) -> None:
 
 
 def locust_command(plan: Plan, folder: Path, *, web_port: int = 0) -> list[str]:
-    """Return Locust's command line: with its web interface on `web_port`, or headless with an end."""
+    """Return Locust's command line: with the web interface on `web_port`, or headless if the port is 0."""
     seconds, users = f"{max(1, round(plan.seconds))}s", str(plan.users)
     common = ["--host", plan.host, "--users", users, "--spawn-rate", users, "--run-time", seconds]
     reports = ["--html", str(folder / "locust.html"), "--csv", str(folder / "locust")]
@@ -290,7 +290,7 @@ async def _check(
         finally:
             await connection.close()
     except DATABASE_ERRORS as error:
-        print_progress(f"no verdict: the ledger's database does not answer any more ({describe_error(error)})")
+        print_progress(f"no verdict: the ledger's database is no longer available ({describe_error(error)})")
         return 0, [], Verdict.UNPROVEN
     records = list(read_records(folder))
     recorded = calls_from_records(records)
@@ -322,7 +322,7 @@ async def _read_operations(
     async def read(customer: Customer) -> tuple[UUID, list[rows.Entry] | None]:
         id_, entries = UUID(customer.account), None
         while (entries is None or len(entries) < versions[id_]) and time.monotonic() < deadline:
-            with suppress(httpx.HTTPError, ValueError):  # ValueError: the answer is no JSON
+            with suppress(httpx.HTTPError, ValueError):  # ValueError: the response is not JSON
                 entries = [rows.entry_from_rest(id_, each) for each in await api.list_operations(customer)]
             await asyncio.sleep(_POLL_SECONDS)
         return id_, entries

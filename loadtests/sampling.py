@@ -32,7 +32,7 @@ DATABASE_ERRORS: Final = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
-"""Errors of a database that does not answer, or refuses the connection."""
+"""Errors of a database that is unavailable or refuses the connection."""
 _METRIC_LINE: Final = re.compile(r"^(wallet_\w+?)(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MULTILINE)
 _METRICS: Final = {
     "wallet_bank_batch_size_sum": "commands",

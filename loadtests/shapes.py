@@ -1,4 +1,4 @@
-"""Shapes of the load over time. The plan's users are the maximum, its seconds the duration."""
+"""Shapes of the load over time. The maximum is the plan's number of users, and the duration is that of the plan."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,10 +58,10 @@ class Soak(Shape):
 
 
 class Limit(Shape):
-    """Ten steps with more users each, to find the maximum throughput.
+    """Ten steps, each with more users than the last one, to find the maximum throughput.
 
     The run ends when a step increases the throughput by less than a tenth, or when the mean latency exceeds 500 ms: the
-    step before was the limit. The throughput and latency of each step are written to `steps.txt` in the folder.
+    step before it was the limit. The throughput and latency of each step are written to `steps.txt` in the folder.
     """
 
     max_latency_ms = 500.0
@@ -80,14 +80,14 @@ class Limit(Shape):
             return self._users_at(step), _SPAWN_RATE
         rate, mean = self._measure_since_last()
         with (self.folder / STEPS_FILE).open("a") as file:
-            file.write(f"{self._users_at(self._step)} users: {rate:.0f} answers/s, {mean:.0f} ms each\n")
+            file.write(f"{self._users_at(self._step)} users: {rate:.0f} responses/s, mean latency {mean:.0f} ms\n")
         if mean > self.max_latency_ms or rate < 1.1 * self._best_rate:
             return None
         self._best_rate, self._step = rate, step
         return self._users_at(step), _SPAWN_RATE
 
     def _measure_since_last(self) -> tuple[float, float]:
-        """Return the answers per second and their mean latency in milliseconds since the last measurement."""
+        """Return the responses per second and their mean latency in milliseconds since the last measurement."""
         assert self.runner is not None  # noqa: S101  the runner calls `tick`
         total = self.runner.stats.total
         now, count, milliseconds = self.get_run_time(), total.num_requests, total.total_response_time

@@ -23,14 +23,14 @@ NO_RATE_LIMIT: Final = "1000000000/hour"
 NO_DECLINE_LIMITS: Final = {
     f"CARD_DECLINES_PER_{limit}": "1000000" for limit in ("CUSTOMER", "CARD", "ADDRESS", "SHARED_ADDRESS")
 }
-"""Settings of card for loads with declined cards, all from one address."""
+"""Settings of the card service for load with declined cards that comes from one address."""
 
 _USERS_KEY: Final = Path("keys") / "development.pem"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Addresses of the system.
+    """Addresses of the system under load.
 
     Attributes:
         host: URL of the gateway.

@@ -54,7 +54,7 @@ _FROZEN: Final = ("bank", "bank-2", "gateway", "analytics", "kafka", "clickhouse
 
 
 class WrongBehaviourError(AssertionError):
-    """The system did something that it must never do. The message says what."""
+    """The system did something that it must never do. The message describes it."""
 
 
 class FaultActions:
@@ -85,7 +85,7 @@ class FaultActions:
         }
 
     async def freeze_leader(self) -> None:
-        """Freeze the bank that publishes the outbox until its session expires and another bank takes over."""
+        """Freeze the bank that publishes the outbox for 12 s: its session expires, and another bank takes over."""
         async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as http:
             for name in BANKS:
                 with suppress(httpx.HTTPError):
@@ -114,7 +114,7 @@ class FaultActions:
     async def make_read_only(self) -> None:
         """Make new sessions of the banks read-only and end the old ones; after 1 to 3 s let new sessions write again.
 
-        The sessions that the banks have then stay read-only: the banks have to replace them.
+        The sessions that the banks opened meanwhile stay read-only, so the banks have to replace them.
         """
         settings = {"default_transaction_read_only": "off"}  # of this session
         try:
@@ -144,7 +144,9 @@ class FaultActions:
                 headers = {"Authorization": f"Bearer {_sign_token_at(key, time.time() + ahead)}"}
                 with suppress(httpx.HTTPError):
                     if (await http.get(path, headers=headers)).status_code == HTTPStatus.OK:
-                        raise WrongBehaviourError(f"a token was accepted although its clock is off by {ahead:+.0f} s")
+                        raise WrongBehaviourError(
+                            f"a token of an issuer whose clock is {ahead:+.0f} s off was accepted"
+                        )
 
     async def _kill(self, name: str) -> None:
         if (pid := self._pid(name)) is not None:

@@ -1,4 +1,4 @@
-"""Outages: one component at a time is stopped under load and started again; measures errors and recovery."""
+"""Outages: stop one component under load, start it again, and measure the errors and the recovery."""
 
 import asyncio
 import time
@@ -40,10 +40,10 @@ class Outage:
         component: the stopped component.
         seconds: duration of the outage.
         requests: number of requests during the outage and the recovery, by name.
-        failed: number of those requests without a correct answer, by name.
+        failed: number of those requests without a correct response, by name.
         errors: number of failed requests by error.
-        longest_ms: longest time to an answer of any kind.
-        recovery_seconds: time from the restart until everything worked again without manual steps.
+        longest_ms: longest duration of one of those requests, successful or not.
+        recovery_seconds: time from the start command until everything works again, without manual steps.
         verdict: verdict of the checker.
     """
 

@@ -13,7 +13,7 @@ _CHUNK_BYTES: Final = 1 << 16
 class Proxy:
     """TCP proxy between two loopback ports. Listens inside `async with`.
 
-    The target may start and stop at any time. While it does not listen, new connections are closed at once.
+    The target may start and stop at any time. While the target does not listen, new connections are closed at once.
     """
 
     def __init__(self, port: int, target: int) -> None:

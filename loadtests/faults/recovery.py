@@ -22,7 +22,7 @@ _CARD: Final = {"number": CARDS[GOOD], "expiryMonth": 12, "expiryYear": 2040, "c
 
 
 class NotRecoveredError(AssertionError):
-    """Part of the system did not recover on its own. The message names it."""
+    """A part of the system did not recover on its own. The message names this part."""
 
 
 class RecoveryProbe:
@@ -46,7 +46,7 @@ class RecoveryProbe:
 
     @property
     def checks(self) -> Mapping[str, Callable[[], Awaitable[bool]]]:
-        """Return a check by kind of transaction; it returns whether the transaction works now."""
+        """Return the checks by kind of transaction. A check returns whether the transaction works now."""
         return {
             "transfer": self.can_transfer,
             "history": self.can_read_operation,
@@ -58,7 +58,7 @@ class RecoveryProbe:
         """Wait until each check has succeeded once.
 
         Args:
-            timeout_seconds: time after which a failing check raises.
+            timeout_seconds: time after which a check that still fails is an error.
 
         Returns:
             Seconds until the last check succeeded.

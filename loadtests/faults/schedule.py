@@ -61,7 +61,7 @@ async def run_faults(
     accounts: int,
     include: Callable[[str], bool] = lambda name: True,  # noqa: ARG005
 ) -> FaultRun:
-    """Inject faults under load, and check the answers.
+    """Inject faults under load, and check the responses.
 
     Args:
         system: system under test.
@@ -99,7 +99,7 @@ async def run_faults(
 
 
 async def _inject_fault(fault: Fault, probe: RecoveryProbe) -> dict[str, float]:
-    """Inject a fault and wait for the recovery. Return its start, its end and the seconds from there to recovery."""
+    """Inject a fault, wait for the recovery, and return the fault's start and end, and the recovery time in seconds."""
     began = time.monotonic()
     await fault()
     ended = time.monotonic()

@@ -1,4 +1,4 @@
-"""History checker: verifies the answers of concurrent clients against the rows of the ledger.
+"""History checker: verifies the responses to concurrent clients against the rows of the ledger.
 
 `workload` sends requests, `calls` records them, `storage` writes records of several processes to disk, and `rows`
 reads the ledger at the end. `model` replays the transfers, `checker` and `reader_checks` compare.

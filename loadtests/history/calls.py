@@ -1,4 +1,4 @@
-"""Requests to the ledger, their times and their answers, as clients observed them."""
+"""Requests to the ledger with their times and their responses, as clients observed them."""
 
 import itertools
 import time
@@ -53,7 +53,7 @@ class IdempotencyKey:
 
 @dataclass(frozen=True, slots=True)
 class RequestBody:
-    """Arguments of a request. Requests with one key are retries of each other if their bodies are equal."""
+    """Arguments of a request. Requests with the same key are retries of each other if their bodies are equal."""
 
     sender_id: UUID
     recipient_id: UUID
@@ -72,10 +72,10 @@ class LedgerRequest:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The transfer is committed: its effect on the account of the caller.
+    """Receipt of a committed transfer: its effect on the account of the caller.
 
     None marks values that an API does not return: the REST API returns neither version nor balance, GraphQL no version.
-    `is_replay` is whether the answer was marked as a replay; it is None if the API does not mark replays.
+    `is_replay` is whether the response was marked as a replay; it is None if the API does not mark replays.
     """
 
     transfer_id: UUID
@@ -86,7 +86,7 @@ class Receipt:
     is_replay: bool | None = field(default=None, compare=False)
 
     def includes(self, other: Self) -> bool:
-        """Return whether the other receipt equals this one, apart from values that it lacks."""
+        """Return whether this receipt equals the other one in all values that the other one has."""
         return self == replace(
             other,
             version=self.version if other.version is None else other.version,
@@ -108,7 +108,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class UnknownOutcome:
-    """The request may have been executed, or may still be."""
+    """The request may have been executed, or may be executed later."""
 
     reason: str
 
@@ -138,7 +138,7 @@ Answer = Receipt | Refusal | TopUpState | UnknownOutcome | NoEffect
 
 @dataclass(frozen=True, slots=True)
 class RecordedCall:
-    """One attempt of a request with its answer.
+    """One attempt of a request with its response.
 
     Times are on the monotonic clock, which the processes of a machine share. `number` identifies the call.
     """
@@ -159,7 +159,7 @@ class BalanceSnapshot:
 
 
 class History:
-    """All recorded calls, in the order of their answers, and all balance snapshots."""
+    """All recorded calls, in the order in which they ended, and all balance snapshots."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.calls: list[RecordedCall] = []
@@ -170,15 +170,15 @@ class History:
     async def record(
         self, requests: Sequence[LedgerRequest], sending: Awaitable[Sequence[client.Receipt | WalletError]]
     ) -> list[Answer]:
-        """Await a call and record the answer of each of its requests.
+        """Await a call and record the response to each of its requests.
 
         Args:
             requests: requests of one call.
-            sending: the call; returns the outcomes in the order of the requests. An error that it raises is the answer
-                to all of them.
+            sending: the call; returns the outcomes in the order of the requests. An error that it raises is recorded
+                for all of them.
 
         Raises:
-            CancelledError: the caller cancelled; the call is recorded with an unknown outcome.
+            CancelledError: the task was cancelled; the call is recorded with an unknown outcome.
         """
         began = self._clock()
         answers: list[Answer] = [UnknownOutcome("CANCELLED")] * len(requests)
@@ -202,7 +202,7 @@ class History:
 
 
 def unresolved_requests(calls: Iterable[RecordedCall]) -> list[LedgerRequest]:
-    """Return the requests with an unknown outcome and no final answer to a later attempt."""
+    """Return the requests with an unknown outcome and no final response to a later attempt."""
     unresolved: dict[LedgerRequest, None] = {}
     for call in sorted(calls, key=lambda call: call.began):
         if isinstance(call.answer, UnknownOutcome | TopUpState) and not is_final(call.answer):
@@ -213,10 +213,10 @@ def unresolved_requests(calls: Iterable[RecordedCall]) -> list[LedgerRequest]:
 
 
 def deposits_of_top_ups(calls: Sequence[RecordedCall]) -> list[RecordedCall]:
-    """Return the calls with all calls of one top-up replaced by its deposit.
+    """Return the calls, with one call for a deposit in place of all calls of a top-up.
 
     The key of the deposit is the id of the top-up. The deposit lasts from the first attempt of the top-up to the first
-    answer that reports its completion.
+    response that reports its completion.
     """
     top_ups: dict[IdempotencyKey, list[RecordedCall]] = {}
     others = []
@@ -272,7 +272,7 @@ def answer_from_outcome(outcome: client.Receipt | WalletError) -> Answer:
 
 
 def is_final(answer: Answer) -> bool:
-    """Return whether the answer settles the outcome of its request."""
+    """Return whether the response settles the outcome of its request."""
     if isinstance(answer, TopUpState):
         return answer.status == COMPLETED or answer.status in WITHOUT_EFFECT
     return isinstance(answer, Receipt | Refusal)

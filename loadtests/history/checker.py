@@ -1,8 +1,8 @@
-"""History checker: compares the answers of clients, and their times, with the rows of the ledger.
+"""History checker: compares the responses to clients, and their times, with the rows of the ledger.
 
-Besides the answers it checks linearizability, account by account. A transfer was committed at some moment between the
-first call that requested it and the first answer that acknowledged it. A refusal was decided in the same interval. The
-versions of an account must allow such moments in their order.
+It also checks linearizability, account by account. A transfer was committed at some moment between the start of the
+first call that requested it and the first response that acknowledged it. A refusal was decided in such an interval,
+too. An account's transfers must have such moments in the order of its versions.
 """
 
 from bisect import bisect_left, bisect_right
@@ -65,7 +65,7 @@ def check_history(
 
 
 def check_top_up_marks(calls: Iterable[RecordedCall]) -> list[Violation]:
-    """Return the top-ups whose answers are wrongly marked as replays, or wrongly not.
+    """Return the top-ups whose responses are wrongly marked as replays, or wrongly not marked.
 
     Args:
         calls: all calls, before `deposits_of_top_ups`.
@@ -110,7 +110,7 @@ class KeyHistory:
 
     @cached_property
     def decided_body(self) -> RequestBody | None:
-        """Return the request that the key belongs to: that of the transfer, or the first request with a decision."""
+        """Return the request that the key belongs to: that of the transfer, or of the first call with a decision."""
         if self.transfer:
             return self.transfer.body
         return next((call.request.body for call in self.calls if _is_decision(call.answer)), None)
@@ -125,7 +125,7 @@ class KeyHistory:
         )
 
     def check_answers(self) -> Iterator[Violation]:
-        """Compare the answers with the row of the key, and with each other."""
+        """Compare the responses with the row of the key, and with each other."""
         if self.row and self.transfer is None and self.row.refusal is None:
             yield self._violation(Invariant.ONE_KEY)
         if self.transfer and (
@@ -148,7 +148,7 @@ class KeyHistory:
         return Violation(invariant, self.rows, self.calls if calls is None else calls)
 
     def _violated_by(self, body: RequestBody, answer: Answer) -> Invariant | None:
-        """Return the invariant that an answer violates."""
+        """Return the invariant that a response violates."""
         match answer:
             case Receipt():
                 return self._violated_by_receipt(body, answer)
@@ -235,15 +235,15 @@ def _expected_receipt(transfer: Transfer, histories: Mapping[UUID, AccountHistor
 
 
 def _is_decision(answer: Answer) -> bool:
-    """Return whether the answer is the ledger's decision on the key. A conflict with the key does not count."""
+    """Return whether the response is the ledger's decision on the key. A conflict with the key does not count."""
     return isinstance(answer, Receipt | Refusal) and not _is_conflict(answer)
 
 
 def _wrongly_marked(calls: Sequence[RecordedCall]) -> Iterator[Sequence[RecordedCall]]:
-    """Yield calls with one key that contradict each other, or their request, in their marks of replays.
+    """Yield groups of calls with one key whose marks of replays are wrong.
 
-    One outcome at most has no mark. A marked one has another call with the same request, which may have been decided
-    before it was answered. A conflict is no replay.
+    At most one response with an outcome has no mark. A marked response needs another call with the same request that
+    began before the marked call ended. A conflict is never a replay.
     """
     answered = [(call, call.answer) for call in calls if isinstance(call.answer, Receipt | Refusal | TopUpState)]
     first = [call for call, answer in answered if answer.is_replay is False and not _is_conflict(answer)]
@@ -272,7 +272,7 @@ def _check_one_key_per_transfer(ledger: LedgerRows, calls: Sequence[RecordedCall
 
 
 def _check_refusal(key: KeyHistory, timelines: Mapping[UUID, Timeline]) -> Iterator[Violation]:
-    """Compare the refusal in the key's row with the accounts in the interval of the decision."""
+    """Compare the refusal in the key's row with the state of the accounts in the interval of the decision."""
     refusal = key.row.refusal if key.row else None
     request = next((call.request for call in key.calls if call.request.body == key.decided_body), None)
     if refusal and request and not _is_justified(refusal, request, key.interval, timelines):
@@ -306,7 +306,7 @@ def _is_justified(
 
 
 def _is_hidden(account: Account, request: LedgerRequest) -> bool:
-    """Return whether the account exists, but not for this caller in this role."""
+    """Return whether the bank hides the account: a sender of another user, or a clearing account as recipient."""
     if account.id == request.body.sender_id:
         return request.owner_id not in {None, account.owner_id}
     return request.key.operation == "transfer" and account.min_balance is None

@@ -16,7 +16,7 @@ from loadtests.history.storage import SubscriptionRecord
 
 
 class Invariant(StrEnum):
-    """Statements that are true of every correct ledger and of every correct history of it."""
+    """Statements that are true of every correct ledger and of the calls to it."""
 
     ORDER = "one order of all transfers agrees with the versions of every account"
     RULES = "a transfer is between two open accounts of its currency, and no balance falls below its minimum"
@@ -28,15 +28,15 @@ class Invariant(StrEnum):
     REQUESTED = "every row in the ledger was requested, with the same arguments"
     ACKNOWLEDGED = "every acknowledged transfer is in the ledger"
     RECEIPT = "a receipt matches the ledger"
-    REFUSED = "a refused request is not in the ledger, and its key has the reason"
-    JUSTIFIED = "a refusal was true at some moment between the first call with its key and the first answer"
-    SAME = "one key and one request have one answer"
-    REPLAY = "an answer is marked as a replay if, and only if, an earlier call with the key and the request was decided"
-    CONFLICT = "of several requests with one key only the first is executed, the others are conflicts"
+    REFUSED = "a refused request has no transfer, and the row of its key has the reason"
+    JUSTIFIED = "a refusal was true at some moment between the first call with its key and the first response"
+    SAME = "all responses to one request with one key have the same outcome"
+    REPLAY = "a response is marked as a replay if, and only if, an earlier call with its key and request was decided"
+    CONFLICT = "of several requests with one key, only the first is executed, and the others are conflicts"
     NO_EFFECT = "a call without effect left no row"
     KNOWN = "after enough retries, every outcome is known"
-    DEFECT = "no answer reports an internal error of the bank"
-    REAL_TIME = "a call that was answered before another began comes before it, on every account"
+    DEFECT = "no response reports an internal error of the bank"
+    REAL_TIME = "a call that ended before another one began has the lower version on every account of both"
     SNAPSHOT = "at every moment the sum of all balances is the same"
     OPERATIONS = "an account's owner reads each of its entries once"
     SUBSCRIPTION = "a subscriber receives each version once, in order, and no other"
@@ -104,7 +104,7 @@ def _sort_by_versions(ledger: LedgerRows) -> tuple[list[Transfer], list[Transfer
     """Sort the transfers so that each follows those of lower versions of both its accounts.
 
     Returns:
-        The sorted transfers, and those that no order can place.
+        The sorted transfers, and the transfers that fit into no such order.
     """
     queues: dict[UUID, deque[Transfer]] = defaultdict(deque)
     sides = ((id_, version, transfer) for transfer in ledger.transfers for id_, version, _ in transfer.sides)

@@ -126,7 +126,7 @@ async def read_rows(
     Args:
         connection: connection to the bank's database.
         accounts: accounts to read, with their transfers and entries; None reads all.
-        principals: their idempotency keys are read, in addition to the keys of those transfers.
+        principals: principals whose idempotency keys are read, in addition to the keys of the accounts' transfers.
         untracked: see `LedgerRows`.
     """
     async with connection.transaction(isolation="repeatable_read", readonly=True):

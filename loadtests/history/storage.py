@@ -43,7 +43,7 @@ class SubscriptionRecord:
         account_id: account of the subscription.
         after: version after which the subscription started.
         versions: received versions.
-        latencies_ms: time from commit to arrival, in milliseconds.
+        latencies_ms: time from commit to arrival of the versions that were committed after the start, in milliseconds.
     """
 
     account_id: UUID
@@ -60,11 +60,11 @@ class RequestRecord:
         name: name in reports.
         due: scheduled time; in an open loop it may be earlier than `began`.
         began: time of sending.
-        ended: time of the answer or of the time-out.
-        error: short name of the error, or empty. A justified refusal of the ledger is no error.
+        ended: time of the response or of the time-out.
+        error: short name of the error, or empty. A refusal by the ledger is not an error.
         request: request to the ledger, if it is one.
-        answer: answer to that request.
-        subscription: what a subscriber received.
+        answer: response to that request.
+        subscription: versions that a subscriber received.
         dropped: number of requests that were due while all users were busy, and that were never sent.
     """
 
@@ -119,7 +119,7 @@ def read_records(folder: Path) -> Iterator[RequestRecord]:
 
 
 def calls_from_records(records: Iterable[RequestRecord]) -> list[RecordedCall]:
-    """Return the requests to the ledger, in the order of their answers."""
+    """Return the calls to the ledger, in the order in which they ended."""
     answered = sorted((each for each in records if each.request and each.answer), key=lambda each: each.ended)
     return [
         RecordedCall(number, each.request, each.began, each.ended, each.answer)

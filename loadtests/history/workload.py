@@ -44,7 +44,10 @@ class WorkloadAccount:
 
 
 class Workload:
-    """Transfers between a few accounts. With the same seed, each client sends the same requests in the same order."""
+    """Transfers between a few accounts.
+
+    With the same seed, each client sends the same requests in the same order until an outcome is unknown.
+    """
 
     def __init__(
         self, history: History, send: Send, accounts: Sequence[WorkloadAccount], clearing: UUID, seed: int
@@ -64,7 +67,7 @@ class Workload:
 
     @asynccontextmanager
     async def running(self, clients: int) -> AsyncIterator[None]:
-        """Run a closed loop of clients while the block runs. At its end each client finishes its current turn."""
+        """Run a closed loop of clients while the block runs. After the block, each client finishes its current turn."""
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             for number in range(clients):

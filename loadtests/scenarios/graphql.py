@@ -21,7 +21,7 @@ _TRANSFER: Final = """mutation Transfer($input: TransferMoneyInput!) {
 
 
 class GraphQLTransfers(TransferUser):
-    """User of a browser client."""
+    """User that transfers money over GraphQL, like a browser client."""
 
     def transfer(self, request: LedgerRequest, sender: Customer) -> Answer | None:
         """Send the `transferMoney` mutation."""

@@ -22,7 +22,7 @@ _TIMEOUT_SECONDS: Final = 10.0
 
 
 class GrpcTransfers(TransferUser):
-    """User of another service that has the customer's token."""
+    """User that calls the bank like another service, with the customer's token."""
 
     def on_start(self) -> None:
         """Open a separate connection for the user."""

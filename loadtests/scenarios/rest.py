@@ -7,7 +7,7 @@ from loadtests.scenarios.users import TransferUser
 
 
 class RestTransfers(TransferUser):
-    """User of a REST client."""
+    """User that transfers money over REST."""
 
     def transfer(self, request: LedgerRequest, sender: Customer) -> Answer | None:
         """Send `POST /accounts/{id}/transfers`."""

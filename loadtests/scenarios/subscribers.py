@@ -1,4 +1,4 @@
-"""GraphQL subscriptions over WebSocket: they record gaps, repetitions and the time from commit to arrival."""
+"""GraphQL subscriptions over WebSocket, which record the received versions and the time from commit to arrival."""
 
 import time
 from contextlib import closing
@@ -62,7 +62,7 @@ class Subscribers(WalletUser):
             )
 
     def _subscribe(self, customer: Customer) -> websocket.WebSocket:
-        """Open a connection with an accepted `connection_init`, and subscribe."""
+        """Open a connection, authenticate with `connection_init`, and subscribe."""
         self._connected_at = time.time()
         url = f"{self.plan.host.replace('http', 'ws', 1)}/graphql"
         connection = websocket.create_connection(url, _TIMEOUT_SECONDS, subprotocols=["graphql-transport-ws"])

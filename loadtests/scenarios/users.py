@@ -1,4 +1,4 @@
-"""Base classes of the Locust users: they act for customers of the run and record every request with its answer."""
+"""Base classes of the Locust users: they act for customers of the run and record every request with its response."""
 
 import random
 import time
@@ -24,17 +24,17 @@ ParseAnswer: TypeAlias = Callable[[int, Mapping[str, Any], Mapping[str, str]], A
 
 _DUPLICATE_SHARE: Final = 0.05  # share of transfers that are sent twice at once, as by a double tap
 _CONFLICT_SHARE: Final = 0.01  # share of transfers that are also sent with another amount and the same key
-_QUOTED_SHARE: Final = 0.5  # share of the requests whose key is sent in quotation marks, which is the same key
+_QUOTED_SHARE: Final = 0.5  # share of the requests that send the key in quotation marks; it is the same key
 _ATTEMPTS: Final = 5
 _FIRST_RETRY_SECONDS: Final = 0.2
 _LONGEST_RETRY_SECONDS: Final = 3.2
 
 
 class WalletUser(FastHttpUser):
-    """Locust user that acts for a randomly selected customer in each task. It uses one HTTP client for all of them,
-    because the test measures the system, not the clients.
+    """Locust user that selects a customer of the run for each task.
 
-    The locustfile sets `plan`, `writer` and `arrivals`, once per process.
+    It uses one HTTP client for all customers, because the test measures the system, not the clients. The locustfile
+    sets `plan`, `writer` and `arrivals`, once per process.
     """
 
     abstract = True
@@ -86,7 +86,7 @@ class WalletUser(FastHttpUser):
             method: HTTP method.
             path: path and query.
             customer: the request carries the token of this customer.
-            parse: converts the answer.
+            parse: converts the response.
             request: request to the ledger, if it is one; its key is sent as `Idempotency-Key`, sometimes quoted.
             json: JSON body.
         """
@@ -122,7 +122,7 @@ class WalletUser(FastHttpUser):
     def record(
         self, name: str, send: Callable[[], Answer | None], request: LedgerRequest | None = None
     ) -> Answer | None:
-        """Call `send`, and record the request with its times and its answer."""
+        """Call `send`, and record the request with its times and its response."""
         due, self.due = self.due, 0.0  # a retry is due when it is sent
         answer: Answer | None = UnknownOutcome("CANCELLED") if request else None
         began = time.monotonic()
@@ -137,8 +137,9 @@ class WalletUser(FastHttpUser):
 
 
 class TransferUser(WalletUser):
-    """Locust user that transfers money. It sometimes sends duplicates and conflicting requests, and it retries with the
-    same key until the outcome is known.
+    """Locust user that transfers money.
+
+    It sometimes sends duplicates and conflicting requests, and retries with the same key until the outcome is known.
     """
 
     abstract = True

@@ -44,8 +44,8 @@ def _accounts() -> dict[UUID, Account]:
 
 @dataclass
 class ReferenceLedger:
-    """Ledger in memory. Its clock advances by one per call. The call is decided at that time: `before` after its start,
-    and `after` before its end.
+    """Ledger in memory. Its clock advances by one per call. The call is decided at that time: its start is `before`
+    earlier, and its end is `after` later.
     """
 
     accounts: dict[UUID, Account] = field(default_factory=_accounts)
@@ -78,7 +78,7 @@ class ReferenceLedger:
         is_executed: float = True,
         is_answered: float = True,
     ) -> Answer:
-        """Make one call. The request or its answer may be lost."""
+        """Make one call. The request or its response may be lost."""
         owner = None if operation == "deposit" else "alice"
         body = RequestBody(sender, recipient, Decimal(amount))
         request = LedgerRequest(IdempotencyKey(owner or "card", operation, key), body, owner)
@@ -131,7 +131,7 @@ class ReferenceLedger:
         self.falsify_call(place, answer=replace(receipt, **values))  # type: ignore[arg-type]
 
     def falsify_mark(self, place: int, *, is_replay: bool | None) -> None:
-        """Change whether the answer of a recorded call is marked as a replay."""
+        """Change whether the response of a recorded call is marked as a replay."""
         answer = self.calls[place].answer
         assert isinstance(answer, Receipt | Refusal)
         self.falsify_call(place, answer=replace(answer, is_replay=is_replay))

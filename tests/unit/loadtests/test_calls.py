@@ -43,7 +43,7 @@ def receipt_from_client() -> client.Receipt:
 
 
 class TestHistory:
-    async def test_each_request_of_a_call_is_recorded_with_its_answer_and_times(self) -> None:
+    async def test_each_request_of_a_call_is_recorded_with_its_response_and_times(self) -> None:
         history = History(itertools.count(1.0).__next__)
 
         async def send() -> list[client.Receipt | WalletError]:
@@ -56,7 +56,7 @@ class TestHistory:
         assert second == UnknownOutcome("UNAVAILABLE")
         assert history.unresolved() == [REQUEST]
 
-    async def test_error_of_a_call_is_the_answer_to_all_its_requests(self) -> None:
+    async def test_error_of_a_call_is_recorded_for_all_its_requests(self) -> None:
         history = History()
 
         async def send() -> list[client.Receipt | WalletError]:
@@ -92,5 +92,5 @@ class TestHistory:
         (PermissionDenied(), NoEffect("PERMISSION_DENIED")),
     ],
 )
-def test_error_converts_to_its_effect_on_the_ledger(error: WalletError, answer: object) -> None:
+def test_error_is_converted_to_a_refusal_unknown_outcome_or_no_effect(error: WalletError, answer: object) -> None:
     assert answer_from_outcome(error) == answer

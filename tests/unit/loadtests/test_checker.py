@@ -47,7 +47,7 @@ def ledger() -> ReferenceLedger:
 
 @st.composite
 def histories(draw: st.DrawFn) -> ReferenceLedger:
-    """Overlapping calls, with retries, conflicting requests, and lost requests and answers."""
+    """Generate overlapping calls, with retries, conflicting requests, and lost requests and responses."""
     ledger = ReferenceLedger()
     duration, usually = st.floats(0, 4), st.sampled_from([True, True, True, False])
     for _ in range(draw(st.integers(0, 25))):
@@ -87,7 +87,7 @@ class TestRandomHistories:
         assert Invariant.ENTRIES in ledger.violated_invariants()
 
     @given(histories(), st.data())
-    def test_swapped_answers_of_two_keys_are_a_violation(self, ledger: ReferenceLedger, data: st.DataObject) -> None:
+    def test_swapped_responses_of_two_keys_are_a_violation(self, ledger: ReferenceLedger, data: st.DataObject) -> None:
         calls = ledger.calls
         answered = [n for n, call in enumerate(calls) if not isinstance(call.answer, UnknownOutcome)]
         pairs = [
@@ -200,7 +200,7 @@ class TestRows:
         assert ledger.violated_invariants() == {Invariant.SNAPSHOT}
 
 
-class TestAnswers:
+class TestResponses:
     def test_receipt_without_a_transfer_is_a_violation(self, ledger: ReferenceLedger) -> None:
         ledger.transfer()
         empty = ReferenceLedger(calls=ledger.calls)
@@ -270,25 +270,25 @@ class TestAnswers:
         ledger.falsify_call(0, answer=ledger.calls[1].answer)
         assert ledger.violated_invariants() == {Invariant.CONFLICT}
 
-    def test_no_effect_answer_to_an_executed_request_is_a_violation(self, ledger: ReferenceLedger) -> None:
+    def test_no_effect_response_to_an_executed_request_is_a_violation(self, ledger: ReferenceLedger) -> None:
         ledger.transfer()
         ledger.falsify_call(answer=NoEffect("RESOURCE_EXHAUSTED"))
         assert ledger.violated_invariants() == {Invariant.NO_EFFECT}
 
-    def test_no_effect_answer_to_an_unexecuted_request_is_accepted(self, ledger: ReferenceLedger) -> None:
+    def test_no_effect_response_to_an_unexecuted_request_is_accepted(self, ledger: ReferenceLedger) -> None:
         ledger.transfer(is_executed=False)
         ledger.falsify_call(answer=NoEffect("RESOURCE_EXHAUSTED"))
         assert ledger.violated_invariants() == set()
 
     @pytest.mark.parametrize("amount", [10, 1000], ids=["receipt", "refusal"])
-    def test_first_answer_that_is_marked_as_a_replay_is_a_violation(self, ledger: ReferenceLedger, amount: int) -> None:
+    def test_first_response_marked_as_a_replay_is_a_violation(self, ledger: ReferenceLedger, amount: int) -> None:
         ledger.transfer(amount=amount)
         ledger.transfer("another", amount=1)
         ledger.falsify_mark(0, is_replay=True)
         assert ledger.violated_invariants() == {Invariant.REPLAY}
 
     @pytest.mark.parametrize("amount", [10, 1000], ids=["receipt", "refusal"])
-    def test_repeated_answer_without_a_mark_is_a_violation(self, ledger: ReferenceLedger, amount: int) -> None:
+    def test_repeated_response_without_a_mark_is_a_violation(self, ledger: ReferenceLedger, amount: int) -> None:
         ledger.transfer(amount=amount)
         ledger.transfer(amount=amount)
         assert ledger.violated_invariants() == set()
@@ -301,13 +301,13 @@ class TestAnswers:
         ledger.falsify_mark(2, is_replay=True)
         assert ledger.violated_invariants() == {Invariant.REPLAY}
 
-    def test_replay_of_a_lost_answer_is_accepted(self, ledger: ReferenceLedger) -> None:
+    def test_replay_of_a_lost_response_is_accepted(self, ledger: ReferenceLedger) -> None:
         ledger.transfer(is_answered=False)
         ledger.transfer()
         assert ledger.calls[1].answer.is_replay  # type: ignore[union-attr]  # a receipt
         assert ledger.violated_invariants() == set()
 
-    def test_answers_of_an_api_without_marks_are_accepted(self, ledger: ReferenceLedger) -> None:
+    def test_responses_of_an_api_without_marks_are_accepted(self, ledger: ReferenceLedger) -> None:
         for place in range(2):
             ledger.transfer()
             ledger.falsify_mark(place, is_replay=None)
@@ -405,7 +405,7 @@ class TestRealTimeOrder:
         ledger.falsify_call(0, began=0.5, ended=6.0)
         assert ledger.violated_invariants() == set()
 
-    def test_request_with_a_lost_answer_may_commit_until_its_retry_is_answered(self, ledger: ReferenceLedger) -> None:
+    def test_request_with_a_lost_response_may_commit_until_its_retry_ends(self, ledger: ReferenceLedger) -> None:
         ledger.transfer("first", is_answered=False)
         ledger.transfer("second")
         ledger.transfer("first")

@@ -71,7 +71,7 @@ class TestParser:
     def test_scenario_rejects_unknown_names(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             create_parser().parse_args(["--scenario", "rest,soap"])
-        assert "unknown: soap; choose from rest" in capsys.readouterr().err
+        assert "unknown scenario: soap; choose from rest" in capsys.readouterr().err
 
 
 class TestLocustCommand:

@@ -16,7 +16,7 @@ from tests.waiting import until
 
 @pytest.fixture
 async def proxy() -> AsyncIterator[Proxy]:
-    """Proxy before an echo server."""
+    """Proxy in front of an echo server."""
     port, target = free_ports(2)
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

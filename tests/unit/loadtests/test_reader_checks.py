@@ -1,4 +1,4 @@
-"""Checks of what readers received: pages of operations, and subscriptions."""
+"""Checks of the operations that readers received, in pages and over subscriptions."""
 
 from collections.abc import Sequence
 from dataclasses import replace

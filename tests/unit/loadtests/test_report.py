@@ -75,7 +75,7 @@ class TestPage:
 
 
 class TestSummarize:
-    def test_answers_errors_and_dropped_requests_are_counted(self) -> None:
+    def test_correct_responses_errors_and_dropped_requests_are_counted(self) -> None:
         records = [
             RequestRecord(name="a", due=1.0, began=1.5, ended=2.0),
             RequestRecord(name="a", due=2.0, began=2.0, ended=2.1, error="UNAVAILABLE"),

@@ -1,4 +1,4 @@
-"""Conversion of REST answers to those of the history."""
+"""Conversion of REST responses to outcomes in the history."""
 
 from decimal import Decimal
 from uuid import UUID

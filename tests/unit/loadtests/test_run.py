@@ -49,7 +49,7 @@ def test_locust_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     runner.send_signal(signal.SIGKILL)
     runner.wait()
     try:
-        select.select([ended], [], [])  # a Locust that does not end lets the test time out
+        select.select([ended], [], [])  # if Locust does not end, the test times out
     finally:
         os.close(ended)
         if is_running(locust):

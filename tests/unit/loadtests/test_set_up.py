@@ -1,4 +1,4 @@
-"""Set-up of a run: retries, refusals, and systems that do not answer, with a real server that follows a script."""
+"""Set-up of a run: retries, refusals and unavailable systems, tested with a real server with scripted responses."""
 
 import asyncio
 import signal
@@ -36,16 +36,16 @@ CLOSED = "http://127.0.0.1:9"
 
 
 class FakeWallet:
-    """Gateway that answers as a wallet.
+    """Server that responds like the gateway of a wallet.
 
     Attributes:
-        answers: answers by path that come first, in their order.
+        scripted: responses by path that are returned before the usual ones, in their order.
         requests: received requests: path, `Idempotency-Key` and body.
         received: released once for each received request.
     """
 
     def __init__(self) -> None:
-        self.answers: dict[str, deque[Response]] = {}
+        self.scripted: dict[str, deque[Response]] = {}
         self.requests: list[tuple[str, str | None, Any]] = []
         self.received = asyncio.Semaphore(0)
         self.url = ""
@@ -64,8 +64,8 @@ class FakeWallet:
             return PlainTextResponse("nothing here", 404)
         self.requests.append((path, request.headers.get("idempotency-key"), await request.json()))
         self.received.release()
-        scripted = self.answers.get(path)
-        return scripted.popleft() if scripted else self._usual[path]
+        responses = self.scripted.get(path)
+        return responses.popleft() if responses else self._usual[path]
 
     def requests_to(self, path: str) -> list[tuple[str, str | None, Any]]:
         return [each for each in self.requests if each[0] == path]
@@ -102,34 +102,34 @@ class TestRetries:
         [problem(504, "DEADLINE_EXCEEDED"), problem(503, "UNAVAILABLE"), PlainTextResponse("bad gateway", 502)],
         ids=["504", "503", "502"],
     )
-    async def test_passing_failure_is_repeated_with_the_same_key(
+    async def test_temporary_failure_is_retried_with_the_same_key(
         self, wallet: FakeWallet, tmp_path: Path, path: str, failure: Response
     ) -> None:
-        wallet.answers[path] = deque([failure, failure])
+        wallet.scripted[path] = deque([failure, failure])
         (customer,) = await create(wallet.url, tmp_path)
         assert customer.account == ACCOUNT
         first, *repeats = wallet.requests_to(path)
         assert repeats == [first, first]
 
-    async def test_name_taken_by_the_own_lost_request_is_no_failure(self, wallet: FakeWallet, tmp_path: Path) -> None:
-        wallet.answers[REGISTER] = deque([problem(504, "DEADLINE_EXCEEDED"), problem(409, "USERNAME_TAKEN")])
+    async def test_name_taken_by_an_earlier_attempt_is_accepted(self, wallet: FakeWallet, tmp_path: Path) -> None:
+        wallet.scripted[REGISTER] = deque([problem(504, "DEADLINE_EXCEEDED"), problem(409, "USERNAME_TAKEN")])
         await create(wallet.url, tmp_path)
         assert len(wallet.requests_to(LOGIN)) == 1
 
-    async def test_name_taken_at_the_first_request_is_a_failure(self, wallet: FakeWallet, tmp_path: Path) -> None:
-        wallet.answers[REGISTER] = deque([problem(409, "USERNAME_TAKEN")])
-        with pytest.raises(SetUpError, match="answers 409 USERNAME_TAKEN"):
+    async def test_name_taken_at_the_first_attempt_is_an_error(self, wallet: FakeWallet, tmp_path: Path) -> None:
+        wallet.scripted[REGISTER] = deque([problem(409, "USERNAME_TAKEN")])
+        with pytest.raises(SetUpError, match="returned 409 USERNAME_TAKEN"):
             await create(wallet.url, tmp_path)
 
     async def test_retries_end_when_the_next_would_be_too_late(self, wallet: FakeWallet, tmp_path: Path) -> None:
         overloaded = problem(429, "RATE_LIMITED", **{"Retry-After": "121"})
-        wallet.answers[REGISTER] = deque([overloaded])
+        wallet.scripted[REGISTER] = deque([overloaded])
         with pytest.raises(
-            SetUpError, match="answers 429 RATE_LIMITED, and no request of the set-up succeeded for 120 s"
+            SetUpError, match="returned 429 RATE_LIMITED, and no request of the set-up succeeded for 120 s"
         ):
             await create(wallet.url, tmp_path)
 
-    async def test_retries_go_on_while_requests_succeed_in_between(
+    async def test_retries_continue_while_other_requests_succeed(
         self, wallet: FakeWallet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         now = 0.0
@@ -141,12 +141,12 @@ class TestRetries:
         monkeypatch.setattr(customers, "time", SimpleNamespace(monotonic=lambda: now))
         monkeypatch.setattr(customers, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": skip}))
         for path in (REGISTER, LOGIN, ACCOUNTS):
-            wallet.answers[path] = deque([problem(429, "RATE_LIMITED", **{"Retry-After": "100"})])
+            wallet.scripted[path] = deque([problem(429, "RATE_LIMITED", **{"Retry-After": "100"})])
         await create(wallet.url, tmp_path)
         assert now == 300
 
-    async def test_top_up_without_an_outcome_ends_the_set_up(self, wallet: FakeWallet, tmp_path: Path) -> None:
-        wallet.answers[TOP_UP] = deque([problem(503, "UNAVAILABLE")] * 100_000)
+    async def test_top_up_without_an_outcome_fails_the_set_up(self, wallet: FakeWallet, tmp_path: Path) -> None:
+        wallet.scripted[TOP_UP] = deque([problem(503, "UNAVAILABLE")] * 100_000)
         with pytest.raises(SetUpError, match=r"could not be topped up within 0\.01 s"):
             await create(wallet.url, tmp_path, seconds=0.01)
 
@@ -159,12 +159,12 @@ class TestRefusals:
     async def test_refused_request_is_reported_once_for_many_customers(
         self, wallet: FakeWallet, tmp_path: Path
     ) -> None:
-        wallet.answers[REGISTER] = deque([PlainTextResponse("no such page", 404)] * 20)
-        with pytest.raises(SetUpError, match="/auth/register answers 404"):
+        wallet.scripted[REGISTER] = deque([PlainTextResponse("no such page", 404)] * 20)
+        with pytest.raises(SetUpError, match="/auth/register returned 404"):
             await create(wallet.url, tmp_path, count=20)
 
     @pytest.mark.parametrize(
-        ("path", "answer"),
+        ("path", "response"),
         [
             (REGISTER, PlainTextResponse("<html>welcome</html>")),
             (LOGIN, JSONResponse(["a", "list"])),
@@ -175,11 +175,11 @@ class TestRefusals:
             (TOP_UP, JSONResponse("text", 202)),
         ],
     )
-    async def test_answer_of_another_service_is_reported(
-        self, wallet: FakeWallet, tmp_path: Path, path: str, answer: Response
+    async def test_response_of_another_service_is_reported(
+        self, wallet: FakeWallet, tmp_path: Path, path: str, response: Response
     ) -> None:
-        wallet.answers[path] = deque([answer])
-        with pytest.raises(SetUpError, match="does not answer as the REST API of a wallet: correct --host"):
+        wallet.scripted[path] = deque([response])
+        with pytest.raises(SetUpError, match="does not respond like the REST API of a wallet: correct --host"):
             await create(wallet.url, tmp_path)
 
 
@@ -205,7 +205,7 @@ class TestExitCode:
         monkeypatch.setattr(run, "REPORTS", tmp_path)
         for arguments in (["--host", CLOSED], ["--host", CLOSED, "--ui"]):
             assert await __main__.run(parse_arguments(arguments)) == COULD_NOT_RUN == 3
-            assert capsys.readouterr().err.startswith(f"could not run: nothing answers at {CLOSED}")
+            assert capsys.readouterr().err.startswith(f"could not run: no response from {CLOSED}")
 
     async def test_folder_of_the_results_that_cannot_be_created_is_reported(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -217,13 +217,13 @@ class TestExitCode:
 
     @pytest.mark.slow
     async def test_ctrl_c_ends_a_run_without_a_traceback(self, wallet: FakeWallet, tmp_path: Path) -> None:
-        wallet.answers[REGISTER] = deque([problem(503, "UNAVAILABLE", **{"Retry-After": "30"})] * 2)
+        wallet.scripted[REGISTER] = deque([problem(503, "UNAVAILABLE", **{"Retry-After": "30"})] * 2)
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "loadtests", "--host", wallet.url, "--customers", "2"),
             cwd=tmp_path,
             env={"PYTHONPATH": str(ROOT)},
             stderr=subprocess.PIPE,
-            # A shell lets its background commands ignore the signal, and children inherit that.
+            # A shell starts background commands with the signal ignored, and their children inherit that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         for _ in range(2):

@@ -47,7 +47,7 @@ REQUEST = LedgerRequest(
     ],
     ids=lambda answer: type(answer).__name__,
 )
-def test_written_ledger_request_and_answer_are_read_back(tmp_path: Path, answer: Answer) -> None:
+def test_written_ledger_request_and_response_are_read_back(tmp_path: Path, answer: Answer) -> None:
     record = RequestRecord(name="transfer", due=1.0, began=1.5, ended=2.0, error="", request=REQUEST, answer=answer)
     with HistoryWriter(tmp_path) as writer:
         writer.write(record)
@@ -77,7 +77,7 @@ def test_incomplete_last_line_is_skipped(tmp_path: Path) -> None:
     assert [record.name for record in read_records(tmp_path)] == ["first"]
 
 
-def test_records_of_several_processes_are_merged_in_order_of_answers(tmp_path: Path) -> None:
+def test_records_of_several_processes_are_merged_in_order_of_their_ends(tmp_path: Path) -> None:
     for pid, times in (("1", (1.0, 4.0)), ("2", (2.0, 3.0))):
         with HistoryWriter(tmp_path) as writer:
             for ended in times:

@@ -35,7 +35,7 @@ def calls_with(*answers: Answer) -> list[RecordedCall]:
 
 
 class TestDepositsOfTopUps:
-    def test_deposit_lasts_from_first_attempt_to_first_completed_answer(self) -> None:
+    def test_deposit_lasts_from_first_attempt_to_first_completed_response(self) -> None:
         created, completed = TopUpState(ID, "CREATED"), TopUpState(ID, "COMPLETED", TRANSFER)
         (call,) = deposits_of_top_ups(calls_with(UnknownOutcome("UNAVAILABLE"), created, completed, completed))
         assert (call.began, call.ended) == (1, 3.5)
@@ -72,9 +72,7 @@ class TestMarksOfReplays:
         ],
         ids=str,
     )
-    def test_one_answer_at_most_has_no_mark_and_a_single_one_is_no_replay(
-        self, marks: list[bool | None], wrong: list[list[int]]
-    ) -> None:
+    def test_wrong_mark_of_a_replay_is_a_violation(self, marks: list[bool | None], wrong: list[list[int]]) -> None:
         calls = [
             replace(call, began=0.0) for call in calls_with(*(TopUpState(ID, "CREATED", None, mark) for mark in marks))
         ]
@@ -82,7 +80,7 @@ class TestMarksOfReplays:
         assert [violation.calls for violation in violations] == [[calls[n - 1] for n in numbers] for numbers in wrong]
         assert {violation.invariant for violation in violations} <= {Invariant.REPLAY}
 
-    def test_replay_of_a_lost_answer_is_accepted(self) -> None:
+    def test_replay_of_a_lost_response_is_accepted(self) -> None:
         assert (
             check_top_up_marks(calls_with(UnknownOutcome("UNAVAILABLE"), TopUpState(ID, "CREATED", None, True))) == []
         )
@@ -131,7 +129,7 @@ class TestUntrackedClearingAccount:
         assert Invariant.RULES in {violation.invariant for violation in violations}
 
 
-def test_partial_receipt_is_checked_by_the_values_that_it_has() -> None:
+def test_present_values_of_a_partial_receipt_are_checked() -> None:
     ledger = ReferenceLedger()
     ledger.transfer()
     ledger.falsify_receipt(version=None, balance_after=None)
