@@ -1,4 +1,4 @@
-"""The parts of aiokafka's producer that `close_producer` uses."""
+"""`close_producer`, and the parts of aiokafka's producer that it uses."""
 
 import asyncio
 from typing import Any
@@ -20,7 +20,7 @@ async def test_aiokafka_producer_has_the_private_sender_that_close_producer_clos
 
 
 class HangingProducer:
-    """Fake producer that does not stop."""
+    """Fake producer whose `stop` never returns."""
 
     def __init__(self) -> None:
         self.closed: list[str] = []

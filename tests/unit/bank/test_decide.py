@@ -1,4 +1,4 @@
-"""`decide` compared with a simple model that decides one command at a time with plain integers."""
+"""Decisions on batches of commands: compared with a simple model of plain integers, and single cases."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
@@ -87,7 +87,7 @@ def command(draw: st.DrawFn) -> Command:
 
 @st.composite
 def batches(draw: st.DrawFn) -> list[Command]:
-    """Generate commands, some of them repeated with the same request or another one."""
+    """Generate commands. Some keys are used again, with the same request or another one."""
     batch = draw(st.lists(command(), max_size=20))
     for _ in range(draw(st.integers(0, 5)) if batch else 0):
         again = replace(draw(st.sampled_from(batch)), transfer_id=draw(st.uuids(version=4)))
@@ -104,7 +104,7 @@ class Model:
     balance: dict[UUID, int]
     version: dict[UUID, int]
     accounts: dict[UUID, Account]
-    answers: dict[tuple[str, str, str], tuple[tuple[Any, ...], tuple[Any, ...]]] = field(default_factory=dict)
+    outcomes: dict[tuple[str, str, str], tuple[tuple[Any, ...], tuple[Any, ...]]] = field(default_factory=dict)
 
     @classmethod
     def from_accounts(cls, accounts: dict[UUID, Account]) -> "Model":
@@ -123,12 +123,12 @@ class Model:
             request.amount,
             tuple(request.descriptor.items()),
         )
-        if key in self.answers:
-            first_body, answer = self.answers[key]
-            return answer if body == first_body else ("conflict", request.key.key)
-        answer = self._apply(request)
-        self.answers[key] = (body, answer)
-        return answer
+        if key in self.outcomes:
+            first_body, outcome = self.outcomes[key]
+            return outcome if body == first_body else ("conflict", request.key.key)
+        outcome = self._apply(request)
+        self.outcomes[key] = (body, outcome)
+        return outcome
 
     def _apply(self, request: Command) -> tuple[Any, ...]:  # noqa: PLR0911  one return per reason
         sender, recipient = request.sender_id, request.recipient_id
@@ -190,7 +190,7 @@ def totals(accounts: dict[UUID, Account]) -> dict[str, Decimal]:
     return sums
 
 
-def afterwards(accounts: dict[UUID, Account], decision: Decision) -> dict[UUID, Account]:
+def accounts_after(accounts: dict[UUID, Account], decision: Decision) -> dict[UUID, Account]:
     return accounts | {account.id: account for account in decision.accounts}
 
 
@@ -200,7 +200,7 @@ class TestAgainstTheModel:
         model = Model.from_accounts(accounts)
         decision = decide(accounts, {}, batch, START)
         assert [model_outcome(outcome) for outcome in decision.outcomes] == [model.decide(request) for request in batch]
-        after = afterwards(accounts, decision)
+        after = accounts_after(accounts, decision)
         assert {id_: account.balance.amount for id_, account in after.items()} == model.balance
         assert {id_: account.version for id_, account in after.items()} == model.version
 
@@ -209,7 +209,7 @@ class TestAgainstTheModel:
         self, accounts: dict[UUID, Account], batch: list[Command]
     ) -> None:
         decision = decide(accounts, {}, batch, START)
-        assert totals(afterwards(accounts, decision)) == totals(accounts)
+        assert totals(accounts_after(accounts, decision)) == totals(accounts)
 
     @given(ledgers(), batches())
     def test_decision_keeps_balances_above_their_minimum(
@@ -255,11 +255,11 @@ class TestAgainstTheModel:
         now, records, outcomes = accounts, dict[IdempotencyKey, IdempotencyRecord](), list[Outcome]()
         for request in batch:
             single = decide(now, records, [request], START)
-            now = afterwards(now, single)
+            now = accounts_after(now, single)
             records |= single.new_records
             outcomes.extend(single.outcomes)
         assert outcomes == batch_decision.outcomes
-        assert now == afterwards(accounts, batch_decision)
+        assert now == accounts_after(accounts, batch_decision)
         assert records == batch_decision.new_records
 
     @given(ledgers(), batches())
@@ -268,12 +268,14 @@ class TestAgainstTheModel:
     ) -> None:
         first = decide(accounts, {}, batch, START)
         later = START + timedelta(days=1)
-        again = decide(afterwards(accounts, first), first.new_records, batch, later)
+        again = decide(accounts_after(accounts, first), first.new_records, batch, later)
         assert again.outcomes == first.outcomes
         assert (again.transfers, again.accounts, again.new_records) == ([], [], {})
 
     @given(ledgers(), batches())
-    def test_decision_writes_what_its_outcomes_say(self, accounts: dict[UUID, Account], batch: list[Command]) -> None:
+    def test_decision_has_the_transfers_records_and_accounts_of_its_outcomes(
+        self, accounts: dict[UUID, Account], batch: list[Command]
+    ) -> None:
         before = dict(accounts)
         decision = decide(accounts, {}, batch, START)
         assert len(decision.outcomes) == len(batch)
@@ -389,7 +391,7 @@ class TestReplays:
         assert not decision.new_records
 
     @given(ledgers(), batches())
-    def test_only_the_first_outcome_of_a_key_is_no_replay(
+    def test_every_outcome_of_a_key_after_the_first_is_a_replay(
         self, accounts: dict[UUID, Account], batch: list[Command]
     ) -> None:
         outcomes = decide(accounts, {}, batch, START).outcomes
@@ -404,11 +406,11 @@ class TestReplays:
             used.add(request.key)
 
     @given(ledgers(), batches())
-    def test_batch_that_is_decided_again_after_its_commit_has_the_same_marks(
+    def test_batch_that_is_decided_again_after_its_commit_has_the_same_replay_marks(
         self, accounts: dict[UUID, Account], batch: list[Command]
     ) -> None:
         first = decide(accounts, {}, batch, START)
-        again = decide(afterwards(accounts, first), first.new_records, batch, START)
+        again = decide(accounts_after(accounts, first), first.new_records, batch, START)
         assert again == Decision(first.outcomes, [], [], {})
         marks = [[is_replay(*each) for each in zip(batch, made.outcomes, strict=True)] for made in (first, again)]
         assert marks[0] == marks[1]
@@ -428,7 +430,7 @@ class TestQuotedKeys:
         decision = decide({A: account(A), B: account(B)}, {request.raw_key: record}, [request], START)
         assert decision == Decision([AccountClosed(str(A))], [], [], {})
 
-    def test_record_of_the_raw_form_comes_before_that_of_the_key(self) -> None:
+    def test_record_of_the_raw_form_is_preferred_to_that_of_the_key(self) -> None:
         request = quoted(transfer(A, B, "1"))
         assert request.raw_key is not None
         records = {

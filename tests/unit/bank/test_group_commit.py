@@ -121,7 +121,7 @@ class TestBatches:
         ]
         assert ledger.batches == [["first"], ["0", "1", "2"]]
 
-    async def test_bulk_submission_is_answered_in_order(self, ledger: FakeLedger, pipeline: Pipeline) -> None:
+    async def test_bulk_submission_returns_its_outcomes_in_order(self, ledger: FakeLedger, pipeline: Pipeline) -> None:
         submitted = commands(1200)
         assert await pipeline.submit_all(submitted, None) == [expected_outcome(each) for each in submitted]
         assert [len(batch) for batch in ledger.batches] == [500, 500, 200]
@@ -186,18 +186,18 @@ class TestBatches:
         ledger = FakeLedger()
         async with run_pipeline(ledger) as pipeline:
             calls = [commands(size, f"{n} ") for n, size in enumerate(sizes)]
-            answers = await asyncio.gather(
+            outcomes = await asyncio.gather(
                 *(
-                    pipeline.submit_all(call, None) if len(call) > 1 else one(pipeline.submit(call[0], None))
+                    pipeline.submit_all(call, None) if len(call) > 1 else as_list(pipeline.submit(call[0], None))
                     for call in calls
                 )
             )
-        assert answers == [[expected_outcome(each) for each in call] for call in calls]
+        assert outcomes == [[expected_outcome(each) for each in call] for call in calls]
         committed = [key for batch in ledger.batches for key in batch]
         assert sorted(committed) == sorted(each.key.key for call in calls for each in call)
 
 
-async def one(submitted: Awaitable[Outcome]) -> list[Outcome]:
+async def as_list(submitted: Awaitable[Outcome]) -> list[Outcome]:
     return [await submitted]
 
 
@@ -276,7 +276,7 @@ class TestCallers:
         ledger.open.set()
         assert await taken == expected_outcome(submitted)
 
-    async def test_command_of_a_cancelled_caller_is_dropped_and_others_are_answered(
+    async def test_command_of_a_cancelled_caller_is_dropped_and_others_are_committed(
         self, ledger: FakeLedger, pipeline: Pipeline
     ) -> None:
         first = await start_blocking_batch(ledger, pipeline)

@@ -78,7 +78,7 @@ class TestExpiry:
 
 class TestSecurityCode:
     @pytest.mark.parametrize("cvv", ["", "12", "1234", "abc", "١٢٣"])
-    def test_code_without_three_digits_is_refused(self, cvv: str) -> None:
+    def test_code_other_than_three_digits_is_refused(self, cvv: str) -> None:
         assert invalid_fields(replace(VALID_CARD, cvv=cvv)) == ["card.cvv"]
 
     def test_code_of_american_express_has_four_digits(self) -> None:

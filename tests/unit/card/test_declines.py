@@ -78,18 +78,18 @@ class TestVerdict:
         assert judge(NEW, stored, LIMITS) == Blocked(LimitKind.CARD, 80)
 
     @pytest.mark.parametrize("state", [AttemptState.TOKENIZING, AttemptState.AUTHORIZING])
-    def test_attempt_in_progress_takes_a_place(self, state: AttemptState) -> None:
+    def test_attempt_in_progress_counts_towards_the_limit(self, state: AttemptState) -> None:
         assert judge(NEW, [attempt(), attempt(state)], LIMITS) == NoRoomYet()
 
-    def test_attempt_of_a_dead_process_gives_its_place_back_after_its_time(self) -> None:
+    def test_attempt_of_a_dead_process_stops_counting_after_attempt_seconds(self) -> None:
         assert judge(NEW, [attempt(), attempt(AttemptState.TOKENIZING, 9.9)], LIMITS) == NoRoomYet()
         assert judge(NEW, [attempt(), attempt(AttemptState.TOKENIZING, 10)], LIMITS) == Room()
 
-    def test_unknown_authorization_keeps_its_place_until_the_end_of_the_window(self) -> None:
+    def test_attempt_with_an_unknown_authorization_counts_until_the_end_of_the_window(self) -> None:
         assert judge(NEW, [attempt(), attempt(AttemptState.AUTHORIZING, 99)], LIMITS) == NoRoomYet()
         assert judge(NEW, [attempt(), attempt(AttemptState.AUTHORIZING, 100)], LIMITS) == Room()
 
-    def test_key_has_one_attempt_in_progress(self) -> None:
+    def test_second_attempt_with_a_key_waits_for_the_first(self) -> None:
         same_key = attempt(AttemptState.TOKENIZING, key=NEW.key.key)
         assert judge(NEW, [same_key], LIMITS) == NoRoomYet()
         assert judge(NEW, [replace(same_key, state=AttemptState.DECLINED)], LIMITS) == Room()
@@ -134,7 +134,7 @@ ATTEMPTS = st.lists(
 
 
 def expected_verdict(stored: list[StoredAttempt]) -> Verdict:
-    """Verdict by the definition: look at every later second and count what still counts then."""
+    """Return the verdict by its definition: for each later second, count the attempts that still count then."""
     subjects = {LimitKind.CUSTOMER: (CUSTOMER, 2), LimitKind.ADDRESS: (ADDRESS, 3), LimitKind.CARD: (CARD, 2)}
     has_room, blocks = True, {}
     for kind, (subject, maximum) in subjects.items():
@@ -156,13 +156,13 @@ def expected_verdict(stored: list[StoredAttempt]) -> Verdict:
 
 
 @given(ATTEMPTS)
-def test_verdict_is_that_of_the_definition(stored: list[StoredAttempt]) -> None:
+def test_verdict_matches_the_definition(stored: list[StoredAttempt]) -> None:
     assert judge(NEW, stored, LIMITS) == expected_verdict(stored)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["start", "decline", "approve", "wait"]), st.integers(0, 60)), max_size=60))
 def test_no_window_has_more_declines_than_the_limit(events: list[tuple[str, int]]) -> None:
-    """Attempts start, end and wait in any order; none exceeds the time of a tokenization."""
+    """Start and end attempts and let time pass, in any order. No attempt in progress expires."""
     now, waiting, declined = 0, list[int](), list[int]()
     for event, number in events:
         if event == "wait":

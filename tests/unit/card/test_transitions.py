@@ -34,7 +34,7 @@ RESULTS: list[Result] = [
 ]
 
 
-def at(step: Step, **overrides: object) -> TopUp:
+def top_up_at(step: Step, **overrides: object) -> TopUp:
     """Return a top-up at the start of a step, with the attributes that earlier steps have set."""
     known = {} if step in {Step.AUTHORIZE, Step.RESOLVE, Step.CANCEL} else {"payment_id": "pay_1"}
     known |= {"failure": "ACCOUNT_CLOSED"} if step in {Step.VOID, Step.REFUND} else {}
@@ -103,19 +103,19 @@ class TestApplyResult:
     def test_result_of_a_step_leads_to_status_step_and_failure(
         self, step: Step, result: Result, status: str, then: Step | None, failure: str | None
     ) -> None:
-        current = apply(at(step), result)
+        current = apply(top_up_at(step), result)
         assert (current.status, current.step, current.failure, current.attempts) == (status, then, failure, 0)
         assert (current.review is not None) == (status == "NEEDS_REVIEW")
 
     @pytest.mark.parametrize("step", [Step.RESOLVE, Step.CANCEL, Step.DEPOSIT, Step.VOID, Step.REFUND])
     def test_step_with_unknown_outcome_is_retried_without_limit(self, step: Step) -> None:
-        current = at(step)
+        current = top_up_at(step)
         for attempt in range(1, 200):
             current = apply(current, Unknown())
             assert (current.step, current.status, current.attempts) == (step, STATUS_BY_STEP[step], attempt)
 
     def test_amount_is_released_after_the_maximum_number_of_captures(self) -> None:
-        current = at(Step.CAPTURE)
+        current = top_up_at(Step.CAPTURE)
         for _ in range(CAPTURES - 1):
             current = apply(current, Unknown())
             assert current.step is Step.CAPTURE
@@ -126,11 +126,11 @@ class TestApplyResult:
     @pytest.mark.parametrize("wrong", PAYMENTS[-2:])
     def test_contradictory_amounts_need_a_review(self, step: Step, wrong: Payment) -> None:
         for result in (wrong, Refusal("WRONG_STATUS", wrong)):
-            assert apply(at(step), result).status is Status.NEEDS_REVIEW
+            assert apply(top_up_at(step), result).status is Status.NEEDS_REVIEW
 
     @given(st.sampled_from(Step), st.lists(st.sampled_from(RESULTS), max_size=30))
-    def test_any_results_leave_a_final_or_drivable_top_up(self, step: Step, results: list[Result]) -> None:
-        current = at(step)
+    def test_any_results_leave_a_consistent_top_up(self, step: Step, results: list[Result]) -> None:
+        current = top_up_at(step)
         for result in results:
             if not current.is_in_progress:
                 break
@@ -153,12 +153,12 @@ class TestApplyResult:
 
 
 class AcquirerAndBank:
-    """Acquirer and bank that follow the contract, with one payment and one account. `choose` decides what fails."""
+    """Fake acquirer and bank that follow the contract, for one payment and account. `choose` decides what fails."""
 
     def __init__(self, choose: Callable[[str], bool]) -> None:
         self._choose = choose
         self.status: PaymentStatus | None = None
-        self.is_barred = False
+        self.is_key_cancelled = False
         self.is_closed = False
         self.credited = ZERO
         self.refused: str | None = None
@@ -168,17 +168,17 @@ class AcquirerAndBank:
         """Amount that was captured and not refunded."""
         return AMOUNT if self.status is PaymentStatus.CAPTURED else ZERO
 
-    def take(self, step: Step) -> Result:
-        """Call one step. The request or the answer may be lost."""
+    def call(self, step: Step) -> Result:
+        """Call one step. The request or the response may be lost."""
         self.is_closed |= self._choose("the account is closed")
         if self._choose("the request is lost"):
             return Unknown()
         result = self._do(step)
-        return Unknown() if self._choose("the answer is lost") else result
+        return Unknown() if self._choose("the response is lost") else result
 
     def _do(self, step: Step) -> Result:  # noqa: C901, PLR0911  one line for each step
         match step:
-            case Step.AUTHORIZE if self.is_barred:
+            case Step.AUTHORIZE if self.is_key_cancelled:
                 return Refusal("KEY_CANCELLED")
             case Step.AUTHORIZE:
                 declined = self.status is None and self._choose("the card is declined")
@@ -187,7 +187,7 @@ class AcquirerAndBank:
             case Step.RESOLVE:
                 return NoPayment() if self.status is None else payment(self.status)
             case Step.CANCEL:
-                self.is_barred = True
+                self.is_key_cancelled = True
                 if self.status is PaymentStatus.AUTHORIZED:
                     self.status = PaymentStatus.VOIDED
                 return NoPayment() if self.status is None else payment(self.status)
@@ -233,22 +233,22 @@ class TestMoney:
             choices += 1
             return choices < max_choices and data.draw(st.booleans(), label=what)
 
-        books, current = AcquirerAndBank(choose), top_up()
+        fakes, current = AcquirerAndBank(choose), top_up()
         for _ in range(100):
             if not current.is_in_progress:
                 break
             assert current.step is not None
-            current = apply(current, books.take(current.step))
-            in_progress = books.kept - books.credited
+            current = apply(current, fakes.call(current.step))
+            in_progress = fakes.kept - fakes.credited
             assert in_progress in {AMOUNT, ZERO}
             if current.is_final:
                 assert in_progress == ZERO
-                assert (books.credited == AMOUNT) == (current.status is Status.COMPLETED)
-                assert books.status not in {PaymentStatus.AUTHORIZED, None} or current.status in {
+                assert (fakes.credited == AMOUNT) == (current.status is Status.COMPLETED)
+                assert fakes.status not in {PaymentStatus.AUTHORIZED, None} or current.status in {
                     Status.VOIDED,
                     Status.DECLINED,
                 }
-                assert books.status is not PaymentStatus.AUTHORIZED  # no amount stays held
+                assert fakes.status is not PaymentStatus.AUTHORIZED  # no amount stays held
         assert not current.is_in_progress
         if current.status is Status.NEEDS_REVIEW:
             assert current.step in {Step.VOID, Step.REFUND}  # refused permanently
@@ -257,7 +257,7 @@ class TestMoney:
 class TestRetryReviewed:
     @pytest.mark.parametrize("step", Step)
     def test_retried_top_up_is_at_the_step_at_which_it_stopped(self, step: Step) -> None:
-        stopped = at(step, status=Status.NEEDS_REVIEW, review="reason")
+        stopped = top_up_at(step, status=Status.NEEDS_REVIEW, review="reason")
         current = transitions.retry_reviewed(stopped)
         assert (current.status, current.step, current.review, current.is_in_progress) == (
             STATUS_BY_STEP[step],
@@ -289,7 +289,7 @@ class TestVerify:
         assert transitions.verify(top_up(status=Status.COMPLETED, step=None), other).review
 
 
-class TestIsNews:
+class TestNeedsAcquirerCall:
     @pytest.mark.parametrize(
         ("status", "expected"),
         [
@@ -299,22 +299,22 @@ class TestIsNews:
             (Status.REFUNDED, {PaymentStatus.DECLINED, PaymentStatus.VOIDED}),
         ],
     )
-    def test_status_that_a_final_payment_never_had_needs_a_call(
+    def test_reported_status_that_a_final_payment_never_had_needs_a_call(
         self, status: Status, expected: set[PaymentStatus]
     ) -> None:
         ended = top_up(status=status, step=None)
         assert {status for status in PaymentStatus if transitions.needs_acquirer_call(ended, status)} == expected
 
     def test_webhook_needs_a_call_only_for_a_top_up_that_waits_for_a_retry(self) -> None:
-        assert transitions.needs_acquirer_call(at(Step.CAPTURE, attempts=1), PaymentStatus.CAPTURED)
-        assert not transitions.needs_acquirer_call(at(Step.CAPTURE), PaymentStatus.CAPTURED)
-        stopped = at(Step.REFUND, status=Status.NEEDS_REVIEW, review="reason", attempts=1)
+        assert transitions.needs_acquirer_call(top_up_at(Step.CAPTURE, attempts=1), PaymentStatus.CAPTURED)
+        assert not transitions.needs_acquirer_call(top_up_at(Step.CAPTURE), PaymentStatus.CAPTURED)
+        stopped = top_up_at(Step.REFUND, status=Status.NEEDS_REVIEW, review="reason", attempts=1)
         assert not transitions.needs_acquirer_call(stopped, PaymentStatus.REFUNDED)
 
 
 class TestRetryDelay:
     @given(st.integers(1, 10_000), st.floats(0, 1))
-    def test_delay_doubles_up_to_a_maximum_and_is_at_least_half_of_it(self, attempts: int, jitter: float) -> None:
+    def test_delay_doubles_up_to_a_maximum_with_equal_jitter(self, attempts: int, jitter: float) -> None:
         bound = transitions.retry_delay(attempts, 1.0, first_seconds=0.5, longest_seconds=30)
         assert bound == min(30, 0.5 * 2 ** (min(attempts, 20) - 1))
         assert bound / 2 <= transitions.retry_delay(attempts, jitter, first_seconds=0.5, longest_seconds=30) <= bound
@@ -322,5 +322,5 @@ class TestRetryDelay:
 
 class TestMayAuthorize:
     @pytest.mark.parametrize(("seconds", "is_allowed"), [(0, True), (60, True), (61, False), (-1, True)])
-    def test_card_is_charged_only_within_the_window(self, seconds: int, is_allowed: bool) -> None:
+    def test_card_is_authorized_only_within_the_window(self, seconds: int, is_allowed: bool) -> None:
         assert transitions.may_authorize(top_up(), NOW + timedelta(seconds=seconds), 60) is is_allowed

@@ -1,4 +1,4 @@
-"""Answers of the webhook listener and of the admin routes if the database does not answer."""
+"""Responses of the webhook listener and of the admin routes if the database is unavailable or a lease is lost."""
 
 import json
 from datetime import UTC, datetime
@@ -40,7 +40,7 @@ EVENT = {
 
 
 class Failing:
-    """Component that fails with an error in every method."""
+    """Component whose methods all raise the same error."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -69,7 +69,7 @@ def client(app: FastAPI) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://card")
 
 
-async def test_webhook_that_could_not_be_stored_is_answered_with_503() -> None:
+async def test_webhook_that_could_not_be_stored_gets_503() -> None:
     app = webhook_app(cast("WebhookInbox", Failing(Unavailable())), SecretStr(SECRET))
     body, now = json.dumps(EVENT), datetime.now(UTC)
     headers = {
@@ -91,7 +91,7 @@ async def test_webhook_that_could_not_be_stored_is_answered_with_503() -> None:
         (Unavailable(), "POST", f"/declines/card/{UUID(int=1)}/lift", 503),
     ],
 )
-async def test_failed_admin_request_is_answered_with_status_and_detail(
+async def test_failed_admin_request_gets_its_status_and_a_detail(
     error: Exception, method: str, path: str, status: int
 ) -> None:
     app, failing = FastAPI(), cast("Any", Failing(error))
