@@ -38,7 +38,7 @@ def stream_reports(
     """Yield each JSON line of the response as it arrives. The last line of a complete stream is the result.
 
     Raises:
-        NoResultError: the service cannot be reached, refuses the call, breaks the connection, or sends something else.
+        NoResultError: the service cannot be reached, refuses the call, breaks the connection, or sends no JSON lines.
     """
     try:
         with httpx.stream(

@@ -1,7 +1,7 @@
 """Terminal output of the stack: its own progress messages, and the output of each child, also in a log file.
 
-Nothing here raises or blocks. If a terminal is closed or stopped, or a disk is full, lines are lost, and the stack
-continues.
+Nothing here raises or blocks. While a terminal is closed or stopped, or a disk is full, lines are delayed or lost, and
+the stack continues.
 """
 
 import contextlib

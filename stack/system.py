@@ -151,7 +151,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _write_run_file(path: Path, supervisor: Supervisor) -> None:
-    """Write pid, ports and addresses of each running process, for fault tests and people."""
+    """Write pid, ports and addresses of each process that is not a job, for fault tests and people."""
     table = {
         name: {"pid": child.pid, "ports": dict(child.process.ports), "urls": dict(child.process.urls)}
         for name, child in supervisor.children.items()

@@ -1,6 +1,6 @@
-"""Operations, statistics and subscriptions in the graph, on the client of analytics.
+"""Operations, statistics and subscriptions in the graph. The resolvers call analytics through its client.
 
-The gateway merges what this package exports: `Query`, `Mutation`, `Subscription` and the entity types.
+The gateway merges what this package exports: `Subscription` and the entity type `Account`.
 """
 
 from subgraphs.analytics.graph.subscriptions import Subscription

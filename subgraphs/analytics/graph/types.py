@@ -322,7 +322,7 @@ class Account:
 
 
 def _require_text(amount: str) -> str:
-    """Return the amount, or raise ValueError if it is empty: to analytics an empty amount means that there is none."""
+    """Return the amount, or raise ValueError if it is empty. In a message to analytics, empty means no condition."""
     if not amount:
         raise ValueError("must be a decimal number such as 10.00")
     return amount

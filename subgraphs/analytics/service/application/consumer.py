@@ -131,7 +131,7 @@ class Consumer:
         """Consume until an error occurs, and raise it. When cancelled, finish the current batch first.
 
         Raises:
-            TooManyDeadLetters: the batch that exceeded the limit is not committed.
+            TooManyDeadLetters: a batch exceeds the limit of invalid messages; it is not committed.
             KafkaError: the broker is unavailable, or has removed this member from the group.
         """
         async with running_client(self._producer()) as producer, running_client(self._consumer()) as consumer:
@@ -240,7 +240,7 @@ class Consumer:
             await self._history.insert(rows)
 
     async def _verify_repeated(self, rows: Sequence[Row]) -> None:
-        """Compare rows with stored ones, except rows above the last version that this process stored of the account."""
+        """Compare rows with stored ones, except rows above the last version of their account in this process."""
         repeated = {
             (row.account_id, row.account_version): row.operation_id
             for row in rows

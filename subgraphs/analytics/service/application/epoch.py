@@ -76,7 +76,7 @@ class EpochFollower:
         return (await self._read()).id
 
     def is_current(self, epoch: str) -> bool:
-        """Return whether the history is known to belong to the epoch. A new epoch has the epochs compared at once."""
+        """Return whether the history is known to belong to the epoch. An unknown epoch triggers a comparison."""
         if self._stored is None or self._stored.id == epoch:
             return self._stored is not None
         if epoch not in self._stored.past:

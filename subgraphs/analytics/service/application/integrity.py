@@ -45,9 +45,9 @@ def history_integrity(
 ) -> IntegrityCheck:
     """Return the check that the stored history equals the ledger (`Invariant`).
 
-    Each account is compared up to its version in the ledger when the account's page is read. Later operations are left
-    to the next check. A missing operation is compared again after a wait. If it is still missing, it is a violation,
-    or pending if it is younger than the maximum delay.
+    Each account is compared up to the version that it had in the ledger when its page was read. Later operations are
+    left to the next check. A missing operation is compared again after a wait. If it is still missing, it is a
+    violation, or pending if it is younger than the maximum delay.
 
     The verdict counts operations of the ledger, and accounts of the history.
 

@@ -32,7 +32,7 @@ class LiveConsumer:
         admin: Callable[[], AIOKafkaAdminClient],
     ) -> None:
         """Args:
-        hub: receives the events. At each start it is asked for a check, because events may have been missed.
+        hub: receives the events. `request_check` is called at each start, because events may have been missed.
         consumer: returns a new consumer without a group, which continues at the earliest offset if the topic no longer
             has its own.
         admin: returns a new admin client, which lists the topic's partitions.

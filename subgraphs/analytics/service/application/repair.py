@@ -26,9 +26,8 @@ _MAX_SUSPECTS: Final = 10_000
 class Repair:
     """Compares the history with the ledger, and inserts the missing operations.
 
-    All accounts are compared at the start and once per period. A suspected account is compared after the grace period,
-    in which the topic may deliver a missing operation. A missing operation that another comparison has found is read
-    from the ledger after the grace period, too, except at the start.
+    All accounts are compared at the start and once per period, and suspected accounts in between. Except at the start,
+    a missing operation is read from the ledger only after the grace period, in which the topic may still deliver it.
     """
 
     def __init__(

@@ -48,8 +48,8 @@ class Outcome:
 
     Attributes:
         outcome: `complete`: the history has all operations of the ledger; `incomplete`: the ledger does not return
-            operations that it counts; `unavailable`: ClickHouse or the bank failed, or the epoch changed. Then the
-            inserted operations are kept, and the replay can be repeated.
+            operations that it counts; `unavailable`: ClickHouse or the bank failed, or the epoch changed: run the
+            replay again.
         accounts: final value of `Progress.accounts`.
         pulled: final value of `Progress.pulled`.
         removed: final value of `Progress.removed`.

@@ -244,7 +244,7 @@ class SubscriptionHub:
         if after_version is not None and (epoch != balance.epoch or after_version > balance.version):
             raise LedgerRestored
         if balance.epoch != await self._epochs.current():
-            self._epochs.is_current(balance.epoch)  # has the epochs compared at once
+            self._epochs.is_current(balance.epoch)  # triggers a comparison of the epochs
             raise Unavailable(_RESOURCE)  # until the history is rebuilt
         return balance.version, balance.epoch
 

@@ -43,8 +43,8 @@ class Posting:
 class Event:
     """One operation with both accounts.
 
-    `amount` is positive, `occurred_at` is in UTC, and both balances have the amount's currency. `epoch` is the ledger's
-    epoch when the event was published or read; the first epoch is empty.
+    `amount` is positive, `occurred_at` is in UTC, and both balances have the amount's currency. `epoch` is the epoch
+    that the ledger had when the event was published or read; it is empty for the first epoch.
     """
 
     id: UUID

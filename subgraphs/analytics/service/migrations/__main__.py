@@ -17,7 +17,7 @@ class MigrationSettings(LogSettings):
 
 
 def migrate(settings: MigrationSettings) -> None:
-    """Run the job. A schema that differs from the code ends it with a message."""
+    """Run the job. If the schema differs from the code, the job ends with a message."""
     try:
         asyncio.run(upgrade(settings.clickhouse_dsn.get_secret_value()))
     except SchemaMismatch as error:

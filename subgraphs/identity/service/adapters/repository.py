@@ -97,7 +97,7 @@ class Repository:
         return None if user is None else _credentials_from_row(user, now)
 
     async def delete_attempts(self, user: User) -> None:
-        """Delete the login attempts with the name of a user who has proved to know the password."""
+        """Delete the login attempts with the name of a user whose password has been verified."""
         async with self._database.statement() as sql:
             await sql.execute(_attempts_of(user))
 

@@ -10,9 +10,9 @@ class LockoutPolicy:
     """Limits of consecutive login attempts with one user name.
 
     Attributes:
-        free_attempts: attempts before the name is locked.
-        first_seconds: time of the first lock; each further attempt doubles it.
-        longest_seconds: maximum time of a lock.
+        free_attempts: number of attempts after which the name is locked.
+        first_seconds: duration of the first lock; each further attempt doubles it.
+        longest_seconds: maximum duration of a lock.
     """
 
     free_attempts: int = 5

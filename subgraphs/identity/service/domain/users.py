@@ -92,8 +92,8 @@ def check_credentials(username: str, password: str) -> list[FieldViolation]:
 def check_new_credentials(username: str, password: str) -> list[FieldViolation]:
     """Return the violations of a registration.
 
-    As SP 800-63B recommends, a password has no composition rules: it needs a length, and it must be neither the user
-    name nor a common password.
+    As SP 800-63B recommends, there are no composition rules: a password must have an allowed length, and be neither the
+    user name nor a common password.
 
     Args:
         username: user name.

@@ -50,7 +50,7 @@ class Database:
     @classmethod
     @asynccontextmanager
     async def connect(cls, dsn: str) -> AsyncIterator["Database"]:
-        """Yield a database, and close its connections at the end. Connects at the first statement."""
+        """Yield a database, and close its connections at the end. It connects at the first statement."""
         database = cls(dsn)
         try:
             yield database

@@ -154,8 +154,8 @@ class History:
         Args:
             account_id: id of the account.
             range_: the range of time and its granularity.
-            version: version of the account up to which complete statistics count; None if it is unknown, so that the
-                statistics are incomplete.
+            version: version of the account up to which complete statistics count. If it is unknown (None), the
+                statistics are reported as incomplete.
         """
         span = await self._span(account_id, range_)
         if span is None:
