@@ -103,7 +103,7 @@ async def env(
     broker: Broker, clickhouse: ClickHouse, database: Database, keys: Keys, tmp_path: Path
 ) -> AsyncIterator[AnalyticsEnvironment]:
     if isinstance(broker, ApacheKafka):
-        await broker.create(OPERATIONS_TOPIC)  # clients see a topic that is created on first use five seconds later
+        await broker.create(OPERATIONS_TOPIC)  # otherwise clients see the topic five seconds after its first use
     bank_port, grpc_port, admin_port = free_ports(3)
     bank, target = FakeBank(), f"127.0.0.1:{bank_port}"  # type: ignore[abstract]  # analytics calls no other method
     async with (

@@ -29,7 +29,7 @@ _PAUSE_SECONDS: Final = 0.005
 class Load:
     """Publishes events of some accounts to the partitions in turn.
 
-    Events of one account are in all partitions, so they overtake each other, and every member consumes some.
+    The events of one account are in all partitions, so they are consumed out of order and by all members.
     """
 
     def __init__(self, env: AnalyticsEnvironment, accounts: Sequence[UUID] = ()) -> None:
@@ -59,7 +59,7 @@ class Load:
     async def until_stored(self, within: float = 20.0) -> None:
         """Wait until every event has its two rows and all messages are committed, without dead letters.
 
-        Without a running repair, all rows come from the topic.
+        If no repair runs, all rows come from the topic.
         """
         expected = {
             account: [
@@ -90,7 +90,7 @@ class Load:
 
 
 class BlockedHistory(History):
-    """History that can block inserts. `largest` is the maximum number of rows of an insert.
+    """History that can block inserts. `largest` is the largest number of rows in one insert.
 
     `is_blocking` is set when an insert waits for `release`.
     """

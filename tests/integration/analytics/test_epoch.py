@@ -113,7 +113,7 @@ class TestDetection:
         assert env.bank.epoch not in {"", second}
 
     async def test_new_server_with_the_same_operations_keeps_the_epoch(self, env: AnalyticsEnvironment) -> None:
-        """This happens at a promotion that loses nothing. The history is compared once more."""
+        """A promotion without a loss leads to a new server. The history is compared once more."""
         event = env.bank.transfer(CLEARING, env.bank.open("alice"))
         await env.history.insert(rows_from_event(event))
         epochs, notices = env.epochs, list[str]()

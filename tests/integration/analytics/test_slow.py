@@ -1,4 +1,4 @@
-"""Subscribers that do not read, over gRPC and WebSocket: their buffer is bounded; their stream ends with an error."""
+"""Subscribers that do not read, over gRPC and WebSocket: each buffer is bounded, and the stream ends with an error."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable

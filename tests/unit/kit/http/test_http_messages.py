@@ -1,4 +1,4 @@
-"""HTTP/1.1 requests by RFC 9110 and RFC 9112: upgrades, `Host`, transfer codings, and the end of each request."""
+"""HTTP/1.1 requests as in RFC 9110 and RFC 9112: upgrades, `Host`, transfer codings, and the end of each request."""
 
 from typing import Any
 
@@ -162,7 +162,7 @@ def test_white_space_around_a_value_is_no_part_of_it() -> None:
     assert app.scopes[0]["headers"] == [(b"host", b"x"), (b"a", b"b c"), (b"d", b"")]
 
 
-def test_limits_of_a_head_hold_with_an_ignored_upgrade() -> None:
+def test_limits_of_a_head_apply_to_a_request_with_an_ignored_upgrade() -> None:
     many = b"GET / HTTP/1.1\r\nhost: x\r\n" + H2C + b"a: b\r\n" * 125 + b"\r\n"
     long = b"GET / HTTP/1.1\r\nhost: x\r\n" + H2C + b"a: " + b"b" * 33_000 + b"\r\n\r\n"
     assert (status(many), status(long)) == (b"431", b"431")

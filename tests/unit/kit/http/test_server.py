@@ -34,7 +34,7 @@ async def test_server_accepts_connections_on_entry() -> None:
 
 
 async def test_connections_send_small_packets_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With TCP_NODELAY off, the second half of a response waits for the delayed ACK of the first: 40 ms on Linux."""
+    """Without TCP_NODELAY, a response's second half waits for the delayed ACK of the first half: 40 ms on Linux."""
     options: list[int] = []
     connected = BoundedHttpProtocol.connection_made
 

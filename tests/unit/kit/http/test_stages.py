@@ -107,7 +107,7 @@ class ScriptedApp:
             match step:
                 case "receive" if is_websocket or expects_body:
                     expects_body = (await receive()).get("more_body", False)
-                case "pause" | "receive":  # an app that waits only for the client's disconnect is faulty
+                case "pause" | "receive":  # after the body, an app must not wait for the client's disconnect only
                     await asyncio.sleep(2)
                 case "fail":
                     raise _AppError

@@ -158,7 +158,7 @@ class TestRunWithRestarts:
         # Replaces the clock of the module under test only, not of other tasks on this loop.
         stand_in = SimpleNamespace(**vars(asyncio) | {"sleep": record_pause, "get_running_loop": Loop})
         monkeypatch.setattr(process, "asyncio", stand_in)
-        with pytest.raises(RuntimeError):  # Python replaces the StopIteration of `moments` by it
+        with pytest.raises(RuntimeError):  # Python raises it in place of the StopIteration of `moments`
             await process.run_with_restarts(step, name="step", first_delay_seconds=1, longest_delay_seconds=5)
         bounds = [1, 2, 4, 5, 1, 2, 4]
         assert all(bound / 2 <= pause <= bound for pause, bound in zip(pauses, bounds, strict=True))
