@@ -1,4 +1,4 @@
-"""Settings of the gateway that depend on the machine."""
+"""Settings of the gateway: limits of connections, and a deprecated name."""
 
 import resource
 from typing import Any
@@ -24,7 +24,7 @@ def test_more_connections_than_open_files_are_refused() -> None:
     assert settings(gateway_connections=768).connection_limits().total == 768
 
 
-def test_connections_follow_the_limit_of_open_files_without_a_setting() -> None:
+def test_maximum_of_connections_depends_on_open_files_without_a_setting() -> None:
     assert settings().connection_limits().total == 768
 
 

@@ -23,7 +23,7 @@ _MAY_BE: Final = re.compile(r"\s*(#.*\s*)*(query|mutation|subscription|fragment|
 
 
 def example_operations() -> Iterator[tuple[str, DocumentNode]]:
-    """Yield the place and the document of each text that has operations. It may be invalid for the schema."""
+    """Yield the place and the document of each text that has operations. The document may be invalid for the schema."""
     files = [each for folder in _FOLDERS for each in sorted((ROOT / folder).rglob("*")) if each.is_file()]
     for file in [ROOT / "README.md", *files]:
         if not _VENDORED & set(file.relative_to(ROOT).parts) and file.suffix in {

@@ -1,4 +1,4 @@
-"""Stand-ins of the services' clients that answer at once, with lists of any length up to the maximum."""
+"""Fake clients of the services that respond immediately, with lists of any length up to the maximum."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,7 +83,7 @@ class FullServices:
     async def get_statistics(
         self, account_id: UUID, *, from_: datetime, to: datetime, granularity: str
     ) -> analytics.Statistics:
-        """Return as many buckets as the service does, or fail as it does."""
+        """Return as many buckets as the service. A range that the service would refuse fails the test."""
         range_ = StatisticsRange(from_, to, Granularity(granularity))
         assert not range_.violations()
         buckets = tuple(self._bucket(start, end) for start, end in range_.bounds())

@@ -1,4 +1,4 @@
-"""Generated bodies of requests that try to make the gateway work, up to 64 KiB each."""
+"""Generated request bodies that are meant to be expensive for the gateway, up to 64 KiB each."""
 
 import json
 import re
@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 BODY_BYTES: Final = 64 * 1024
 
 MARK: Final = "q7zq"
-"""Part of every name and text that the caller invents."""
+"""Part of each name and text that the generated request invents."""
 
 NUMBER: Final = "4242424242424242"
-"""Every number that the caller writes."""
+"""Card number that the generated request has in its numbers, texts and invented names."""
 
 _SCHEMA_NAMES: Final = st.sampled_from(
     re.findall(
@@ -41,7 +41,7 @@ _SPACES: Final = st.sampled_from((" ", ",", "\n", "\r\n", " #" + MARK + "\n", "\
 
 
 def _repeated(part: Callable[[int], str], count: int, space: str, limit: int) -> str:
-    """Return up to `count` parts that differ by their number and are at most `limit` characters together."""
+    """Return up to `count` numbered parts. The first part that exceeds `limit` characters in total is the last one."""
     parts, length = [], 0
     for number in range(count):
         parts.append(part(number))
@@ -52,7 +52,7 @@ def _repeated(part: Callable[[int], str], count: int, space: str, limit: int) ->
 
 
 def _numbered(template: str, count: int, space: str, limit: int) -> str:
-    """Return up to `count` copies of a template, with its number in place of `§`."""
+    """Return up to `count` copies of a template, each with its number in place of `§`."""
     return _repeated(lambda number: template.replace("§", str(number)), count, space, limit)
 
 
@@ -130,7 +130,7 @@ def _selections(draw: st.DrawFn, limit: int, depth: int = 0) -> str:
 
 @st.composite
 def documents(draw: st.DrawFn, limit: int) -> str:
-    """Return the text of a document, which is valid by chance only."""
+    """Return the text of a document, which is valid only by chance."""
     parts = []
     for _ in range(draw(st.integers(1, 3))):
         kind = draw(st.integers(0, 5))

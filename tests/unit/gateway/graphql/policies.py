@@ -25,6 +25,6 @@ def new_policy(limits: Limits | None = None, validator: Validator = VALIDATOR) -
 
 
 def load_document(text: str, limits: Limits | None = None, *, is_anonymous: bool = False) -> Document:
-    """Return the document of a text that is the only one of its request."""
+    """Load a document as the only one of its request."""
     limits = limits or Limits()
     return DocumentCache(limits, VALIDATOR).load(SCHEMA, text, limits.new_budget(is_anonymous=is_anonymous))

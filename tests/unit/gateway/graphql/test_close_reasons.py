@@ -1,4 +1,4 @@
-"""The gateway replaces every reason with which Strawberry closes a WebSocket. A closed WebSocket raises one error."""
+"""The gateway replaces Strawberry's close reasons of WebSockets. Sending to a closed WebSocket raises one error."""
 
 import ast
 import inspect
@@ -86,7 +86,7 @@ async def test_websocket_of_a_lost_client_raises_the_same_error_for_each_message
     await websocket.close(4400, "reason")
 
 
-async def test_websocket_of_a_lost_client_closes_quietly() -> None:
+async def test_closing_the_websocket_of_a_lost_client_raises_no_error() -> None:
     connection = Connection()
     websocket = await connection.accept()
     connection.is_lost = True

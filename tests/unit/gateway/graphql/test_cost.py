@@ -150,7 +150,7 @@ class TestEstimate:
         operation = cost("query($keys: [String!]!) { byKeys(keys: $keys, size: null) { name } }")
         assert operation.estimate({"keys": ["a", "b", "c"]}) == 3 * 11
 
-    def test_default_of_an_argument_is_the_size_without_its_variable(self) -> None:
+    def test_list_size_is_the_default_of_the_argument_if_its_variable_has_no_value(self) -> None:
         operation = cost("query($size: Int) { byKeys(size: $size) { name } }")
         assert (operation.estimate({}), operation.estimate({"size": 2})) == (7 * 11, 2 * 11)
 
@@ -181,13 +181,13 @@ class TestEstimate:
             2 + ROW_COST
         )
 
-    def test_literal_range_of_statistics_is_computed_once(self) -> None:
+    def test_literal_range_of_statistics_determines_the_number_of_buckets(self) -> None:
         text = """{ account(id: "1") { statistics(
             from: "2026-01-01T00:00:00Z", to: "2026-01-31T00:00:00Z", granularity: DAY
         ) { buckets { end } } } }"""
         assert cost(text, GRAPH).estimate(None) == 10 + STATISTICS_COST + (30 + 2) * (2 + ROW_COST)
 
-    def test_maximum_number_of_buckets_is_the_services(self) -> None:
+    def test_maximum_number_of_buckets_is_the_same_in_graph_and_service(self) -> None:
         assert types.MAX_BUCKETS == statistics.MAX_BUCKETS
 
     def test_field_that_a_variable_skips_costs_nothing(self) -> None:
@@ -214,7 +214,7 @@ class TestEstimate:
     @pytest.mark.parametrize(
         "parent", ["account(id: 1) { operations", "account(id: 1) { topUps", "me { accounts", "{ accounts"]
     )
-    def test_rows_of_a_page_are_charged_without_its_items(self, parent: str, selected: str) -> None:
+    def test_rows_of_a_page_are_charged_if_its_items_are_not_selected(self, parent: str, selected: str) -> None:
         text = f"query($n: Int) {{ {parent}(first: $n) {{ {selected} }} }}".replace("{ { ", "{ ")
         text += "}" * (text.count("{") - text.count("}"))
         operation = cost(text, GRAPH)
@@ -222,7 +222,7 @@ class TestEstimate:
             assert operation.estimate({"n": size}) >= PAGE_COST + ROW_COST * size
         assert operation.estimate({}) == operation.estimate({"n": 50})
 
-    def test_buckets_of_statistics_are_charged_without_their_items(self) -> None:
+    def test_rows_of_statistics_are_charged_if_the_buckets_are_not_selected(self) -> None:
         text = """{ account(id: "1") { statistics(
             from: "2026-01-01T00:00:00Z", to: "2026-02-11T00:00:00Z", granularity: HOUR
         ) { isComplete } } }"""
@@ -247,7 +247,7 @@ class TestEstimate:
 
 
 class TestArguments:
-    """Arguments cost by their size at each use."""
+    """The cost of arguments depends on their size, and counts at each use."""
 
     @pytest.mark.parametrize("uses", [1, 24])
     def test_large_variable_costs_at_each_use_for_each_parent(self, uses: int) -> None:
@@ -259,7 +259,7 @@ class TestArguments:
         assert large - small >= 9 * uses * (60_000 - FREE_ARGUMENT_BYTES) // ARGUMENT_BYTES_PER_UNIT
         assert small == operation.estimate({})
 
-    def test_variable_that_is_used_many_times_is_above_the_limit(self) -> None:
+    def test_large_variable_with_several_uses_is_above_the_limit(self) -> None:
         uses = " ".join(f"a{n}: operations(first: 1, filter: {{ types: $t }}) {{ __typename }}" for n in range(4))
         operation = cost(FILTERED.replace("FIELDS", uses), GRAPH)
         assert operation.estimate({"t": ["TOP_UP"] * 7_000}) > Limits.cost
@@ -283,25 +283,25 @@ class TestArguments:
         expected = (4_096 - FREE_ARGUMENT_BYTES) // ARGUMENT_BYTES_PER_UNIT
         assert expected <= cost(text, GRAPH).estimate(variables) - short <= expected + 1
 
-    def test_value_replaces_the_default_in_the_size(self) -> None:
+    def test_default_of_a_variable_with_a_value_costs_nothing(self) -> None:
         default = ", ".join(["TOP_UP"] * 1_000)
         text = f"query($t: [OperationType!] = [{default}]) {{ account(id: 1) {{ operations(filter: {{ types: $t }}) {{"
         operation = cost(text + " __typename } } }", GRAPH)
         assert operation.estimate({}) > operation.estimate({"t": ["TOP_UP"]})
 
-    def test_many_uses_in_one_field_are_added(self) -> None:
+    def test_uses_of_a_variable_in_one_field_are_added(self) -> None:
         used = cost(f"query($a: String!) {{ byKeys(keys: [{'$a, ' * 50}]) {{ name }} }}")
         assert (
             used.estimate({"a": "x" * 900}) - used.estimate({"a": "x"})
             >= (50 * 900 - FREE_ARGUMENT_BYTES) // ARGUMENT_BYTES_PER_UNIT
         )
 
-    def test_argument_of_a_list_is_charged_once(self) -> None:
+    def test_argument_of_a_list_field_is_charged_once_for_all_items(self) -> None:
         operation = cost("query($k: [String!]) { byKeys(keys: $k, size: 3) { name } }")
         long = operation.estimate({"k": ["x" * 2_048] * 2})
         assert long - 3 * 11 == pytest.approx((2 * 2_048 - FREE_ARGUMENT_BYTES) // ARGUMENT_BYTES_PER_UNIT, abs=2)
 
-    def test_skipped_field_has_no_arguments_to_pay(self) -> None:
+    def test_arguments_of_a_skipped_field_cost_nothing(self) -> None:
         text = """query($x: Boolean!, $t: [OperationType!]) {
             account(id: "1") { operations(first: 1, filter: { types: $t }) @include(if: $x) { __typename } }
         }"""
@@ -338,7 +338,7 @@ INTROSPECTIONS = {
 
 class TestIntrospection:
     @pytest.mark.parametrize("text", INTROSPECTIONS.values(), ids=INTROSPECTIONS)
-    def test_estimate_is_at_least_95_percent_of_the_fields_in_the_answer(self, text: str) -> None:
+    def test_estimate_is_at_least_95_percent_of_the_fields_in_the_response(self, text: str) -> None:
         result = execute_sync(GRAPH, parse(text))
         assert result.errors is None
         assert cost(text, GRAPH).estimate(None) >= 0.95 * count_fields(result.data)
@@ -351,7 +351,7 @@ class TestIntrospection:
             f"{{ __schema {{ types {{ {' '.join(f'a{number}: description' for number in range(48))} }} }} }}",
         ],
     )
-    def test_answer_has_at_most_64_bytes_for_each_unit(self, text: str) -> None:
+    def test_response_has_at_most_64_bytes_for_each_unit_of_cost(self, text: str) -> None:
         result = execute_sync(GRAPH, parse(text))
         assert len(json.dumps(result.data, separators=(",", ":"))) <= 64 * cost(text, GRAPH).estimate(None)
 
@@ -446,11 +446,11 @@ class TestDirectives:
     def test_every_list_of_objects_has_a_list_size(self) -> None:
         assert set(unsized_lists(GRAPH)) == set()
 
-    @pytest.mark.parametrize("asked", [1, 200])
-    def test_cost_of_entities_is_proportional_to_the_representations(self, asked: int) -> None:
+    @pytest.mark.parametrize("count", [1, 200])
+    def test_cost_of_entities_is_proportional_to_the_representations(self, count: int) -> None:
         text = "query($them: [_Any!]!) { _entities(representations: $them) { ... on Account { balance { amount } } } }"
         schema = build_merged_schema(federation=True).core_schema
-        assert cost(text, schema).estimate({"them": [{}] * asked}) == asked * (
+        assert cost(text, schema).estimate({"them": [{}] * count}) == count * (
             10 + 10 + 1
         )  # the account, its money, and the amount
 

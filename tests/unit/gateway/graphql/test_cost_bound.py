@@ -1,4 +1,4 @@
-"""The estimated cost of any valid query is at least the actual cost of its answer."""
+"""The estimated cost of any valid query is at least the actual cost of its response."""
 
 import json
 import random
@@ -24,7 +24,10 @@ from wallet.graph import PAGE_COST
 
 CUSTOMER = Principal("issuer", "alice", is_service=False, expires_at=2.0**33, roles=frozenset({Role.CUSTOMER}))
 MAX_BYTES_PER_UNIT = 80
-"""An id of 36 characters with its quotes, a key that is just too short to cost more, and punctuation."""
+"""Maximum size of the response per unit of cost.
+
+A unit pays for an id of 36 characters with its quotes, a key that is just too short to cost more, and punctuation.
+"""
 UNLIMITED = replace(
     Limits(), cost=2**31 - 1, tokens=100_000, fields=10_000, aliases=10_000, directives=10_000, depth=99
 )
@@ -75,7 +78,7 @@ class TestBound:
         assert services.rows > 100
 
     @pytest.mark.parametrize("length", [1, 31, 32, 63, 95])
-    async def test_aliases_of_long_leaves_have_few_bytes_for_each_unit(self, length: int) -> None:
+    async def test_estimate_covers_the_bytes_of_long_leaves_with_aliases(self, length: int) -> None:
         keys = [f"{number:02}".rjust(length, "a") if length > 2 else f"a{number}" for number in range(50)]
         aliases = " ".join(f"{key}: id" for key in keys)
         text = f'{{ account(id: "{FULL_ID}") {{ operations(first: 200) {{ edges {{ node {{ {aliases} }} }} }} }} }}'
@@ -94,7 +97,7 @@ FULL_ID = "123e4567-e89b-12d3-a456-426614174000"
 
 
 async def assert_bounded(services: FullServices, text: str, variables: dict[str, Any]) -> tuple[int, int]:
-    """Execute a query, check its costs, and return them: the estimate and the actual cost."""
+    """Execute a query, assert that its estimate covers its work, and return the estimated and the actual cost."""
     request_context.current_request.set(request_context.RequestContext("the-request", principal=CUSTOMER))
     context = services.context()
     context.operations = []

@@ -47,7 +47,7 @@ class TestDocumentCache:
         monkeypatch.setattr(documents, "_MAX_CHARACTERS", 2 * len(one))
         cache = DocumentCache(Limits(), VALIDATOR)
         first, second = load(cache, one), load(cache, two)
-        assert load(cache, one) is first  # so the other one is the least recently used
+        assert load(cache, one) is first  # so `two` is the least recently used
         load(cache, three)
         assert load(cache, one) is first
         assert len(cache) == 2

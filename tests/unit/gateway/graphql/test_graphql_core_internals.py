@@ -197,7 +197,7 @@ class TestMemory:
         finally:
             gc.enable()
 
-    def test_executor_that_never_responds_is_freed(self) -> None:
+    def test_executor_that_never_executes_is_freed(self) -> None:
         executor = ShortcutExecutor.build(SCHEMA, parse("{ items { number } }"))
         collected = weakref.ref(executor)
         gc.disable()

@@ -32,7 +32,7 @@ BATCH_LIMIT = 3
 
 
 class Notes(Context):
-    """Context of a request, with the effects of the schema below, for assertions."""
+    """Context in which the resolvers below record what they do."""
 
     def __init__(self) -> None:
         service: Any = None  # no resolver below calls one
@@ -49,7 +49,7 @@ class Query:
         return f"hello {name}"
 
     @strawberry.field
-    def away(self) -> str | None:
+    def unavailable(self) -> str | None:
         raise Unavailable("the bank")
 
     @strawberry.field
@@ -58,7 +58,7 @@ class Query:
 
     @strawberry.field
     async def meet(self, info: Info[Notes, None]) -> int:
-        """Wait until as many requests as a batch may have are executed concurrently."""
+        """Wait until `BATCH_LIMIT` requests are executed concurrently."""
         async with asyncio.timeout(5):
             await info.context.together.wait()
         return BATCH_LIMIT
@@ -117,7 +117,7 @@ async def http(app: GraphQLOverHTTP) -> AsyncIterator[httpx.AsyncClient]:
         yield http
 
 
-async def ask(http: httpx.AsyncClient, query: str, accept: str = GRAPHQL_RESPONSE, **more: Any) -> httpx.Response:
+async def post(http: httpx.AsyncClient, query: str, accept: str = GRAPHQL_RESPONSE, **more: Any) -> httpx.Response:
     return await http.post("/graphql", json={"query": query, **more}, headers={"Accept": accept})
 
 
@@ -131,7 +131,7 @@ def events(response: httpx.Response) -> list[tuple[str, Any]]:
 
 
 def count_errors() -> float:
-    """Return the number of errors INVALID_GRAPHQL in the metrics."""
+    """Return the number of INVALID_GRAPHQL errors in the metrics."""
     samples = [sample for metric in OPERATION_ERRORS.collect() for sample in metric.samples]
     return sum(
         each.value for each in samples if each.name.endswith("_total") and each.labels["code"] == "INVALID_GRAPHQL"
@@ -178,7 +178,7 @@ class TestStatus:
         ("query", "status", "has_data"),
         [
             ("{ hello }", 200, True),
-            ("{ hello away }", 294, True),
+            ("{ hello unavailable }", 294, True),
             ("{ broken }", 294, True),
             ("{", 400, False),
             ("", 400, False),
@@ -191,12 +191,12 @@ class TestStatus:
     async def test_status_depends_on_the_result_and_the_media_type(
         self, http: httpx.AsyncClient, query: str, status: int, *, has_data: bool
     ) -> None:
-        answer = await ask(http, query)
-        assert (answer.status_code, "data" in answer.json()) == (status, has_data), answer.text
-        assert answer.headers["content-type"] == "application/graphql-response+json; charset=utf-8"
-        assert answer.headers["vary"] == "Accept"
-        legacy = await ask(http, query, JSON)
-        assert (legacy.status_code, legacy.json()) == (200, answer.json())
+        response = await post(http, query)
+        assert (response.status_code, "data" in response.json()) == (status, has_data), response.text
+        assert response.headers["content-type"] == "application/graphql-response+json; charset=utf-8"
+        assert response.headers["vary"] == "Accept"
+        legacy = await post(http, query, JSON)
+        assert (legacy.status_code, legacy.json()) == (200, response.json())
         assert legacy.headers["content-type"] == "application/json; charset=utf-8"
 
     async def test_status_is_500_for_an_unexpected_error_before_execution(
@@ -206,18 +206,18 @@ class TestStatus:
             raise KeyError("password=x")
 
         monkeypatch.setattr(schema, "_get_execute_function", lambda: broken)
-        answer = await ask(http, "{ hello }")
-        assert (answer.status_code, answer.json()["errors"][0]["message"]) == (500, InternalError().message)
+        response = await post(http, "{ hello }")
+        assert (response.status_code, response.json()["errors"][0]["message"]) == (500, InternalError().message)
 
 
 class TestErrors:
     async def test_errors_have_a_code_and_the_request_id_and_hide_internals(self, http: httpx.AsyncClient) -> None:
         for query, code in (
-            ("{ away }", "UNAVAILABLE"),
+            ("{ unavailable }", "UNAVAILABLE"),
             ("{ broken }", "INTERNAL"),
             ("{ nothing }", "INVALID_GRAPHQL"),
         ):
-            (error,) = (await ask(http, query)).json()["errors"]
+            (error,) = (await post(http, query)).json()["errors"]
             assert error["extensions"] == {"code": code, "requestId": "the-request"}
             assert "password" not in str(error)
 
@@ -253,7 +253,7 @@ CLIENT_MISTAKES: dict[str, dict[str, Any]] = {
 
 
 class TestClientMistakes:
-    """A stream reports the mistakes of its client as a plain response does."""
+    """An event stream reports an invalid request with the same error as a plain response."""
 
     @pytest.mark.parametrize("mistake", CLIENT_MISTAKES)
     async def test_event_stream_and_response_have_the_same_typed_error(
@@ -267,9 +267,11 @@ class TestClientMistakes:
         codes = {error["extensions"]["code"] for error in plain.json()["errors"]}
         assert codes == {"PERSISTED_QUERY_NOT_SUPPORTED" if "documentId" in request else "INVALID_GRAPHQL"}
         assert plain.status_code == 400
-        if not request.get("query", "").startswith("subscription"):  # plain HTTP names the missing stream instead
-            answer = events(stream)[0][1] if stream.headers["content-type"].startswith(EVENT_STREAM) else stream.json()
-            assert answer == plain.json()
+        if not request.get("query", "").startswith("subscription"):  # a plain response refuses each subscription
+            response = (
+                events(stream)[0][1] if stream.headers["content-type"].startswith(EVENT_STREAM) else stream.json()
+            )
+            assert response == plain.json()
         else:
             assert events(stream)[0][1]["errors"][0]["extensions"]["code"] == "INVALID_GRAPHQL"
             assert events(stream)[-1] == ("complete", None)
@@ -299,12 +301,12 @@ class TestClientMistakes:
     async def test_each_mistake_is_counted_once(self, http: httpx.AsyncClient, accept: str) -> None:
         for query in ("", "{ hello", "subscription { count }", "query A { hello } query B { hello }"):
             before = count_errors()
-            await ask(http, query, accept)
+            await post(http, query, accept)
             assert count_errors() == before + 1, query
 
     async def test_subscription_that_is_refused_is_counted_once(self, http: httpx.AsyncClient) -> None:
         before = count_errors()
-        await ask(http, "subscription { count(to: 1) }")
+        await post(http, "subscription { count(to: 1) }")
         assert count_errors() == before + 1
 
 
@@ -327,18 +329,18 @@ class TestPost:
         ],
     )
     async def test_malformed_request_is_refused(self, http: httpx.AsyncClient, body: str) -> None:
-        answer = await http.post("/graphql", content=body, headers={"Content-Type": "application/json"})
-        (error,) = answer.json()["errors"]
-        assert (answer.status_code, error["extensions"]) == (400, {"code": "BAD_REQUEST", "requestId": "the-request"})
+        response = await http.post("/graphql", content=body, headers={"Content-Type": "application/json"})
+        (error,) = response.json()["errors"]
+        assert (response.status_code, error["extensions"]) == (400, {"code": "BAD_REQUEST", "requestId": "the-request"})
 
     async def test_null_members_and_unknown_members_are_accepted(self, http: httpx.AsyncClient) -> None:
-        answer = await ask(http, "{ hello }", variables=None, operationName=None, extensions=None, id="unknown")
-        assert (answer.status_code, answer.json()) == (200, {"data": {"hello": "hello world"}})
+        response = await post(http, "{ hello }", variables=None, operationName=None, extensions=None, id="unknown")
+        assert (response.status_code, response.json()) == (200, {"data": {"hello": "hello world"}})
 
     async def test_operation_name_selects_the_operation(self, http: httpx.AsyncClient) -> None:
         query = "query A { a: hello } query B($name: String!) { b: hello(name: $name) }"
-        answer = await ask(http, query, operationName="B", variables={"name": "you"})
-        assert answer.json() == {"data": {"b": "hello you"}}
+        response = await post(http, query, operationName="B", variables={"name": "you"})
+        assert response.json() == {"data": {"b": "hello you"}}
 
     @pytest.mark.parametrize(
         "content_type",
@@ -357,14 +359,17 @@ class TestPost:
         del request.headers["content-type"]
         if content_type:
             request.headers["content-type"] = content_type
-        answer = await http.send(request)
-        assert (answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
+        response = await http.send(request)
+        assert (response.status_code, response.json()["errors"][0]["extensions"]["code"]) == (
+            415,
+            "UNSUPPORTED_MEDIA_TYPE",
+        )
         assert notes.written == []
 
     async def test_large_body_without_a_token_is_refused(self, http: httpx.AsyncClient) -> None:
-        answer = await ask(http, "{ hello }" + " " * 17_000)
-        assert answer.status_code == 413
-        assert answer.json()["errors"][0]["extensions"]["code"] == "REQUEST_ENTITY_TOO_LARGE"
+        response = await post(http, "{ hello }" + " " * 17_000)
+        assert response.status_code == 413
+        assert response.json()["errors"][0]["extensions"]["code"] == "REQUEST_ENTITY_TOO_LARGE"
 
     async def test_body_in_several_messages_is_joined(self, app: GraphQLOverHTTP) -> None:
         body = orjson.dumps({"query": "{ hello }"})
@@ -384,8 +389,8 @@ class TestPost:
 class TestGet:
     async def test_get_reads_the_request_from_the_query_string(self, http: httpx.AsyncClient) -> None:
         params = {"query": "query A($name: String!) { hello(name: $name) }", "variables": '{"name": "you"}'}
-        answer = await http.get("/graphql", params=params | {"operationName": "A", "extensions": ""})
-        assert answer.json() == {"data": {"hello": "hello you"}}
+        response = await http.get("/graphql", params=params | {"operationName": "A", "extensions": ""})
+        assert response.json() == {"data": {"hello": "hello you"}}
 
     @pytest.mark.parametrize("query", ["", " "])
     async def test_empty_query_gets_the_same_error_as_by_post(self, http: httpx.AsyncClient, query: str) -> None:
@@ -397,8 +402,8 @@ class TestGet:
     @pytest.mark.parametrize("accept", [JSON, GRAPHQL_RESPONSE])
     async def test_mutation_by_get_is_refused(self, http: httpx.AsyncClient, notes: Notes, accept: str) -> None:
         params = {"query": 'mutation { write(text: "x") }'}
-        answer = await http.get("/graphql", params=params, headers={"Accept": accept})
-        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+        response = await http.get("/graphql", params=params, headers={"Accept": accept})
+        assert (response.status_code, response.headers["allow"]) == (405, "POST")
         assert notes.written == []
 
     async def test_mutation_by_get_gets_the_same_error_as_an_event_stream(
@@ -419,9 +424,9 @@ class TestGet:
 
     @pytest.mark.parametrize("name", ["query", "variables", "operationName"])
     async def test_parameter_that_is_given_twice_is_refused(self, http: httpx.AsyncClient, name: str) -> None:
-        answer = await http.get(f"/graphql?query={{hello}}&{name}=x&{name}=y&x=1&x=2")
-        assert answer.status_code == 400
-        assert answer.json()["errors"][0]["message"] == f"`{name}` is given twice: send it once"
+        response = await http.get(f"/graphql?query={{hello}}&{name}=x&{name}=y&x=1&x=2")
+        assert response.status_code == 400
+        assert response.json()["errors"][0]["message"] == f"`{name}` is given twice: send it once"
 
     async def test_browser_gets_graphiql(self, http: httpx.AsyncClient) -> None:
         browser = {"Accept": "text/html,*/*;q=0.8"}
@@ -432,23 +437,23 @@ class TestGet:
 class TestRefusal:
     @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS"])
     async def test_unsupported_method_is_refused(self, http: httpx.AsyncClient, method: str) -> None:
-        answer = await http.request(method, "/graphql", json={"query": "{ hello }"})
-        assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")
+        response = await http.request(method, "/graphql", json={"query": "{ hello }"})
+        assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD, POST")
 
     async def test_request_that_accepts_no_offered_media_type_is_refused(
         self, http: httpx.AsyncClient, notes: Notes
     ) -> None:
-        answer = await ask(http, 'mutation { write(text: "x") }', "application/xml")
-        assert (answer.status_code, answer.headers["content-type"]) == (406, "application/json; charset=utf-8")
+        response = await post(http, 'mutation { write(text: "x") }', "application/xml")
+        assert (response.status_code, response.headers["content-type"]) == (406, "application/json; charset=utf-8")
         assert notes.written == []
 
 
 class TestBatch:
-    async def test_batch_is_executed_concurrently_and_answered_in_order(self, http: httpx.AsyncClient) -> None:
+    async def test_batch_is_executed_concurrently_and_its_results_are_in_order(self, http: httpx.AsyncClient) -> None:
         requests = [{"query": f"{{ {name}: meet }}"} for name in "abc"]
-        answer = await http.post("/graphql", json=requests, headers={"Accept": GRAPHQL_RESPONSE})
-        assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json; charset=utf-8")
-        assert answer.json() == [{"data": {name: 3}} for name in "abc"]
+        response = await http.post("/graphql", json=requests, headers={"Accept": GRAPHQL_RESPONSE})
+        assert (response.status_code, response.headers["content-type"]) == (200, "application/json; charset=utf-8")
+        assert response.json() == [{"data": {name: 3}} for name in "abc"]
 
     async def test_batch_has_a_result_for_each_request(self, http: httpx.AsyncClient, notes: Notes) -> None:
         queries = ("{ nothing }", 'mutation { write(text: "x") }', "subscription { count(to: 1) }")
@@ -461,15 +466,15 @@ class TestBatch:
         assert (await http.post("/graphql", json=requests)).status_code == 400
 
     async def test_batch_with_an_event_stream_accept_header_is_json(self, http: httpx.AsyncClient) -> None:
-        answer = await http.post("/graphql", json=[{"query": "{ hello }"}], headers={"Accept": EVENT_STREAM})
-        assert (answer.status_code, answer.json()) == (200, [{"data": {"hello": "hello world"}}])
+        response = await http.post("/graphql", json=[{"query": "{ hello }"}], headers={"Accept": EVENT_STREAM})
+        assert (response.status_code, response.json()) == (200, [{"data": {"hello": "hello world"}}])
 
 
 class TestEventStream:
     async def test_event_stream_has_each_result_and_complete(self, http: httpx.AsyncClient) -> None:
-        answer = await ask(http, "subscription { count(to: 2) }", EVENT_STREAM)
-        assert answer.headers["content-type"].startswith(EVENT_STREAM)
-        assert events(answer) == [
+        response = await post(http, "subscription { count(to: 2) }", EVENT_STREAM)
+        assert response.headers["content-type"].startswith(EVENT_STREAM)
+        assert events(response) == [
             ("next", {"data": {"count": 0}}),
             ("next", {"data": {"count": 1}}),
             ("complete", None),
@@ -477,14 +482,14 @@ class TestEventStream:
 
     async def test_get_returns_an_event_stream(self, http: httpx.AsyncClient) -> None:
         params = {"query": "subscription { count(to: 1) }"}
-        answer = await http.get("/graphql", params=params, headers={"Accept": EVENT_STREAM})
-        assert events(answer)[0] == ("next", {"data": {"count": 0}})
+        response = await http.get("/graphql", params=params, headers={"Accept": EVENT_STREAM})
+        assert events(response)[0] == ("next", {"data": {"count": 0}})
 
     async def test_head_of_an_event_stream_has_no_events(self, app: GraphQLOverHTTP) -> None:
         sent: list[Any] = []
 
         async def receive() -> Any:
-            pytest.fail("the app waits")
+            pytest.fail("the app waits for a message of the client")
 
         async def send(message: Any) -> None:
             sent.append(message)
@@ -499,8 +504,8 @@ class TestEventStream:
         assert body == {"type": "http.response.body", "body": b""}
 
     async def test_query_and_request_error_are_events(self, http: httpx.AsyncClient) -> None:
-        assert events(await ask(http, "{ hello }", EVENT_STREAM))[0] == ("next", {"data": {"hello": "hello world"}})
-        ((name, wrong), (end, _)) = events(await ask(http, "{ nothing }", EVENT_STREAM))
+        assert events(await post(http, "{ hello }", EVENT_STREAM))[0] == ("next", {"data": {"hello": "hello world"}})
+        ((name, wrong), (end, _)) = events(await post(http, "{ nothing }", EVENT_STREAM))
         assert (name, end) == ("next", "complete")
         assert wrong["errors"][0]["extensions"]["code"] == "INVALID_GRAPHQL"
 
@@ -533,8 +538,8 @@ async def conversation(
     """Return the messages that the app sends for a POST.
 
     Args:
-        app: the app.
-        received: messages of the request; functions are awaited.
+        app: ASGI app.
+        received: ASGI messages of the request, or async functions that return them.
         on_send: called with each message that the app sends.
         accept: Accept header.
     """

@@ -1,4 +1,4 @@
-"""Whatever 64 KiB a caller sends, the gateway's work and its answer are bounded, and no error quotes the request."""
+"""For any body of up to 64 KiB, the gateway's work and the response are bounded, and no error quotes the request."""
 
 import asyncio
 import sys
@@ -29,14 +29,14 @@ from tests.unit.gateway.graphql.policies import new_policy
 from wallet.errors import Unavailable
 
 MAX_CALLS: Final = 450_000
-"""Calls of functions, of Python and of C, for the worst request. 100 calls take 15 µs, these 70 ms."""
+"""Maximum number of calls of Python and C functions for one request. They take 70 ms: 100 calls take 15 µs."""
 
 MAX_ANONYMOUS_CALLS: Final = 150_000
 
-ANSWER_BYTES: Final = 64 * 1024
+MAX_RESPONSE_BYTES: Final = 64 * 1024
 
 
-class AwayServices:
+class UnavailableServices:
     """Clients of services that are all unavailable, except that the caller has nine accounts."""
 
     async def list_accounts(self, owner_id: str, *, limit: int, after: UUID | None) -> bank.AccountPage:
@@ -54,30 +54,30 @@ CUSTOMER: Final = Principal("issuer", "alice", is_service=False, expires_at=2.0*
 
 @dataclass
 class Outcome:
-    """What one request has caused.
+    """Work and response of one request.
 
     Attributes:
-        calls: called functions.
-        answer: body of the answer.
+        calls: number of function calls.
+        response: body of the response.
     """
 
     calls: int
-    answer: bytes
+    response: bytes
 
-    def messages(self) -> str:
-        """Return all errors of the answer without their paths, which have the caller's aliases."""
-        answer = orjson.loads(self.answer)
-        results = answer if isinstance(answer, list) else [answer]
+    def errors_without_paths(self) -> str:
+        """Return all errors of the response as a text, without their paths, which contain the caller's aliases."""
+        response = orjson.loads(self.response)
+        results = response if isinstance(response, list) else [response]
         errors = [error for result in results for error in result.get("errors", ())]
         return str([error | {"path": None} for error in errors])
 
 
 def new_app() -> GraphQLOverHTTP:
-    """Return the endpoint of the merged graph in production, with suggestions, which cost time."""
+    """Return the endpoint of the merged graph as in production, but with suggestions, because these take time."""
     policy = new_policy(validator=Validator(introspection=False, suggestions=True))
     schema = build_merged_schema(partial(OperationRunner, policy))
     guard_root_fields(schema.core_schema)
-    services: Any = AwayServices()
+    services: Any = UnavailableServices()
     rate_limiter = RateLimiter(RateLimitOptions(is_on=False))
     return GraphQLOverHTTP(
         schema,
@@ -90,7 +90,7 @@ def new_app() -> GraphQLOverHTTP:
 
 
 def send(body: bytes, caller: Principal | None) -> Outcome:
-    """Send a body and count the work."""
+    """Send a request with this body, and count the function calls."""
     sent: list[dict[str, Any]] = []
     calls: Counter[str] = Counter()
 
@@ -119,27 +119,27 @@ def send(body: bytes, caller: Principal | None) -> Outcome:
 APP: Final = new_app()
 
 
-def attack() -> bytes:
+def unknown_fields_of_a_literal() -> bytes:
     literal = " ".join(f"x{number}:{NUMBER}" for number in range(200))
     query = f"query{{account(id:1){{operations(filter:{{{literal}}}){{pageInfo{{endCursor}}}}}}}}"
     return orjson.dumps([{"query": query}] * 10)
 
 
 def named_operations(count: int, name: str) -> bytes:
-    """Return ten different documents of named operations, of which one is executed."""
+    """Return a batch of ten different documents. Each request selects one of the document's operations by `name`."""
     text = " ".join(f"query q{number}{{__typename}}" for number in range(count))
     return orjson.dumps([{"query": text + " " * number, "operationName": name} for number in range(10)])
 
 
 def in_many_fields(argument: str, type_: str) -> str:
-    """Return an operation of 24 pages of each of nine accounts."""
+    """Return an operation that reads 24 pages of each of nine accounts, all with the same argument."""
     pages = " ".join(f"a{number}: operations(first: 1, {argument}) {{ isComplete }}" for number in range(24))
     return f"query($a: {type_}) {{ accounts(first: 9) {{ edges {{ node {{ {pages} }} }} }} }}"
 
 
 OPERATIONS: Final = "{ operations(filter: { types: $t }) { __typename } }"
 EXAMPLES: Final = {
-    "unknown fields of a literal, ten times": attack(),
+    "unknown fields of a literal, ten times": unknown_fields_of_a_literal(),
     "ten operations, one executed": named_operations(10, "q3"),
     "fifty operations, one executed": named_operations(50, "q3"),
     "fifty operations, an unknown name": named_operations(50, "unknown"),
@@ -186,13 +186,13 @@ EXAMPLES: Final = {
 class TestHostileRequests:
     @pytest.mark.parametrize("caller", [CUSTOMER, None], ids=["customer", "anonymous"])
     @pytest.mark.parametrize("body", EXAMPLES.values(), ids=EXAMPLES)
-    def test_known_attack_is_answered_within_the_bounds(self, body: bytes, caller: Principal | None) -> None:
+    def test_known_attack_stays_within_the_bounds(self, body: bytes, caller: Principal | None) -> None:
         assert_bounded(body, caller)
 
     @pytest.mark.slow
     @given(body=bodies())
     @settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
-    def test_generated_attack_is_answered_within_the_bounds(self, body: bytes) -> None:
+    def test_generated_attack_stays_within_the_bounds(self, body: bytes) -> None:
         for caller in (CUSTOMER, None):
             assert_bounded(body, caller)
 
@@ -201,6 +201,6 @@ def assert_bounded(body: bytes, caller: Principal | None) -> None:
     assert len(body) <= BODY_BYTES
     outcome = send(body, caller)
     assert outcome.calls <= (MAX_ANONYMOUS_CALLS if caller is None else MAX_CALLS)
-    assert len(outcome.answer) <= ANSWER_BYTES
-    assert MARK not in outcome.messages()
-    assert NUMBER[:8] not in outcome.messages()
+    assert len(outcome.response) <= MAX_RESPONSE_BYTES
+    assert MARK not in outcome.errors_without_paths()
+    assert NUMBER[:8] not in outcome.errors_without_paths()

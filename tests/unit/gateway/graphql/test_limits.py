@@ -37,7 +37,7 @@ CASES: dict[str, tuple[str, str]] = {
 
 
 def refusal(text: str, limits: Limits) -> dict[str, Any]:
-    """Return the extensions of the error that a text is refused with."""
+    """Load a text that must be refused, and return the extensions of the error."""
     with pytest.raises(OperationRefused) as refused:
         load_document(text, limits)
     extensions = refused.value.extensions or {}
@@ -46,7 +46,7 @@ def refusal(text: str, limits: Limits) -> dict[str, Any]:
 
 
 def is_within(text: str, limits: Limits) -> bool:
-    """Whether no limit refuses a text. It may have validation errors."""
+    """Return True if no limit refuses a text, even if it has validation errors. Otherwise an error is raised."""
     load_document(text, limits)
     return True
 
@@ -102,7 +102,7 @@ class TestLimits:
         bomb = "{ ...F0 } " + " ".join(
             f"fragment F{each} on Query {{ ...F{each + 1} ...F{each + 1} }}" for each in range(60)
         )
-        # Work by the number of fields would not end before the time-out of the test.
+        # A check that visits each field would not end before the time-out of the test.
         assert (
             refusal(f"{bomb} fragment F60 on Query {{ a }}", Limits(definitions=62))["code"]
             == "GRAPHQL_ROOT_FIELDS_EXCEEDED"

@@ -184,7 +184,7 @@ class TestAttributeResolvers:
         assert isinstance(core_fields(schema, "Money")["amount"].resolve, LeafResolver)
         assert type(core_fields(schema, "AccountEdge")["node"].resolve) is AttributeResolver
 
-    async def test_leaf_is_its_value_or_an_error_with_its_path(self) -> None:
+    async def test_leaf_has_its_value_or_an_error_with_its_path(self) -> None:
         result = await SCHEMA.execute("{ things { __typename n: number text late } }")
         assert result.data == {
             "things": [
@@ -213,9 +213,9 @@ class TestPlainInputs:
         replaced = Plain(number=7, text="from the replacement")
         definition = strawberry_definition(SCHEMA.core_schema.type_map["Plain"])
         monkeypatch.setattr(definition, "from_input", lambda *_: replaced)
-        taken: list[object] = []
-        await SCHEMA.execute("{ plain(value: {number: 1}) }", context_value=taken)
-        assert taken == [replaced]
+        received: list[object] = []
+        await SCHEMA.execute("{ plain(value: {number: 1}) }", context_value=received)
+        assert received == [replaced]
 
     async def test_absent_fields_have_their_defaults(self) -> None:
         until = datetime(2026, 11, 1, tzinfo=UTC)
@@ -233,9 +233,9 @@ class TestPlainInputs:
             ),
         }
         query = "".join(f" x{number}: {field}" for number, field in enumerate(expected))
-        taken: list[object] = []
-        result = await SCHEMA.execute(f"{{ {query} }}", context_value=taken)
-        assert (result.errors, taken) == (None, list(expected.values()))
+        received: list[object] = []
+        result = await SCHEMA.execute(f"{{ {query} }}", context_value=received)
+        assert (result.errors, received) == (None, list(expected.values()))
 
 
 class RecordingRunner(SchemaExtensionsRunner):
@@ -286,7 +286,7 @@ class TestRunner:
             assert [error.message for error in result.errors or ()] == ["refused"]
         assert len(streamed) == 1
 
-    def test_operation_name_of_the_request_is_known(self) -> None:
+    def test_only_a_request_that_names_its_operation_has_an_operation_name(self) -> None:
         named, unnamed = execution_context(SCHEMA, "A"), execution_context(SCHEMA)
         unnamed.graphql_document = parse("query A { things { number } }")
         assert (has_operation_name(named), has_operation_name(unnamed), unnamed.operation_name) == (True, False, "A")
@@ -313,7 +313,7 @@ class TestSameTypeNames:
 
 
 def core_fields(schema: strawberry.Schema, name: str) -> dict[str, GraphQLField]:
-    """The fields of a type in graphql-core's schema."""
+    """Return the fields of a type in graphql-core's schema."""
     type_ = schema._schema.type_map[name]
     assert isinstance(type_, GraphQLObjectType)
     fields: dict[str, GraphQLField] = type_.fields

@@ -1,6 +1,6 @@
-"""A subscription keeps nothing of its past events, and its end frees it at once: over server-sent events and WebSocket.
+"""A subscription keeps no objects of past events, and its own objects are freed when it ends.
 
-The tests count objects. Sizes of memory depend on the allocator.
+The tests count objects, because the size of the memory depends on the allocator.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ class History(FullServices):
 @strawberry.type
 class Item:
     @strawberry.field
-    def away(self) -> str | None:
+    def unavailable(self) -> str | None:
         raise Unavailable("the bank")
 
 
@@ -107,7 +107,7 @@ def payload(fields: str) -> dict[str, Any]:
 
 
 async def read_event_stream(fields: str, on_event: Callable[[int], None]) -> None:
-    """Read a subscription by server-sent events until its end.
+    """Read a subscription over server-sent events until its end.
 
     Args:
         fields: selection of the subscription.
@@ -137,7 +137,10 @@ async def read_event_stream(fields: str, on_event: Callable[[int], None]) -> Non
 
 
 async def read_websocket(fields: str, on_event: Callable[[int], None]) -> None:
-    """Read a subscription over a WebSocket, as `read_event_stream` does. Then the client closes the connection."""
+    """Read a subscription over a WebSocket until its end, then close the connection.
+
+    The arguments are those of `read_event_stream`.
+    """
     services, incoming, events = History(), asyncio.Queue[Any](), 0
     verifier: Any = Verifier()
     app = GraphQLOverWebSocket(
@@ -182,13 +185,13 @@ async def read_websocket(fields: str, on_event: Callable[[int], None]) -> None:
 TRANSPORTS = {"server-sent events": read_event_stream, "WebSocket": read_websocket}
 
 
-def census(types: tuple[type, ...]) -> Counter[str]:
+def count_objects(types: tuple[type, ...]) -> Counter[str]:
     """Return the number of live objects of these types and their subclasses."""
     return Counter(type(each).__name__ for each in gc.get_objects() if issubclass(type(each), types))
 
 
 def longest_list(text: str) -> int:
-    """Return the length of the longest list that begins with a text."""
+    """Return the length of the longest live list whose first item is this text."""
     lists = (each for each in gc.get_objects() if type(each) is list and each and type(each[0]) is str)
     return max((len(each) for each in lists if each[0] == text), default=0)
 
@@ -203,7 +206,7 @@ class TestStream:
 
         def count(number: int) -> None:
             if number in (EARLY, LATE):
-                counts.append(census((CollectedFields, FieldDetails, *STREAM_TYPES)))
+                counts.append(count_objects((CollectedFields, FieldDetails, *STREAM_TYPES)))
 
         await read(fields, count)
         early, late = counts
@@ -217,25 +220,24 @@ class TestStream:
 
         def count(number: int) -> None:
             if number == LATE:
-                during.update(census(STREAM_TYPES))
+                during.update(count_objects(STREAM_TYPES))
 
-        before, others = (
-            census(STREAM_TYPES),
-            asyncio.all_tasks(),
-        )  # others: of fixtures that live as long as the session
+        before = count_objects(STREAM_TYPES)
+        others = asyncio.all_tasks()  # tasks of fixtures that live as long as the session
         await read(DOCUMENTS["plain"], count)
         if cancelled := asyncio.all_tasks() - others:
             await asyncio.wait(cancelled)
             del cancelled
         assert set(during - before) == {"_Executor", "ExecutionContext", "OperationRunner", "Context"}
-        assert census(STREAM_TYPES) == before
+        assert count_objects(STREAM_TYPES) == before
 
 
 async def test_errors_of_past_events_are_counted_and_freed() -> None:
     schema = GraphSchema(partial(OperationRunner, new_policy()), query=Query, subscription=Subscription)
     errors = OPERATION_ERRORS.labels("subscription", "anonymous", Unavailable.reason)
     before, lengths = errors._value.get(), list[int]()
-    results: Any = await schema.stream("subscription { items { away } }", context_value=FullServices().context())
+    context = FullServices().context()
+    results: Any = await schema.stream("subscription { items { unavailable } }", context_value=context)
     async for result in results:
         assert len(result.errors) == 1
         lengths.append(longest_list(Unavailable.reason) if len(lengths) in (EARLY, LATE - 1) else 0)

@@ -1,4 +1,4 @@
-"""Each event of a subscription, replayed or new, is charged to the caller's rate limit when it is sent."""
+"""The events that a subscription replays are charged to the caller's rate limit."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -27,7 +27,7 @@ SCHEMA = build_merged_schema(partial(OperationRunner, new_policy()))
 
 @dataclass
 class History(FullServices):
-    """Services with one account, which has `versions` operations. The operations are available at once."""
+    """Services with one account, which has `versions` operations. All operations are available immediately."""
 
     versions: int = 0
 
@@ -74,7 +74,7 @@ async def replay(events: int, limiter: RateLimiter) -> list[str]:
     return received
 
 
-async def charged(limiter: RateLimiter) -> int:
+async def charged_cost(limiter: RateLimiter) -> int:
     status = await limiter.status(limiter.cost, CUSTOMER.scope)
     assert status is not None
     return limiter.cost.amount - status.remaining
@@ -85,16 +85,16 @@ class TestStreamPayment:
     async def test_every_replayed_event_is_charged(self, time: Time, events: int) -> None:
         limiter = new_limiter("1000000/hour", time)
         assert len(await replay(events, limiter)) == events
-        assert await charged(limiter) == events * EVENT_COST
+        assert await charged_cost(limiter) == events * EVENT_COST
         assert time.waits == []
 
-    async def test_stream_waits_when_the_budget_is_used_up(self, time: Time) -> None:
+    async def test_stream_waits_while_the_rate_limit_is_exceeded(self, time: Time) -> None:
         limiter = new_limiter("7200/minute", time)  # 100 events
         assert len(await replay(1_000, limiter)) == 1_000
-        assert 60 * 8 <= time.now <= 60 * 12  # 72,000 in ten minutes, of a sliding window
+        assert 60 * 8 <= time.now <= 60 * 12  # about ten minutes: the events cost 72,000
         assert len(time.waits) < 1_000
 
-    async def test_budget_below_one_payment_still_lets_the_stream_go_on(self, time: Time) -> None:
+    async def test_stream_continues_with_a_rate_limit_below_one_payment(self, time: Time) -> None:
         limiter = new_limiter("100/second", time)
         assert len(await replay(100, limiter)) == 100
 

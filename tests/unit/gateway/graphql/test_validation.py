@@ -1,4 +1,4 @@
-"""Messages of invalid documents and variables: they name the schema and quote nothing of the request."""
+"""Error messages of invalid documents and variables: they contain names of the schema and do not quote the request."""
 
 from typing import Any
 
@@ -76,7 +76,7 @@ class TestDocument:
             ("type Account4242 { x: Int }", MESSAGES["ExecutableDefinitionsRule"]),
         ],
     )
-    def test_message_names_the_schema_only(self, text: str, message: str) -> None:
+    def test_message_contains_only_names_of_the_schema(self, text: str, message: str) -> None:
         assert messages(text) == [message]
 
     def test_suggestions_can_be_turned_off(self) -> None:

@@ -71,7 +71,7 @@ class _Operation:
         return f"({', '.join(texts)})" if texts else ""
 
     def _filter(self) -> str:
-        """Return a literal, or the variable of all filters, of up to some thousand bytes."""
+        """Return a filter of up to some thousand bytes: a literal, or the variable that all filters share."""
         if self._draw(st.booleans()):
             return "{ types: [" + "TOP_UP, " * self._draw(st.sampled_from((0, 1, 2, 300))) + "] }"
         if not self._filter_variable:
@@ -87,7 +87,7 @@ class _Operation:
         return self._filter_variable
 
     def _value(self, type_: str, value: Any) -> str:
-        """Return a literal, or a variable with the value or with a default."""
+        """Return a literal, or a variable that has the value, or a variable that has it as its default."""
         is_enum = is_enum_type(SCHEMA.type_map[type_.rstrip("!")])
         literal = str(value) if is_enum or isinstance(value, int) else f'"{value}"'
         literal = "null" if value is None else literal.lower() if isinstance(value, bool) else literal
@@ -109,7 +109,10 @@ def _is_leaf(field: GraphQLField) -> bool:
 
 @st.composite
 def valid_queries(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
-    """Return the text and the variables of a query. Fields with other required arguments are not selected."""
+    """Return the text and the variables of a query.
+
+    Required arguments other than `id` and those of `statistics` are not supported: the graph has none.
+    """
     operation = _Operation(draw)
     query = SCHEMA.query_type
     assert isinstance(query, GraphQLObjectType)

@@ -11,7 +11,7 @@ from tests.conftest import Keys
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer with the caller and the request body."""
+    """Respond with the caller and the request body."""
     body = b""
     more = True
     while more:

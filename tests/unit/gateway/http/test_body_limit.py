@@ -21,5 +21,5 @@ async def test_only_a_body_above_the_limit_is_rejected_with_413(size: int, statu
     request_context.current_request.set(request_context.RequestContext("the-request"))
     body = b"x" * size
     async with http_client(BodyLimit(echo, LIMIT)) as http:
-        answer = await http.post("/", content=chunks(body) if is_chunked else body)
-    assert answer.status_code == status
+        response = await http.post("/", content=chunks(body) if is_chunked else body)
+    assert response.status_code == status

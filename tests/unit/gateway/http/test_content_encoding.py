@@ -28,11 +28,11 @@ async def post(keys: Keys, body: Any, coding: str = "gzip", **headers: str) -> h
 
 @pytest.mark.parametrize("coding", ["gzip", "GZIP", "x-gzip", "identity, gzip", " gzip ,"])
 async def test_gzip_body_is_decoded(keys: Keys, coding: str) -> None:
-    answer = await post(keys, gzip.compress(BODY), coding)
-    assert (answer.status_code, answer.text) == (200, f"anonymous: {BODY.decode()}")
+    response = await post(keys, gzip.compress(BODY), coding)
+    assert (response.status_code, response.text) == (200, f"anonymous: {BODY.decode()}")
 
 
-async def test_gzip_body_is_decoded_in_pieces_too(keys: Keys) -> None:
+async def test_gzip_body_that_arrives_in_pieces_is_decoded(keys: Keys) -> None:
     async def pieces() -> Any:
         for byte in gzip.compress(BODY):
             yield bytes([byte])
@@ -46,10 +46,10 @@ async def test_body_without_a_coding_is_passed_on(keys: Keys, coding: str) -> No
 
 
 @pytest.mark.parametrize("coding", ["br", "deflate", "zstd", "gzip, gzip", "gzip, br", "utf-8", "compress"])
-async def test_other_codings_are_refused_with_the_supported_one(keys: Keys, coding: str) -> None:
-    answer = await post(keys, gzip.compress(BODY), coding)
-    assert (answer.status_code, answer.json()["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
-    assert answer.headers["accept-encoding"] == "gzip"
+async def test_other_codings_are_refused_and_the_supported_one_is_named(keys: Keys, coding: str) -> None:
+    response = await post(keys, gzip.compress(BODY), coding)
+    assert (response.status_code, response.json()["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
+    assert response.headers["accept-encoding"] == "gzip"
 
 
 @pytest.mark.parametrize(
@@ -67,16 +67,16 @@ async def test_other_codings_are_refused_with_the_supported_one(keys: Keys, codi
     ids=["plain", "empty", "zlib", "no end", "head", "checksum", "trailing byte", "second member"],
 )
 async def test_body_that_is_not_one_gzip_member_is_refused(keys: Keys, body: bytes) -> None:
-    answer = await post(keys, body)
-    assert (answer.status_code, [field["field"] for field in answer.json()["fields"]]) == (400, ["body"])
+    response = await post(keys, body)
+    assert (response.status_code, [field["field"] for field in response.json()["fields"]]) == (400, ["body"])
 
 
 @pytest.mark.parametrize(("size", "status"), [(LIMIT, 200), (LIMIT + 1, 413), (100_000, 413)])
-async def test_limit_holds_for_the_decoded_size(keys: Keys, size: int, status: int) -> None:
+async def test_limit_applies_to_the_decoded_size(keys: Keys, size: int, status: int) -> None:
     assert (await post(keys, gzip.compress(b"x" * size))).status_code == status
 
 
-async def test_limit_holds_for_the_encoded_size(keys: Keys) -> None:
+async def test_limit_applies_to_the_encoded_size(keys: Keys) -> None:
     stored = gzip.compress(b"x" * (LIMIT - 10), compresslevel=0)
     assert len(stored) > LIMIT
     assert (await post(keys, stored)).json()["code"] == "CONTENT_TOO_LARGE"
@@ -102,7 +102,7 @@ async def test_bomb_is_decoded_up_to_the_limit_only(monkeypatch: pytest.MonkeyPa
     assert sizes == [LIMIT + 1]
 
 
-async def test_other_requests_have_their_turn_while_a_body_is_decoded() -> None:
+async def test_other_tasks_run_while_a_body_is_decoded() -> None:
     turns = 0
 
     async def count_turns() -> None:
@@ -119,7 +119,7 @@ async def test_other_requests_have_their_turn_while_a_body_is_decoded() -> None:
 
 
 @given(data=st.binary(max_size=300), slice_bytes=st.integers(1, 400))
-def test_decoding_returns_the_content_or_refuses(data: bytes, slice_bytes: int) -> None:
+def test_decoding_returns_the_content_or_raises_invalid_input(data: bytes, slice_bytes: int) -> None:
     def decode(encoded: bytes) -> bytes | None:
         return asyncio.run(content_encoding._decode(encoded, 300))
 
@@ -131,7 +131,7 @@ def test_decoding_returns_the_content_or_refuses(data: bytes, slice_bytes: int) 
                 decode(wrong)
 
 
-async def test_decoded_request_has_the_fields_of_a_plain_one(keys: Keys) -> None:
+async def test_decoded_request_has_the_headers_of_a_plain_one(keys: Keys) -> None:
     scopes: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -173,5 +173,5 @@ async def test_coding_of_a_request_without_a_body_is_ignored(keys: Keys) -> None
         ("application/json; a=b, text/plain", False),
     ],
 )
-def test_only_json_in_utf_8_is_json(content_type: str, *, is_json: bool) -> None:
+def test_only_json_in_utf_8_is_accepted(content_type: str, *, is_json: bool) -> None:
     assert is_utf8_json(content_type) is is_json

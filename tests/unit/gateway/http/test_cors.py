@@ -37,9 +37,9 @@ def settings(**changes: Any) -> Settings:
 
 
 async def preflight(options: CorsOptions, origin: str, headers: Sequence[str] = ()) -> httpx.Response:
-    """Ask, as a browser does before a POST, whether a page of the origin may send the headers."""
-    asked = {"Access-Control-Request-Headers": ",".join(headers)} if headers else {}
-    return await send(options, "OPTIONS", {"Origin": origin, "Access-Control-Request-Method": "POST"} | asked)
+    """Send the preflight request that a browser sends before a POST with these headers."""
+    requested = {"Access-Control-Request-Headers": ",".join(headers)} if headers else {}
+    return await send(options, "OPTIONS", {"Origin": origin, "Access-Control-Request-Method": "POST"} | requested)
 
 
 async def send(options: CorsOptions, method: str, headers: dict[str, str]) -> httpx.Response:
@@ -50,23 +50,27 @@ async def send(options: CorsOptions, method: str, headers: dict[str, str]) -> ht
 
 @pytest.mark.parametrize(("method", "status"), [("GET", 200), ("HEAD", 200), ("POST", 200), ("DELETE", 400)])
 async def test_pages_may_use_the_methods_of_the_api(method: str, status: int) -> None:
-    asked = {"Origin": OURS, "Access-Control-Request-Method": method, "Access-Control-Request-Headers": "authorization"}
-    assert (await send(CorsOptions([OURS]), "OPTIONS", asked)).status_code == status
+    requested = {
+        "Origin": OURS,
+        "Access-Control-Request-Method": method,
+        "Access-Control-Request-Headers": "authorization",
+    }
+    assert (await send(CorsOptions([OURS]), "OPTIONS", requested)).status_code == status
 
 
 async def test_pages_may_compress_bodies() -> None:
-    answer = await preflight(CorsOptions([OURS]), OURS, ["content-encoding", "content-type"])
-    assert answer.status_code == 200
+    response = await preflight(CorsOptions([OURS]), OURS, ["content-encoding", "content-type"])
+    assert response.status_code == 200
 
 
-async def test_pages_may_read_whether_an_answer_is_a_replay() -> None:
-    answer = await send(CorsOptions([OURS]), "POST", {"Origin": OURS})
-    assert "Idempotency-Replayed" in answer.headers["access-control-expose-headers"].split(", ")
+async def test_pages_may_read_whether_a_response_is_a_replay() -> None:
+    response = await send(CorsOptions([OURS]), "POST", {"Origin": OURS})
+    assert "Idempotency-Replayed" in response.headers["access-control-expose-headers"].split(", ")
 
 
 async def test_pages_may_read_the_challenge_of_a_refused_token() -> None:
-    answer = await send(CorsOptions([OURS]), "POST", {"Origin": OURS})
-    assert "WWW-Authenticate" in answer.headers["access-control-expose-headers"].split(", ")
+    response = await send(CorsOptions([OURS]), "POST", {"Origin": OURS})
+    assert "WWW-Authenticate" in response.headers["access-control-expose-headers"].split(", ")
 
 
 @pytest.mark.parametrize(
@@ -81,14 +85,14 @@ async def test_pages_may_read_the_challenge_of_a_refused_token() -> None:
         ),
     ],
 )
-async def test_refused_preflight_says_what_is_allowed(changes: dict[str, str], message: str) -> None:
-    asked = {"Origin": OURS, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "X-One"}
+async def test_response_to_a_refused_preflight_has_the_reason(changes: dict[str, str], message: str) -> None:
+    requested = {"Origin": OURS, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "X-One"}
     options = CorsOptions([OURS], ["x-one"])
-    refused = await send(options, "OPTIONS", asked | changes)
+    refused = await send(options, "OPTIONS", requested | changes)
     assert (refused.status_code, refused.text.startswith(message)) == (400, True)
     assert refused.headers["vary"].startswith("Origin")
     assert int(refused.headers["content-length"]) == len(refused.content)
-    assert (await send(options, "OPTIONS", asked)).status_code == 200
+    assert (await send(options, "OPTIONS", requested)).status_code == 200
 
 
 class TestOrigins:
@@ -117,11 +121,11 @@ class TestOrigins:
         app = PlainTextResponse("the response")
         assert with_cors(app, settings(production=True).cors_options()) is app
 
-    async def test_responses_of_named_origins_vary_also_without_an_origin(self) -> None:
+    async def test_response_to_a_request_without_an_origin_varies_if_origins_are_named(self) -> None:
         response = await send(CorsOptions([OURS]), "GET", {})
         assert (response.text, response.headers["vary"]) == ("the response", "Origin")
 
-    async def test_request_without_an_origin_gets_no_headers_in_development(self) -> None:
+    async def test_request_without_an_origin_gets_no_cors_headers_in_development(self) -> None:
         response = await send(settings().cors_options(), "GET", {})
         assert (response.text, "vary" in response.headers) == ("the response", False)
 
@@ -166,13 +170,13 @@ class TestSettings:
             settings(gateway_cors_origins=[origin])
 
     @pytest.mark.parametrize("name", ["", "x-one, x-two", "x-one\n", "\u00fcber"])
-    def test_name_that_no_header_has_is_refused(self, name: str) -> None:
+    def test_invalid_header_name_is_refused(self, name: str) -> None:
         with pytest.raises(ValidationError, match="is no header name"):
             settings(gateway_cors_headers=[name])
 
     @pytest.mark.parametrize(
         ("origin", "problem"), [("*", "allows all origins"), *((each, "allows localhost") for each in LOCALHOST)]
     )
-    def test_production_refuses_all_origins_and_localhost(self, origin: str, problem: str) -> None:
+    def test_production_refuses_the_wildcard_and_localhost(self, origin: str, problem: str) -> None:
         with pytest.raises(ValidationError, match=f"GATEWAY_CORS_ORIGINS {problem}"):
             settings(production=True, gateway_cors_origins=[OURS, origin])

@@ -24,23 +24,23 @@ TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 async def test_valid_token_sets_the_principal(keys: Keys) -> None:
     async with http_client(with_middleware(echo, keys)) as http:
-        answer = await http.get("/", headers={"Authorization": f"Bearer {keys.user('alice')}"})
-        assert answer.text == "alice: "
+        response = await http.get("/", headers={"Authorization": f"Bearer {keys.user('alice')}"})
+        assert response.text == "alice: "
         assert (await http.get("/")).text == "anonymous: "
 
 
 async def test_invalid_token_is_rejected_with_401(keys: Keys) -> None:
     async with http_client(with_middleware(echo, keys)) as http:
-        answer = await http.get("/", headers={"Authorization": "Bearer forged"})
-    assert (answer.status_code, answer.json()["code"]) == (401, "UNAUTHENTICATED")
-    assert answer.json()["requestId"] == answer.headers["x-request-id"]
+        response = await http.get("/", headers={"Authorization": "Bearer forged"})
+    assert (response.status_code, response.json()["code"]) == (401, "UNAUTHENTICATED")
+    assert response.json()["requestId"] == response.headers["x-request-id"]
 
 
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER", "Bearer "])
-async def test_scheme_of_the_token_has_any_case(keys: Keys, scheme: str) -> None:
+async def test_scheme_of_the_token_may_have_any_case(keys: Keys, scheme: str) -> None:
     async with http_client(with_middleware(echo, keys)) as http:
-        answer = await http.get("/", headers={"Authorization": f"{scheme} {keys.user('alice')}"})
-    assert answer.text == "alice: "
+        response = await http.get("/", headers={"Authorization": f"{scheme} {keys.user('alice')}"})
+    assert response.text == "alice: "
 
 
 @pytest.mark.parametrize("value", ["", "Bearer", "Bearer "])
@@ -61,9 +61,9 @@ async def test_refused_authorization_has_a_status_and_a_challenge(keys: Keys, pa
     )
     async with http_client(with_middleware(echo, keys)) as http:
         for lines, status, challenge in cases:
-            answer = await http.get(path, headers=[("Authorization", line) for line in lines])
-            assert (answer.status_code, answer.headers["www-authenticate"]) == (status, challenge), lines
-            assert token not in answer.text
+            response = await http.get(path, headers=[("Authorization", line) for line in lines])
+            assert (response.status_code, response.headers["www-authenticate"]) == (status, challenge), lines
+            assert token not in response.text
 
 
 async def test_other_repeated_headers_are_accepted(keys: Keys) -> None:
@@ -77,17 +77,17 @@ async def test_refusal_before_a_graphql_endpoint_is_a_graphql_error(keys: Keys, 
     headers = {"Authorization": "Bearer forged", "Accept": media_type}
     async with http_client(with_middleware(echo, keys)) as http:
         for path in ("/graphql", "/subgraphs/bank/graphql"):
-            answer = await http.post(path, headers=headers)
-            assert (answer.status_code, answer.headers["content-type"]) == (401, f"{media_type}; charset=utf-8")
-            (error,) = answer.json()["errors"]
+            response = await http.post(path, headers=headers)
+            assert (response.status_code, response.headers["content-type"]) == (401, f"{media_type}; charset=utf-8")
+            (error,) = response.json()["errors"]
             assert error["message"] == "the token is not valid: it is malformed: send the access token unchanged"
-            assert error["extensions"] == {"code": "UNAUTHENTICATED", "requestId": answer.headers["x-request-id"]}
+            assert error["extensions"] == {"code": "UNAUTHENTICATED", "requestId": response.headers["x-request-id"]}
 
 
 async def test_token_is_not_verified_on_public_paths(keys: Keys) -> None:
     async with http_client(with_middleware(echo, keys)) as http:
-        answer = await http.post("/auth/refresh", headers={"Authorization": "Bearer expired"})
-    assert (answer.status_code, answer.text) == (200, "anonymous: ")
+        response = await http.post("/auth/refresh", headers={"Authorization": "Bearer expired"})
+    assert (response.status_code, response.text) == (200, "anonymous: ")
 
 
 @pytest.mark.parametrize("value", ["Basic bW9uOnB3", "Bearer forged"])
@@ -100,8 +100,8 @@ async def test_authorization_is_ignored_where_no_token_is_needed(keys: Keys, val
     (asset, *_) = re.findall(r'"(/assets/.*?)"', REST_DOCS)
     async with http_client(with_middleware(app, keys)) as http:
         for path in [*paths, asset]:
-            answer = await http.get(path, headers={"Authorization": value})
-            assert answer.status_code == 200, path
+            response = await http.get(path, headers={"Authorization": value})
+            assert response.status_code == 200, path
 
 
 async def test_authorization_is_ignored_for_graphiql_only(keys: Keys) -> None:
@@ -119,28 +119,28 @@ async def test_authorization_is_ignored_for_graphiql_only(keys: Keys) -> None:
     async with http_client(with_middleware(echo, keys)) as http:
         for method, url, accept, status in cases:
             headers = {"Authorization": "Basic bW9uOnB3", "Accept": accept}
-            answer = await http.request(method, url, headers=headers)
-            assert answer.status_code == status, (method, url, accept)
+            response = await http.request(method, url, headers=headers)
+            assert response.status_code == status, (method, url, accept)
 
 
 async def test_request_id_of_the_caller_is_returned_if_it_is_safe_to_log(keys: Keys) -> None:
     async with http_client(with_middleware(echo, keys)) as http:
         assert (await http.get("/", headers={"X-Request-Id": "mine"})).headers["x-request-id"] == "mine"
-        answer = await http.get("/", headers={"X-Request-Id": "not fit for a log\x7f"})
-        assert answer.headers["x-request-id"] not in {"", "not fit for a log\x7f"}
+        response = await http.get("/", headers={"X-Request-Id": "not fit for a log\x7f"})
+        assert response.headers["x-request-id"] not in {"", "not fit for a log\x7f"}
 
 
 async def test_request_id_is_the_trace_id_unless_the_caller_sends_one(keys: Keys) -> None:
-    async def answer_trace(scope: Scope, receive: Receive, send: Send) -> None:
+    async def respond_with_trace(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse(request_context.current_request.get().trace.traceparent)(scope, receive, send)
 
-    async with http_client(with_middleware(answer_trace, keys)) as http:
+    async with http_client(with_middleware(respond_with_trace, keys)) as http:
         for sent in ({}, {"traceparent": "nonsense"}, {"traceparent": TRACEPARENT}):
-            answer = await http.get("/", headers=sent)
-            assert answer.headers["x-request-id"] == answer.text[3:35]
-        assert answer.text == TRACEPARENT
-        answer = await http.get("/", headers={"traceparent": TRACEPARENT, "X-Request-Id": "mine"})
-        assert (answer.text, answer.headers["x-request-id"]) == (TRACEPARENT, "mine")
+            response = await http.get("/", headers=sent)
+            assert response.headers["x-request-id"] == response.text[3:35]
+        assert response.text == TRACEPARENT
+        response = await http.get("/", headers={"traceparent": TRACEPARENT, "X-Request-Id": "mine"})
+        assert (response.text, response.headers["x-request-id"]) == (TRACEPARENT, "mine")
 
 
 async def test_log_line_has_no_query_body_header_or_card_number(keys: Keys) -> None:
@@ -185,15 +185,15 @@ async def test_request_that_resembles_a_health_check_counts_for_the_rate_limit(
             assert "ratelimit" not in (await http.head(check)).headers
 
 
-async def test_unexpected_error_is_answered_without_details(keys: Keys) -> None:
+async def test_response_to_an_unexpected_error_has_no_details(keys: Keys) -> None:
     async def fail(*_: Any) -> None:
         raise KeyError("password=x")
 
     async with http_client(with_middleware(fail, keys)) as http:
-        answer = await http.get("/")
-    assert (answer.status_code, answer.json()["code"]) == (500, "INTERNAL")
-    assert answer.json()["requestId"] == answer.headers["x-request-id"]
-    assert "password" not in answer.text
+        response = await http.get("/")
+    assert (response.status_code, response.json()["code"]) == (500, "INTERNAL")
+    assert response.json()["requestId"] == response.headers["x-request-id"]
+    assert "password" not in response.text
 
 
 async def test_unexpected_error_after_the_response_started_is_raised_to_the_server(keys: Keys) -> None:
@@ -241,7 +241,7 @@ async def test_long_path_is_cut_in_the_log_line(keys: Keys) -> None:
         ("/health/live", 413, "_failed_health_checks"),
     ],
 )
-async def test_requests_that_cost_their_client_little_are_logged_a_few_times_a_second(
+async def test_refusals_and_failed_health_checks_are_logged_a_few_times_a_second(
     keys: Keys, monkeypatch: pytest.MonkeyPatch, path: str, status: int, name: str
 ) -> None:
     throttle = LogThrottle(3)

@@ -24,10 +24,10 @@ async def test_each_asset_is_served_from_memory_with_its_headers() -> None:
     assert files
     async with http_client(build_app()) as http:
         for path in files:
-            answer = await http.get(f"/assets/{path.relative_to(pages.VENDOR).as_posix()}")
-            assert (answer.status_code, answer.content) == (200, path.read_bytes())
-            assert answer.headers["content-length"] == str(path.stat().st_size)
-            assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+            response = await http.get(f"/assets/{path.relative_to(pages.VENDOR).as_posix()}")
+            assert (response.status_code, response.content) == (200, path.read_bytes())
+            assert response.headers["content-length"] == str(path.stat().st_size)
+            assert response.headers["cache-control"] == "public, max-age=31536000, immutable"
         script, style = await http.get(ASSET), await http.get(ASSET.replace(".js", ".css"))
         assert script.headers["content-type"].split(";")[0] in {"text/javascript", "application/javascript"}
         assert style.headers["content-type"] == "text/css; charset=utf-8"
@@ -35,8 +35,8 @@ async def test_each_asset_is_served_from_memory_with_its_headers() -> None:
 
 async def test_openapi_document_is_served_with_its_type() -> None:
     async with http_client(build_app()) as http:
-        answer = await http.get("/openapi.yaml")
-        assert (answer.headers["content-type"], answer.content) == ("application/yaml", pages.OPENAPI.read_bytes())
+        response = await http.get("/openapi.yaml")
+        assert (response.headers["content-type"], response.content) == ("application/yaml", pages.OPENAPI.read_bytes())
         assert (await http.post("/openapi.yaml")).status_code == 405
 
 
@@ -44,17 +44,17 @@ async def test_openapi_document_is_served_with_its_type() -> None:
 async def test_content_that_the_client_has_is_not_sent_again(tag: str) -> None:
     async with http_client(build_app()) as http:
         etag = (await http.get(ASSET)).headers["etag"]
-        answer = await http.get(ASSET, headers={"If-None-Match": tag.format(etag)})
-        assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", etag)
-        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+        response = await http.get(ASSET, headers={"If-None-Match": tag.format(etag)})
+        assert (response.status_code, response.content, response.headers["etag"]) == (304, b"", etag)
+        assert response.headers["cache-control"] == "public, max-age=31536000, immutable"
         assert (await http.get(ASSET, headers={"If-None-Match": '"other"'})).status_code == 200
 
 
-async def test_head_is_answered_without_content() -> None:
+async def test_response_to_head_has_no_content() -> None:
     async with http_client(build_app()) as http:
-        answer = await http.head(ASSET)
-        assert (answer.status_code, answer.content) == (200, b"")
-        assert answer.headers["content-length"] == str(len(CONTENT))
+        response = await http.head(ASSET)
+        assert (response.status_code, response.content) == (200, b"")
+        assert response.headers["content-length"] == str(len(CONTENT))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ async def test_only_assets_are_served(method: str, path: str, status: int) -> No
         assert (await http.request(method, path)).status_code == status
 
 
-def test_client_that_does_not_read_holds_one_slice_of_an_asset() -> None:
+def test_few_slices_of_an_asset_are_buffered_for_a_client_that_does_not_read() -> None:
     async def check() -> None:
         app: Any = build_app()
         async with virtual_server(app) as server:

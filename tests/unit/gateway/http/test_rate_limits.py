@@ -1,4 +1,4 @@
-"""Rate limits: counters, windows, headers and the client of an address."""
+"""Rate limits: counters, windows, headers and the notation of rates."""
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -71,7 +71,7 @@ async def test_previous_window_counts_in_proportion_to_its_overlap() -> None:
     with pytest.raises(RateLimited):
         await limiter.hit(limiter.cost, "alice", 6)
     await limiter.hit(limiter.cost, "alice", 5)
-    clock.now = 180 + 59.0  # the five still count as a twelfth of one, rounded down to none
+    clock.now = 180 + 59.0  # the five hits of the previous window count as 5/60, rounded down to 0
     await limiter.hit(limiter.cost, "alice", 10)
 
 

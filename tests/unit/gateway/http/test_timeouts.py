@@ -1,4 +1,4 @@
-"""Body time-out of HTTP requests. `tests/integration/gateway/test_timeouts.py` has client disconnects."""
+"""Body time-out of HTTP requests, and disconnects within the body."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,25 +22,25 @@ async def test_late_body_is_rejected_with_408(keys: Keys) -> None:
         await never.wait()
 
     async with http_client(with_middleware(echo, keys, timeout_seconds=0.05)) as http:
-        answer = await http.post("/", content=incomplete_body())
-        assert (answer.status_code, answer.json()["code"]) == (408, "REQUEST_TIMEOUT")
-        assert answer.headers["connection"] == "close"
+        response = await http.post("/", content=incomplete_body())
+        assert (response.status_code, response.json()["code"]) == (408, "REQUEST_TIMEOUT")
+        assert response.headers["connection"] == "close"
 
 
 async def test_body_timeout_does_not_limit_the_response(keys: Keys) -> None:
-    async def answer_slowly(scope: Scope, receive: Receive, send: Send) -> None:
+    async def respond_slowly(scope: Scope, receive: Receive, send: Send) -> None:
         while (await receive()).get("more_body", False):
             pass
         await asyncio.sleep(1.1)  # longer than the time-out of the body
         await PlainTextResponse("slow")(scope, receive, send)
 
-    async with http_client(with_middleware(answer_slowly, keys, timeout_seconds=1)) as http:
+    async with http_client(with_middleware(respond_slowly, keys, timeout_seconds=1)) as http:
         assert (await http.post("/", content=b"x")).text == "slow"
 
 
 @pytest.mark.parametrize("headers", [[], [(b"content-length", b"100")], [(b"content-length", b"1000000")]])
 async def test_disconnect_within_the_body_is_no_error(keys: Keys, headers: list[tuple[bytes, bytes]]) -> None:
-    """The app must not see it: it would take it for an unexpected error, and a handler would log a traceback."""
+    """The app must not get an error: its handler would log the error as unexpected, with a traceback."""
     messages = [{"type": "http.request", "body": b"half of", "more_body": True}]
     sent: list[Message] = []
 
@@ -68,7 +68,7 @@ async def test_disconnect_within_the_body_is_no_error(keys: Keys, headers: list[
 async def test_disconnect_at_the_start_of_the_watchers_ends_the_request(
     keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The timer of the watchers must not replace the end of the request by the body time-out."""
+    """The timer of the watchers must not set the body time-out after the disconnect has ended the request."""
     monkeypatch.setattr(timeouts, "_WATCH_DELAY_SECONDS", 0)
 
     async def receive() -> Message:
@@ -76,7 +76,7 @@ async def test_disconnect_at_the_start_of_the_watchers_ends_the_request(
         return {"type": "http.disconnect"}
 
     async def send(message: Message) -> None:
-        pytest.fail(f"the app answered {message!r}")
+        pytest.fail(f"the app sent {message!r}")
 
     scope = {"type": "http", "method": "POST", "path": "/accounts", "headers": [], "client": ("127.0.0.1", 1)}
     async with asyncio.timeout(10):

@@ -22,7 +22,7 @@ WHITE_SPACE: Final = st.text(" \t", max_size=3)
 
 
 def quote(key: str) -> str:
-    """Return the string of RFC 8941 that means the key."""
+    """Return the key as a quoted string of RFC 8941."""
     return '"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
@@ -38,12 +38,12 @@ class TestBareKeys:
         assert parse_idempotency_key(before + key + after) == IdempotencyKey(key)
 
     @pytest.mark.parametrize("key", ["k1", 'k"1', 'k"', "a,b", "a;b=1", "a\\b", "'k'", ":AQ==:", "?1", "x" * 255])
-    def test_bare_key_keeps_its_meaning(self, key: str) -> None:
+    def test_bare_key_with_special_characters_is_unchanged(self, key: str) -> None:
         assert parse_idempotency_key(key) == IdempotencyKey(key)
 
     @pytest.mark.parametrize("value", ["k1, k1", "k1,k1", " k1 ,\tk1 ", "a,b, a,b", "x" * 127 + "," + "x" * 127])
     def test_key_twice_with_a_comma_is_refused(self, value: str) -> None:
-        """`fetch` and proxies join two header lines."""
+        """`fetch` and proxies join two header lines with a comma."""
         with pytest.raises(ValueError, match=r"^must be sent once; the value is the same text twice"):
             parse_idempotency_key(value)
 
@@ -52,14 +52,14 @@ class TestBareKeys:
         assert parse_idempotency_key(value) == IdempotencyKey(value)
 
     @pytest.mark.parametrize("key", ["", " ", "\t", "x" * 256, "a\tb", "a\x7fb", "é"])
-    def test_value_that_is_no_key_is_refused(self, key: str) -> None:
+    def test_invalid_bare_key_is_refused(self, key: str) -> None:
         with pytest.raises(ValueError, match=r"^must be 1 to 255 printable ASCII characters$"):
             parse_idempotency_key(key)
 
 
 class TestQuotedKeys:
     @given(KEYS, WHITE_SPACE, WHITE_SPACE)
-    def test_quoted_key_means_its_unescaped_text(self, key: str, before: str, after: str) -> None:
+    def test_quoted_key_is_its_unescaped_text(self, key: str, before: str, after: str) -> None:
         value = quote(key)
         parsed = parse_idempotency_key(before + value + after)
         assert parsed == IdempotencyKey(key, value if len(value) <= 255 else "")
@@ -91,7 +91,7 @@ class TestQuotedKeys:
             parse_idempotency_key(value)
 
     @pytest.mark.parametrize("key", ["", "x" * 256])
-    def test_quoted_text_that_is_no_key_is_refused(self, key: str) -> None:
+    def test_invalid_quoted_key_is_refused(self, key: str) -> None:
         with pytest.raises(ValueError, match=r"^must be 1 to 255 printable ASCII characters$"):
             parse_idempotency_key(quote(key))
 

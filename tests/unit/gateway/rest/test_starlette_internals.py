@@ -25,5 +25,5 @@ async def test_body_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     app.router.routes += router.routes
     monkeypatch.setattr("starlette.requests.json", SimpleNamespace(loads=fail_to_parse))
     async with http_client(app, raise_app_exceptions=True) as http:
-        answer = await http.post("/auth/login", json={"username": "alice"})
-    assert answer.json() == {"username": "alice"}
+        response = await http.post("/auth/login", json={"username": "alice"})
+    assert response.json() == {"username": "alice"}
