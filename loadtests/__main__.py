@@ -83,7 +83,7 @@ async def _run(arguments: argparse.Namespace) -> int:
 
 
 async def _run_web_interface(target: Target, plan: Plan, customers: int, folder: Path) -> int:
-    """Run Locust's web interface until Ctrl-C. There is no verdict: the load may change at any time."""
+    """Run Locust's web interface until Ctrl-C. There is no verdict, because the user may change the load."""
     await check_ledger(target)
     with HistoryWriter(folder) as writer:
         async with CustomerApi(target, writer) as api:

@@ -59,7 +59,7 @@ class OpenLoop:
             self._idle.popleft().set_exception(gevent.GreenletExit())
 
     def run(self) -> None:
-        """Wake one waiting user per arrival, until the loop is stopped."""
+        """Wake one waiting user for each due request, until the loop is stopped."""
         began = time.monotonic()
         for number in count():
             due = began + number / self._rate

@@ -27,7 +27,7 @@ RATE = "rate"
 for name in PLAN.scenarios:
     globals()[name] = load_user_class(name)  # Locust looks for user classes in this module
 
-if PLAN.shape:  # and for a shape class
+if PLAN.shape:  # Locust also looks for a shape class in this module
     attributes = {"users": PLAN.users, "seconds": PLAN.seconds, "folder": FOLDER}
     globals()["Shape"] = type("Shape", (shapes.BY_NAME[PLAN.shape],), attributes)
 

@@ -73,8 +73,8 @@ class Outcome:
     """Result of a run.
 
     Attributes:
-        began: start of the load, on the monotonic clock.
-        ended: end of the load, on the monotonic clock.
+        began: start of the first request, on the monotonic clock.
+        ended: end of the last request, on the monotonic clock.
         answered: number of requests with a correct response, including refusals by the ledger.
         latency_ms: p50, p95 and p99 of these requests, from their due time.
         errors: number of other requests by error.

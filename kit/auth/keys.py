@@ -160,7 +160,7 @@ class KeySet:
         return self._keys.get(kid) if isinstance(kid, str) else None
 
     async def _ensure_refreshed(self) -> None:
-        """Wait for a recent read, at most the caller's time-out. Concurrent callers share a read."""
+        """Read the key set unless the last read is recent; wait at most the caller's time-out. Callers share a read."""
         if self._refreshing is None:
             if time.monotonic() - self._refreshed_at < self._min_interval_seconds:
                 return

@@ -23,7 +23,7 @@ MAX_TOKEN_BYTES: Final = 8_192
 """Longest accepted token. Every call carries the token of its caller, and gRPC limits the size of a call's metadata."""
 _MAX_SUBJECT_LENGTH: Final = 255
 _UNREADABLE: Final = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
-"""Errors of a token whose parts are not what the library expects, such as a list in place of a number."""
+"""Errors of PyJWT for invalid tokens, also for parts of an unexpected type, such as a list in place of a number."""
 _DEFECTS: Final = (
     (jwt.ImmatureSignatureError, "it is not valid yet: compare the clocks, or wait"),
     (jwt.InvalidAudienceError, "it is for another audience: get one for this service"),

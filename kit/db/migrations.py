@@ -50,7 +50,7 @@ def run_migrations(metadata: MetaData) -> None:
     def migrate(connection: Connection) -> None:
         context.configure(connection=connection, target_metadata=metadata, compare_server_default=True)
         with context.begin_transaction():
-            connection.execute(text("SET LOCAL transaction_timeout = 0"))  # the role may have a default for the service
+            connection.execute(text("SET LOCAL transaction_timeout = 0"))  # the role may have its own time-out
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
             context.run_migrations()
 

@@ -27,10 +27,11 @@ OTHER_DESCRIPTORS: Final = 256
 """Descriptors that a process reserves for everything except the connections of its largest listener."""
 
 DISCARDED_BYTES: Final = 1024 * 1024
-"""Received bytes that are dropped before the connection is closed: of a body that the app has not read, or after the
-last response."""
+"""Maximum of received bytes that are dropped, of a body that the app has not read or after the last response. A client
+that sends more is disconnected.
+"""
 PROGRESS_BYTES: Final = 16 * 1024
-"""Bytes of the output buffer that count as progress of a client that reads."""
+"""Bytes of the output buffer that the client of a closed connection must read to make progress."""
 
 _MAX_DEFAULT_CONNECTIONS: Final = 4_000
 _MAX_CONNECTIONS: Final = 1_000_000  # without a limit of descriptors
@@ -250,7 +251,7 @@ class Connections:
 
 
 class _Exempt:
-    """Addresses without a limit."""
+    """Addresses and networks that have no limit by address."""
 
     def __init__(self, entries: Sequence[str]) -> None:
         """Args:

@@ -252,7 +252,7 @@ async def reconnecting_stream(open_stream: Callable[[], AsyncGenerator[Value, No
         open_stream: opens the stream; when called again, it continues after the last value that the caller has handled.
 
     Raises:
-        Unavailable: all attempts of the last half a minute failed before a value arrived.
+        Unavailable: attempts have failed for half a minute, without a value in between.
         WalletError: as `RpcClient.stream`.
     """
     clock = asyncio.get_running_loop().time

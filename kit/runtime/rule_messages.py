@@ -11,7 +11,7 @@ RuleMessage = Callable[[Mapping[str, Any]], str]
 
 
 def fixed(message: str) -> RuleMessage:
-    """Return a message that needs nothing of the context."""
+    """Return a function that makes the same message from every context."""
     return lambda _: message
 
 

@@ -69,7 +69,7 @@ class _FilesSource(SecretsSettingsSource):
     """Settings source of files in one folder."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
-        """Do as the source of environment variables does."""
+        """Decode as `_EnvironmentSource` does."""
         try:
             return super().decode_complex_value(field_name, field, value)
         except ValueError:
@@ -151,7 +151,7 @@ class Settings(BaseSettings):
         return names
 
     def production_errors(self) -> Iterator[str]:
-        """Yield an error for each setting that is only fit for development, with what to set instead."""
+        """Yield a message for each setting that is only fit for development; it says what to set instead."""
         yield from ()
 
     @model_validator(mode="after")

@@ -38,7 +38,7 @@ def mask_card_numbers(text: bytes) -> bytes:
 
 
 def has_card_number(text: str) -> bool:
-    """Return whether the text has what `mask_card_numbers` masks."""
+    """Return whether the text contains a card number that `mask_card_numbers` would mask."""
     encoded = text.encode()
     return mask_card_numbers(encoded) != encoded
 

@@ -41,7 +41,7 @@ class LogSink:
     """Writes lines to a descriptor, in order, without blocking the caller. Safe in threads, and in a forked child.
 
     Attributes:
-        lost: lines that were dropped since the start because the queue was full.
+        lost: number of lines that were dropped since the start because the queue was full.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 The process that starts a trace decides whether it is sampled. OpenTelemetry is called for sampled traces only.
 We parse `traceparent` with a regular expression instead of OpenTelemetry's propagator, so that an unsampled request
-costs no more than its trace id.
+has almost no cost.
 
 Spans have the operation and its result, by the semantic conventions. They never have a caller, an input or an amount.
 Log lines with the same trace id name the caller.

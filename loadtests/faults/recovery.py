@@ -78,11 +78,11 @@ class RecoveryProbe:
         return time.monotonic() - began
 
     async def can_transfer(self) -> bool:
-        """Transfer a kopeck from alice to bob."""
+        """Transfer one kopeck from alice to bob; return whether the transfer was made."""
         return (await self._transfer()).status_code == HTTPStatus.CREATED
 
     async def can_read_operation(self) -> bool:
-        """Make a transfer, and find it in the operations within about 2 s."""
+        """Make a transfer; return whether it is in the operations within about 2 s."""
         transfer = await self._transfer()
         for _ in range(20):
             path = f"/accounts/{CUSTOMERS['alice'].account}/operations?limit=20"
@@ -93,7 +93,7 @@ class RecoveryProbe:
         return False
 
     async def can_top_up(self) -> bool:
-        """Make a top-up that completes at once."""
+        """Make a top-up; return whether it completes at once."""
         body = {"amount": "0.01", "card": _CARD}
         path = f"/accounts/{CUSTOMERS['alice'].account}/topup"
         response = await self._http.post(path, json=body, headers=self._headers | {"Idempotency-Key": uuid4().hex})
@@ -101,7 +101,7 @@ class RecoveryProbe:
         return response.status_code == HTTPStatus.ACCEPTED and top_up["status"] == "COMPLETED"
 
     async def can_log_in(self) -> bool:
-        """Log in with a password."""
+        """Log in with the password; return whether the login succeeded."""
         credentials = {"username": "alice", "password": self._password}
         return (await self._http.post("/auth/login", json=credentials)).status_code == HTTPStatus.OK
 

@@ -44,7 +44,7 @@ _UNKNOWN_OUTCOMES: Final = (DeadlineExceeded, InternalError, Unavailable)
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """Idempotency key with its scope, in the terms of the ledger."""
+    """Idempotency key with its scope: the principal and the operation."""
 
     principal: str
     operation: Operation

@@ -38,7 +38,7 @@ from loadtests.history.rows import Account, IdempotencyRow, LedgerRows, Transfer
 def check_history(
     ledger: LedgerRows, calls: Sequence[RecordedCall], snapshots: Sequence[BalanceSnapshot] = ()
 ) -> list[Violation]:
-    """Return every contradiction within the ledger and the calls, and between them. Empty for a correct history.
+    """Return every contradiction within the ledger, within the calls and between both; none for a correct history.
 
     Args:
         ledger: rows, read after the last call. Every account was opened before the first call.
@@ -87,7 +87,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class KeyHistory:
-    """Everything about one idempotency key.
+    """Calls with one idempotency key, and the ledger's rows for it.
 
     Attributes:
         key: the key.

@@ -91,7 +91,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyRow:
-    """Row of `idempotency_keys`: the transfer of the key, or the reason of its refusal."""
+    """Row of `idempotency_keys`: the transfer of the key, or its refusal."""
 
     key: IdempotencyKey
     transfer_id: UUID | None

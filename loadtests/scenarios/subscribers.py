@@ -20,7 +20,7 @@ _OPERATION_ADDED: Final = """subscription Feed($account: ID!, $after: String) {
 }"""
 _TIMEOUT_SECONDS: Final = 5.0
 _MAX_MESSAGES: Final = 50
-"""Messages per subscription. The user then subscribes to another account."""
+"""Maximum number of messages of one subscription. Then the user selects an account again."""
 
 
 class Subscribers(WalletUser):

@@ -22,9 +22,9 @@ from loadtests.plan import Customer, Plan
 ParseAnswer: TypeAlias = Callable[[int, Mapping[str, Any], Mapping[str, str]], Answer | None]
 """Converts an HTTP status, a JSON body and the headers. For a read, None means success."""
 
-_DUPLICATE_SHARE: Final = 0.05  # share of transfers that are sent twice at once, as by a double tap
+_DUPLICATE_SHARE: Final = 0.05  # share of transfers that are sent twice at the same time, as by a double tap
 _CONFLICT_SHARE: Final = 0.01  # share of transfers that are also sent with another amount and the same key
-_QUOTED_SHARE: Final = 0.5  # share of the requests that send the key in quotation marks; it is the same key
+_QUOTED_SHARE: Final = 0.5  # share of requests that send the key in quotation marks, which the API removes
 _ATTEMPTS: Final = 5
 _FIRST_RETRY_SECONDS: Final = 0.2
 _LONGEST_RETRY_SECONDS: Final = 3.2

@@ -22,7 +22,7 @@ _SLICE_BYTES: Final = 8 * 1024
 _HEAD_BYTES: Final = 32 * 1024
 _HEAD_FIELDS: Final = 128
 _BODY_PARTS: Final = 2_000
-"""Chunks and trailers of one body. Each costs a call, even a small one."""
+"""Maximum of chunks and trailers of one body. Even a small one costs a call."""
 _FRAMING_BYTES: Final = 32 * 1024
 _FRAMING_BYTES_PER_PART: Final = 8
 """Received bytes of a body that are not content, such as chunk extensions and trailers. Their limit is the sum of

@@ -49,7 +49,7 @@ class _DescribedProtocol(ServerProtocol):
     """Protocol of `websockets` with our texts, which quote nothing that the client sent."""
 
     def reject(self, status: Any, text: str) -> Response:
-        """Return the response to a refused handshake. With 400 it has the supported version (RFC 6455, 4.2.2)."""
+        """Return the response to a refused handshake. A 400 has the supported version (RFC 6455, 4.2.2)."""
         response = super().reject(HTTPStatus(status), _REFUSALS.get(status, text))
         if status == HTTPStatus.BAD_REQUEST:
             response.headers["Sec-WebSocket-Version"] = _VERSION
