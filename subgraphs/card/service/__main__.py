@@ -37,7 +37,7 @@ from subgraphs.card.service.domain.rules import Limit
 from subgraphs.card.service.settings import Settings
 
 NAME: Final = "card"
-"""Name of the service for other services."""
+"""Name of this service in its tokens and logs."""
 _ATTEMPT_MARGIN_SECONDS: Final = 2.0
 """Time for the calls to the bank and the database before a top-up is created, besides the acquirer's call."""
 

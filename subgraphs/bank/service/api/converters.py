@@ -51,7 +51,7 @@ def id_from_text(field: str, text: str) -> UUID:
 
 
 def ids_from_texts(texts: Sequence[str]) -> dict[str, UUID]:
-    """Parse the ids of a batch request, and return them by their texts.
+    """Parse the ids of a batch request. Return the UUID of each text.
 
     Raises:
         InvalidInput: too many ids, or one of them is not a UUID.
@@ -162,7 +162,7 @@ def transfer_to_proto(transfer: Transfer) -> bank_pb2.Transfer:
 
 
 def event_to_proto(transfer: Transfer) -> bank_pb2.Event:
-    """Convert a transfer with both postings and its descriptor."""
+    """Convert a transfer to an event, with both postings and the descriptor."""
     return bank_pb2.Event(
         transfer=transfer_to_proto(transfer),
         sender=_posting_to_proto(transfer.sender),

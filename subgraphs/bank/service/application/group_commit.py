@@ -1,7 +1,8 @@
-"""Group commit: commands of concurrent callers are committed in batches. One batch collects while another commits.
+"""Group commit: commands of concurrent callers are committed together in batches.
 
-There is no timer. A single command is committed at once as a batch of one; under load, batches grow. While one batch
-commits, only a full batch may start; at most two batches commit at the same time.
+There is no timer. A single command is committed at once as a batch of one. Commands that arrive while a batch commits
+form the next batch, so batches grow under load. While one batch commits, only a full batch may start; at most two
+batches commit at the same time.
 """
 
 import asyncio
@@ -46,7 +47,7 @@ _SPAN: Final[tracing.Attributes] = {"db.system.name": "postgresql", "db.operatio
 
 
 class _Submission:
-    """Commands of one caller. A caller that stops waiting cancels `answered` and nothing else."""
+    """Commands of one caller. If the caller stops waiting, only the future `answered` is cancelled."""
 
     __slots__ = ("answered", "commands", "deadline", "outcomes", "queued_at", "taken", "unanswered")
 

@@ -29,10 +29,10 @@ _MAX_IDS_IN_MEMORY: Final = 100_000
 def ledger_integrity(pool: asyncpg.Pool, page_size: int = _PAGE_SIZE) -> IntegrityCheck:
     """Create the integrity check of the ledger's invariants (`Invariant`).
 
-    It cannot detect errors that no other row contradicts: a missing account without entries, a wrong balance of an
-    account without entries that equals its opening balance, a key with the wrong principal or fingerprint, or an outbox
-    row that was deleted without being published. It checks `TRANSFER_HAS_ONE_KEY` only for transfers whose transaction
-    is older than every transaction that was running when the check began.
+    It cannot detect errors that no other row contradicts: a missing account without entries, an account without entries
+    whose balance and opening balance are equally wrong, a key with the wrong principal or fingerprint, or an outbox row
+    that was deleted without being published. It checks `TRANSFER_HAS_ONE_KEY` only for transfers whose transaction is
+    older than every transaction that was running when the check began.
 
     Args:
         pool: connections to the ledger's database; a check holds one of them.
@@ -65,7 +65,7 @@ async def _check(pool: asyncpg.Pool, page_size: int) -> AsyncGenerator[Finding, 
 async def _find_transfers_without_one_key(
     reader: InvariantReader, differences: Mapping[int, tuple[int, int]], page_size: int
 ) -> AsyncGenerator[Finding, None]:
-    """Find the transfers that have no key or several.
+    """Find the transfers that have no key or more than one.
 
     Scans transfers and keys again for the partitions that differ. For a partition whose ids exceed
     `_MAX_IDS_IN_MEMORY`, it reports only the numbers of keys and transfers.
@@ -108,8 +108,8 @@ def partition_of_id(id_: UUID) -> int:
 class IdDigest:
     """Digest of ids in constant memory, independent of their order: count and exclusive or per partition.
 
-    A missing, added or replaced id always changes the digest. If several ids differ, the digest is the same only if the
-    counts of each partition are equal and the exclusive or of the differing ids is 0.
+    A missing, added or replaced id always changes the digest. If several ids differ, the digest is the same only if
+    each partition has equal counts and the exclusive or of its differing ids is 0.
     """
 
     def __init__(self) -> None:

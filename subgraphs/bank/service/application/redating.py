@@ -59,7 +59,7 @@ class Redating:
         self._pool = pool
 
     async def run(self, redated_by: str, *, apply: bool) -> AsyncGenerator[Progress | Outcome, None]:
-        """Yield the progress, then the outcome. Safe to repeat. Closing the generator rolls back.
+        """Yield the progress, then the outcome. Safe to repeat. Closing the generator before the outcome rolls back.
 
         Args:
             redated_by: principal of the administrator, which is recorded.

@@ -72,7 +72,7 @@ def redate(
 
 
 def _requested_at(transfer_id: UUID, now: datetime) -> datetime | None:
-    """Return the time in a UUIDv7; None if there is none, or if it is in the future."""
+    """Return the time in the id; None if the id is not a UUIDv7, or if its time is in the future."""
     if transfer_id.version != _UUID7:
         return None
     seconds = (transfer_id.int >> 80) / 1_000

@@ -26,7 +26,7 @@ def review_router(repository: Repository, saga: Saga) -> APIRouter:
 
     `POST /review/{id}/retry` schedules the step at which a top-up stopped and returns the top-up without waiting for
     the step. A final top-up is compared with the acquirer's payment again. The response is 404 if the top-up needs no
-    review, and 409 if another driver has changed it.
+    review, and 409 if another driver has changed the top-up.
 
     `POST /review/deposits` marks for review the completed top-ups whose deposit the ledger lacks, and returns the same
     lines as `GET /review`. A retry of such a top-up makes the deposit again. The response is 409 if a driver has

@@ -54,7 +54,7 @@ def optional_id_from_text(field: str, text: str) -> UUID | None:
 
 
 def ids_from_texts(texts: Sequence[str]) -> dict[str, UUID]:
-    """Parse the ids of a batch request, and return them by their texts.
+    """Parse the ids of a batch request. Return the UUID of each text.
 
     Raises:
         InvalidInput: too many ids, or one of them is not a UUID.

@@ -66,8 +66,8 @@ class Saga:
     """Changes top-ups after their creation. No other component does.
 
     The row stores the next call before the call is made, so any process can repeat the call with the same key. A driver
-    leases the row. If it loses the lease, two drivers may make the same calls for a while: the first to save its result
-    continues, the other stops.
+    leases the row. If a driver loses its lease, two drivers may make the same calls for a while: the first to save its
+    result continues, the other stops.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class Saga:
             await asyncio.sleep(_METRICS_INTERVAL_SECONDS)
 
     async def retry(self, id_: UUID) -> TopUp:
-        """Make a top-up due after a manual review, and return it. It does not wait for the next step.
+        """Make a top-up due after a manual review, and return it without waiting for the next step.
 
         The top-up continues at the step at which it stopped. If it is final, its payment at the acquirer is checked
         again. If it is completed and the ledger lacks its deposit, the deposit is made again.
@@ -316,7 +316,7 @@ class Saga:
         try:
             payment = await self._acquirer.find_payment(top_up.authorization_key)
         except WalletError:
-            return top_up  # it is due again after the lease
+            return top_up  # the top-up is due again after the lease
         after = transitions.verify(top_up, payment)
         if after.review is None and top_up.review is not None:
             try:

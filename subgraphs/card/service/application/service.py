@@ -254,7 +254,7 @@ class TopUps:
 
         Raises:
             TopUpDeclinesExceeded: too many cards were declined.
-            RateLimited: attempts in progress still fill a limit.
+            RateLimited: other attempts in progress have left no room until `wait_until`.
         """
         clock, backoff = asyncio.get_running_loop().time, Backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
         while True:
@@ -306,7 +306,7 @@ class TopUps:
         return account.owner_id
 
     async def _wait_for_end(self, top_up: TopUp) -> TopUp:
-        """Return the top-up once no step is left, or its current state when the response is due."""
+        """Return the top-up when it is no longer in progress, or its current state when the response is due."""
         remaining = request_context.current_request.get().remaining(ANSWER_TIMEOUT_SECONDS + _DEADLINE_MARGIN_SECONDS)
         with suppress(TimeoutError, Unavailable):
             async with asyncio.timeout(max(0.0, remaining - _DEADLINE_MARGIN_SECONDS)):

@@ -1,4 +1,4 @@
-"""Streams of top-up changes. The database notifies each replica of the changes that all replicas save."""
+"""Streams of top-up changes. The database notifies every replica of each saved change."""
 
 import asyncio
 from collections import defaultdict

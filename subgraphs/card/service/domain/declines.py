@@ -72,8 +72,8 @@ class StoredAttempt:
     """Attempt in the database.
 
     Attributes:
-        subjects: customer, address and card of the attempt, by kind of limit. A kind is missing if it is not known, or
-            after an operator has lifted its block.
+        subjects: customer, address and card of the attempt, by kind of limit. A kind is missing if its value is not
+            known, or after an operator has lifted its block.
         idempotency_key: key of the request.
         state: state of the attempt.
         age_seconds: time since the attempt reached the state.

@@ -190,8 +190,8 @@ class LedgerState(NamedTuple):
     Attributes:
         accounts: existing accounts that the commands name.
         records: records of the keys that were used before.
-        now: time of the database's clock, read after the accounts. If the accounts do not change until the commit, no
-            operation on them is dated later than `now`, unless the clock was set back.
+        now: time of the database's clock, read after the accounts. No earlier operation on these accounts is dated
+            later than `now`, unless the clock was set back or an account changes before the commit.
     """
 
     accounts: dict[UUID, Account]

@@ -182,7 +182,7 @@ _ACCOUNTS: Final = TableScan(
     """,
 )
 
-# Each row looks up the previous entry by its version, so that a page does not depend on the page before it.
+# The statement looks up the entry before each row by its version, so a page does not depend on the previous page.
 _ENTRIES: Final = TableScan(
     table="entries",
     key="account_id, version",

@@ -79,7 +79,7 @@ class Outbox:
     @classmethod
     @asynccontextmanager
     async def lead(cls, pool: asyncpg.Pool) -> AsyncIterator["Outbox | None"]:
-        """Try to become leader, until the end of the body. Yields None if another replica leads.
+        """Try to become leader, and lead until the end of the body. Yields None if another replica leads.
 
         Raises:
             Unavailable: the database is unreachable, or the server ended the session.

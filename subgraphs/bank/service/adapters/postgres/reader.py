@@ -49,7 +49,7 @@ class Reader:
         self._epoch = ""
 
     async def ping(self) -> None:
-        """Check that the database has the ledger's tables, accepts writes, and has the same time as this process.
+        """Check that the database has the table `accounts`, accepts writes, and has the same time as this process.
 
         Raises:
             Unavailable: the database is unreachable.
