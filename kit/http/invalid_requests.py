@@ -80,7 +80,7 @@ def _find_model(annotation: Any) -> type[BaseModel] | None:
 _MESSAGES: Final = {**RULE_MESSAGES, "int_type": fixed("must be a whole number, without quotes")}
 
 DESCRIBED_TYPES: Final = frozenset({*_MESSAGES, "string_pattern_mismatch", UNKNOWN_FIELD})
-"""Types of errors that have messages of ours."""
+"""Error types that have our own messages."""
 
 
 class QueryParameters:

@@ -62,7 +62,7 @@ _OPTIONS: Final = (
     ("grpc.absolute_max_metadata_size", 24 * 1024),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 4_000),  # less than the keepalive interval of our channels
-    # One client must not use the whole server. A channel of ours has one connection, with at most `CALL_LIMIT` calls
+    # One client must not use the whole server. Each of our channels has one connection, with at most `CALL_LIMIT` calls
     # and the streams of its process; calls above the limit wait in the client.
     ("grpc.max_concurrent_streams", MAX_STREAMS),
     ("grpc.max_allowed_incoming_connections", 1_000),
@@ -95,8 +95,8 @@ async def grpc_server(
     """Serve gRPC while the block runs. On exit, running calls have five seconds to finish.
 
     The gRPC health of each service stays SERVING until shutdown: replicas share their dependencies, so failing over to
-    another replica would not help, and callers get a specific error instead. The empty service name reports readiness,
-    for readiness probes.
+    another replica would not help, and callers get a specific error instead. The empty service name reports the
+    readiness, for probes.
 
     Args:
         listen: `host:port`.
@@ -122,7 +122,7 @@ async def grpc_server(
         service.register(_authorizing_server(server, verifier, name, service.policy))
     names = (*services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
-    server.add_generic_rpc_handlers([_UnknownMethods()])  # the last one, which gets the calls that no other handles
+    server.add_generic_rpc_handlers([_UnknownMethods()])  # last: it gets the calls that no other handler takes
     try:
         if tls is None:
             server.add_insecure_port(listen)
@@ -140,7 +140,7 @@ async def grpc_server(
             yield server
     finally:
         await health.enter_graceful_shutdown()
-        # gRPC refuses calls that arrive during its stop. By then, clients with another replica have switched to it.
+        # gRPC refuses calls that arrive while it stops. By then, clients have switched to another replica, if any.
         await asyncio.sleep(_DRAIN_SECONDS)
         await server.stop(_STOP_TIMEOUT_SECONDS)
 
@@ -234,7 +234,7 @@ class _AuthorizedHandler(grpc.GenericRpcHandler):
 
 
 class _UnknownMethods(grpc.GenericRpcHandler):
-    """Refuses calls of methods that the server does not have, with a message of ours instead of gRPC's."""
+    """Refuses calls of methods that the server does not have, with our own message instead of gRPC's."""
 
     def service(self, _: grpc.HandlerCallDetails) -> MethodHandler:
         """Return a handler of a stream in both directions, which suits every call."""

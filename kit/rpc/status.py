@@ -27,7 +27,7 @@ DOMAIN = "wallet"
 
 _KEY = "idempotency_key"
 _IS_REPLAY = "is_replay"
-"""Entry of the metadata of a replayed error."""
+"""Metadata key that marks a replayed error."""
 
 RETRY_AFTER_SECONDS = 1
 """Default retry delay of errors that exceeded limits cause."""
@@ -57,7 +57,9 @@ def error_to_status(error: WalletError) -> status_pb2.Status:
 
 
 def fit_to_call(error: WalletError, request: object) -> WalletError:
-    """Return the error. Its message then says how to repeat the call: with the same idempotency key, if it has one.
+    """Return the error with the next step that fits to the call.
+
+    The next step of Unavailable and DeadlineExceeded is to try again, with the same idempotency key if there is one.
 
     Args:
         error: the error; it is changed.

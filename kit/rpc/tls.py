@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 
 class PlaintextError(Exception):
-    """Plaintext was requested for an address outside of loopback. The message is for operators and says what to set."""
+    """Plaintext was requested for an address that is not on loopback. The message tells operators what to set."""
 
 
 class CertificateBundle(NamedTuple):

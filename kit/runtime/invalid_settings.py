@@ -1,4 +1,4 @@
-"""Messages about invalid settings: ours instead of those of pydantic. They say what is accepted and quote no value."""
+"""Our messages about invalid settings, instead of those of pydantic. They say what is accepted and quote no value."""
 
 from collections.abc import Mapping
 from typing import Any, Final

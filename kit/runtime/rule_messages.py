@@ -1,4 +1,4 @@
-"""Messages about values that break a rule of a pydantic model: ours instead of those of pydantic.
+"""Our messages about values that break a rule of a pydantic model, instead of those of pydantic.
 
 A message says what is accepted, as in "must be a whole number", and quotes nothing of the value.
 """
@@ -85,7 +85,7 @@ RULE_MESSAGES: Final[Mapping[str, RuleMessage]] = {
     "url_type": _URL,
     "uuid_parsing": _UUID,
     "uuid_type": _UUID,
-    "value_error": lambda context: str(context["error"]),  # raised by validators of ours
+    "value_error": lambda context: str(context["error"]),  # raised by our own validators
 }
 """Messages by pydantic's type of error. Tests compare them with the errors of all settings and of all request models.
 """
