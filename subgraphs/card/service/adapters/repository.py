@@ -81,7 +81,8 @@ class Repository:
     async def admit(self, new: NewTopUp, limits: Limits, *, lease_seconds: float) -> TopUp:
         """Return the top-up with the request's idempotency key. Create and lease it if the key is new.
 
-        If the top-up is created, the attempt with its id gets the state AUTHORIZING; otherwise the attempt is deleted.
+        If the top-up is created, the attempt with its id gets the state AUTHORIZING. If the key has a top-up already,
+        the attempt is deleted.
 
         Requests of one principal are admitted one after another, so that they cannot exceed the limits together.
 

@@ -69,7 +69,7 @@ class FutureOperations(NamedTuple):
         now: time of the database's clock.
         transfers: transfers that are dated later than `now`.
         last_dates: for each account that was opened or changed later than `now`, the date of its last operation that is
-            not; without such an operation, the date of its opening, at most `now`.
+            not later than `now`; without one, the date of its opening, at most `now`.
     """
 
     now: datetime
