@@ -8,8 +8,8 @@ import java.net.http.HttpResponse;
 import java.net.http.HttpResponse.BodyHandlers;
 
 /**
- * Sends requests with the JDK's HTTP client as it is by default: on plain HTTP, each request has `Upgrade: h2c`.
- * Arguments: base URL, path of the transfers, body, token. It writes one line for each answer: status, version, body.
+ * Sends requests with the default HTTP client of the JDK: over plain HTTP, each request has `Upgrade: h2c`.
+ * Arguments: base URL, path of the transfers, body, token. It writes one line for each response: status, version, body.
  */
 public class JavaClient {
     private static final HttpClient CLIENT = HttpClient.newHttpClient();
@@ -28,13 +28,13 @@ public class JavaClient {
     }
 
     private static void send(HttpRequest.Builder request, String token) throws Exception {
-        HttpResponse<String> answer = CLIENT.send(
+        HttpResponse<String> response = CLIENT.send(
             request
                 .header("Authorization", "Bearer " + token)
                 .header("Content-Type", "application/json")
                 .header("Idempotency-Key", "java")
                 .build(),
             BodyHandlers.ofString());
-        System.out.println(answer.statusCode() + " " + answer.version() + " " + answer.body());
+        System.out.println(response.statusCode() + " " + response.version() + " " + response.body());
     }
 }

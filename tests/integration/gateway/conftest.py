@@ -114,7 +114,7 @@ def request_clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
 
 @pytest.fixture
 async def http(url: str, keys: Keys) -> AsyncIterator[httpx.AsyncClient]:
-    """Client with alice's token, of the gateway over the slow services."""
+    """Client of the gateway over the slow services, with alice's token."""
     headers = {"Authorization": f"Bearer {keys.user('alice')}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=30) as http:
         yield http

@@ -35,40 +35,40 @@ class FakeCard(card_pb2_grpc.CardServiceServicer):
     """Fake card service.
 
     Attributes:
-        answer: response or error of every call about one top-up.
-        is_replay: whether the next top-up answers a repeated request.
+        result: top-up that the unary calls return, or error that they raise.
+        is_replay: whether created top-ups are marked as replays.
         listed: top-ups of the account, newest first.
         streams: one list of states for each of the next `WatchTopUp` calls; an error ends the stream.
         requests: received requests, in order.
-        callers: subjects of their callers, in order.
+        callers: subjects of the callers of the unary calls, in order.
         metadata: metadata of the calls that start a top-up, in order.
     """
 
     def __init__(self) -> None:
         self.metadata: list[dict[str, Any]] = []
-        self.answer: card_pb2.TopUp | WalletError = top_up()
+        self.result: card_pb2.TopUp | WalletError = top_up()
         self.is_replay = False
         self.listed: list[card_pb2.TopUp] = []
         self.streams: list[list[card_pb2.TopUp | WalletError]] = []
         self.requests: list[Any] = []
         self.callers: list[str] = []
 
-    def _answer(self, request: Any) -> card_pb2.TopUp:
+    def _respond(self, request: Any) -> card_pb2.TopUp:
         self.requests.append(request)
         self.callers.append(request_context.current_principal().subject)
-        if isinstance(self.answer, WalletError):
-            raise self.answer
-        return self.answer
+        if isinstance(self.result, WalletError):
+            raise self.result
+        return self.result
 
     async def ProcessCardTopUp(self, request: Any, context: Any) -> card_pb2.ProcessCardTopUpResponse:  # noqa: N802
         self.metadata.append(dict(context.invocation_metadata()))
-        return card_pb2.ProcessCardTopUpResponse(top_up=self._answer(request), is_replay=self.is_replay)
+        return card_pb2.ProcessCardTopUpResponse(top_up=self._respond(request), is_replay=self.is_replay)
 
     async def GetTopUp(self, request: Any, context: Any) -> card_pb2.GetTopUpResponse:  # noqa: N802
-        return card_pb2.GetTopUpResponse(top_up=self._answer(request))
+        return card_pb2.GetTopUpResponse(top_up=self._respond(request))
 
     async def BatchGetTopUps(self, request: Any, context: Any) -> card_pb2.BatchGetTopUpsResponse:  # noqa: N802
-        known = self._answer(request)
+        known = self._respond(request)
         response = card_pb2.BatchGetTopUpsResponse()
         for key in request.ids:
             if key == known.id:
@@ -78,7 +78,7 @@ class FakeCard(card_pb2_grpc.CardServiceServicer):
         return response
 
     async def ListTopUps(self, request: Any, context: Any) -> card_pb2.ListTopUpsResponse:  # noqa: N802
-        self._answer(request)
+        self._respond(request)
         ids = [each.id for each in self.listed]
         if request.newer_than:
             end = len(ids) if UUID(request.newer_than).int == 0 else ids.index(request.newer_than)
@@ -99,7 +99,7 @@ class FakeCard(card_pb2_grpc.CardServiceServicer):
 
 
 class FakeBank(bank_pb2_grpc.BankServiceServicer):
-    """Fake bank with one account, which has 990.00 RUB, and one deposit into it."""
+    """Fake bank with one account of 990.00 RUB. Every id of a transfer is that of a deposit of 10.00 RUB into it."""
 
     def __init__(self) -> None:
         self.requests: list[Any] = []

@@ -1,4 +1,4 @@
-"""Start a gateway as a separate process, with its log lines, or inside the test process."""
+"""Run a gateway as a separate process, whose log lines are collected, or inside the test process."""
 
 import asyncio
 import json
@@ -48,7 +48,7 @@ async def run_gateway_process(
     identity: str = "",
     log_format: str = "json",
 ) -> AsyncIterator[Gateway]:
-    """Run a gateway process over these gRPC targets. Analytics is unreachable, and identity is unless it is given."""
+    """Run a gateway process over these gRPC targets. Analytics is unreachable; so is identity without a target."""
     jwks = folder / "users.json"
     jwks.write_text(keys.jwks(USERS))
     key_file = folder / "gateway.pem"
@@ -89,13 +89,13 @@ async def run_gateway_process(
 
 @asynccontextmanager
 async def run_gateway(keys: Keys, folder: Path, target: str, **settings: Any) -> AsyncIterator[str]:
-    """Run a gateway in this process, over one gRPC target for all services, and yield its URL.
+    """Run a gateway in this process, over one gRPC target for all services, and yield the gateway's URL.
 
     Args:
         keys: issuers' keys.
         folder: folder for the issuer's key file.
         target: gRPC target of all services.
-        settings: settings of the gateway; `stop` is an event that stops it before the end of the block.
+        settings: settings of the gateway, and `stop`, an event that stops the gateway before the end of the block.
     """
     jwks = folder / "users.json"
     jwks.write_text(keys.jwks(USERS))

@@ -44,9 +44,9 @@ NULLED = {"TOP_UP_NOT_FOUND"}
 
 def result_types() -> set[str]:
     """Return the type names of a top-up's result union."""
-    answers = build_merged_schema().core_schema.type_map["TopUpAccountResult"]
-    assert isinstance(answers, GraphQLUnionType)
-    return {each.name for each in answers.types}
+    union = build_merged_schema().core_schema.type_map["TopUpAccountResult"]
+    assert isinstance(union, GraphQLUnionType)
+    return {each.name for each in union.types}
 
 
 @pytest.fixture(params=list(ERRORS_BY_REASON.values()), ids=list(ERRORS_BY_REASON))
@@ -54,13 +54,13 @@ def error(request: pytest.FixtureRequest, card: FakeCard) -> WalletError:
     """Each error of the services. The card service raises it in all RPCs."""
     kind: type[WalletError] = request.param
     error = InvalidInput(VIOLATIONS) if kind is InvalidInput else kind.from_metadata(DATA)
-    card.answer = error
+    card.result = error
     return error
 
 
 @pytest.fixture
 async def http(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
-    """Client of alice without contract checks, because some errors are not the card service's."""
+    """Client of alice without contract checks, because the contract does not list all of the errors for top-ups."""
     headers = {"Authorization": f"Bearer {gateway.token}"}
     async with httpx.AsyncClient(base_url=gateway.url, headers=headers, trust_env=False) as http:
         yield http
@@ -69,12 +69,12 @@ async def http(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
 class TestErrorByRest:
     async def test_error_is_a_problem_with_the_request_id(self, http: httpx.AsyncClient, error: WalletError) -> None:
         body = {name: INPUT[name] for name in ("amount", "card")}
-        answer = await http.post(f"/accounts/{ACCOUNT}/topup", json=body, headers={"Idempotency-Key": "k"})
-        assert answer.headers["content-type"] == "application/problem+json"
-        assert answer.status_code == STATUS_OVERRIDES.get(type(error), STATUS[error.code])
-        problem = answer.json()
+        response = await http.post(f"/accounts/{ACCOUNT}/topup", json=body, headers={"Idempotency-Key": "k"})
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.status_code == STATUS_OVERRIDES.get(type(error), STATUS[error.code])
+        problem = response.json()
         assert (problem["code"], problem["detail"]) == (error.reason, error.message)
-        assert problem["requestId"] == answer.headers["x-request-id"]
+        assert problem["requestId"] == response.headers["x-request-id"]
         assert problem.get("fields", []) == (FIELDS if isinstance(error, InvalidInput) else [])
 
 
@@ -83,43 +83,43 @@ class TestErrorByGraphQL:
         self, http: httpx.AsyncClient, error: WalletError
     ) -> None:
         query = f'{{ topUp(id: "{uuid4()}") {{ id }} }}'
-        answer = await http.post("/graphql", json={"query": query})
-        assert answer.json()["data"] == {"topUp": None}
-        errors = {each["extensions"]["code"]: each for each in answer.json().get("errors", [])}
+        response = await http.post("/graphql", json={"query": query})
+        assert response.json()["data"] == {"topUp": None}
+        errors = {each["extensions"]["code"]: each for each in response.json().get("errors", [])}
         assert set(errors) == {error.reason} - NULLED
         for each in errors.values():
             assert (each["message"], each["path"]) == (error.message, ["topUp"])
-            assert each["extensions"]["requestId"] == answer.headers["x-request-id"]
+            assert each["extensions"]["requestId"] == response.headers["x-request-id"]
             assert each["extensions"].get("fields", []) == (FIELDS if isinstance(error, InvalidInput) else [])
 
     async def test_error_of_a_mutation_is_data_if_the_union_has_its_type(
         self, http: httpx.AsyncClient, error: WalletError
     ) -> None:
-        answer = await http.post("/graphql", json={"query": TOP_UP, "variables": {"input": INPUT}})
+        response = await http.post("/graphql", json={"query": TOP_UP, "variables": {"input": INPUT}})
         kind = type(error).__name__
         if kind in result_types():
-            result = answer.json()["data"]["topUpAccount"]
+            result = response.json()["data"]["topUpAccount"]
             assert (result["__typename"], result["code"], result["message"]) == (kind, error.reason, error.message)
             assert result.get("fields", []) == (FIELDS if isinstance(error, InvalidInput) else [])
-            assert "errors" not in answer.json()
+            assert "errors" not in response.json()
         else:
-            (only,) = answer.json()["errors"]
-            assert (answer.json()["data"], only["message"]) == (None, error.message)
-            assert only["extensions"] == {"code": error.reason, "requestId": answer.headers["x-request-id"]}
+            (only,) = response.json()["errors"]
+            assert (response.json()["data"], only["message"]) == (None, error.message)
+            assert only["extensions"] == {"code": error.reason, "requestId": response.headers["x-request-id"]}
 
 
 class TestUnexpectedError:
     async def test_unexpected_error_is_hidden_and_logged_with_the_request_id(
         self, http: httpx.AsyncClient, gateway: Gateway, card: FakeCard
     ) -> None:
-        card.answer = "password=x"  # type: ignore[assignment]  # not a message, so the service fails
+        card.result = "password=x"  # type: ignore[assignment]  # not a message, so the service fails
         start = len(gateway.log_lines)
         by_graph = await http.post("/graphql", json={"query": TOP_UP, "variables": {"input": INPUT}})
         body = {name: INPUT[name] for name in ("amount", "card")}
         by_rest = await http.post(f"/accounts/{ACCOUNT}/topup", json=body, headers={"Idempotency-Key": "k"})
         (error,) = by_graph.json()["errors"]
         logged = {json.loads(line).get("request_id") for line in await logs_since(gateway, start)}
-        for details, answer in ((error["extensions"], by_graph), (by_rest.json(), by_rest)):
-            assert (details["code"], details["requestId"]) == ("INTERNAL", answer.headers["x-request-id"])
-            assert "password" not in answer.text
+        for details, response in ((error["extensions"], by_graph), (by_rest.json(), by_rest)):
+            assert (details["code"], details["requestId"]) == ("INTERNAL", response.headers["x-request-id"])
+            assert "password" not in response.text
             assert details["requestId"] in logged

@@ -1,4 +1,4 @@
-"""Federation: entities by key in few RPCs, endpoints of the subgraphs, and the setting that turns it off."""
+"""Federation: entities by key in few RPCs, endpoints of the subgraphs, and the setting that turns federation off."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -47,7 +47,7 @@ ENTITIES = """
 MERGED = "/graphql"
 BOTH = pytest.mark.parametrize("path", [MERGED, "/subgraphs/bank/graphql"])
 
-Ask = Callable[..., Awaitable[dict[str, Any]]]
+Execute = Callable[..., Awaitable[dict[str, Any]]]
 
 
 class Services(
@@ -56,7 +56,8 @@ class Services(
     """Fake bank, card and identity services.
 
     Attributes:
-        ids: each is the id of an account, its owner, a transfer and a top-up. The position, from 1, is the amount.
+        ids: each id is that of an account, of its owner, of a transfer and of a top-up. The id's position, from 1, is
+            the amount of all of them.
         calls: names of the called methods with their keys.
     """
 
@@ -124,17 +125,17 @@ class Services(
 
 
 @pytest.fixture
-async def ask(services: Services, keys: Keys) -> AsyncIterator[Ask]:
-    """Function that sends a query to a path as alice."""
+async def execute(services: Services, keys: Keys) -> AsyncIterator[Execute]:
+    """Function that sends a query to a path as alice, and returns the JSON of the response."""
     async with gateway(keys, services, federation=True) as http:
 
-        async def ask(query: str, path: str = MERGED, **variables: Any) -> dict[str, Any]:
-            answer = await http.post(path, json={"query": query, "variables": variables})
-            assert answer.status_code == 200, answer.text
-            result: dict[str, Any] = answer.json()
+        async def execute(query: str, path: str = MERGED, **variables: Any) -> dict[str, Any]:
+            response = await http.post(path, json={"query": query, "variables": variables})
+            assert response.status_code == 200, response.text
+            result: dict[str, Any] = response.json()
             return result
 
-        yield ask
+        yield execute
 
 
 @pytest.fixture
@@ -144,8 +145,8 @@ def services() -> Services:
 
 @asynccontextmanager
 async def gateway(keys: Keys, services: Services, *, federation: bool) -> AsyncIterator[httpx.AsyncClient]:
-    """Client of a gateway over these services, over gRPC; analytics is not running."""
-    listen, nobody = (f"{HOST}:{port}" for port in free_ports(2))
+    """Yield a client of a gateway that calls these services over gRPC. Analytics is not running."""
+    listen, unused = (f"{HOST}:{port}" for port in free_ports(2))
     registered = {
         BANK: Service(
             lambda server: bank_pb2_grpc.add_BankServiceServicer_to_server(services, server), bank_policy.POLICY
@@ -162,7 +163,7 @@ async def gateway(keys: Keys, services: Services, *, federation: bool) -> AsyncI
         grpc_server(listen, keys.verifier(), registered),
         BankClient.connect(listen) as bank,
         CardClient.connect(listen) as card,
-        AnalyticsClient.connect(nobody) as analytics,
+        AnalyticsClient.connect(unused) as analytics,
         IdentityClient.connect(listen) as identity,
     ):
         app = build_app(
@@ -188,8 +189,8 @@ def account(id_: str) -> dict[str, str]:
     return {"__typename": "Account", "id": id_}
 
 
-def error_codes(answer: httpx.Response) -> list[str]:
-    return [error["extensions"]["code"] for error in answer.json()["errors"]]
+def error_codes(response: httpx.Response) -> list[str]:
+    return [error["extensions"]["code"] for error in response.json()["errors"]]
 
 
 def transfer(id_: str) -> dict[str, str]:
@@ -201,54 +202,56 @@ def top_up(id_: str) -> dict[str, str]:
 
 
 class TestLoaders:
-    async def test_accounts_of_one_query_are_one_rpc(self, services: Services, ask: Ask) -> None:
+    async def test_accounts_of_one_query_are_one_rpc(self, services: Services, execute: Execute) -> None:
         a, b = services.open(), services.open()
         query = """
             query($a: ID!, $b: ID!) {
               x: account(id: $a) { balance { amount } createdAt } y: account(id: $b) { id } z: account(id: $a) { id }
             }
         """
-        answer = await ask(query, a=a, b=b)
-        assert [answer["data"][alias]["id"] for alias in "yz"] == [b, a]
+        response = await execute(query, a=a, b=b)
+        assert [response["data"][alias]["id"] for alias in "yz"] == [b, a]
         assert services.calls == [("BatchGetAccounts", [a, b])]
 
-    async def test_transfers_of_one_query_are_one_rpc(self, services: Services, ask: Ask) -> None:
+    async def test_transfers_of_one_query_are_one_rpc(self, services: Services, execute: Execute) -> None:
         t, u = services.open(), services.open()
         query = (
             "query($t: ID!, $u: ID!) { x: transfer(id: $t) { amount { amount } } y: transfer(id: $u) { createdAt } }"
         )
-        answer = await ask(query, t=t, u=u)
-        assert answer["data"]["x"] == {"amount": {"amount": "1.00"}}
+        response = await execute(query, t=t, u=u)
+        assert response["data"]["x"] == {"amount": {"amount": "1.00"}}
         assert services.calls == [("BatchGetTransfers", [t, u])]
 
-    async def test_users_of_one_query_are_one_rpc(self, services: Services, ask: Ask) -> None:
+    async def test_users_of_one_query_are_one_rpc(self, services: Services, execute: Execute) -> None:
         a, b = services.open(), services.open()
         query = """
             query($a: ID!, $b: ID!) {
               x: account(id: $a) { owner { username role } } y: account(id: $b) { owner { id username } status }
             }
         """
-        answer = await ask(query, a=a, b=b)
-        assert answer["data"]["x"] == {"owner": {"username": f"u{a}", "role": "OPERATOR"}}
-        assert answer["data"]["y"] == {"owner": {"id": b, "username": f"u{b}"}, "status": "OPEN"}
+        response = await execute(query, a=a, b=b)
+        assert response["data"]["x"] == {"owner": {"username": f"u{a}", "role": "OPERATOR"}}
+        assert response["data"]["y"] == {"owner": {"id": b, "username": f"u{b}"}, "status": "OPEN"}
         assert services.calls == [("BatchGetAccounts", [a, b]), ("BatchGetUsers", [a, b])]
 
-    async def test_caller_id_comes_from_the_token(self, services: Services, ask: Ask) -> None:
-        assert (await ask("{ me { id } }"))["data"] == {"me": {"id": "alice"}}
+    async def test_caller_id_comes_from_the_token(self, services: Services, execute: Execute) -> None:
+        assert (await execute("{ me { id } }"))["data"] == {"me": {"id": "alice"}}
         assert services.calls == []
-        unknown = await ask("{ me { id username } }")
+        unknown = await execute("{ me { id username } }")
         assert unknown["data"] == {"me": None}
         assert [error["extensions"]["code"] for error in unknown["errors"]] == ["USER_NOT_FOUND"]
 
-    async def test_accounts_of_a_user_from_another_issuer_are_listed(self, services: Services, ask: Ask) -> None:
+    async def test_accounts_of_a_user_from_another_issuer_are_listed(
+        self, services: Services, execute: Execute
+    ) -> None:
         id_ = services.open()
-        answer = await ask("{ me { accounts { edges { node { id } } } } }")
-        assert answer["data"]["me"] == {"accounts": {"edges": [{"node": {"id": id_}}]}}
+        response = await execute("{ me { accounts { edges { node { id } } } } }")
+        assert response["data"]["me"] == {"accounts": {"edges": [{"node": {"id": id_}}]}}
         assert services.calls == [("ListAccounts", ["alice"])]
 
 
 class TestAccountPages:
-    async def test_accounts_are_paged(self, services: Services, ask: Ask) -> None:
+    async def test_accounts_are_paged(self, services: Services, execute: Execute) -> None:
         ids = sorted(services.open() for _ in range(5))
         services.ids.sort()
         query = """
@@ -261,7 +264,7 @@ class TestAccountPages:
         """
         ids_of_pages, after = [], None
         for more in (True, True, False):
-            page = (await ask(query, first=2, after=after))["data"]["accounts"]
+            page = (await execute(query, first=2, after=after))["data"]["accounts"]
             info, cursors = page["pageInfo"], [edge["cursor"] for edge in page["edges"]]
             assert info == {
                 "hasNextPage": more,
@@ -272,37 +275,39 @@ class TestAccountPages:
             ids_of_pages += [edge["node"]["id"] for edge in page["edges"]]
             after = info["endCursor"]
         assert ids_of_pages == ids
-        nothing = (await ask(query, first=2, after=after))["data"]["accounts"]
+        nothing = (await execute(query, first=2, after=after))["data"]["accounts"]
         assert nothing["edges"] == []
         assert services.calls == [("ListAccounts", [""])] * 4  # the accounts of the page are not loaded again
 
     @pytest.mark.parametrize("arguments", ["first: 0", "first: 1001", 'after: "junk"', 'after: "djA"'])
-    async def test_invalid_page_arguments_are_refused(self, services: Services, ask: Ask, arguments: str) -> None:
-        answer = await ask(f"{{ accounts({arguments}) {{ edges {{ cursor }} }} }}")
-        assert answer["data"] == {"accounts": None}
-        assert [error["extensions"]["code"] for error in answer["errors"]] == ["INVALID_INPUT"]
+    async def test_invalid_page_arguments_are_refused(
+        self, services: Services, execute: Execute, arguments: str
+    ) -> None:
+        response = await execute(f"{{ accounts({arguments}) {{ edges {{ cursor }} }} }}")
+        assert response["data"] == {"accounts": None}
+        assert [error["extensions"]["code"] for error in response["errors"]] == ["INVALID_INPUT"]
         assert services.calls == []
 
 
 @BOTH
 class TestEntities:
     async def test_entities_are_one_rpc_per_type_in_the_requested_order(
-        self, services: Services, ask: Ask, path: str
+        self, services: Services, execute: Execute, path: str
     ) -> None:
         a, b, t, u = (services.open() for _ in range(4))
         wanted = [account(b), transfer(t), account(a), transfer(u), account(b), transfer(t)]
 
-        answer = await ask(ENTITIES, path, representations=wanted)
+        response = await execute(ENTITIES, path, representations=wanted)
 
-        resolved = answer["data"]["_entities"]
+        resolved = response["data"]["_entities"]
         assert [{"__typename": each["__typename"], "id": each["id"]} for each in resolved] == wanted
         assert resolved[0]["balance"] == {"amount": "2.00"}
         assert resolved[1]["amount"] == {"amount": "3.00"}
         assert (resolved[4], resolved[5]) == (resolved[0], resolved[1])
         assert sorted(services.calls) == [("BatchGetAccounts", [b, a]), ("BatchGetTransfers", [t, u])]
 
-    async def test_malformed_representation_is_null_and_the_others_are_resolved(
-        self, services: Services, ask: Ask, path: str
+    async def test_invalid_representation_is_null_and_the_others_are_resolved(
+        self, services: Services, execute: Execute, path: str
     ) -> None:
         a, missing = services.open(), str(uuid4())
         bad = [
@@ -319,48 +324,52 @@ class TestEntities:
         ]
         wanted = [account(a), *(each for each, _ in bad), transfer(a)]
 
-        answer = await ask(ENTITIES, path, representations=wanted)
+        response = await execute(ENTITIES, path, representations=wanted)
 
-        first, *between, last = answer["data"]["_entities"]
+        first, *between, last = response["data"]["_entities"]
         assert (first["__typename"], last["__typename"]) == ("Account", "Transfer")
         assert between == [None] * len(bad)
-        errors = {each["path"][1]: each["extensions"]["code"] for each in answer["errors"]}
+        errors = {each["path"][1]: each["extensions"]["code"] for each in response["errors"]}
         assert errors == {place: code for place, (_, code) in enumerate(bad, start=1)}
-        assert all(each["extensions"]["requestId"] for each in answer["errors"])
+        assert all(each["extensions"]["requestId"] for each in response["errors"])
 
     async def test_unknown_entity_is_null_even_if_only_its_id_is_selected(
-        self, services: Services, ask: Ask, path: str
+        self, services: Services, execute: Execute, path: str
     ) -> None:
         query = "query($keys: [_Any!]!) { _entities(representations: $keys) { ... on Account { id } } }"
-        answer = await ask(query, path, keys=[account(str(uuid4()))])
-        assert answer["data"] == {"_entities": [None]}
-        assert [(each["path"], each["extensions"]["code"]) for each in answer["errors"]] == [
+        response = await execute(query, path, keys=[account(str(uuid4()))])
+        assert response["data"] == {"_entities": [None]}
+        assert [(each["path"], each["extensions"]["code"]) for each in response["errors"]] == [
             (["_entities", 0], "ACCOUNT_NOT_FOUND")
         ]
 
-    async def test_other_fields_of_a_representation_are_ignored(self, services: Services, ask: Ask, path: str) -> None:
+    async def test_other_fields_of_a_representation_are_ignored(
+        self, services: Services, execute: Execute, path: str
+    ) -> None:
         a = services.open()
-        answer = await ask(ENTITIES, path, representations=[{"info": 1, "id": a.upper(), "__typename": "Account"}])
-        assert answer["data"]["_entities"][0]["id"] == a
+        response = await execute(
+            ENTITIES, path, representations=[{"info": 1, "id": a.upper(), "__typename": "Account"}]
+        )
+        assert response["data"]["_entities"][0]["id"] == a
 
-    async def test_representation_may_be_a_literal(self, services: Services, ask: Ask, path: str) -> None:
+    async def test_representation_may_be_a_literal(self, services: Services, execute: Execute, path: str) -> None:
         literal = f'{{__typename: "Account", id: "{services.open()}"}}'
-        answer = await ask(f"{{ _entities(representations: [{literal}]) {{ __typename }} }}", path)
-        assert answer == {"data": {"_entities": [{"__typename": "Account"}]}}
+        response = await execute(f"{{ _entities(representations: [{literal}]) {{ __typename }} }}", path)
+        assert response == {"data": {"_entities": [{"__typename": "Account"}]}}
 
     async def test_more_keys_than_one_rpc_accepts_are_several_rpcs(
-        self, services: Services, ask: Ask, path: str
+        self, services: Services, execute: Execute, path: str
     ) -> None:
         ids = [services.open() for _ in range(1_001)]
         query = "query($keys: [_Any!]!) { _entities(representations: $keys) { ... on Account { id } } }"
-        answer = await ask(query, path, keys=[account(id_) for id_ in ids])
-        assert [each["id"] for each in answer["data"]["_entities"]] == ids
+        response = await execute(query, path, keys=[account(id_) for id_ in ids])
+        assert [each["id"] for each in response["data"]["_entities"]] == ids
         assert sorted((keys for _, keys in services.calls), key=len) == [ids[1_000:], ids[:1_000]]
 
 
 class TestEntitiesOfSeveralServices:
     async def test_entities_of_several_services_are_one_rpc_each_in_the_requested_order(
-        self, services: Services, ask: Ask
+        self, services: Services, execute: Execute
     ) -> None:
         a, b = services.open(), services.open()
         wanted = [top_up(b), account(a), transfer(b), top_up(a), account(b), top_up(b)]
@@ -375,9 +384,9 @@ class TestEntitiesOfSeveralServices:
               }
             }
         """
-        answer = await ask(query, keys=wanted)
+        response = await execute(query, keys=wanted)
 
-        resolved = answer["data"]["_entities"]
+        resolved = response["data"]["_entities"]
         assert [{"__typename": each["__typename"], "id": each["id"]} for each in resolved] == wanted
         assert [each["holds"]["amount"] for each in resolved] == ["2.00", "1.00", "2.00", "1.00", "2.00", "2.00"]
         assert sorted(services.calls) == [
@@ -386,37 +395,37 @@ class TestEntitiesOfSeveralServices:
             ("BatchGetTransfers", [b]),
         ]
 
-    async def test_unknown_top_up_is_null(self, services: Services, ask: Ask) -> None:
+    async def test_unknown_top_up_is_null(self, services: Services, execute: Execute) -> None:
         known = services.open()
         for path in (MERGED, "/subgraphs/card/graphql"):
             representations = [top_up(str(uuid4())), top_up(known)]
             query = "query($keys: [_Any!]!) { _entities(representations: $keys) { ... on TopUp { id } } }"
-            answer = await ask(query, path, keys=representations)
-            assert answer["data"]["_entities"] == [None, {"id": known}]
-            assert [error["extensions"]["code"] for error in answer["errors"]] == ["TOP_UP_NOT_FOUND"]
+            response = await execute(query, path, keys=representations)
+            assert response["data"]["_entities"] == [None, {"id": known}]
+            assert [error["extensions"]["code"] for error in response["errors"]] == ["TOP_UP_NOT_FOUND"]
 
-    async def test_user_is_checked_by_identity_and_not_by_the_bank(self, services: Services, ask: Ask) -> None:
+    async def test_user_is_checked_by_identity_and_not_by_the_bank(self, services: Services, execute: Execute) -> None:
         known, unknown = services.open(), str(uuid4())
         representations = [{"__typename": "User", "id": id_} for id_ in (unknown, known)]
         query = "query($keys: [_Any!]!) { _entities(representations: $keys) { ... on User { id } } }"
         for path in (MERGED, "/subgraphs/identity/graphql"):
-            answer = await ask(query, path, keys=representations)
-            assert answer["data"]["_entities"] == [None, {"id": known}]
-            assert [error["extensions"]["code"] for error in answer["errors"]] == ["USER_NOT_FOUND"]
-        answer = await ask(query, "/subgraphs/bank/graphql", keys=representations)
-        assert answer["data"]["_entities"] == [{"id": unknown}, {"id": known}]
+            response = await execute(query, path, keys=representations)
+            assert response["data"]["_entities"] == [None, {"id": known}]
+            assert [error["extensions"]["code"] for error in response["errors"]] == ["USER_NOT_FOUND"]
+        response = await execute(query, "/subgraphs/bank/graphql", keys=representations)
+        assert response["data"]["_entities"] == [{"id": unknown}, {"id": known}]
         assert services.calls == [("BatchGetUsers", [unknown, known])] * 2
 
 
 class TestSubgraphs:
-    async def test_subgraph_has_only_its_own_fields(self, ask: Ask) -> None:
+    async def test_subgraph_has_only_its_own_fields(self, execute: Execute) -> None:
         query = '{ account: __type(name: "Account") { ...Has } user: __type(name: "User") { ...Has } }'
         query += " fragment Has on __Type { fields { name } }"
         fields: dict[str, dict[str, set[str]]] = {}
         for name in SUBGRAPHS:
-            answer = await ask(query, f"/subgraphs/{name}/graphql")
+            response = await execute(query, f"/subgraphs/{name}/graphql")
             fields[name] = {
-                type_: {field["name"] for field in has["fields"]} for type_, has in answer["data"].items() if has
+                type_: {field["name"] for field in has["fields"]} for type_, has in response["data"].items() if has
             }
         assert fields == {
             "bank": {"account": {"id", "balance", "status", "owner", "createdAt"}, "user": {"id", "accounts"}},
@@ -425,12 +434,14 @@ class TestSubgraphs:
             "identity": {"user": {"id", "username", "role", "createdAt"}},
         }
 
-    async def test_entity_without_resolve_reference_is_built_from_its_key(self, services: Services, ask: Ask) -> None:
+    async def test_entity_without_resolve_reference_is_built_from_its_key(
+        self, services: Services, execute: Execute
+    ) -> None:
         account_id = str(uuid4())
         query = "query($keys: [_Any!]!) { _entities(representations: $keys) { ... on Account { id } } }"
-        answer = await ask(query, "/subgraphs/analytics/graphql", keys=[account(account_id), account("42")])
-        assert answer["data"]["_entities"] == [{"id": account_id}, None]
-        assert [each["extensions"]["code"] for each in answer["errors"]] == ["INVALID_INPUT"]
+        response = await execute(query, "/subgraphs/analytics/graphql", keys=[account(account_id), account("42")])
+        assert response["data"]["_entities"] == [{"id": account_id}, None]
+        assert [each["extensions"]["code"] for each in response["errors"]] == ["INVALID_INPUT"]
         assert services.calls == []
 
     async def test_subgraph_endpoint_has_the_same_checks_as_the_merged_graph(
@@ -438,11 +449,11 @@ class TestSubgraphs:
     ) -> None:
         async with gateway(keys, services, federation=True) as http:
             for path in ("/graphql", "/subgraphs/bank/graphql"):
-                answer = await http.post(
+                response = await http.post(
                     path, json={"query": ENTITIES, "variables": {"representations": [account("42")]}}
                 )
-                (error,) = answer.json()["errors"]
-                assert error["extensions"]["requestId"] == answer.headers["x-request-id"]
+                (error,) = response.json()["errors"]
+                assert error["extensions"]["requestId"] == response.headers["x-request-id"]
                 forged = await http.post(path, json={"query": "{ __typename }"}, headers={"Authorization": "Bearer x"})
                 assert (forged.status_code, error_codes(forged)) == (401, ["UNAUTHENTICATED"])
                 large = await http.post(path, json={"query": "{ __typename }" + " " * 200_000})
@@ -450,12 +461,12 @@ class TestSubgraphs:
 
 
 class TestFederationSetting:
-    async def test_no_federation_fields_and_endpoints_while_the_setting_is_off(
+    async def test_federation_fields_and_endpoints_do_not_exist_while_the_setting_is_off(
         self, services: Services, keys: Keys
     ) -> None:
         async with gateway(keys, services, federation=False) as http:
             for query in ("{ _service { sdl } }", "{ _entities(representations: []) { __typename } }"):
-                answer = (await http.post("/graphql", json={"query": query})).json()
-                assert [each["extensions"]["code"] for each in answer["errors"]] == ["INVALID_GRAPHQL"]
+                response = (await http.post("/graphql", json={"query": query})).json()
+                assert [each["extensions"]["code"] for each in response["errors"]] == ["INVALID_GRAPHQL"]
             alone = await http.post("/subgraphs/bank/graphql", json={"query": "{ __typename }"})
             assert alone.status_code == 404

@@ -29,23 +29,25 @@ async def run(*command: str) -> list[str]:
 
 class TestUpgrades:
     @pytest.mark.slow
-    async def test_javas_default_client_posts_and_gets(self, gateway: Gateway, bank: FakeBank) -> None:
+    async def test_requests_of_javas_default_client_are_served(self, gateway: Gateway, bank: FakeBank) -> None:
         java = shutil.which("java")
         if java is None or shutil.which("javac") is None:  # a Java runtime alone cannot run a source file
             skip_without_tool("there is no JDK")
         program = str(Path(__file__).with_name("JavaClient.java"))
         lines = await run(java, program, gateway.url, TRANSFERS, json.dumps(TRANSFER), gateway.token)
-        answers = [line.split(" ", 2) for line in lines]
-        assert [(status, version) for status, version, _ in answers] == [
+        responses = [line.split(" ", 2) for line in lines]
+        assert [(status, version) for status, version, _ in responses] == [
             ("201", "HTTP_1_1"),
             ("201", "HTTP_1_1"),
             ("201", "HTTP_1_1"),
             ("200", "HTTP_1_1"),
         ]
-        assert [json.loads(body)["amount"] for _, _, body in answers[:3]] == ["1.00"] * 3
+        assert [json.loads(body)["amount"] for _, _, body in responses[:3]] == ["1.00"] * 3
 
     @pytest.mark.parametrize("body", [json.dumps(TRANSFER), json.dumps(TRANSFER) + " " * 20_000])
-    async def test_curl_posts_with_http2_requested(self, gateway: Gateway, bank: FakeBank, body: str) -> None:
+    async def test_post_of_curl_with_an_http2_upgrade_is_served(
+        self, gateway: Gateway, bank: FakeBank, body: str
+    ) -> None:
         curl = shutil.which("curl")
         if curl is None or "HTTP2" not in "".join(await run(curl, "--version")):
             skip_without_tool("there is no curl with HTTP/2")
@@ -74,14 +76,14 @@ class TestHead:
             "/nowhere",
         ],
     )
-    async def test_head_is_answered_like_get_without_a_body(
+    async def test_response_to_head_is_that_of_get_without_the_body(
         self, gateway: Gateway, bank: FakeBank, card: FakeCard, path: str
     ) -> None:
-        got, asked = await gateway.http.get(path), await gateway.http.head(path)
-        assert (asked.status_code, asked.content) == (got.status_code, b"")
+        got, head = await gateway.http.get(path), await gateway.http.head(path)
+        assert (head.status_code, head.content) == (got.status_code, b"")
         changing = {"date", "x-request-id", "ratelimit"}
-        assert without(asked.headers, changing) == without(got.headers, changing)
-        assert int(asked.headers["content-length"]) == len(got.content) > 0
+        assert without(head.headers, changing) == without(got.headers, changing)
+        assert int(head.headers["content-length"]) == len(got.content) > 0
 
     async def test_head_needs_the_token_of_get(self, gateway: Gateway) -> None:
         async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as anonymous:
@@ -89,8 +91,8 @@ class TestHead:
 
     @pytest.mark.parametrize("path", [TRANSFERS, "/auth/login"])
     async def test_head_of_a_path_without_get_is_405(self, gateway: Gateway, path: str) -> None:
-        answer = await gateway.http.head(path)
-        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+        response = await gateway.http.head(path)
+        assert (response.status_code, response.headers["allow"]) == (405, "POST")
 
 
 @pytest.mark.parametrize(
@@ -106,8 +108,8 @@ class TestHead:
     ],
 )
 async def test_allow_has_all_methods_of_the_path(gateway: Gateway, path: str, allow: str) -> None:
-    answer = await gateway.http.delete(path)
-    assert (answer.status_code, answer.headers["allow"]) == (405, allow)
+    response = await gateway.http.delete(path)
+    assert (response.status_code, response.headers["allow"]) == (405, allow)
 
 
 class TestBodies:
@@ -116,16 +118,16 @@ class TestBodies:
 
     async def test_gzip_transfer_is_executed(self, gateway: Gateway, bank: FakeBank) -> None:
         body = gzip.compress(json.dumps(TRANSFER).encode())
-        answer = await self.post(gateway, TRANSFERS, body, **{"Content-Encoding": "gzip"})
-        assert (answer.status_code, answer.json()["amount"]) == (201, "1.00")
+        response = await self.post(gateway, TRANSFERS, body, **{"Content-Encoding": "gzip"})
+        assert (response.status_code, response.json()["amount"]) == (201, "1.00")
 
     async def test_gzip_query_is_executed(self, gateway: Gateway) -> None:
         body = gzip.compress(b'{"query":"{ __typename }"}')
-        answer = await self.post(gateway, "/graphql", body, **{"Content-Encoding": "gzip"})
-        assert answer.json() == {"data": {"__typename": "Query"}}
+        response = await self.post(gateway, "/graphql", body, **{"Content-Encoding": "gzip"})
+        assert response.json() == {"data": {"__typename": "Query"}}
 
     @pytest.mark.parametrize(
-        ("headers", "is_packed", "status"),
+        ("headers", "is_gzipped", "status"),
         [
             ({"Content-Type": "text/plain"}, False, 415),
             ({"Content-Type": ""}, False, 415),
@@ -140,21 +142,21 @@ class TestBodies:
     @pytest.mark.parametrize(
         ("path", "body"), [(TRANSFERS, TRANSFER), ("/graphql", {"query": "{ __typename }"})], ids=["rest", "graphql"]
     )
-    async def test_body_with_a_wrong_label_is_not_executed(
-        self, gateway: Gateway, path: str, body: Any, headers: dict[str, str], status: int, *, is_packed: bool
+    async def test_body_with_a_wrong_type_or_encoding_header_is_not_executed(
+        self, gateway: Gateway, path: str, body: Any, headers: dict[str, str], status: int, *, is_gzipped: bool
     ) -> None:
         text = json.dumps(body).encode()
-        answer = await self.post(gateway, path, gzip.compress(text) if is_packed else text, **headers)
-        assert answer.status_code == status
-        assert "data" not in answer.json()
+        response = await self.post(gateway, path, gzip.compress(text) if is_gzipped else text, **headers)
+        assert response.status_code == status
+        assert "data" not in response.json()
 
     @pytest.mark.parametrize("path", [TRANSFERS, "/graphql"])
     async def test_bomb_is_refused(self, gateway: Gateway, path: str) -> None:
         body = gzip.compress(b'{"query":"' + b" " * 2_000_000 + b'"}')
-        answer = await self.post(gateway, path, body, **{"Content-Encoding": "gzip"})
-        problem = answer.json()
+        response = await self.post(gateway, path, body, **{"Content-Encoding": "gzip"})
+        problem = response.json()
         code = problem["errors"][0]["extensions"]["code"] if path == "/graphql" else problem["code"]
-        assert (answer.status_code, code) == (413, "CONTENT_TOO_LARGE")
+        assert (response.status_code, code) == (413, "CONTENT_TOO_LARGE")
 
     async def test_two_content_types_are_refused(self, gateway: Gateway) -> None:
         for path in (TRANSFERS, "/graphql"):
@@ -164,8 +166,8 @@ class TestBodies:
 
 @pytest.mark.parametrize("path", ["/accounts/", "/health/ready/", "/docs/", "/graphql/", "//evil.example/accounts/"])
 async def test_trailing_slash_is_not_redirected(gateway: Gateway, path: str) -> None:
-    answer = await gateway.http.get(f"{gateway.url}{path}", headers={"Host": "evil.example"})
-    assert (answer.status_code, "location" in answer.headers) == (404, False)
+    response = await gateway.http.get(f"{gateway.url}{path}", headers={"Host": "evil.example"})
+    assert (response.status_code, "location" in response.headers) == (404, False)
 
 
 def without(headers: httpx.Headers, names: set[str]) -> dict[str, str]:

@@ -37,7 +37,11 @@ class Client:
         return await self.http.post(f"/accounts/{self.account}/transfers", json=body, headers=headers)
 
     async def transfer_by_socket(self, key: str) -> tuple[str, str]:
-        """Post a transfer with white space that HTTP clients remove, and return the head and the body of the answer."""
+        """Post a transfer without an HTTP client, because clients remove white space around the key.
+
+        Returns:
+            The head and the body of the response.
+        """
         body = json.dumps({"recipientId": str(self.recipient), "amount": "1.00"})
         url = self.http.base_url
         head = (
@@ -48,9 +52,9 @@ class Client:
         reader, writer = await asyncio.open_connection(url.host, url.port)
         writer.write((head + body).encode())
         async with asyncio.timeout(30):
-            answer = (await reader.read()).decode()
+            response = (await reader.read()).decode()
         writer.close()
-        head, _, body = answer.partition("\r\n\r\n")
+        head, _, body = response.partition("\r\n\r\n")
         return head, body
 
 
@@ -76,10 +80,10 @@ def replayed(response: httpx.Response) -> str | None:
 
 class TestTransfers:
     async def test_all_forms_of_a_key_are_one_transfer(self, client: Client) -> None:
-        answers = [await client.transfer(form) for form in ("k1", '"k1"', "k1", '"k1"')]
-        assert [answer.status_code for answer in answers] == [201] * 4
-        assert len({answer.text for answer in answers}) == 1
-        assert [replayed(answer) for answer in answers] == [None, "true", "true", "true"]
+        responses = [await client.transfer(form) for form in ("k1", '"k1"', "k1", '"k1"')]
+        assert [response.status_code for response in responses] == [201] * 4
+        assert len({response.text for response in responses}) == 1
+        assert [replayed(response) for response in responses] == [None, "true", "true", "true"]
         assert await client.bank.balance(client.account) == 999
 
     async def test_white_space_around_the_value_is_no_part_of_the_key(self, client: Client) -> None:
@@ -92,22 +96,24 @@ class TestTransfers:
         assert await client.bank.balance(client.account) == 999
 
     async def test_escaped_characters_are_part_of_the_key(self, client: Client) -> None:
-        answers = [await client.transfer(form) for form in (r"a\"b", r'"a\\\"b"', 'a"b', r'"a\"b"', r'"a\\b"')]
-        assert [answer.status_code for answer in answers] == [201] * 5
-        assert [replayed(answer) for answer in answers] == [None, "true", None, "true", None]
+        responses = [await client.transfer(form) for form in (r"a\"b", r'"a\\\"b"', 'a"b', r'"a\"b"', r'"a\\b"')]
+        assert [response.status_code for response in responses] == [201] * 5
+        assert [replayed(response) for response in responses] == [None, "true", None, "true", None]
         assert await client.bank.balance(client.account) == 997
 
-    async def test_quoted_key_of_an_earlier_release_gets_its_first_answer(self, client: Client) -> None:
+    async def test_quoted_key_of_an_earlier_release_returns_the_first_transfer(self, client: Client) -> None:
         alice, transfer = client.bank.user("alice"), client.bank.client.transfer
         earlier = await alice(transfer(client.account, client.recipient, rub("1.00"), '"k1"'))
         again = await client.transfer('"k1"')
         assert (again.status_code, again.json()["id"], replayed(again)) == (201, str(earlier.transfer.id), "true")
         assert await client.bank.balance(client.account) == 999
 
-    async def test_repeated_refusals_are_marked(self, client: Client) -> None:
-        answers = [await client.transfer(form, amount="5000.00") for form in ("k1", '"k1"')]
-        assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(400, "INSUFFICIENT_FUNDS")] * 2
-        assert [replayed(answer) for answer in answers] == [None, "true"]
+    async def test_repeated_refusals_are_marked_as_replays(self, client: Client) -> None:
+        responses = [await client.transfer(form, amount="5000.00") for form in ("k1", '"k1"')]
+        assert [(response.status_code, response.json()["code"]) for response in responses] == [
+            (400, "INSUFFICIENT_FUNDS")
+        ] * 2
+        assert [replayed(response) for response in responses] == [None, "true"]
         conflict = await client.transfer("k1", amount="1.00")
         assert (conflict.status_code, conflict.json()["code"], replayed(conflict)) == (
             422,
@@ -115,9 +121,9 @@ class TestTransfers:
             None,
         )
 
-    async def test_one_of_concurrent_answers_is_not_marked(self, client: Client) -> None:
-        answers = await asyncio.gather(*(client.transfer(form) for form in ["k1", '"k1"'] * 5))
-        assert [replayed(answer) for answer in answers].count(None) == 1
+    async def test_one_of_concurrent_responses_is_not_marked_as_a_replay(self, client: Client) -> None:
+        responses = await asyncio.gather(*(client.transfer(form) for form in ["k1", '"k1"'] * 5))
+        assert [replayed(response) for response in responses].count(None) == 1
         assert await client.bank.balance(client.account) == 999
 
     @pytest.mark.parametrize(
@@ -133,7 +139,9 @@ class TestTransfers:
             (("x" * 256,), "must be 1 to 255 printable ASCII characters"),
         ],
     )
-    async def test_other_headers_are_refused(self, client: Client, lines: tuple[str, ...], problem: str) -> None:
+    async def test_missing_repeated_or_invalid_header_is_refused(
+        self, client: Client, lines: tuple[str, ...], problem: str
+    ) -> None:
         refused = await client.transfer(*lines)
         assert (refused.status_code, refused.json()["code"]) == (400, "INVALID_INPUT")
         (field,) = refused.json()["fields"]
@@ -149,14 +157,14 @@ class TestTransfers:
 class TestAccounts:
     async def test_all_forms_of_a_key_open_one_account(self, client: Client) -> None:
         earlier = await client.bank.user("alice")(client.bank.client.open_account("RUB", '"earlier"'))
-        answers = [
+        responses = [
             await client.http.post("/accounts", json={"currency": "RUB"}, headers={"Idempotency-Key": form})
             for form in ("k1", '"k1"', '"earlier"')
         ]
-        assert [answer.status_code for answer in answers] == [201] * 3
-        assert [replayed(answer) for answer in answers] == [None, "true", "true"]
-        assert answers[0].json() == answers[1].json()
-        assert answers[2].json()["id"] == str(earlier.account.id)
+        assert [response.status_code for response in responses] == [201] * 3
+        assert [replayed(response) for response in responses] == [None, "true", "true"]
+        assert responses[0].json() == responses[1].json()
+        assert responses[2].json()["id"] == str(earlier.account.id)
 
 
 class TestTopUps:
@@ -171,11 +179,11 @@ class TestTopUps:
         forms = [(request.idempotency_key, request.raw_idempotency_key) for request in card.requests]
         assert forms == [("k1", ""), ('k"1', r'"k\"1"'), ("x" * 254, "")]
 
-    async def test_repeated_top_ups_are_marked(self, gateway: Gateway, card: FakeCard) -> None:
+    async def test_repeated_top_ups_are_marked_as_replays(self, gateway: Gateway, card: FakeCard) -> None:
         first = await self.post(gateway, "k1")
         card.is_replay = True
         again = await self.post(gateway, "k1")
         assert (replayed(first), replayed(again)) == (None, "true")
-        card.answer = AccountClosed(str(ACCOUNT))
+        card.result = AccountClosed(str(ACCOUNT))
         assert replayed(await self.post(gateway, "k2")) is None
         assert isinstance(card.requests[0], card_pb2.ProcessCardTopUpRequest)

@@ -107,9 +107,9 @@ async def test_requests_get_503_until_the_issuer_keys_are_loaded(slow_target: st
     ):
         keys_response = await http.get("/.well-known/jwks.json")
         account_response = await http.get(f"/accounts/{UUID(int=1)}", headers=bearer(keys.user("alice")))
-        for answer in (keys_response, account_response):
-            assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
-            assert answer.headers["retry-after"] == "1"
+        for response in (keys_response, account_response):
+            assert (response.status_code, response.json()["code"]) == (503, "UNAVAILABLE")
+            assert response.headers["retry-after"] == "1"
         # Routes without a token do not need the keys.
         assert (await http.get("/health/live")).status_code == 200
         for port in ("", f"http://{admin}"):
@@ -130,6 +130,6 @@ async def test_issuer_keys_are_served_with_a_max_age_of_a_minute(slow_target: st
         httpx.AsyncClient(base_url=gateway, trust_env=False) as http,
     ):
         for headers in ({}, bearer("not a token")):
-            answer = await http.get("/.well-known/jwks.json", headers=headers)
-            assert answer.json()["keys"][0].keys() == {"kty", "crv", "x", "alg", "use", "kid"}
-            assert answer.headers["cache-control"] == "max-age=60"
+            response = await http.get("/.well-known/jwks.json", headers=headers)
+            assert response.json()["keys"][0].keys() == {"kty", "crv", "x", "alg", "use", "kid"}
+            assert response.headers["cache-control"] == "max-age=60"

@@ -81,9 +81,9 @@ class TestHTTPS:
     async def test_response_has_strict_transport_security(self, nginx: Nginx, alice: dict[str, str]) -> None:
         query = f'{{ account(id: "{ACCOUNT}") {{ balance {{ amount }} }} }}'
         async with nginx.client as http:
-            answer = await http.post("/graphql", json={"query": query}, headers=alice)
-        assert answer.json() == {"data": {"account": {"balance": {"amount": "990.00"}}}}
-        assert answer.headers["strict-transport-security"] == "max-age=63072000"
+            response = await http.post("/graphql", json={"query": query}, headers=alice)
+        assert response.json() == {"data": {"account": {"balance": {"amount": "990.00"}}}}
+        assert response.headers["strict-transport-security"] == "max-age=63072000"
 
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
     async def test_http_2_is_negotiated(self, nginx: Nginx, version: ssl.TLSVersion) -> None:
@@ -102,8 +102,8 @@ class TestHTTPS:
             "HTTP2-Settings": "AAMAAABkAAQAoAAAAAIAAAAA",
         }
         async with nginx.client as http:
-            answer = await http.post("/graphql", json={"query": "{ __typename }"}, headers=alice | upgrade)
-        assert answer.json() == {"data": {"__typename": "Query"}}
+            response = await http.post("/graphql", json={"query": "{ __typename }"}, headers=alice | upgrade)
+        assert response.json() == {"data": {"__typename": "Query"}}
 
     async def test_http_1_0_request_without_a_host_is_served(self, nginx: Nginx) -> None:
         host, port = nginx.https.split(":")
@@ -114,8 +114,8 @@ class TestHTTPS:
 
     async def test_plain_http_is_redirected_to_https(self, nginx: Nginx) -> None:
         async with client(f"http://{nginx.http}") as http:
-            answer = await http.post("/accounts?a=b", json={})
-        assert (answer.status_code, answer.headers["location"]) == (308, f"https://{nginx.https}/accounts?a=b")
+            response = await http.post("/accounts?a=b", json={})
+        assert (response.status_code, response.headers["location"]) == (308, f"https://{nginx.https}/accounts?a=b")
 
     async def test_gateway_rejects_a_large_body_and_nginx_a_larger_one(self, nginx: Nginx) -> None:
         async with nginx.client as http:
@@ -133,12 +133,12 @@ class TestHTTPS:
     async def test_unreachable_gateway_is_reported_as_a_problem_with_503(self, tmp_path: Path) -> None:
         unused = f"{HOST}:{free_ports(1)[0]}"
         async with run_nginx(tmp_path, unused) as nginx, nginx.client as http:
-            answer = await http.post(f"/accounts/{ACCOUNT}/transfers", json={})
-        problem = Problem.model_validate_json(answer.content)
-        assert (answer.status_code, problem.status, problem.code) == (503, 503, "UNAVAILABLE")
-        assert answer.headers["content-type"] == "application/problem+json"
-        assert answer.headers["retry-after"] == "1"
-        assert answer.headers["x-request-id"] == problem.request_id
+            response = await http.post(f"/accounts/{ACCOUNT}/transfers", json={})
+        problem = Problem.model_validate_json(response.content)
+        assert (response.status_code, problem.status, problem.code) == (503, 503, "UNAVAILABLE")
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.headers["retry-after"] == "1"
+        assert response.headers["x-request-id"] == problem.request_id
 
 
 class TestStreams:
@@ -150,9 +150,9 @@ class TestStreams:
         async with (
             asyncio.timeout(10),
             nginx.client as http,
-            http.stream("POST", "/graphql", json={"query": WATCH}, headers=headers) as answer,
+            http.stream("POST", "/graphql", json={"query": WATCH}, headers=headers) as response,
         ):
-            async for line in answer.aiter_lines():
+            async for line in response.aiter_lines():
                 if line.startswith("data: {"):
                     states.append(status(json.loads(line.removeprefix("data: "))))
                     card.proceed.set()

@@ -25,8 +25,8 @@ TYPENAME = "{ __typename }"
 SPEC = {"Accept": "application/graphql-response+json"}
 
 
-def codes(answer: httpx.Response) -> list[str]:
-    return [error["extensions"]["code"] for error in answer.json()["errors"]]
+def codes(response: httpx.Response) -> list[str]:
+    return [error["extensions"]["code"] for error in response.json()["errors"]]
 
 
 def sha256(text: str) -> str:
@@ -35,16 +35,16 @@ def sha256(text: str) -> str:
 
 class TestCost:
     async def test_cost_is_in_the_response_headers(self, gateway: Gateway, bank: FakeBank) -> None:
-        answer = await gateway.http.post("/graphql", json={"query": BALANCE, "variables": {"id": str(ACCOUNT)}})
-        assert answer.json()["data"] == {"account": {"balance": {"amount": "990.00"}}}
-        assert cost(answer) == ("21", "21")
+        response = await gateway.http.post("/graphql", json={"query": BALANCE, "variables": {"id": str(ACCOUNT)}})
+        assert response.json()["data"] == {"account": {"balance": {"amount": "990.00"}}}
+        assert cost(response) == ("21", "21")
 
     async def test_estimated_cost_depends_on_the_page_size(
         self, gateway: Gateway, bank: FakeBank, card: FakeCard
     ) -> None:
         query = f'{{ account(id: "{ACCOUNT}") {{ topUps(first: 7) {{ edges {{ node {{ id }} }} }} }} }}'
-        answer = await gateway.http.post("/graphql", json={"query": query})
-        assert cost(answer) == (str(10 + PAGE_COST + 7 * (7 + 1 + 1 + 1)), str(10 + PAGE_COST))
+        response = await gateway.http.post("/graphql", json={"query": query})
+        assert cost(response) == (str(10 + PAGE_COST + 7 * (7 + 1 + 1 + 1)), str(10 + PAGE_COST))
 
     async def test_cost_of_a_batch_is_the_sum(self, gateway: Gateway, bank: FakeBank) -> None:
         request = {"query": BALANCE, "variables": {"id": str(ACCOUNT)}}
@@ -53,17 +53,17 @@ class TestCost:
     async def test_operations_of_one_array_share_the_maximum_cost(self, gateway: Gateway, bank: FakeBank) -> None:
         query = "query($id: ID!) { account(id: $id) { operations(first: 1000) { edges { node { id } } } } }"
         request = {"query": query, "variables": {"id": str(uuid4())}}
-        answers = (await gateway.http.post("/graphql", json=[request] * 3)).json()
-        codes = [each["errors"][0]["extensions"]["code"] for each in answers if "errors" in each]
+        responses = (await gateway.http.post("/graphql", json=[request] * 3)).json()
+        codes = [each["errors"][0]["extensions"]["code"] for each in responses if "errors" in each]
         assert codes == ["GRAPHQL_COST_EXCEEDED"]  # each costs 10,510
 
     async def test_operation_above_the_maximum_cost_is_not_executed(self, gateway: Gateway, bank: FakeBank) -> None:
         query = "query($id: ID!, $n: Int!) { account(id: $id) { operations(first: $n) { edges { node { id } } } } }"
         request = {"query": query, "variables": {"id": str(ACCOUNT), "n": 10_000}}
-        answer = await gateway.http.post("/graphql", json=request, headers=SPEC)
-        assert answer.status_code == 400
-        assert "data" not in answer.json()
-        (error,) = answer.json()["errors"]
+        response = await gateway.http.post("/graphql", json=request, headers=SPEC)
+        assert response.status_code == 400
+        assert "data" not in response.json()
+        (error,) = response.json()["errors"]
         assert error["extensions"] | {"requestId": ""} == {
             "code": "GRAPHQL_COST_EXCEEDED",
             "estimated": 100_510,
@@ -71,25 +71,25 @@ class TestCost:
             "requestId": "",
         }
         assert "100510" in error["message"]
-        assert cost(answer) == ("100510", "0")
+        assert cost(response) == ("100510", "0")
         assert bank.requests == []
 
     async def test_variable_of_many_fields_is_charged_at_each_use(self, gateway: Gateway, bank: FakeBank) -> None:
         pages = " ".join(f"a{n}: operations(first: 1, filter: {{ types: $t }}) {{ isComplete }}" for n in range(20))
         query = f"query($t: [OperationType!]) {{ accounts(first: 1) {{ edges {{ node {{ {pages} }} }} }} }}"
         request = {"query": query, "variables": {"t": ["TOP_UP"] * 6_000}}
-        answer = await gateway.http.post("/graphql", json=request)
-        assert codes(answer) == ["GRAPHQL_COST_EXCEEDED"]
+        response = await gateway.http.post("/graphql", json=request)
+        assert codes(response) == ["GRAPHQL_COST_EXCEEDED"]
         assert bank.requests == []
 
-    async def test_page_above_the_services_limit_is_refused_by_the_service(self, gateway: Gateway) -> None:
+    async def test_page_above_the_maximum_size_is_refused(self, gateway: Gateway) -> None:
         query = f'{{ account(id: "{ACCOUNT}") {{ operations(first: 1001) {{ edges {{ cursor }} }} }} }}'
-        answer = await gateway.http.post("/graphql", json={"query": query})
-        assert codes(answer) == ["INVALID_INPUT"]
+        response = await gateway.http.post("/graphql", json={"query": query})
+        assert codes(response) == ["INVALID_INPUT"]
 
 
-def cost(answer: httpx.Response) -> tuple[str, str]:
-    return answer.headers["X-GraphQL-Cost-Estimated"], answer.headers["X-GraphQL-Cost-Actual"]
+def cost(response: httpx.Response) -> tuple[str, str]:
+    return response.headers["X-GraphQL-Cost-Estimated"], response.headers["X-GraphQL-Cost-Actual"]
 
 
 class TestProduction:
@@ -103,9 +103,9 @@ class TestProduction:
 
     async def test_introspection_is_off_in_production(self, production: httpx.AsyncClient) -> None:
         for query in ("{ __schema { queryType { name } } }", '{ __type(name: "Account") { name } }'):
-            answer = await production.post("/graphql", json={"query": query})
-            assert set(codes(answer)) == {"INVALID_GRAPHQL"}
-            assert "data" not in answer.json()
+            response = await production.post("/graphql", json={"query": query})
+            assert set(codes(response)) == {"INVALID_GRAPHQL"}
+            assert "data" not in response.json()
         assert (await production.post("/graphql", json={"query": TYPENAME})).json() == {"data": {"__typename": "Query"}}
 
     @pytest.mark.parametrize(
@@ -125,9 +125,9 @@ class TestProduction:
     ) -> None:
         request = {"query": query, "variables": variables}
         assert "did you mean `" in (await http.post("/graphql", json=request)).text
-        answer = await production.post("/graphql", json=request)
-        assert "did you mean" not in answer.text
-        assert set(codes(answer)) == {"INVALID_GRAPHQL"}
+        response = await production.post("/graphql", json=request)
+        assert "did you mean" not in response.text
+        assert set(codes(response)) == {"INVALID_GRAPHQL"}
 
     async def test_graphiql_is_off_in_production(self, production: httpx.AsyncClient, http: httpx.AsyncClient) -> None:
         headers = {"Accept": "text/html"}
@@ -161,8 +161,8 @@ class TestTrustedDocuments:
         ids=["documentId", "persistedQuery", "its text", "its hash and another text"],
     )
     async def test_trusted_document_is_executed(self, trusted: httpx.AsyncClient, selector: dict[str, Any]) -> None:
-        answer = await trusted.post("/graphql", json={**selector, "variables": {"id": str(ACCOUNT)}})
-        assert answer.json() == {"data": {"account": {"balance": {"amount": "990.00"}}}}
+        response = await trusted.post("/graphql", json={**selector, "variables": {"id": str(ACCOUNT)}})
+        assert response.json() == {"data": {"account": {"balance": {"amount": "990.00"}}}}
 
     async def test_trusted_document_is_executed_by_get(self, trusted: httpx.AsyncClient) -> None:
         persisted = {"extensions": json.dumps({"persistedQuery": {"version": 1, "sha256Hash": sha256(TYPENAME)}})}
@@ -182,8 +182,8 @@ class TestTrustedDocuments:
     async def test_untrusted_document_is_refused(
         self, trusted: httpx.AsyncClient, selector: dict[str, Any], code: str
     ) -> None:
-        answer = await trusted.post("/graphql", json=selector, headers=SPEC)
-        assert (answer.status_code, codes(answer)) == (400, [code])
+        response = await trusted.post("/graphql", json=selector, headers=SPEC)
+        assert (response.status_code, codes(response)) == (400, [code])
         stream = await trusted.post("/graphql", json=selector, headers={"Accept": "text/event-stream"})
         assert (stream.status_code, codes(stream)) == (400, [code])
         batch = await trusted.post("/graphql", json=[selector, {"query": TYPENAME}])
@@ -200,17 +200,17 @@ class TestTrustedDocuments:
             assert refused["payload"][0]["extensions"]["code"] == "PERSISTED_QUERY_ONLY"
 
     async def test_hash_is_refused_without_trusted_documents(self, http: httpx.AsyncClient) -> None:
-        answer = await http.post("/graphql", json={"documentId": sha256(TYPENAME)}, headers=SPEC)
-        assert (answer.status_code, codes(answer)) == (400, ["PERSISTED_QUERY_NOT_SUPPORTED"])
+        response = await http.post("/graphql", json={"documentId": sha256(TYPENAME)}, headers=SPEC)
+        assert (response.status_code, codes(response)) == (400, ["PERSISTED_QUERY_NOT_SUPPORTED"])
         both = await http.post("/graphql", json={"query": TYPENAME, "documentId": "whatever"})
         assert both.json() == {"data": {"__typename": "Query"}}
 
     @pytest.mark.parametrize("selector", [{}, {"documentId": 1}, {"documentId": ""}, {"query": None}])
-    async def test_request_without_a_query_and_hash_is_refused(
+    async def test_request_without_a_valid_query_or_hash_is_refused(
         self, http: httpx.AsyncClient, selector: dict[str, Any]
     ) -> None:
-        answer = await http.post("/graphql", json=selector)
-        assert (answer.status_code, codes(answer)) == (400, ["BAD_REQUEST"])
+        response = await http.post("/graphql", json=selector)
+        assert (response.status_code, codes(response)) == (400, ["BAD_REQUEST"])
 
 
 class TestLimits:
@@ -252,10 +252,10 @@ class TestOperationMetrics:
         query = f'query {name} {{ account(id: "{ACCOUNT}") {{ balance {{ amount }} operations {{ __typename }} }} }}'
         await gateway.http.post("/graphql", json={"query": query, "variables": {"secret": "s3cr3t"}})
 
-        async def line() -> dict[str, Any]:
+        async def log_entry() -> dict[str, Any]:
             return next((json.loads(line) for line in gateway.log_lines if name in line), {})
 
-        entry = await until(line)
+        entry = await until(log_entry)
         assert (entry["event"], entry["path"], entry["status"]) == ("request completed", "/graphql", 200)
         (operation,) = entry["operations"]
         assert operation.pop("ms") >= 0
@@ -266,10 +266,10 @@ class TestOperationMetrics:
         async with connect_as_alice(gateway.url, keys) as connection:
             await subscribe(connection, "query ByWebSocket { __typename }")
 
-            async def line() -> dict[str, Any]:
+            async def log_entry() -> dict[str, Any]:
                 return next((json.loads(line) for line in gateway.log_lines if "ByWebSocket" in line), {})
 
-            entry = await until(line)  # the connection is still open
+            entry = await until(log_entry)  # the connection is still open
             assert {key: entry[key] for key in ("event", "type", "name", "errors")} == {
                 "event": "operation completed",
                 "type": "query",
@@ -300,14 +300,14 @@ class TestOperationMetrics:
         self, http: httpx.AsyncClient, slow_services: SlowServices
     ) -> None:
         request = {"query": BALANCE.replace("Balance", "GivenUp"), "variables": {"id": str(ACCOUNT)}}
-        asking = asyncio.create_task(http.post("/graphql", json=request))
+        pending = asyncio.create_task(http.post("/graphql", json=request))
         await slow_services.started.get()
-        asking.cancel()
+        pending.cancel()
 
-        async def counted() -> bool:
+        async def is_counted() -> bool:
             return errors(type="query", name="GivenUp", code="CANCELLED") == 1
 
-        await until(counted)
+        await until(is_counted)
 
     async def test_subscription_of_a_disconnected_client_ends_without_an_error(
         self, url: str, keys: Keys, slow_services: SlowServices
@@ -317,10 +317,10 @@ class TestOperationMetrics:
             await subscribe(connection, f'subscription Watched {{ topUpUpdated(id: "{ACCOUNT}") {{ id }} }}')
             await slow_services.started.get()
 
-        async def counted() -> bool:
+        async def is_counted() -> bool:
             return seconds(**labels) == 1
 
-        await until(counted)
+        await until(is_counted)
         assert errors(**labels, code="CANCELLED") is None
 
 

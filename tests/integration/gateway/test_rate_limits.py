@@ -21,7 +21,7 @@ ACCOUNT = "123e4567-e89b-12d3-a456-426614174000"
 
 @pytest.fixture
 def gateway_with(slow_target: str, keys: Keys, tmp_path: Path) -> Any:
-    """Function that starts a gateway with the given settings and yields a client."""
+    """Context manager that runs a gateway with the given settings and yields a client of it."""
 
     @asynccontextmanager
     async def start(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
@@ -41,15 +41,15 @@ def bearer(keys: Keys, user: str) -> dict[str, str]:
 async def test_headers_have_the_remaining_quota_and_429_has_retry_after(gateway_with: Any, keys: Keys) -> None:
     async with gateway_with(gateway_rate_requests="2/hour") as http:
         for remaining in (1, 0):
-            answer = await http.get("/accounts/not-an-id", headers=bearer(keys, "alice"))
-            assert answer.status_code == 400
-            assert answer.headers["RateLimit"].startswith(f'"requests";r={remaining};t=')
-            assert answer.headers["RateLimit-Policy"] == '"requests";q=2;w=3600'
-        answer = await http.get("/accounts/not-an-id", headers=bearer(keys, "alice"))
-        assert (answer.status_code, answer.json()["code"]) == (429, "RATE_LIMITED")
-        assert answer.headers["Content-Type"] == "application/problem+json"
-        assert 1 <= int(answer.headers["Retry-After"]) <= 3_600
-        assert answer.headers["RateLimit"].startswith('"requests";r=0;t=')
+            response = await http.get("/accounts/not-an-id", headers=bearer(keys, "alice"))
+            assert response.status_code == 400
+            assert response.headers["RateLimit"].startswith(f'"requests";r={remaining};t=')
+            assert response.headers["RateLimit-Policy"] == '"requests";q=2;w=3600'
+        response = await http.get("/accounts/not-an-id", headers=bearer(keys, "alice"))
+        assert (response.status_code, response.json()["code"]) == (429, "RATE_LIMITED")
+        assert response.headers["Content-Type"] == "application/problem+json"
+        assert 1 <= int(response.headers["Retry-After"]) <= 3_600
+        assert response.headers["RateLimit"].startswith('"requests";r=0;t=')
         assert (await http.get("/accounts/not-an-id", headers=bearer(keys, "bob"))).status_code == 400
 
 
@@ -61,9 +61,9 @@ async def test_large_page_counts_as_several_requests(
     async with gateway_with(gateway_rate_requests="24/hour") as http:
         remaining = []
         for limit in ("1000", "51", "50"):
-            answer = await http.get(path, params={"limit": limit}, headers=bearer(keys, "alice"))
-            assert answer.status_code == 200
-            remaining.append(answer.headers["RateLimit"].partition(";r=")[2].partition(";")[0])
+            response = await http.get(path, params={"limit": limit}, headers=bearer(keys, "alice"))
+            assert response.status_code == 200
+            remaining.append(response.headers["RateLimit"].partition(";r=")[2].partition(";")[0])
         assert remaining == ["4", "2", "1"]
         refused = await http.get(path, params={"limit": "1000"}, headers=bearer(keys, "alice"))
         assert (refused.status_code, refused.json()["code"]) == (429, "RATE_LIMITED")
@@ -103,10 +103,10 @@ async def test_each_request_of_a_graphql_batch_is_counted(gateway_with: Any, key
     async with gateway_with(gateway_rate_requests="4/hour", gateway_rate_anonymous="4/hour") as http:
         for headers in ({}, bearer(keys, "alice")):
             batches = [[{"query": "{ __typename }"}] * size for size in (3, 2, 1)]
-            answers = [await http.post("/graphql", json=batch, headers=headers) for batch in batches]
-            # Of the rejected batch of two, one request was counted.
-            assert [each.status_code for each in answers] == [200, 429, 429]
-            remaining = [each.headers["RateLimit"].partition(";r=")[2].partition(";")[0] for each in answers]
+            responses = [await http.post("/graphql", json=batch, headers=headers) for batch in batches]
+            # The middleware has counted one request of the rejected batch of two.
+            assert [each.status_code for each in responses] == [200, 429, 429]
+            remaining = [each.headers["RateLimit"].partition(";r=")[2].partition(";")[0] for each in responses]
             assert remaining == ["1", "0", "0"]
 
 
@@ -139,8 +139,8 @@ async def test_websocket_operations_are_limited_by_estimated_cost(gateway_with: 
         connect_as_alice(str(http.base_url).rstrip("/"), keys) as socket,
     ):
         await subscribe(socket, QUERY)
-        answer = json.loads(await socket.recv())
-        assert (answer["type"], answer["payload"][0]["extensions"]["code"]) == ("error", "RATE_LIMITED")
+        response = json.loads(await socket.recv())
+        assert (response["type"], response["payload"][0]["extensions"]["code"]) == ("error", "RATE_LIMITED")
 
 
 async def test_each_websocket_message_is_counted_as_a_request(gateway_with: Any, keys: Keys) -> None:
@@ -150,8 +150,8 @@ async def test_each_websocket_message_is_counted_as_a_request(gateway_with: Any,
     ):
         for id_ in ("1", "2", "3"):
             await subscribe(socket, "{ __typename }", id_)
-        answers = [json.loads(await socket.recv()) for _ in range(5)]
-        refused = [answer for answer in answers if answer["type"] == "error"]
+        responses = [json.loads(await socket.recv()) for _ in range(5)]
+        refused = [response for response in responses if response["type"] == "error"]
         assert [(each["id"], each["payload"][0]["extensions"]["code"]) for each in refused] == [("3", "RATE_LIMITED")]
         await socket.send(json.dumps({"type": "ping"}))
         with pytest.raises(ConnectionClosed) as closed:

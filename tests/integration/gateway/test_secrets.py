@@ -82,11 +82,11 @@ INLINE = """mutation {{ topUpAccount(input: {{
 @pytest.fixture(autouse=True)
 def card_service_rejects_cards(bank: FakeBank, card: FakeCard) -> None:
     """Make the card service reject every card that the gateway passes on."""
-    card.answer = InvalidInput.for_field("card.number", "is not a card number")
+    card.result = InvalidInput.for_field("card.number", "is not a card number")
 
 
-def assert_hidden(answer: httpx.Response) -> None:
-    assert not HIDDEN.search(answer.text), answer.text
+def assert_hidden(response: httpx.Response) -> None:
+    assert not HIDDEN.search(response.text), response.text
 
 
 @pytest.fixture(autouse=True)
@@ -175,11 +175,11 @@ class TestGraphQL:
             try:
                 assert not HIDDEN.search(str(await connection.recv()))
             except ConnectionClosed as closed:
-                assert not HIDDEN.search(str(closed))  # noqa: PT017  the gateway may close the connection instead of answering
+                assert not HIDDEN.search(str(closed))  # noqa: PT017  the gateway may close the connection
 
 
 class TestUnexpectedError:
-    """The card service sends an invalid response, which is an unexpected error while card data is in memory."""
+    """An invalid response of the card service causes an unexpected error while the gateway holds card data."""
 
     async def test_json_log_of_an_unexpected_error_has_no_card_data(self, gateway: Gateway, card: FakeCard) -> None:
         await self.cause_error(gateway, card)
@@ -195,17 +195,17 @@ class TestUnexpectedError:
 
     async def cause_error(self, gateway: Gateway, card: FakeCard) -> None:
         start = len(gateway.log_lines)
-        card.answer = top_up(id="nonsense")
+        card.result = top_up(id="nonsense")
         inline = body_with_literals('number: "%s", expiryMonth: 1, expiryYear: 2031, cvv: "%s"')
         async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.http.headers, trust_env=False) as http:
-            answers = [
+            responses = [
                 await send_rest(http, json.dumps({"amount": "1", "card": VALID})),
                 await send_graphql(http, body_with_variables(VALID)),
                 await send_graphql(http, inline),
             ]
-        assert ["INTERNAL" in answer.text for answer in answers] == [True] * 3
-        for answer in answers:
-            assert_hidden(answer)
+        assert ["INTERNAL" in response.text for response in responses] == [True] * 3
+        for response in responses:
+            assert_hidden(response)
         lines = await logs_since(gateway, start)
         assert sum("unexpected error" in line for line in lines) == 3
         assert any("badly formed hexadecimal UUID string" in line for line in lines), "the traceback is logged"

@@ -48,7 +48,7 @@ async def limiters(port: int) -> AsyncIterator[tuple[RateLimiter, RateLimiter]]:
         yield one, other
 
 
-async def accepted(limiter: RateLimiter, times: int) -> int:
+async def count_accepted(limiter: RateLimiter, times: int) -> int:
     """Send hits of alice and return the number of accepted ones."""
 
     async def is_accepted() -> bool:
@@ -63,7 +63,7 @@ async def accepted(limiter: RateLimiter, times: int) -> int:
 
 async def test_limiters_with_one_redis_share_the_quota(port: int, limiters: tuple[RateLimiter, RateLimiter]) -> None:
     async with redis(port):
-        counts = await asyncio.gather(*(accepted(each, 10) for each in limiters))
+        counts = await asyncio.gather(*(count_accepted(each, 10) for each in limiters))
         assert sum(counts) == 10
 
 
@@ -71,7 +71,7 @@ async def test_concurrent_hits_do_not_exhaust_the_connection_pool(port: int) -> 
     options = RateLimitOptions(store=f"redis://{HOST}:{port}/0", requests="1000/hour")
     before = STORE_ERRORS._value.get()
     async with redis(port), RateLimiter.connect(options) as rates:
-        assert await accepted(rates, 300) == 300
+        assert await count_accepted(rates, 300) == 300
     assert STORE_ERRORS._value.get() == before
 
 
@@ -79,7 +79,7 @@ async def test_limiters_count_in_memory_while_redis_is_down(
     port: int, limiters: tuple[RateLimiter, RateLimiter]
 ) -> None:
     one, other = limiters
-    assert [await accepted(each, 12) for each in limiters] == [10, 10]
+    assert [await count_accepted(each, 12) for each in limiters] == [10, 10]
     async with redis(port):
         one._use_shared_from = other._use_shared_from = 0.0  # ends the pause after the failure
-        assert await accepted(one, 6) + await accepted(other, 6) == 10
+        assert await count_accepted(one, 6) + await count_accepted(other, 6) == 10

@@ -48,7 +48,7 @@ TEST_TIMEOUT_SECONDS = 10.0
 was caused by the disconnect.
 """
 ROUNDING_SECONDS = 1.0
-"""gRPC rounds the time-out of a call up."""
+"""Tolerance of time-outs: gRPC rounds the time-out of a call up."""
 
 
 async def next_of(queue: asyncio.Queue[Any]) -> Any:
@@ -96,13 +96,13 @@ class TestDeadline:
             httpx.AsyncClient(trust_env=False, timeout=30) as http,
         ):
             headers = {"Authorization": f"Bearer {keys.user('alice')}", **STREAM}
-            async with http.stream("POST", f"{url}/graphql", json={"query": watch}, headers=headers) as answer:
+            async with http.stream("POST", f"{url}/graphql", json={"query": watch}, headers=headers) as response:
                 assert await next_of(slow_services.started) == ("WatchTopUp", None)
                 slow_services.proceed.set()
                 method, seconds = await next_of(slow_services.started)
                 assert method == "BatchGetAccounts"
                 assert 60 + ROUNDING_SECONDS < seconds <= 600 + ROUNDING_SECONDS
-                lines = [line async for line in answer.aiter_lines() if line.startswith("data: {")]
+                lines = [line async for line in response.aiter_lines() if line.startswith("data: {")]
                 assert "errors" not in json.loads(lines[0].removeprefix("data: "))
 
     async def test_expired_deadline_cancels_the_call(
@@ -114,8 +114,8 @@ class TestDeadline:
                 httpx.AsyncClient(trust_env=False, timeout=30) as http,
             ):
                 headers = {"Authorization": f"Bearer {keys.user('alice')}"}
-                answer = await http.post(f"{url}/graphql", json={"query": ACCOUNT_QUERY}, headers=headers)
-            assert [error["extensions"]["code"] for error in answer.json()["errors"]] == ["DEADLINE_EXCEEDED"]
+                response = await http.post(f"{url}/graphql", json={"query": ACCOUNT_QUERY}, headers=headers)
+            assert [error["extensions"]["code"] for error in response.json()["errors"]] == ["DEADLINE_EXCEEDED"]
             if not slow_services.started.empty():
                 break
         assert await next_of(slow_services.cancelled) == "BatchGetAccounts"
@@ -132,8 +132,8 @@ class TestDeadline:
         ):
             headers = {"Authorization": f"Bearer {keys.user('alice')}"} | headers
             request = asyncio.create_task(http.request(verb, f"{url}{path}", json=body, headers=headers))
-            asked, remaining = await next_of(slow_services.started)
-            assert asked == method
+            called, remaining = await next_of(slow_services.started)
+            assert called == method
             assert 0 < remaining <= 60 + ROUNDING_SECONDS
             slow_services.proceed.set()
             await request
@@ -244,6 +244,6 @@ class TestDisconnect:
             assert await next_of(slow_services.cancelled) == "WatchTopUp"
             slow_services.proceed.set()
             async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
-                answer = json.loads(await connection.recv())
-            assert (answer["id"], answer["type"]) == ("2", "next")
+                response = json.loads(await connection.recv())
+            assert (response["id"], response["type"]) == ("2", "next")
             assert slow_services.cancelled.empty()

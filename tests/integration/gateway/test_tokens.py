@@ -1,4 +1,4 @@
-"""Tokens at the limits of size and content, at each transport."""
+"""Tokens at the limits of size and content, over each transport."""
 
 import json
 from uuid import uuid4
@@ -43,21 +43,21 @@ def bearer(token: str) -> dict[str, str]:
 async def test_longest_token_always_reaches_the_services(
     slow_services: SlowServices, url: str, keys: Keys, repetition: int
 ) -> None:
-    """Above a soft limit gRPC refuses calls by chance, so once is not enough."""
+    """Above a soft limit, gRPC refuses calls at random, so one call would not be enough."""
     slow_services.proceed.set()
     token = sign_with_length(keys, MAX_TOKEN_BYTES)
     async with httpx.AsyncClient(base_url=url, headers=bearer(token), trust_env=False) as http:
-        answers = [await http.get(f"/accounts/{ACCOUNT}/operations") for _ in range(10)]
-    assert {each.status_code for each in answers} == {200}, repetition
+        responses = [await http.get(f"/accounts/{ACCOUNT}/operations") for _ in range(10)]
+    assert {each.status_code for each in responses} == {200}, repetition
 
 
 @pytest.mark.parametrize("length", [MAX_TOKEN_BYTES + 100, 14_500, 20_000])
 class TestLongToken:
     async def test_long_token_is_refused_with_431_and_the_limit(self, url: str, keys: Keys, length: int) -> None:
         async with httpx.AsyncClient(base_url=url, headers=bearer(sign_with_length(keys, length))) as http:
-            answer = await http.get(f"/accounts/{ACCOUNT}")
-            assert (answer.status_code, answer.json()["code"]) == (431, "TOKEN_TOO_LONG")
-            assert LIMIT in answer.json()["detail"]
+            response = await http.get(f"/accounts/{ACCOUNT}")
+            assert (response.status_code, response.json()["code"]) == (431, "TOKEN_TOO_LONG")
+            assert LIMIT in response.json()["detail"]
             graph = await http.post("/graphql", json={"query": "{ __typename }"})
             (error,) = graph.json()["errors"]
             assert (graph.status_code, error["extensions"]["code"]) == (431, "TOKEN_TOO_LONG")
@@ -89,5 +89,5 @@ async def test_long_token_is_refused_by_the_services(slow_target: str, slow_serv
 @pytest.mark.parametrize("subject", ["a\x00b", "a\nb", "\u202eb", "\ud800", "x" * 256, "", 5, None, ["alice"]])
 async def test_subject_that_cannot_be_stored_is_refused_with_401(url: str, keys: Keys, subject: object) -> None:
     async with httpx.AsyncClient(base_url=url, headers=bearer(sign(keys, sub=subject))) as http:
-        answer = await http.get(f"/accounts/{ACCOUNT}")
-    assert (answer.status_code, answer.json()["code"]) == (401, "UNAUTHENTICATED")
+        response = await http.get(f"/accounts/{ACCOUNT}")
+    assert (response.status_code, response.json()["code"]) == (401, "UNAUTHENTICATED")

@@ -79,17 +79,17 @@ async def post(gateway: Gateway, **body: Any) -> httpx.Response:
 
 
 async def query(gateway: Gateway, text: str, **variables: Any) -> dict[str, Any]:
-    answer = await gateway.http.post("/graphql", json={"query": text, "variables": variables})
-    assert answer.status_code == 200, answer.text
-    result: dict[str, Any] = answer.json()
+    response = await gateway.http.post("/graphql", json={"query": text, "variables": variables})
+    assert response.status_code == 200, response.text
+    result: dict[str, Any] = response.json()
     return result
 
 
 async def mutate(gateway: Gateway, **more: Any) -> dict[str, Any]:
     arguments = {"accountId": str(ACCOUNT), "amount": "10.00", "card": CARD, "idempotencyKey": "k"} | more
-    answer = await query(gateway, TOP_UP, input=arguments)
-    assert "errors" not in answer, answer
-    result: dict[str, Any] = answer["data"]["topUpAccount"]
+    response = await query(gateway, TOP_UP, input=arguments)
+    assert "errors" not in response, response
+    result: dict[str, Any] = response["data"]["topUpAccount"]
     return result
 
 
@@ -146,17 +146,17 @@ class TestTopUpByRest:
         assert metadata["x-client-address"] == "127.0.0.1"
 
     async def test_too_many_declines_are_429_with_the_time_to_wait(self, gateway: Gateway, card: FakeCard) -> None:
-        card.answer = TopUpDeclinesExceeded("1800")
+        card.result = TopUpDeclinesExceeded("1800")
         refused = await post(gateway)
         assert (refused.status_code, refused.json()["code"]) == (429, "TOP_UP_DECLINES_EXCEEDED")
         assert refused.headers["Retry-After"] == "1800"
 
     async def test_top_up_is_accepted_with_its_state_and_location(self, gateway: Gateway, card: FakeCard) -> None:
-        card.answer = top_up("CAPTURED")
+        card.result = top_up("CAPTURED")
         created = await post(gateway)
         assert created.status_code == 202
         assert created.json() == {
-            "id": card.answer.id,
+            "id": card.result.id,
             "accountId": str(ACCOUNT),
             "amount": "10.00",
             "currency": "RUB",
@@ -165,7 +165,7 @@ class TestTopUpByRest:
             "createdAt": "2026-01-02T03:04:05.678901Z",
             "updatedAt": "2026-01-02T03:04:06.789012Z",
         }
-        card.answer.MergeFrom(card_pb2.TopUp(status=card_pb2.TOP_UP_STATUS_COMPLETED, transfer_id=str(DEPOSIT)))
+        card.result.MergeFrom(card_pb2.TopUp(status=card_pb2.TOP_UP_STATUS_COMPLETED, transfer_id=str(DEPOSIT)))
         read = await gateway.http.get(created.headers["location"])
         assert (read.status_code, read.json()["status"], read.json()["transferId"]) == (200, "COMPLETED", str(DEPOSIT))
 
@@ -175,7 +175,7 @@ class TestTopUpByRest:
     async def test_failed_top_up_is_accepted_with_its_failure(
         self, gateway: Gateway, card: FakeCard, status: str, failure: str
     ) -> None:
-        card.answer = top_up(status, failure=failure)
+        card.result = top_up(status, failure=failure)
         created = await post(gateway)
         assert (created.status_code, created.json()["status"], created.json().get("failure", "")) == (
             202,
@@ -202,13 +202,13 @@ class TestTopUpByRest:
     async def test_error_of_the_card_service_is_a_problem(
         self, gateway: Gateway, card: FakeCard, refusal: WalletError, status: int
     ) -> None:
-        card.answer = refusal
+        card.result = refusal
         refused = await post(gateway)
         assert (refused.status_code, refused.json()["code"]) == (status, refusal.reason)
         assert refused.json()["detail"] == refusal.message
 
     async def test_exceeded_limit_has_the_remaining_amount(self, gateway: Gateway, card: FakeCard) -> None:
-        card.answer = LIMIT
+        card.result = LIMIT
         problem = (await post(gateway)).json()
         remaining = {"limit": "100000.00", "available": "250.50", "currency": "RUB", "period": "DAY"}
         assert problem | remaining == problem
@@ -234,7 +234,9 @@ class TestTopUpByRest:
             assert [each["field"] for each in refused.json()["fields"]] == [field]
         assert card.requests == []
 
-    async def test_request_without_key_token_or_json_is_refused(self, gateway: Gateway, card: FakeCard) -> None:
+    async def test_request_without_key_token_or_json_or_of_large_size_is_refused(
+        self, gateway: Gateway, card: FakeCard
+    ) -> None:
         path, body, key = f"/accounts/{ACCOUNT}/topup", {"amount": "1", "card": CARD}, {"Idempotency-Key": "k"}
         assert (await gateway.http.post(path, json=body)).status_code == 400
         assert (await gateway.http.post(path, json=body, headers=key | {"Authorization": ""})).status_code == 401
@@ -247,22 +249,22 @@ class TestTopUpByRest:
         self, gateway: Gateway, card: FakeCard
     ) -> None:
         elsewhere = await gateway.http.get(f"/accounts/{uuid4()}/topups/{top_up().id}")
-        card.answer = TopUpNotFound("x")
+        card.result = TopUpNotFound("x")
         nowhere = await gateway.http.get(f"/accounts/{ACCOUNT}/topups/{uuid4()}")
-        for answer in (elsewhere, nowhere):
-            assert (answer.status_code, answer.json()["code"]) == (404, "TOP_UP_NOT_FOUND")
+        for response in (elsewhere, nowhere):
+            assert (response.status_code, response.json()["code"]) == (404, "TOP_UP_NOT_FOUND")
 
 
 class TestTopUpByGraphQL:
     async def test_result_has_the_top_up_with_its_account_and_transfer(
         self, gateway: Gateway, card: FakeCard, bank: FakeBank
     ) -> None:
-        card.answer = top_up("COMPLETED", transfer_id=str(DEPOSIT))
+        card.result = top_up("COMPLETED", transfer_id=str(DEPOSIT))
         done = await mutate(gateway)
         assert done == {
             "__typename": "TopUpAccountSuccess",
             "topUp": {
-                "id": card.answer.id,
+                "id": card.result.id,
                 "amount": {"amount": "10.00", "currency": "RUB"},
                 "status": "COMPLETED",
                 "card": {"brand": "VISA", "lastFour": "4242"},
@@ -287,7 +289,7 @@ class TestTopUpByGraphQL:
         assert (request.account_id, request.amount.currency_code, request.idempotency_key) == (str(ACCOUNT), "RUB", "k")
 
     async def test_declined_card_is_a_typed_error_with_its_top_up(self, gateway: Gateway, card: FakeCard) -> None:
-        card.answer = top_up("DECLINED", failure="INSUFFICIENT_FUNDS")
+        card.result = top_up("DECLINED", failure="INSUFFICIENT_FUNDS")
         declined = await mutate(gateway)
         assert (declined["__typename"], declined["code"]) == ("CardDeclined", "CARD_DECLINED")
         assert declined["declineCode"] == declined["topUp"]["failure"] == "INSUFFICIENT_FUNDS"
@@ -323,10 +325,10 @@ class TestTopUpByGraphQL:
         ],
         ids=lambda value: getattr(value, "reason", ""),
     )
-    async def test_expected_errors_are_data(
+    async def test_errors_in_the_result_union_are_data(
         self, gateway: Gateway, card: FakeCard, refusal: WalletError, typename: str, data: dict[str, Any]
     ) -> None:
-        card.answer = refusal
+        card.result = refusal
         refused = await mutate(gateway)
         assert (refused["__typename"], refused["code"], refused["message"]) == (
             typename,
@@ -340,16 +342,16 @@ class TestTopUpByGraphQL:
         [PermissionDenied(), ResourceExhausted(), Unavailable("x"), DeadlineExceeded("x"), InternalError()],
         ids=lambda error: error.reason,
     )
-    async def test_unexpected_kinds_of_errors_have_their_code(
+    async def test_errors_outside_the_result_union_have_their_code(
         self, gateway: Gateway, card: FakeCard, error: WalletError
     ) -> None:
-        card.answer = error
-        answer = await query(
+        card.result = error
+        response = await query(
             gateway,
             TOP_UP,
             input={"accountId": str(ACCOUNT), "amount": "1", "card": CARD, "idempotencyKey": "k"},
         )
-        assert (answer["data"], answer["errors"][0]["extensions"]["code"]) == (None, error.reason)
+        assert (response["data"], response["errors"][0]["extensions"]["code"]) == (None, error.reason)
 
     async def test_all_invalid_fields_are_named(self, gateway: Gateway, card: FakeCard) -> None:
         wrong = await mutate(gateway, accountId="42", amount="-", card=CARD | {"number": 4242424242424242, "cvv": [1]})
@@ -358,17 +360,17 @@ class TestTopUpByGraphQL:
         assert card.requests == []
 
     async def test_top_up_is_read_by_id_and_unknown_id_is_null(self, gateway: Gateway, card: FakeCard) -> None:
-        card.answer = top_up("VOIDED")
-        known = await query(gateway, ONE, id=card.answer.id)
-        assert known == {"data": {"topUp": {"id": card.answer.id, "status": "VOIDED"}}}
+        card.result = top_up("VOIDED")
+        known = await query(gateway, ONE, id=card.result.id)
+        assert known == {"data": {"topUp": {"id": card.result.id, "status": "VOIDED"}}}
         for id_ in (str(uuid4()), "42"):
             assert await query(gateway, ONE, id=id_) == {"data": {"topUp": None}}
 
     async def test_several_top_ups_are_read_in_one_rpc(self, gateway: Gateway, card: FakeCard) -> None:
-        card.answer = top_up()
+        card.result = top_up()
         text = "query($a: ID!, $b: ID!) { a: topUp(id: $a) { id } b: topUp(id: $b) { id } again: topUp(id: $a) { id } }"
-        answer = await query(gateway, text, a=card.answer.id, b=str(uuid4()))
-        assert answer["data"] == {"a": {"id": card.answer.id}, "b": None, "again": {"id": card.answer.id}}
+        response = await query(gateway, text, a=card.result.id, b=str(uuid4()))
+        assert response["data"] == {"a": {"id": card.result.id}, "b": None, "again": {"id": card.result.id}}
         assert [len(request.ids) for request in card.requests] == [2]
 
     async def test_top_ups_of_an_account_are_a_relay_connection(
@@ -378,9 +380,9 @@ class TestTopUpByGraphQL:
         ids = [each.id for each in card.listed]
 
         async def page(**arguments: Any) -> dict[str, Any]:
-            answer = await query(gateway, LIST, id=str(ACCOUNT), **arguments)
-            assert "errors" not in answer, answer
-            connection: dict[str, Any] = answer["data"]["account"]["topUps"]
+            response = await query(gateway, LIST, id=str(ACCOUNT), **arguments)
+            assert "errors" not in response, response
+            connection: dict[str, Any] = response["data"]["account"]["topUps"]
             return connection
 
         def shown(page: dict[str, Any]) -> list[str]:
@@ -406,10 +408,10 @@ class TestTopUpByGraphQL:
     async def test_accounts_and_transfers_of_a_page_are_one_rpc_each_and_an_unknown_one_is_null(
         self, gateway: Gateway, card: FakeCard, bank: FakeBank
     ) -> None:
-        lost, other = str(uuid4()), str(uuid4())
+        unknown, other = str(uuid4()), str(uuid4())
         card.listed = [
             top_up("COMPLETED", account_id=account, transfer_id=transfer)
-            for account, transfer in ((str(ACCOUNT), other), (lost, str(DEPOSIT)), (str(ACCOUNT), str(DEPOSIT)))
+            for account, transfer in ((str(ACCOUNT), other), (unknown, str(DEPOSIT)), (str(ACCOUNT), str(DEPOSIT)))
         ]
         text = """
             query($id: ID!) {
@@ -418,17 +420,17 @@ class TestTopUpByGraphQL:
               }
             }
         """
-        answer = await query(gateway, text, id=str(ACCOUNT))
-        nodes = [edge["node"] for edge in answer["data"]["account"]["topUps"]["edges"]]
+        response = await query(gateway, text, id=str(ACCOUNT))
+        nodes = [edge["node"] for edge in response["data"]["account"]["topUps"]["edges"]]
         mine = {"id": str(ACCOUNT), "balance": {"amount": "990.00"}}
         assert [node["account"] for node in nodes] == [mine, None, mine]
         assert [node["transfer"]["id"] for node in nodes] == [other, str(DEPOSIT), str(DEPOSIT)]
-        assert [(error["path"][4:6], error["extensions"]["code"]) for error in answer["errors"]] == [
+        assert [(error["path"][4:6], error["extensions"]["code"]) for error in response["errors"]] == [
             (["node", "account"], "ACCOUNT_NOT_FOUND")
         ]
         assert [sorted(request.ids) for request in bank.requests[1:]] in (
-            [sorted([str(ACCOUNT), lost]), sorted([other, str(DEPOSIT)])],
-            [sorted([other, str(DEPOSIT)]), sorted([str(ACCOUNT), lost])],
+            [sorted([str(ACCOUNT), unknown]), sorted([other, str(DEPOSIT)])],
+            [sorted([other, str(DEPOSIT)]), sorted([str(ACCOUNT), unknown])],
         ), "after the account itself, the page's accounts and its transfers"
 
     async def test_invalid_page_argument_is_named(self, gateway: Gateway, card: FakeCard, bank: FakeBank) -> None:
@@ -438,18 +440,18 @@ class TestTopUpByGraphQL:
             ({"first": 1, "before": "x"}, "before"),
             ({"after": "djE"}, "after"),  # cursor of an operation
         ):
-            answer = await query(gateway, LIST, id=str(ACCOUNT), **arguments)
-            assert [each["field"] for each in answer["errors"][0]["extensions"]["fields"]] == [field]
-            assert answer["data"]["account"]["topUps"] is None
+            response = await query(gateway, LIST, id=str(ACCOUNT), **arguments)
+            assert [each["field"] for each in response["errors"][0]["extensions"]["fields"]] == [field]
+            assert response["data"]["account"]["topUps"] is None
 
     async def test_account_is_read_without_top_ups_while_the_card_service_is_down(
         self, gateway: Gateway, card: FakeCard, bank: FakeBank
     ) -> None:
-        card.answer = Unavailable("the card service")
+        card.result = Unavailable("the card service")
         text = "query($id: ID!) { account(id: $id) { balance { amount } topUps { edges { cursor } } } }"
-        answer = await query(gateway, text, id=str(ACCOUNT))
-        assert answer["data"]["account"] == {"balance": {"amount": "990.00"}, "topUps": None}
-        assert [error["extensions"]["code"] for error in answer["errors"]] == ["UNAVAILABLE"]
+        response = await query(gateway, text, id=str(ACCOUNT))
+        assert response["data"]["account"] == {"balance": {"amount": "990.00"}, "topUps": None}
+        assert [error["extensions"]["code"] for error in response["errors"]] == ["UNAVAILABLE"]
 
 
 class TestTopUpSubscription:
@@ -458,8 +460,12 @@ class TestTopUpSubscription:
         assert await collect_statuses(gateway, str(uuid4())) == ["CREATED", "CAPTURED", "COMPLETED"]
 
     async def test_subscription_resumes_without_a_repeated_state(self, gateway: Gateway, card: FakeCard) -> None:
-        gone = Unavailable("the card service")
-        card.streams = [[top_up("CREATED", 1), gone], [gone], [top_up("CREATED", 1), top_up("DECLINED", 2)]]
+        unavailable = Unavailable("the card service")
+        card.streams = [
+            [top_up("CREATED", 1), unavailable],
+            [unavailable],
+            [top_up("CREATED", 1), top_up("DECLINED", 2)],
+        ]
         assert await collect_statuses(gateway, str(uuid4())) == ["CREATED", "DECLINED"]
 
     async def test_subscription_to_an_unknown_top_up_is_refused(self, gateway: Gateway, card: FakeCard) -> None:
@@ -475,8 +481,8 @@ class TestWithoutTheCardService:
     async def test_gateway_serves_transfers_without_the_card_service(
         self, services: tuple[str, FakeBank, FakeCard], keys: Keys, tmp_path: Path
     ) -> None:
-        nobody = f"{HOST}:{free_ports(1)[0]}"
-        async with run_gateway_process(keys, tmp_path, bank=services[0], card=nobody) as gateway:
+        unused = f"{HOST}:{free_ports(1)[0]}"
+        async with run_gateway_process(keys, tmp_path, bank=services[0], card=unused) as gateway:
             created = await gateway.http.post(
                 f"/accounts/{ACCOUNT}/transfers",
                 json={"recipientId": str(uuid4()), "amount": "1"},

@@ -32,8 +32,8 @@ INVALID_BODIES: dict[str, Any] = {
     "password is the name": {"username": PASSWORD * 9, "password": "alice"},
     "password is a field": {"username": "alice", PASSWORD: "password"},
     "there is one more field": VALID | {PASSWORD: TOKEN},
-    "all is a text": PASSWORD,
-    "all is a list": [PASSWORD, TOKEN],
+    "the body is a text": PASSWORD,
+    "the body is a list": [PASSWORD, TOKEN],
     "a refresh token is a list": {"refreshToken": [TOKEN]},
     "a refresh token is too long": {"refreshToken": TOKEN * 100},
     "a refresh token is a field": {TOKEN: "refreshToken"},
@@ -98,9 +98,8 @@ class FakeIdentity(identity_pb2_grpc.IdentityServiceServicer):
         return identity_pb2.ChangePasswordResponse()
 
     async def GetUser(self, request: Any, context: Any) -> identity_pb2.GetUserResponse:  # noqa: N802
-        return identity_pb2.GetUserResponse(
-            user=identity_pb2.User(id=request.id, username="a")
-        )  # has no role, which is invalid
+        user = identity_pb2.User(id=request.id, username="a")  # invalid, because it has no role
+        return identity_pb2.GetUserResponse(user=user)
 
 
 @pytest.fixture(scope="module")
@@ -141,19 +140,19 @@ async def send(gateway: Gateway, route: str, body: str) -> httpx.Response:
     return await gateway.http.post(f"/auth/{route}", content=content, headers={"Content-Type": "application/json"})
 
 
-def assert_hidden(answer: httpx.Response) -> None:
-    assert not [secret for secret in HIDDEN if secret in answer.text], answer.text
+def assert_hidden(response: httpx.Response) -> None:
+    assert not [secret for secret in HIDDEN if secret in response.text], response.text
 
 
-class TestAnswers:
+class TestResponses:
     async def test_secrets_reach_identity_and_no_response(self, gateway: Gateway, identity: FakeIdentity) -> None:
         for route in ROUTES:
-            answer = await send(gateway, route, json.dumps(BODIES[route]))
-            assert answer.is_success
-            assert_hidden(answer)
+            response = await send(gateway, route, json.dumps(BODIES[route]))
+            assert response.is_success
+            assert_hidden(response)
         assert [MessageToDict(each) for each in identity.requests] == list(BODIES.values())
 
-    async def test_password_change_needs_a_token_and_has_no_body(
+    async def test_password_change_needs_a_token_and_its_response_has_no_body(
         self, gateway: Gateway, identity: FakeIdentity
     ) -> None:
         async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as anonymous:
@@ -208,18 +207,18 @@ class TestAnswers:
             assert refused.headers.get("retry-after") == ("7" if status == 429 else None)
             assert_hidden(refused)
 
-    async def test_registration_with_an_unknown_outcome_says_how_to_learn_it(
+    async def test_error_of_a_registration_with_an_unknown_outcome_names_the_next_step(
         self, gateway: Gateway, identity: FakeIdentity
     ) -> None:
         identity.error = Unavailable("identity")
-        answer = await send(gateway, "register", json.dumps(BODIES["register"]))
+        response = await send(gateway, "register", json.dumps(BODIES["register"]))
         next_step = "log in to find out whether the user was created; if not, register again"
-        assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
-        assert answer.json()["detail"].endswith(f" is not available now; {next_step}")
+        assert (response.status_code, response.json()["code"]) == (503, "UNAVAILABLE")
+        assert response.json()["detail"].endswith(f" is not available now; {next_step}")
 
     async def test_unexpected_error_is_logged_and_not_returned(self, gateway: Gateway, identity: FakeIdentity) -> None:
         start = len(gateway.log_lines)
         async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.http.headers, trust_env=False) as http:
-            answer = await http.get("/me")
-        assert (answer.status_code, answer.json()["code"]) == (500, "INTERNAL")
+            response = await http.get("/me")
+        assert (response.status_code, response.json()["code"]) == (500, "INTERNAL")
         assert sum("unexpected error" in line for line in await logs_since(gateway, start)) == 1

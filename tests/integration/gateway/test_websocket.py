@@ -119,7 +119,7 @@ class TestConnection:
 
     @pytest.mark.parametrize("value", ["Bearer forged", "Basic YTpi"])
     async def test_token_in_the_payload_takes_precedence(self, url: str, keys: Keys, value: str) -> None:
-        """A proxy may have its own use of the header."""
+        """A proxy may use the header for its own purposes."""
         async with open_websocket(url, [("Authorization", value)]) as connection:
             payload = {"authorization": f"Bearer {keys.user('alice')}"}
             await connection.send(json.dumps({"type": "connection_init", "payload": payload}))
@@ -215,7 +215,7 @@ class TestConnection:
             {"type": "complete", "id": "\N{WATER WAVE}" * 129},
         ],
     )
-    async def test_too_long_type_or_id_closes_the_connection_with_advice(
+    async def test_unknown_type_or_too_long_id_closes_the_connection_with_advice(
         self, url: str, keys: Keys, message: dict[str, Any]
     ) -> None:
         async with connect_as_alice(url, keys) as connection:
@@ -267,7 +267,7 @@ class TestConnection:
         set_limits(monkeypatch, WebSocketLimits(init_seconds=0.5))
         async with run_gateway(keys, tmp_path, slow_target) as url, open_websocket(url) as connection:
             with suppress(ConnectionClosed):  # on a busy machine, the time-out ends before the flood
-                for _ in range(1_500):  # fewer than the server closes a connection for, more than it answers in time
+                for _ in range(1_500):  # too few to close the connection, too many for a response to all of them
                     await connection.ping()
             assert await wait_close_code(connection) == 4408
 
@@ -371,7 +371,7 @@ class TestOperations:
                 assert (await receive(another))["type"] == "next"
 
     @pytest.mark.parametrize("mistake", CLIENT_MISTAKES)
-    async def test_client_mistake_has_one_typed_error_over_all_transports(
+    async def test_client_mistake_has_the_same_error_over_all_transports(
         self, url: str, keys: Keys, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, mistake: str
     ) -> None:
         request = CLIENT_MISTAKES[mistake]
@@ -380,18 +380,18 @@ class TestOperations:
                 await connection.send(json.dumps({"id": "1", "type": "subscribe", "payload": request}))
                 refused = await receive(connection)
                 await subscribe(connection, "{ __typename }", "2")
-                answers = [await receive(connection) for _ in range(2)]
+                responses = [await receive(connection) for _ in range(2)]
             plain = (await http.post("/graphql", json=request)).json()
             stream = await http.post("/graphql", json=request, headers={"Accept": "text/event-stream"})
         assert own_warnings(logged, caplog.records) == []
-        assert [(each["id"], each["type"]) for each in answers] == [("2", "next"), ("2", "complete")]  # still open
+        assert [(each["id"], each["type"]) for each in responses] == [("2", "next"), ("2", "complete")]  # still open
         assert (refused["id"], refused["type"]) == ("1", "error")
         if "documentId" in request:  # refused before a stream starts
             streamed = stream.json()["errors"]
         else:
             streamed = json.loads(stream.text.split("\n")[1].removeprefix("data: "))["errors"]
         assert without_request_id(refused["payload"]) == without_request_id(streamed)
-        if "subscription" not in request.get("query", ""):  # a plain response names the missing stream instead
+        if "subscription" not in request.get("query", ""):  # a plain response refuses each subscription
             assert without_request_id(plain["errors"]) == without_request_id(streamed)
         expected = "PERSISTED_QUERY_NOT_SUPPORTED" if "documentId" in request else "INVALID_GRAPHQL"
         assert {error["extensions"]["code"] for error in streamed + plain["errors"]} == {expected}
@@ -424,7 +424,7 @@ class TestOperations:
         assert own_warnings(logged, caplog.records) == []
 
     @pytest.mark.parametrize("end", ["reset", "close frame", "malformed messages"])
-    async def test_connection_that_ends_while_answers_are_due_is_not_logged_as_an_error(
+    async def test_connection_that_ends_before_its_responses_is_not_logged_as_an_error(
         self, url: str, keys: Keys, caplog: pytest.LogCaptureFixture, end: str
     ) -> None:
         with capture_logs() as logged:

@@ -1,4 +1,4 @@
-"""No words of libraries in any answer: bad input of many kinds through a whole gateway."""
+"""No response contains texts of libraries: invalid input of many kinds through a whole gateway."""
 
 import json
 from collections.abc import Iterable
@@ -86,46 +86,50 @@ MESSAGES: tuple[Any, ...] = (
 AUTHORIZATIONS = ("", "x", "Bearer", "Bearer x", "bearer a.b.c", "Basic eDp5", "Bearer " + "x" * 9_000)
 
 
-def check(text: str, source: object) -> None:
+def assert_no_library_text(text: str, source: object) -> None:
     found = [words for words in LIBRARY_WORDS if words in text]
     assert not found, (source, found, text)
 
 
-def check_problem(answer: httpx.Response, source: object) -> None:
-    check(answer.text, source)
-    problem = answer.json()
+def assert_problem(response: httpx.Response, source: object) -> None:
+    assert_no_library_text(response.text, source)
+    problem = response.json()
     type_ = PROBLEM_TYPES[problem["code"]]
-    assert (problem["type"], problem["title"], problem["status"]) == (type_.uri, type_.title, answer.status_code), (
+    assert (problem["type"], problem["title"], problem["status"]) == (type_.uri, type_.title, response.status_code), (
         source
     )
     assert problem["detail"], source
 
 
 async def read_to_the_end(connection: ClientConnection) -> tuple[list[str], str]:
-    """Return the messages until the connection is closed, and the reason."""
-    answers: list[str] = []
+    """Return the messages until the connection is closed, and the close reason."""
+    messages: list[str] = []
     with suppress(ConnectionClosed):
         while True:
-            answers.append(str(await connection.recv()))
-    return answers, connection.close_reason or ""
+            messages.append(str(await connection.recv()))
+    return messages, connection.close_reason or ""
 
 
 class TestREST:
     @pytest.mark.parametrize("query", QUERIES)
-    async def test_invalid_query_parameter(self, gateway: Gateway, query: str) -> None:
-        answer = await gateway.http.get(f"{OPERATIONS}?{query}")
-        assert answer.status_code == 400
-        check_problem(answer, query)
-        assert "4242" not in answer.text
+    async def test_response_to_an_invalid_query_parameter_has_no_library_text(
+        self, gateway: Gateway, query: str
+    ) -> None:
+        response = await gateway.http.get(f"{OPERATIONS}?{query}")
+        assert response.status_code == 400
+        assert_problem(response, query)
+        assert "4242" not in response.text
 
-    async def test_invalid_bodies(self, gateway: Gateway, bank: FakeBank, card: FakeCard) -> None:
+    async def test_responses_to_invalid_bodies_have_no_library_text(
+        self, gateway: Gateway, bank: FakeBank, card: FakeCard
+    ) -> None:
         for path, body in BODIES:
-            answer = await gateway.http.post(path, json=body, headers={"Idempotency-Key": "k"})
-            assert answer.status_code in {400, 415, 503, 504}, (path, body, answer.text)
-            check_problem(answer, (path, body))
-            assert ("idempotency key" in answer.text) <= (not path.startswith("/auth/")), answer.text
+            response = await gateway.http.post(path, json=body, headers={"Idempotency-Key": "k"})
+            assert response.status_code in {400, 415, 503, 504}, (path, body, response.text)
+            assert_problem(response, (path, body))
+            assert ("idempotency key" in response.text) <= (not path.startswith("/auth/")), response.text
 
-    async def test_requests_that_are_no_json_or_have_no_route(self, gateway: Gateway) -> None:
+    async def test_responses_to_other_refused_requests_have_no_library_text(self, gateway: Gateway) -> None:
         json_type = {"Content-Type": "application/json", "Idempotency-Key": "k"}
         requests: Iterable[tuple[str, str, dict[str, Any]]] = (
             ("POST", TRANSFERS, {"content": b"{", "headers": json_type}),
@@ -149,45 +153,47 @@ class TestREST:
         )
         async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.http.headers, trust_env=False) as http:
             for method, path, options in requests:
-                answer = await http.request(method, path, **options)
-                assert answer.status_code >= 400, (method, path)
-                check_problem(answer, (method, path, str(options)[:100]))
+                response = await http.request(method, path, **options)
+                assert response.status_code >= 400, (method, path)
+                assert_problem(response, (method, path, str(options)[:100]))
 
 
 class TestGraphQL:
     @pytest.mark.parametrize("accept", ["application/json", "application/graphql-response+json", "text/event-stream"])
-    async def test_invalid_documents_and_variables(self, gateway: Gateway, bank: FakeBank, accept: str) -> None:
+    async def test_responses_to_invalid_operations_have_no_library_text(
+        self, gateway: Gateway, bank: FakeBank, accept: str
+    ) -> None:
         for text, variables in DOCUMENTS:
             request = {"query": text, "variables": variables}
-            answer = await gateway.http.post("/graphql", json=request, headers={"Accept": accept})
-            check(answer.text, text)
-            assert '"message":"' in answer.text, (text, answer.text)
+            response = await gateway.http.post("/graphql", json=request, headers={"Accept": accept})
+            assert_no_library_text(response.text, text)
+            assert '"message":"' in response.text, (text, response.text)
 
-    async def test_malformed_requests(self, gateway: Gateway) -> None:
+    async def test_responses_to_malformed_requests_have_no_library_text(self, gateway: Gateway) -> None:
         for body in (b"{", b"1", b"[]", b'{"query": 1}', b'{"query": "{me{id}}", "variables": 1}', b'{"a":1,"a":2}'):
             headers = {"Content-Type": "application/json"}
-            answer = await gateway.http.post("/graphql", content=body, headers=headers)
-            assert answer.status_code == 400
-            check(answer.text, body)
+            response = await gateway.http.post("/graphql", content=body, headers=headers)
+            assert response.status_code == 400
+            assert_no_library_text(response.text, body)
 
 
 class TestWebSocket:
     @pytest.mark.parametrize("message", MESSAGES, ids=range(len(MESSAGES)))
-    async def test_close_reason(self, gateway: Gateway, message: str | bytes) -> None:
+    async def test_close_reason_has_no_library_text(self, gateway: Gateway, message: str | bytes) -> None:
         url = f"{gateway.url.replace('http', 'ws')}/graphql"
         async with connect(url, subprotocols=["graphql-transport-ws"]) as connection:  # type: ignore[list-item]
             await connection.send(message)
-            answers, reason = await read_to_the_end(connection)
+            messages, reason = await read_to_the_end(connection)
         assert reason
-        for each in (reason, *answers):
-            check(each, message)
+        for each in (reason, *messages):
+            assert_no_library_text(each, message)
 
-    async def test_second_handshake(self, gateway: Gateway) -> None:
+    async def test_second_connection_init_has_the_gateways_close_reason(self, gateway: Gateway) -> None:
         url = f"{gateway.url.replace('http', 'ws')}/graphql"
         init = json.dumps({"type": "connection_init", "payload": {"authorization": f"Bearer {gateway.token}"}})
         async with connect(url, subprotocols=["graphql-transport-ws"]) as connection:  # type: ignore[list-item]
             await connection.send(init)
             await connection.recv()
             await connection.send(init)
-            answers, reason = await read_to_the_end(connection)
-        assert (answers, reason) == ([], REASONS["Too many initialisation requests"])
+            messages, reason = await read_to_the_end(connection)
+        assert (messages, reason) == ([], REASONS["Too many initialisation requests"])

@@ -18,7 +18,7 @@ async def open_websocket(url: str, headers: Sequence[tuple[str, str]] = ()) -> A
         url: URL of the gateway.
         headers: further headers of the upgrade request.
     """
-    # By default, 16 messages that a test leaves unread stop the reading, and so the answer to a close frame.
+    # By default, the client stops reading after 16 unread messages. Then it does not respond to a close frame.
     target = f"{url.replace('http', 'ws')}/graphql"
     async with connect(
         target,
