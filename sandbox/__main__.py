@@ -45,7 +45,7 @@ class Settings(LogSettings):
         None, description="the merchant's webhook address; without it no webhooks are sent"
     )
     sandbox_webhook_secret: SecretStr | None = Field(None, description="signing secret of webhooks, whsec_…")
-    sandbox_delay_seconds: float = Field(0.0, ge=0, description="minimum time of every response, in seconds")
+    sandbox_delay_seconds: float = Field(0.0, ge=0, description="delay of every request to the API, in seconds")
     sandbox_failure_rate: float = Field(
         0.0, ge=0, le=1, description="fraction of the API's requests that fail with status 503, from 0 to 1"
     )

@@ -26,7 +26,7 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
     analytics_admin_listen: Address = Field(
         "127.0.0.1:9103", description="address of health, metrics, the integrity check and the replay"
     )
-    clickhouse_dsn: SecretStr = Field(description="ClickHouse: http://user:password@host:port/database")
+    clickhouse_dsn: SecretStr = Field(description="URL of ClickHouse, http://user:password@host:port/database")
     kafka_bootstrap_servers: str = Field(description="Kafka brokers: host:port, or several separated by commas")
     bank_grpc_target: str = Field("127.0.0.1:50051", description="gRPC target of the bank")
     analytics_session_seconds: PositiveFloat = Field(

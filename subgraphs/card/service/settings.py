@@ -57,13 +57,13 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
         "127.0.0.1:9102", description="address of health, metrics, the integrity check and reviews"
     )
     card_webhook_listen: Address = Field("127.0.0.1:8091", description="address that receives the acquirer's webhooks")
-    card_database_url: SecretStr = Field(description="PostgreSQL: postgresql://…")
+    card_database_url: SecretStr = Field(description="URL of the card service's database, postgresql://…")
     card_database_connections: PositiveInt = Field(
         10, description="maximum connections of this process; one of them listens for changes"
     )
     bank_grpc_target: str = Field("127.0.0.1:50051", description="gRPC target of the bank")
 
-    acquirer_url: str = Field(description="base URL of the acquirer: http://…, without a path")
+    acquirer_url: str = Field(description="base URL of the acquirer, without a path; https:// in production")
     acquirer_api_key: SecretStr = Field(description="API key of this merchant at the acquirer")
     acquirer_webhook_secret: Annotated[SecretStr, AfterValidator(_webhook_secret)] = Field(
         description="secret of the webhooks' signatures: whsec_…"

@@ -37,7 +37,7 @@ class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
 
     identity_grpc_listen: Address = Field("127.0.0.1:50054", description="address of the gRPC API")
     identity_admin_listen: Address = Field("127.0.0.1:9104", description="address of health, metrics and public keys")
-    identity_database_url: SecretStr = Field(description="postgresql://…")
+    identity_database_url: SecretStr = Field(description="URL of the identity service's database, postgresql://…")
     identity_database_connections: PositiveInt = Field(10, description="maximum connections of one process")
     identity_keys: Path = Field(description="folder of the private keys that sign access tokens (PEM)")
     identity_access_seconds: PositiveFloat = Field(600.0, description="lifetime of an access token")
