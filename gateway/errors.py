@@ -83,7 +83,7 @@ class OperationRefused(GraphQLError):
 
 
 def rate_limited_to_graphql(error: RateLimited) -> OperationRefused:
-    """Convert a rate limit error to GraphQL. Its extension `retryAfter` is in seconds."""
+    """Convert a rate limit error to GraphQL. The extension `retryAfter` is in seconds."""
     return OperationRefused(error.reason, error.message, retryAfter=int(error.retry_after_seconds))
 
 

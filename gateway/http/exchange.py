@@ -82,7 +82,7 @@ class Exchange:
         await response_to(self.scope, problem, headers)(self.scope, receive, self.send)
 
     def complete(self) -> None:
-        """Record metrics, log one line and end the span. Call it once, after the response."""
+        """Record metrics, log one line unless it is throttled, and end the span. Call it once, after the response."""
         ended = time.monotonic()
         if self.scope["type"] == "http":
             metrics.record_request(self.scope, self.status, (self._response_started or ended) - self.started)

@@ -238,11 +238,11 @@ class RateLimiter:
             await pool.disconnect()
 
     def limit_for(self, caller: Principal | None, address: Sequence[object] | None) -> tuple[Limit, str]:
-        """Return the limit of a request and the client that it counts for.
+        """Return the limit of a request, and the client for which the request counts.
 
         Args:
             caller: the verified caller; None if the request has no valid token.
-            address: ASGI's `client`, (host, port). It counts only for requests without a caller.
+            address: ASGI's `client`, (host, port). It is used only for requests without a caller.
         """
         if caller is None:
             return self.anonymous, address_key(address)

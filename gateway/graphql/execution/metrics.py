@@ -71,7 +71,7 @@ def record_operation(
         operation_type: `query`, `mutation`, `subscription` or `NOT_READ`.
         name: label that `OperationNames.label` returned.
         seconds: duration.
-        codes: number of its errors by code.
+        codes: number of the operation's errors, by code.
         operations: list to append the summary to, for the log line of the request. None: log the operation separately.
     """
     OPERATION_SECONDS.labels(operation_type, name).observe(seconds)

@@ -11,7 +11,7 @@ class GraphOptions:
     """Options of the graph.
 
     Attributes:
-        limits: limits of each operation.
+        limits: limits of the operations of each request.
         websocket_limits: limits of each WebSocket.
         documents: allow-list of the documents that are executed.
         streams: maximum number of open WebSockets and subscriptions of one caller.

@@ -52,7 +52,7 @@ class ExecutionPolicy:
     Attributes:
         limits: limits of each request.
         validator: validates documents and variables.
-        documents: cache of parsed documents.
+        documents: cache of parsed and validated documents.
         operation_names: operation names that are metric labels.
         streams: limiter of the open streams of each caller.
     """
@@ -199,8 +199,8 @@ class OperationRunner(SchemaExtensionsRunner):
         """Format the errors of one result of a stream.
 
         Returns:
-            A context manager that charges the event to the caller before it is sent, and waits if the caller's budget
-            is used up. The charge at the start pays for the first event.
+            A context manager that charges the event to the caller before it is sent, and waits while the caller's rate
+            limit is exceeded. The charge at the start of the subscription pays for the first event.
         """
         self._is_stream = self._has_stream_result = True
         self._format_errors(result)

@@ -55,7 +55,7 @@ _MAX_SUGGESTIONS: Final = 3
 _MIN_SIMILARITY: Final = 0.5
 
 _EXAMPLES: Final = {"DateTime": ', such as "2026-11-21T12:00:00Z"', "Boolean": ", true or false"}
-"""Examples of scalars, by name, for messages."""
+"""Hints for messages, by scalar: an example or the valid values."""
 
 _Describe: TypeAlias = Callable[[ValidationContext, GraphQLError], str]
 """Returns the message for an error that a validation rule reports."""

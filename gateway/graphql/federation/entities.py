@@ -17,9 +17,9 @@ def entities_field(entities: Sequence[type]) -> Any:
     """Return the field `_entities`.
 
     The result is in the order of the representations. Each representation is resolved separately: the result of an
-    invalid one is null, with an error. Loaders batch the lookups, so all entities of one type are loaded by one RPC. A
-    class with `async resolve_reference(cls, info, id)` resolves its references itself. Entities of other classes are
-    built from the id alone, and their fields load lazily.
+    invalid one is null, with an error. Loaders batch the lookups: one RPC loads up to 1,000 entities of a type. A class
+    with `async resolve_reference(cls, info, id)` resolves its references itself. Entities of other classes are built
+    from the id alone, and their fields load lazily.
 
     Args:
         entities: entity classes; the key of each is its `id`, a UUID.

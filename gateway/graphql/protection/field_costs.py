@@ -137,7 +137,7 @@ class FieldCost:
         return self.arguments.cost(sizes) + count * (self.weight + ROW_COST * rows + below)
 
     def measure(self, item: Mapping[str, Any]) -> int:
-        """Return the actual cost of one item. Rows are counted in the selected sized fields; without one, as none."""
+        """Return the actual cost of one item. Rows are counted only if the response has a sized field with them."""
         rows = 0
         if self.rows is not None:
             rows = max((len(item.get(each.key) or ()) for each in self.fields if each.is_sized), default=0)

@@ -173,11 +173,11 @@ class _SelectionSize:
     """Size of a selection set.
 
     Attributes:
-        level: fields at its own level. All other measures include the levels below.
-        depth: levels of fields.
-        fields: fields.
-        aliases: aliases.
-        directives: directives.
+        level: number of fields at its own level. All other numbers include the levels below.
+        depth: number of levels of fields.
+        fields: number of fields.
+        aliases: number of aliases.
+        directives: number of directives.
     """
 
     level: int = 0

@@ -1,4 +1,4 @@
-"""GraphQL over HTTP, by its specification (September 2026), on Strawberry's schema.
+"""GraphQL over HTTP, as specified in September 2026, for Strawberry's schema.
 
 Cross-site request forgery has no effect. A form cannot post `application/json`, and every other content type is
 rejected with 415. A GET request cannot execute a mutation. Callers authenticate with a header, which browsers, unlike

@@ -53,9 +53,9 @@ def response_status(result: Mapping[str, Any], media_type: str) -> int:
     """Return the HTTP status of a result.
 
     The status of a mutation by GET is 405. All other results have 200 with `application/json`, as older clients expect.
-    With the other media type, a result with `data` and errors has `PARTIAL_SUCCESS`. A request error has 400, as
-    graphql-http's audits expect (the specification allows any 4xx), or 429 if a rate limit is exceeded. An unexpected
-    error has 500.
+    With `application/graphql-response+json`, a result with `data` and errors has `PARTIAL_SUCCESS`. A request error has
+    400, as graphql-http's audits expect (the specification allows any 4xx), or 429 if a rate limit is exceeded. An
+    unexpected error before execution has 500.
 
     Args:
         result: a formatted result.

@@ -41,7 +41,7 @@ _REQUIRED_MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {"subscribe": ("id", "
 """Members that a message must have, besides its type."""
 _AUTHORIZATION_MEMBER: Final = AUTHORIZATION.lower()
 _CLOSE_CODES: Final[dict[type[WalletError], int]] = {InvalidInput: 4400, Unavailable: 1013}
-"""Close codes of errors in `connection_init`. All other errors have the code 4403."""
+"""Close codes of errors in `connection_init`. All other errors in it close with 4403."""
 
 
 class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
@@ -90,7 +90,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
         await self.websocket.close(code=4403, reason="the token has expired; get a new one")
 
     async def shutdown(self) -> None:
-        """End the connection's tasks and drop them, because the error of a cancelled task refers to the handler."""
+        """Cancel the connection's tasks and drop the references to them: a task's error refers to the handler."""
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None

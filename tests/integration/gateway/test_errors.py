@@ -43,7 +43,7 @@ NULLED = {"TOP_UP_NOT_FOUND"}
 
 
 def result_types() -> set[str]:
-    """Return the type names of a top-up's result union."""
+    """Return the names of the types in the union `TopUpAccountResult`."""
     union = build_merged_schema().core_schema.type_map["TopUpAccountResult"]
     assert isinstance(union, GraphQLUnionType)
     return {each.name for each in union.types}
@@ -51,7 +51,7 @@ def result_types() -> set[str]:
 
 @pytest.fixture(params=list(ERRORS_BY_REASON.values()), ids=list(ERRORS_BY_REASON))
 def error(request: pytest.FixtureRequest, card: FakeCard) -> WalletError:
-    """Each error of the services. The card service raises it in all RPCs."""
+    """Each error of the services. The card service raises it in all unary RPCs."""
     kind: type[WalletError] = request.param
     error = InvalidInput(VIOLATIONS) if kind is InvalidInput else kind.from_metadata(DATA)
     card.result = error

@@ -170,7 +170,7 @@ class TestEventStream:
                     body = await response.aread()
                 if not slow_services.started.empty():
                     break
-            assert (response.status_code, body) == (200, b"")  # clients of graphql-sse reconnect after that
+            assert (response.status_code, body) == (200, b"")  # after such an end, graphql-sse's client reconnects
             assert await next_of(slow_services.cancelled) == "WatchTopUp"
 
 

@@ -94,7 +94,7 @@ async def mutate(gateway: Gateway, **more: Any) -> dict[str, Any]:
 
 
 async def feed(gateway: Gateway, id_: str) -> AsyncIterator[dict[str, Any]]:
-    """Yield the payloads of a subscription until it completes, over a WebSocket."""
+    """Subscribe over a WebSocket, and yield the payloads until the subscription completes."""
     url = f"{gateway.url.replace('http', 'ws')}/graphql"
     async with connect(url, subprotocols=["graphql-transport-ws"]) as connection:  # type: ignore[list-item]
         payload = {"authorization": f"Bearer {gateway.token}"}

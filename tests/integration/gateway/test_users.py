@@ -57,8 +57,8 @@ class FakeIdentity(identity_pb2_grpc.IdentityServiceServicer):
     """Fake identity service.
 
     Attributes:
-        error: raised by every call, if set.
-        requests: received requests, in order.
+        error: raised by every call except `GetUser`, if set.
+        requests: received requests except those of `GetUser`, in order.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The table of problem types: complete, with the statuses in use, served as pages, and in the contract."""
+"""The table of problem types: it has all codes with their statuses, and agrees with the pages and the contract."""
 
 import ast
 from collections.abc import Iterator
