@@ -290,7 +290,7 @@ class OperationPage(BaseModel):
         StrictBool,
         Field(
             alias="isComplete",
-            description="Whether the page lacks no operation that the ledger had when the request arrived. False while an operation\nis on its way to the history, and while the ledger does not answer. Read the page again later.\n",
+            description="True if the page has every operation of its range that the ledger had when the request arrived. False while\nan operation is on its way to the history, and while the ledger is unavailable. Read the page again later.\n",
         ),
     ]
 
