@@ -1,5 +1,6 @@
 """Fixtures of all tests: real servers on loopback, started once, and tokens of callers."""
 
+import gc
 import os
 
 # Set before grpc is imported. As root, the tests start PostgreSQL with fork(), and gRPC's fork handlers would crash the
@@ -77,6 +78,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     large_groups = ("tests/e2e/", "tests/integration/analytics/")
     many_names = ("tests/e2e/test_federation.py", "tests/e2e/test_fuzz.py")
     items.sort(key=lambda item: (not item.nodeid.startswith(large_groups), item.nodeid.startswith(many_names)))
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what the collection has created from garbage collections. It takes a fifth off the time of all tests."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByEngine:

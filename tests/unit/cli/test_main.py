@@ -51,7 +51,7 @@ class FakeGateway:
 @pytest.fixture
 def fake_gateway() -> Iterator[FakeGateway]:
     gateway = FakeGateway()
-    thread = Thread(target=gateway.server.serve_forever)
+    thread = Thread(target=gateway.server.serve_forever, args=(0.01,))
     thread.start()
     yield gateway
     gateway.server.shutdown()
