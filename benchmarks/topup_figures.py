@@ -20,7 +20,7 @@ from loadtests.console import print_progress
 from loadtests.statistics import percentiles
 from stack.ports import HOST
 from subgraphs.card.client import CardClient
-from wallet.errors import Unavailable
+from wallet.errors import TEMPORARY_ERRORS
 
 _RATE: Final = "topups.per_second"
 _RECOVERY: Final = "topups.recovery_p99_s"
@@ -145,7 +145,7 @@ async def _list_unfinished(card: CardClient, accounts: Sequence[UUID]) -> list[U
     while True:
         try:
             pages: list[Any] = [await card.list_top_ups(account, limit=100) for account in accounts]
-        except Unavailable:
+        except TEMPORARY_ERRORS:
             await asyncio.sleep(_POLL_SECONDS)
         else:
             return [top_up.id for page in pages for top_up in page.top_ups if top_up.status not in _FINAL_STATUSES]

@@ -392,5 +392,13 @@ class InternalError(WalletError):
     template = "an unexpected error occurred; report the request id to support"
 
 
+TEMPORARY_ERRORS: Final = (Unavailable, DeadlineExceeded, ResourceExhausted, RateLimited)
+"""Errors without a decision about the request: the called service is unavailable, late or overloaded, or the caller has
+too many calls at once. A retry may succeed a moment later; it must have the same idempotency key.
+
+Code that retries, and code that continues without the response, treats all of them alike. After Unavailable and
+DeadlineExceeded the outcome is unknown; after the others nothing was done.
+"""
+
 ERRORS_BY_REASON: Final[dict[str, type[WalletError]]] = {cls.reason: cls for cls in WalletError.__subclasses__()}
 """Error classes by machine name."""

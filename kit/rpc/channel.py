@@ -22,7 +22,7 @@ from kit.rpc.tls import TLS, CertificateBundle, require_loopback
 from kit.runtime.backoff import Backoff
 from kit.runtime.settings import CallSettings
 from kit.telemetry import metrics, tracing
-from wallet.errors import DeadlineExceeded, RateLimited, Unavailable, WalletError
+from wallet.errors import TEMPORARY_ERRORS, DeadlineExceeded, RateLimited, Unavailable, WalletError
 
 log = structlog.get_logger(__name__)
 
@@ -246,14 +246,14 @@ class RpcClient:
 
 
 async def reconnecting_stream(open_stream: Callable[[], AsyncGenerator[Value, None]]) -> AsyncGenerator[Value, None]:
-    """Yield the values of a stream, and open it again when the service becomes unavailable.
+    """Yield the values of a stream, and open it again when it fails with one of `TEMPORARY_ERRORS`.
 
     Args:
         open_stream: opens the stream; when called again, it continues after the last value that the caller has handled.
 
     Raises:
-        Unavailable: attempts have failed for half a minute, without a value in between.
-        WalletError: as `RpcClient.stream`.
+        WalletError: as `RpcClient.stream`. One of `TEMPORARY_ERRORS` is raised only after attempts have failed for half
+            a minute, without a value in between.
     """
     clock = asyncio.get_running_loop().time
     backoff = Backoff(_RECONNECT_FIRST_DELAY_SECONDS, _RECONNECT_LONGEST_DELAY_SECONDS)
@@ -264,7 +264,7 @@ async def reconnecting_stream(open_stream: Callable[[], AsyncGenerator[Value, No
                 async for value in values:
                     give_up_at = None
                     yield value
-        except Unavailable:
+        except TEMPORARY_ERRORS:
             if give_up_at is None:
                 backoff.reset()
                 give_up_at = clock() + _RECONNECT_TIMEOUT_SECONDS

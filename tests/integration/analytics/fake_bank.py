@@ -16,7 +16,7 @@ from kit.rpc import converters, request_context, status
 from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 from subgraphs.analytics.service.domain.model import Event, OperationType, Posting
 from subgraphs.bank.client import SERVICE
-from wallet.errors import AccountNotFound, Unavailable
+from wallet.errors import AccountNotFound, Unavailable, WalletError
 from wallet.money import Money
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -28,11 +28,13 @@ __all__ = ["CLEARING", "SERVICE", "START", "FakeBank"]
 class FakeBank(bank_pb2_grpc.BankServiceServicer):
     """Bank with the methods that analytics calls; all other methods return UNIMPLEMENTED.
 
-    `calls` counts the calls by method. `ListAccountVersions` waits until `gate` is set.
+    `calls` counts the calls by method. While `is_down`, calls fail with `outage`. `ListAccountVersions` waits until
+    `gate` is set.
     """
 
     def __init__(self) -> None:
         self.is_down = False
+        self.outage: WalletError = Unavailable("the bank")
         self.epoch = ""
         self.incarnation = "1/00000001"
         self.gate = asyncio.Event()
@@ -86,7 +88,7 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
     def _record_call(self, method: str) -> None:
         self.calls[method] += 1
         if self.is_down:
-            raise Unavailable("the bank")
+            raise self.outage
 
     def _account(self, account_id: UUID) -> bank_pb2.Account:
         caller = request_context.current_principal()

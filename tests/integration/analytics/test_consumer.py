@@ -22,7 +22,7 @@ from tests.integration.analytics.fake_bank import CLEARING
 from tests.integration.analytics.group import BlockedHistory
 from tests.kafka.brokers import on_both
 from tests.waiting import until
-from wallet.errors import Unavailable
+from wallet.errors import ResourceExhausted, Unavailable, WalletError
 
 
 class CrashesAfterInsert(History):
@@ -221,8 +221,15 @@ class TestConsumer:
         assert await env.committed() == 1
 
     async def test_skipped_account_version_is_repaired(self, env: AnalyticsEnvironment) -> None:
+        class RepairOfSuspects(Repair):
+            """Repair that never compares all accounts, which would also find the skipped version."""
+
+            def suspect_all(self) -> None:
+                pass
+
         alice, bob = env.bank.open(), env.bank.open("bob")
-        repair = env.repair()
+        repair = RepairOfSuspects(env.history, env.ledger, env.epochs, period_seconds=3600, grace_seconds=0.05)
+        repair._is_first = False
         async with background(repair.run()), background(env.consumer(repair=repair).run()):
             await env.publish(env.bank.transfer(alice, bob))
             await env.until_stored(alice, [1])
@@ -274,6 +281,26 @@ class TestConsumer:
             member._next_offsets = dict.fromkeys(member._next_offsets, expected)
             await env.publish(env.bank.transfer(alice, bob), partition=0)
             await until_equal(lambda: len(suspected), 2)
+
+    @pytest.mark.parametrize("outage", [Unavailable("the bank"), ResourceExhausted()])
+    async def test_consumer_waits_without_a_restart_while_the_bank_gives_no_decision(
+        self, env: AnalyticsEnvironment, outage: WalletError
+    ) -> None:
+        alice, bob = env.bank.open(), env.bank.open("bob")
+        event = env.bank.transfer(alice, bob)
+        env.bank.is_down, env.bank.outage = True, outage
+        async with background(env.consumer().consume()):  # raises the error that would restart the consumer
+            await env.publish_raw(
+                json.dumps(body(event)).encode(), [*headers(event), ("ce_ledgerepoch", b"earlier")], partition=0
+            )
+            await env.publish(event, partition=0)
+
+            async def has_retried() -> bool:
+                return env.bank.calls["VerifyHistory"] >= 3
+
+            await until(has_retried)
+            env.bank.is_down = False
+            await env.until_stored(alice, [1])
 
 
 class TestEmbeddedBroker:

@@ -3,23 +3,34 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import grpc
 import httpx
 import pytest
 
-from kit.auth.principal import Role
+from kit.auth.principal import Principal, Role
 from kit.rpc import request_context
 from kit.rpc.status import error_from_rpc
 from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from subgraphs.analytics.client import AnalyticsClient, Operation, OperationFilter
 from subgraphs.analytics.service import __main__ as main
+from subgraphs.analytics.service.application.account_owners import AccountOwners
+from subgraphs.analytics.service.application.service import Analytics
+from subgraphs.analytics.service.domain import model
 from subgraphs.analytics.service.domain.rows import rows_from_event
 from tests.integration.analytics.environment import GRACE_SECONDS, AnalyticsEnvironment, run_analytics
 from tests.integration.analytics.fake_bank import CLEARING, START
 from tests.waiting import until
-from wallet.errors import AccountNotFound, InvalidInput, Unauthenticated, Unavailable, WalletError
+from wallet.errors import (
+    AccountNotFound,
+    DeadlineExceeded,
+    InvalidInput,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+    WalletError,
+)
 from wallet.money import Money
 
 
@@ -154,6 +165,31 @@ class TestOperations:
             assert (await client.list_operations(alice, limit=10)).is_complete
             service.bank.is_down = True
             assert not (await client.list_operations(alice, limit=10)).is_complete
+
+    @pytest.mark.parametrize("outage", [Unavailable("the bank"), DeadlineExceeded("the bank"), ResourceExhausted()])
+    async def test_page_with_an_operation_that_the_bank_cannot_confirm_now_is_incomplete(
+        self, env: AnalyticsEnvironment, outage: WalletError
+    ) -> None:
+        class EarlierPosition(AccountOwners):
+            """Position that was read before the account's operation."""
+
+            async def read_position(self, caller: Principal, account_id: UUID) -> model.AccountPosition:
+                return model.AccountPosition(0, "")
+
+        alice, bob = env.bank.open("alice"), env.bank.open("bob")
+        await env.history.insert(rows_from_event(env.bank.transfer(alice, bob)))
+        env.bank.is_down, env.bank.outage = True, outage
+        analytics = Analytics(env.history, env.ledger, env.epochs, env.hub(), EarlierPosition(env.bank_client))
+        page = await analytics.list_operations(
+            Principal("https://users.test", "alice", is_service=False, expires_at=0),
+            alice,
+            limit=10,
+            older_than=None,
+            newer_than=None,
+            epoch="",
+            conditions=model.OperationFilter(),
+        )
+        assert ([row.account_version for row in page.rows], page.is_complete) == ([1], False)
 
     async def test_account_of_another_user_is_not_found(
         self, service: AnalyticsEnvironment, client: AnalyticsClient

@@ -14,7 +14,11 @@ from tests.integration.analytics.environment import AnalyticsEnvironment, backgr
 from tests.integration.analytics.fake_bank import CLEARING
 from tests.kafka.brokers import on_both
 from tests.waiting import until
-from wallet.errors import AccountNotFound, SubscriberTooSlow, Unavailable
+from wallet.errors import AccountNotFound, ResourceExhausted, SubscriberTooSlow, Unavailable, WalletError
+
+no_decision = pytest.mark.parametrize(
+    "outage", [Unavailable("the bank"), ResourceExhausted()], ids=lambda outage: type(outage).__name__
+)
 
 
 @pytest.fixture
@@ -226,10 +230,12 @@ class TestOrder:
             hub.request_check()
             assert await reader.take(1) == [1]
 
-    async def test_gap_that_cannot_be_filled_ends_the_stream(
-        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
+    @no_decision
+    async def test_gap_that_cannot_be_filled_ends_the_stream_so_that_it_can_resume(
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID, outage: WalletError
     ) -> None:
         hub = env.hub()
+        env.bank.outage = outage
         async with reading(env, hub, alice, 0) as reader:
             await reader.wait_until_idle()
             env.bank.transfer(alice, bob)
@@ -415,9 +421,11 @@ class TestLostAccess:
             with pytest.raises(AccountNotFound):
                 await busy.follow(lambda: hub.publish(env.bank.transfer(bob, alice)))
 
-    async def test_unavailable_bank_does_not_end_streams(
-        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
+    @no_decision
+    async def test_bank_without_a_decision_does_not_end_streams(
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID, outage: WalletError
     ) -> None:
+        env.bank.outage = outage
         hub = env.hub(
             limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600, access_interval_seconds=0.02)
         )

@@ -9,7 +9,7 @@ from subgraphs.analytics.service.application import account_owners
 from subgraphs.analytics.service.application.account_owners import AccountOwners
 from subgraphs.analytics.service.domain.model import AccountPosition
 from subgraphs.bank.client import Balance, BankClient
-from wallet.errors import AccountNotFound, DeadlineExceeded, Unavailable
+from wallet.errors import AccountNotFound, DeadlineExceeded, RateLimited, ResourceExhausted, Unavailable
 from wallet.money import Money
 
 ALICE = Principal("https://users.test", "alice", is_service=False, expires_at=0)
@@ -61,8 +61,10 @@ async def test_position_is_read_from_the_bank_each_time(owners: AccountOwners, b
     assert bank.calls == 2
 
 
-@pytest.mark.parametrize("problem", [Unavailable("the bank"), DeadlineExceeded("the bank")])
-async def test_cached_permission_is_used_for_a_minute_while_the_bank_is_unavailable(
+@pytest.mark.parametrize(
+    "problem", [Unavailable("the bank"), DeadlineExceeded("the bank"), ResourceExhausted(), RateLimited("calls", "1")]
+)
+async def test_cached_permission_is_used_for_a_minute_while_the_bank_gives_no_decision(
     owners: AccountOwners, bank: FakeBank, clock: FakeClock, problem: Exception
 ) -> None:
     await owners.read_position(ALICE, ACCOUNT)

@@ -1,4 +1,6 @@
-"""Responses of the webhook listener and of the admin routes if the database is unavailable or a lease is lost."""
+"""Responses of the webhook listener and of the admin routes if the database or the bank is unavailable, or a lease is
+lost.
+"""
 
 import json
 from datetime import UTC, datetime
@@ -18,7 +20,7 @@ from subgraphs.card.service.api.webhooks import WebhookInbox, webhook_app
 from subgraphs.card.service.domain.declines import Block, DeclineLimits
 from subgraphs.card.service.domain.top_up import TopUp
 from tests.unit.card.top_ups import NOW
-from wallet.errors import Unavailable
+from wallet.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 
 SECRET = "whsec_c2VjcmV0"
 EVENT = {
@@ -49,6 +51,9 @@ class Failing:
         raise self._error
 
     async def list_for_review(self) -> list[TopUp]:
+        raise self._error
+
+    async def review_missing_deposits(self) -> int:
         raise self._error
 
     async def retry(self, _: UUID) -> TopUp:
@@ -85,6 +90,10 @@ async def test_webhook_that_could_not_be_stored_gets_503() -> None:
     ("error", "method", "path", "status"),
     [
         (Unavailable(), "GET", "/review", 503),
+        (Unavailable(), "POST", "/review/deposits", 503),
+        (DeadlineExceeded("the bank"), "POST", "/review/deposits", 503),
+        (ResourceExhausted(), "POST", "/review/deposits", 503),
+        (LeaseLostError(), "POST", "/review/deposits", 409),
         (Unavailable(), "POST", f"/review/{UUID(int=1)}/retry", 503),
         (LeaseLostError(), "POST", f"/review/{UUID(int=1)}/retry", 409),
         (Unavailable(), "GET", "/declines", 503),

@@ -11,7 +11,7 @@ from cachetools import TTLCache
 from kit.auth.principal import Principal
 from subgraphs.analytics.service.domain.model import AccountPosition
 from subgraphs.bank.client import BankClient
-from wallet.errors import DeadlineExceeded, Unavailable, WalletError
+from wallet.errors import TEMPORARY_ERRORS, WalletError
 
 _CACHE_SECONDS: Final = 60.0
 _CACHE_SIZE: Final = 10_000
@@ -22,7 +22,7 @@ _VERSION_TIMEOUT_SECONDS: Final = 0.5
 class AccountOwners:
     """Checks that a caller may read an account: the bank decides, by the caller's token.
 
-    A permission is cached for a minute, and is used while the bank does not respond. A refusal is not cached.
+    A permission is cached for a minute, and is used while the bank gives no decision. A refusal is not cached.
     """
 
     def __init__(self, bank: BankClient, clock: Callable[[], float] = time.monotonic) -> None:
@@ -36,18 +36,19 @@ class AccountOwners:
     async def read_position(self, caller: Principal, account_id: UUID) -> AccountPosition | None:
         """Check that the caller of the current request may read the account, and return its position in the ledger.
 
-        Returns None if the bank does not respond, but has allowed the caller to read the account in the last minute.
+        Returns None if the bank is unavailable, late or overloaded, but has allowed the caller to read the account in
+        the last minute.
 
         Raises:
             AccountNotFound: the account does not exist, or belongs to another user.
-            Unavailable, DeadlineExceeded: the bank does not respond, and no permission is cached.
+            WalletError: one of `TEMPORARY_ERRORS`: the bank gave no decision, and no permission is cached.
         """
         key = (caller.scope, account_id)
         is_readable = key in self._readable
         try:
             async with asyncio.timeout(_VERSION_TIMEOUT_SECONDS if is_readable else None):
                 balance = await self._bank.get_balance(account_id)
-        except (Unavailable, DeadlineExceeded, TimeoutError):
+        except (*TEMPORARY_ERRORS, TimeoutError):
             if is_readable:
                 return None
             raise

@@ -28,7 +28,7 @@ from subgraphs.analytics.service.adapters.kafka import running_client
 from subgraphs.analytics.service.application.repair import Repair
 from subgraphs.analytics.service.domain.model import Event, Row
 from subgraphs.analytics.service.domain.rows import rows_from_event
-from wallet.errors import DeadlineExceeded, Unavailable
+from wallet.errors import TEMPORARY_ERRORS
 
 log = structlog.get_logger(__name__)
 
@@ -256,12 +256,12 @@ class Consumer:
                 await self._epochs.verify([*differing, *arrived])
 
     async def _retry(self, step: Callable[[], Awaitable[Value]]) -> Value:
-        """Return the result of a step, which is repeated without end while a service is unavailable."""
+        """Return the result of a step, which is repeated without end while it fails with one of `TEMPORARY_ERRORS`."""
         backoff = Backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
         while True:
             try:
                 return await step()
-            except (Unavailable, DeadlineExceeded):
+            except TEMPORARY_ERRORS:
                 await asyncio.sleep(backoff.next_delay())
 
     async def _commit(self, consumer: AIOKafkaConsumer, messages: Iterable[Message], generation: int) -> None:

@@ -94,7 +94,7 @@ class EpochFollower:
 
         Raises:
             EpochChanged: the ledger has another epoch than the history.
-            Unavailable, DeadlineExceeded: the bank or ClickHouse does not respond.
+            WalletError: one of `TEMPORARY_ERRORS`: the bank or ClickHouse gave no response.
         """
         stored, held = await self._read(), list(postings)
         for start in range(0, len(held) or 1, _MAX_POSTINGS):
@@ -153,7 +153,7 @@ class EpochFollower:
 
         Raises:
             EpochChanged: the ledger began another epoch during the rebuild. The history is unchanged.
-            Unavailable, DeadlineExceeded: the bank or ClickHouse does not respond. The history is unchanged.
+            WalletError: one of `TEMPORARY_ERRORS`: the bank or ClickHouse gave no response. The history is unchanged.
         """
         stored = await self._read()
         epoch = (await self._ledger.verify_history(stored.id, stored.past, ())).epoch

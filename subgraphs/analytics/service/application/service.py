@@ -15,7 +15,7 @@ from subgraphs.analytics.service.application.epoch import EpochChanged, EpochFol
 from subgraphs.analytics.service.application.subscription_hub import SubscriptionHub
 from subgraphs.analytics.service.domain.model import OperationFilter, Page, Row, StreamStart
 from subgraphs.analytics.service.domain.statistics import Statistics, StatisticsRange, make_buckets
-from wallet.errors import DeadlineExceeded, FieldViolation, InvalidInput, LedgerRestored, Unavailable
+from wallet.errors import TEMPORARY_ERRORS, FieldViolation, InvalidInput, LedgerRestored
 
 _DEFAULT_PAGE_SIZE: Final = 50
 _MAX_PAGE_SIZE: Final = 1_000
@@ -70,7 +70,7 @@ class Analytics:
             InvalidInput: the limit, the versions or the conditions are invalid or contradict each other.
             AccountNotFound: the account does not exist, or belongs to another user.
             LedgerRestored: the version belongs to another epoch than the ledger's.
-            Unavailable: ClickHouse or the bank does not respond.
+            WalletError: one of `TEMPORARY_ERRORS`: ClickHouse or the bank gave no response.
         """
         violations = _violations(limit, older_than, newer_than, conditions)
         if violations:
@@ -110,7 +110,7 @@ class Analytics:
         Raises:
             InvalidInput: the range is empty, outside of the valid years, or has too many buckets.
             AccountNotFound: the account does not exist, or belongs to another user.
-            Unavailable: ClickHouse or the bank does not respond.
+            WalletError: one of `TEMPORARY_ERRORS`: ClickHouse or the bank gave no response.
         """
         violations = range_.violations()
         if violations:
@@ -139,7 +139,7 @@ class Analytics:
         try:
             async with asyncio.timeout(_COMPARISON_TIMEOUT_SECONDS):
                 await self._epochs.verify(await self._history.list_postings([(account_id, stored_version)]))
-        except (EpochChanged, Unavailable, DeadlineExceeded, TimeoutError):
+        except (EpochChanged, *TEMPORARY_ERRORS, TimeoutError):
             return False
         return True
 

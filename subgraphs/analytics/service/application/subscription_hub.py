@@ -17,7 +17,7 @@ from subgraphs.analytics.service.application.repair import Repair
 from subgraphs.analytics.service.domain.model import Event, Row, StreamStart
 from subgraphs.analytics.service.domain.rows import rows_from_event
 from subgraphs.bank.client import BankClient
-from wallet.errors import DeadlineExceeded, LedgerRestored, SubscriberTooSlow, Unavailable
+from wallet.errors import TEMPORARY_ERRORS, LedgerRestored, SubscriberTooSlow, Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -215,7 +215,7 @@ class SubscriptionHub:
                     raise SubscriberTooSlow
                 if clock() >= check_access_at:
                     check_access_at = clock() + self._limits.access_interval_seconds
-                    with suppress(Unavailable, DeadlineExceeded):  # the bank gave no response, so access continues
+                    with suppress(*TEMPORARY_ERRORS):  # the bank gave no decision, so access continues
                         subscription.expect((await self._bank.get_balance(account_id)).version)
                 if (row := subscription.next_row()) is not None:
                     batch = [row]
@@ -259,7 +259,7 @@ class SubscriptionHub:
         self._repair.suspect(account_id)
         try:
             events = await self._ledger.list_events(account_id, after)
-        except (Unavailable, DeadlineExceeded):
+        except TEMPORARY_ERRORS:
             raise Unavailable(_RESOURCE) from None
         if any(event.epoch != epoch for event in events):
             raise LedgerRestored

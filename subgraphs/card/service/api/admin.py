@@ -14,7 +14,7 @@ from subgraphs.card.service.adapters.repository import LeaseLostError, Repositor
 from subgraphs.card.service.application.saga import Saga
 from subgraphs.card.service.domain.declines import Block, DeclineLimits, LimitKind
 from subgraphs.card.service.domain.top_up import TopUp
-from wallet.errors import DeadlineExceeded, TopUpNotFound, Unavailable
+from wallet.errors import TEMPORARY_ERRORS, TopUpNotFound, Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +32,8 @@ def review_router(repository: Repository, saga: Saga) -> APIRouter:
     lines as `GET /review`. A retry of such a top-up makes the deposit again. The response is 409 if a driver has
     changed a top-up meanwhile.
 
-    All routes return 503 if the database is unavailable; `POST /review/deposits` also if the bank is unavailable.
+    All routes return 503 if the database is unavailable; `POST /review/deposits` also if the bank is unavailable,
+    late or overloaded.
     """
     router = APIRouter()
 
@@ -50,7 +51,7 @@ def review_router(repository: Repository, saga: Saga) -> APIRouter:
             return JsonLinesResponse(_lines(await repository.list_for_review()))
         except LeaseLostError:
             raise HTTPException(409, "a driver has changed a top-up meanwhile; repeat the request") from None
-        except (Unavailable, DeadlineExceeded) as error:
+        except TEMPORARY_ERRORS as error:
             raise HTTPException(503, error.message) from None
 
     @router.post("/review/{top_up_id}/retry")

@@ -216,7 +216,8 @@ class Saga:
 
         Raises:
             LeaseLostError: a driver has changed a top-up meanwhile.
-            Unavailable, DeadlineExceeded: the database or the bank is unavailable.
+            Unavailable: the database is unavailable.
+            WalletError: one of `TEMPORARY_ERRORS`: the bank is unavailable, late or overloaded.
         """
         slots, marked, last_id = asyncio.Semaphore(_CONCURRENT_BANK_CALLS), 0, None
 

@@ -38,8 +38,8 @@ from subgraphs.card.service.domain.payment import Refusal
 from subgraphs.card.service.domain.rules import Limits, check_request, is_replay, request_fingerprint
 from subgraphs.card.service.domain.top_up import IdempotencyKey, NewTopUp, TopUp, TopUpPage
 from wallet.errors import (
+    TEMPORARY_ERRORS,
     AccountNotFound,
-    DeadlineExceeded,
     FieldViolation,
     IdempotencyConflict,
     InvalidInput,
@@ -238,7 +238,7 @@ class TopUps:
                 raise TopUpNotFound(str(id_))
             if clock() >= next_check_at:
                 next_check_at = clock() + self._options.access_seconds
-                with suppress(Unavailable, DeadlineExceeded):  # without a response, access continues
+                with suppress(*TEMPORARY_ERRORS):  # the bank gave no decision, so access continues
                     await self._bank.get_account(top_up.account_id)
 
         async with aclosing(self._hub.watch(id_, check)) as states:

@@ -37,6 +37,7 @@ from wallet.errors import (
     InternalError,
     RateLimited,
     ResourceExhausted,
+    SubscriberTooSlow,
     Unauthenticated,
     Unavailable,
     WalletError,
@@ -533,12 +534,22 @@ class TestReconnectingStream:
         unavailable = Unavailable("the echo")
         assert await self.collect_values([1, 2, unavailable], [unavailable], [3]) == [1, 2, 3]
 
+    @pytest.mark.parametrize(
+        "error", [DeadlineExceeded("the echo"), ResourceExhausted(), RateLimited("calls at once", "1")]
+    )
+    async def test_stream_is_reopened_when_the_service_is_late_or_overloaded(
+        self, error: WalletError, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(channel, "_RECONNECT_FIRST_DELAY_SECONDS", 0.001)
+        assert await self.collect_values([1, error], [error], [2]) == [1, 2]
+
     async def test_finished_stream_is_not_reopened(self) -> None:
         assert await self.collect_values([1], [2]) == [1]
 
-    async def test_permanent_error_is_raised(self) -> None:
-        with pytest.raises(AccountNotFound):
-            await self.collect_values([1, AccountNotFound("a1")], [2])
+    @pytest.mark.parametrize("error", [AccountNotFound("a1"), SubscriberTooSlow()])
+    async def test_permanent_error_is_raised(self, error: WalletError) -> None:
+        with pytest.raises(type(error)):
+            await self.collect_values([1, error], [2])
 
     async def test_unavailable_is_raised_after_the_time_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = ManualClock()
