@@ -149,6 +149,7 @@ class TestRepair:
         monkeypatch.setattr(repair_module, "_MAX_SUSPECTS", 0)
         alice, bob = env.bank.open(), env.bank.open("bob")
         repair = env.repair()
+        repair._is_first = False
         env.bank.transfer(alice, bob)
         repair.suspect(bob)
         async with background(repair.run()):
