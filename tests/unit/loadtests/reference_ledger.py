@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import TypedDict, Unpack
 from uuid import UUID
 
 from loadtests.history.calls import (
@@ -25,6 +26,15 @@ from loadtests.history.rows import Account, Entry, IdempotencyRow, LedgerRows, T
 CLEARING, ALICE, BOB, CAROL, CLOSED, MISSING = (UUID(int=n) for n in range(6))
 START = datetime(2025, 1, 1, tzinfo=UTC)
 OPENING = Decimal(100)
+
+
+class CallOptions(TypedDict, total=False):
+    """Options of `ReferenceLedger.call`."""
+
+    before: float
+    after: float
+    is_executed: bool
+    is_answered: bool
 
 
 def account(id_: UUID, owner: str | None, balance: Decimal, min_balance: Decimal | None = Decimal()) -> Account:
@@ -58,11 +68,18 @@ class ReferenceLedger:
     now: int = 0
 
     def transfer(
-        self, key: str = "k", sender: UUID = ALICE, recipient: UUID = BOB, amount: int = 10, **options: float
+        self,
+        key: str = "k",
+        sender: UUID = ALICE,
+        recipient: UUID = BOB,
+        amount: int = 10,
+        **options: Unpack[CallOptions],
     ) -> Answer:
         return self.call("transfer", key, sender, recipient, amount, **options)
 
-    def deposit(self, key: str = "k", recipient: UUID = BOB, amount: int = 10, **options: float) -> Answer:
+    def deposit(
+        self, key: str = "k", recipient: UUID = BOB, amount: int = 10, **options: Unpack[CallOptions]
+    ) -> Answer:
         return self.call("deposit", key, CLEARING, recipient, amount, **options)
 
     def call(
@@ -75,8 +92,8 @@ class ReferenceLedger:
         *,
         before: float = 0.1,
         after: float = 0.1,
-        is_executed: float = True,
-        is_answered: float = True,
+        is_executed: bool = True,
+        is_answered: bool = True,
     ) -> Answer:
         """Make one call. The request or its response may be lost."""
         owner = None if operation == "deposit" else "alice"
@@ -90,8 +107,8 @@ class ReferenceLedger:
         *,
         before: float = 0.1,
         after: float = 0.1,
-        is_executed: float = True,
-        is_answered: float = True,
+        is_executed: bool = True,
+        is_answered: bool = True,
     ) -> Answer:
         self.now += 1
         answer: Answer = self._execute(request) if is_executed else UnknownOutcome("UNAVAILABLE")
