@@ -65,7 +65,8 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
 
     Received data is parsed in small slices, one in each turn of the loop, and only while the app has read the previous
     message and the client reads our output. A client that sends more frames than the allowed rate is slowed down; if
-    that lasts for five seconds, the connection closes with 1008.
+    that lasts for five seconds, the connection closes with 1008. If the app closes the connection meanwhile, the rest
+    of the data is dropped: the client's close frame may be the last of thousands of frames.
     """
 
     def __init__(self, *args: Any, connection: Connection | None = None, **kwargs: Any) -> None:
@@ -193,6 +194,9 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         self._allowance_at = now
         if self._allowance >= 0:
             return
+        if self.close_sent:
+            self._linger()
+            return
         if self._slow_since is None:
             self._slow_since = now
         if now - self._slow_since > _FLOOD_SECONDS:
@@ -234,6 +238,11 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
                 return
         super().send_receive_event_to_app()
 
+    def handle_ping(self) -> None:
+        """Send a pong, unless an earlier frame of the same data has ended the output."""
+        if not self._is_refused:
+            super().handle_ping()
+
     def handle_parser_exception(self) -> None:  # noqa: D102
         close = self.conn.close_sent
         if close is not None:
@@ -244,10 +253,18 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Drop received data until a sweep closes the connection: closing at once would reset it."""
+        """End the output, and drop received data until the client ends its side, or a sweep closes the connection.
+
+        Closing at once would reset the connection, and the client could lose the close frame.
+        """
         self._is_refused = True
         self._unparsed.clear()
         self.stop_keepalive()
+        if self._slow_timer is not None:
+            self._slow_timer.cancel()
+            self._slow_timer = None
+        if not self.transport.is_closing():
+            self.transport.write_eof()
 
     def shutdown(self) -> None:  # noqa: D102
         if not self.transport.is_closing():
@@ -266,6 +283,8 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
             message = {**message, "reason": reason}
         await super().send(message)
         if message["type"] != "websocket.send":
+            if self.close_sent and self._slow_timer is not None:
+                self._linger()
             self._update_reading()
 
     async def receive(self) -> Any:  # noqa: D102

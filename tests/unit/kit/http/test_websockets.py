@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit.http.connections import SWEEP_SECONDS, Stage
 from kit.http.uvicorn_internals.websocket_protocol import FRAMES_PER_SECOND
 from tests.logs import own_warnings
 from tests.unit.kit.http.virtual_server import Client, VirtualServer, run, virtual_server
@@ -287,11 +288,35 @@ def test_close_frame_that_the_client_does_not_answer_ends_the_connection() -> No
     async def check() -> None:
         async with virtual_server(close) as server:
             client = await open_websocket(server)
-            for _ in range(12):
+            for _ in range(6):
                 client.send(frame(PING))
                 await client.wait(1)
             assert not client.is_connected
             assert b"\x11\x30" + ("é" * 60).encode() in client.received  # code 4400, and as much of the reason as fits
+
+    run(check)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5])
+def test_close_by_the_app_during_a_flood_reaches_the_client_and_ends_the_connection(seconds: float) -> None:
+    async def close(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await asyncio.sleep(seconds)
+        await send({"type": "websocket.close", "code": 4408, "reason": "late"})
+
+    async def check() -> None:
+        async with virtual_server(close) as server:
+            client = await open_websocket(server)
+            client.send(frame(PING) * 1_500 + frame(CLOSE, b"\x11\x38"))  # at the allowed rate it takes five seconds
+            await client.wait(seconds)
+            await client.settle()
+            assert b"\x11\x38late" in client.received
+            assert client.transport.is_output_ended
+            assert client.transport.protocol.stage()[0] is Stage.LINGERING
+            await client.wait(3 * SWEEP_SECONDS)
+            assert not client.is_connected
+            assert not server.state.tasks
 
     run(check)
 

@@ -52,11 +52,12 @@ class FakeTransport(asyncio.Transport):
         self.is_client_reading = True
         self.is_open = True
         self.is_paused = False
+        self.is_output_ended = False
         self._is_closing = False
         self._is_write_paused = False
 
     def write(self, data: Any) -> None:
-        if not self.is_open:
+        if not self.is_open or self.is_output_ended:
             raise RuntimeError("the transport is closed")  # as uvloop does
         if self._is_closing:
             return
@@ -102,7 +103,7 @@ class FakeTransport(asyncio.Transport):
         return len(self.buffer)
 
     def write_eof(self) -> None:
-        pass
+        self.is_output_ended = True
 
     def pause_reading(self) -> None:
         self.is_paused = True
