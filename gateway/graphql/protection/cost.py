@@ -82,6 +82,7 @@ class OperationCost:
         planner = FieldPlanner(schema, document)
         self._fields = tuple(planner.plan(root, operation.selection_set, {}))
         self._max_references = planner.max_references
+        self._free_bytes = FREE_ARGUMENT_BYTES - planner.max_literal_size
         fixed = fixed_estimate(self._fields)
         self._fixed = None if fixed is None else min(MAX_COST, self._base + fixed)
 
@@ -98,11 +99,14 @@ class OperationCost:
         return self._fixed
 
     def _argument_sizes(self, variables: Variables | None) -> Mapping[str, int]:
-        """Return the sizes of the variables in bytes; nothing if the variables of no field exceed the free bytes."""
+        """Return the sizes of the variables in bytes; nothing if they cannot make a field's arguments cost more.
+
+        That is so if they fit into the free bytes together with the longest literals of a field.
+        """
         if not self._max_references:
             return {}
         total = (_json_size(variables) if variables else 0) + sum(self._default_sizes.values())
-        if total * self._max_references <= FREE_ARGUMENT_BYTES:
+        if total * self._max_references <= self._free_bytes:
             return {}
         return self._default_sizes | {name: _json_size(value) for name, value in (variables or {}).items()}
 

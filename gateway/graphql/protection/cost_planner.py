@@ -58,10 +58,12 @@ class FieldPlanner:
 
     Attributes:
         max_references: largest number of uses of variables in the arguments of one field.
+        max_literal_size: largest number of characters of the arguments of one field that uses variables.
     """
 
     def __init__(self, schema: GraphQLSchema, document: DocumentNode) -> None:
         self.max_references = 0
+        self.max_literal_size = 0
         self._schema = schema
         self._fragments = {
             each.name.value: each for each in document.definitions if isinstance(each, FragmentDefinitionNode)
@@ -173,7 +175,9 @@ class FieldPlanner:
                     values += items
                 case ObjectValueNode(fields=fields):
                     values += (each.value for each in fields)
-        self.max_references = max(self.max_references, len(references))
+        if references:
+            self.max_references = max(self.max_references, len(references))
+            self.max_literal_size = max(self.max_literal_size, size)
         return Arguments(size, tuple(references))
 
 

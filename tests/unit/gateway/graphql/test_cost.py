@@ -296,6 +296,15 @@ class TestArguments:
             >= (50 * 900 - FREE_ARGUMENT_BYTES) // ARGUMENT_BYTES_PER_UNIT
         )
 
+    @pytest.mark.parametrize("literal", [0, 500, 1_000, 1_100])
+    @pytest.mark.parametrize("variable", [10, 500, 1_000])
+    def test_literal_and_variable_of_one_field_are_added(self, literal: int, variable: int) -> None:
+        text = f'query($a: String!) {{ byKeys(keys: ["{"x" * literal}", $a], size: 1) {{ name }} }}'
+        size = literal + variable
+        cost_of_arguments = cost(text).estimate({"a": "x" * variable}) - 2 * 11
+        expected = max(0, size - FREE_ARGUMENT_BYTES) // ARGUMENT_BYTES_PER_UNIT
+        assert expected <= cost_of_arguments <= expected + 1
+
     def test_argument_of_a_list_field_is_charged_once_for_all_items(self) -> None:
         operation = cost("query($k: [String!]) { byKeys(keys: $k, size: 3) { name } }")
         long = operation.estimate({"k": ["x" * 2_048] * 2})
