@@ -146,10 +146,14 @@ class Validator:
         return ", and ".join(problems) or self._expected(type_)
 
     def _described(self, rule: type[ASTValidationRule]) -> type[ASTValidationRule]:
-        """Return a subclass of the rule that replaces the messages of its errors."""
+        """Return a subclass of the rule that replaces the messages of its errors.
+
+        Raises:
+            KeyError: the rule has neither a description nor a message.
+        """
         if rule.__name__ == "ValuesOfCorrectTypeRule":
             return self._literal_rule()
-        describe = self._descriptions().get(rule.__name__) or (lambda _, __: MESSAGES[rule.__name__])
+        describe = self._descriptions().get(rule.__name__) or _fixed(MESSAGES[rule.__name__])
 
         class DescribedRule(rule):  # type: ignore[misc, valid-type]
             def report_error(self, error: GraphQLError) -> None:
@@ -256,6 +260,10 @@ MESSAGES: Final[dict[str, str]] = {
     "VariablesAreInputTypesRule": "a variable must have an input type: a scalar, an enum or an input object",
 }
 """Messages by rule, for the rules whose messages contain no names from the schema."""
+
+
+def _fixed(message: str) -> _Describe:
+    return lambda _, __: message
 
 
 def _invalid(message: str, nodes: Iterable[Any] | None = None) -> OperationRefused:
