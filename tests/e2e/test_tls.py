@@ -17,6 +17,9 @@ from tests.e2e.users import User
 
 pytestmark = pytest.mark.slow
 
+GRPC_PORTS = [name for name, _ in Ports().items() if name.endswith("_grpc")]
+"""Names of the gRPC ports of all services."""
+
 
 @pytest.fixture(scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
@@ -39,9 +42,9 @@ class TestMutualTLS:
         assert (await final_top_up(alice, begun.headers["location"]))["status"] == "COMPLETED"
         assert str(await alice.balance()) == "1100.00"
 
-    @pytest.mark.parametrize("service", ["bank", "card", "analytics"])
-    async def test_plaintext_client_is_refused(self, system: System, service: str) -> None:
-        port = dict(system.ports.items())[f"{service}_grpc"]
+    @pytest.mark.parametrize("name", GRPC_PORTS)
+    async def test_plaintext_client_is_refused(self, system: System, name: str) -> None:
+        port = dict(system.ports.items())[name]
         async with grpc.aio.insecure_channel(f"{HOST}:{port}") as channel:
             health: Any = health_pb2_grpc.HealthStub(channel)
             with pytest.raises(grpc.aio.AioRpcError) as refused:

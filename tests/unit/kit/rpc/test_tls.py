@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -135,6 +135,19 @@ async def open_peer(target: str, tls: TLS | None, name: str = "bank") -> AsyncIt
         yield Peer(opened)
 
 
+async def check_health(opened: grpc.aio.Channel) -> Any:
+    health: Any = health_pb2_grpc.HealthStub(opened)
+    return (await health.Check(health_pb2.HealthCheckRequest(service=SERVICE))).status
+
+
+async def list_services(opened: grpc.aio.Channel) -> set[str]:
+    """Return the names of the services that reflection lists."""
+    requests = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(opened)  # type: ignore[arg-type]  # both kinds work
+    (listed,) = [each async for each in stub.ServerReflectionInfo(requests)]
+    return {each.name for each in listed.list_services_response.service}
+
+
 class TestCalls:
     @pytest.mark.parametrize(
         "form", ["{0}", "dns:///{0}", "ipv4:{0}", "ipv4:{0},{0}", "localhost:{1}", "dns:///localhost:{1}"]
@@ -151,13 +164,8 @@ class TestCalls:
     ) -> None:
         credentials = our_ca.issue("gateway").current_bundle().channel_credentials()
         async with grpc.aio.secure_channel(bank, credentials, AS_BANK) as opened:
-            health: Any = health_pb2_grpc.HealthStub(opened)
-            response = await health.Check(health_pb2.HealthCheckRequest(service=SERVICE))
-            assert response.status == health_pb2.HealthCheckResponse.SERVING
-            requests = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
-            stub: Any = reflection_pb2_grpc.ServerReflectionStub(opened)  # type: ignore[arg-type]  # both kinds work
-            (listed,) = [each async for each in stub.ServerReflectionInfo(requests)]
-            assert SERVICE in {each.name for each in listed.list_services_response.service}
+            assert await check_health(opened) == health_pb2.HealthCheckResponse.SERVING
+            assert SERVICE in await list_services(opened)
 
 
 class TestRefused:
@@ -166,6 +174,26 @@ class TestRefused:
         async with grpc.aio.secure_channel(bank, credentials, AS_BANK) as opened:
             with pytest.raises(Unavailable):
                 await Peer(opened).read_identity()
+
+    @pytest.mark.parametrize("call", [check_health, list_services])
+    async def test_health_and_reflection_need_a_certificate(
+        self,
+        bank: str,
+        our_ca: CertificateAuthority,
+        other_ca: CertificateAuthority,
+        call: Callable[[grpc.aio.Channel], Awaitable[Any]],
+    ) -> None:
+        authority = our_ca.issue("gateway").current_bundle().authority
+        certificate, key, _ = other_ca.issue("gateway").current_bundle()
+        for channel in (
+            grpc.aio.secure_channel(bank, grpc.ssl_channel_credentials(authority), AS_BANK),
+            grpc.aio.secure_channel(bank, grpc.ssl_channel_credentials(authority, key, certificate), AS_BANK),
+            grpc.aio.insecure_channel(bank, AS_BANK),
+        ):
+            async with channel as opened:
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await call(opened)
+                assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
     async def test_client_of_another_authority_is_refused(
         self, bank: str, our_ca: CertificateAuthority, other_ca: CertificateAuthority
