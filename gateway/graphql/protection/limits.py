@@ -1,9 +1,9 @@
 """Size limits of a document. They are checked before validation, in time linear in the length of the text."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from graphql import (
     DocumentNode,
@@ -11,12 +11,14 @@ from graphql import (
     FragmentDefinitionNode,
     FragmentSpreadNode,
     InlineFragmentNode,
+    SelectionNode,
     SelectionSetNode,
 )
 from graphql.language import OperationDefinitionNode
 
-from gateway.errors import OperationRefused
+from gateway.errors import INVALID_GRAPHQL, OperationRefused
 from gateway.graphql.execution.graphql_core_internals import LimitedParser, NameTooLong, TooManyTokens
+from gateway.graphql.execution.validation import MESSAGES
 
 _ANONYMOUS_COST_DIVISOR: Final = 4
 
@@ -31,8 +33,10 @@ class Limits:
         name_characters: length of a name. Each item of a response repeats the names of its fields.
         definitions: operations and fragments of the document; validation follows all fragments from each operation.
         depth: levels of fields. Below `__schema` and `__type`, graphql-core's own rule applies.
+        nesting: levels of selection sets, those of fragments included.
         root_fields: fields of the root type; each is resolved on its own.
         fields: fields of all operations of the document together.
+        spreads: fragment spreads and inline fragments of all operations of the document together.
         aliases: aliases in each operation and in each fragment.
         directives: directives in each operation and in each fragment.
         repeats: selections of one response key at one level; overlapping-field validation is quadratic in it.
@@ -46,8 +50,10 @@ class Limits:
     name_characters: int = 100
     definitions: int = 50
     depth: int = 12
+    nesting: int = 50
     root_fields: int = 20
     fields: int = 500
+    spreads: int = 500
     aliases: int = 50
     directives: int = 50
     repeats: int = 25
@@ -130,113 +136,116 @@ def parse_document(text: str, limits: Limits, budget: RequestBudget) -> Document
 
 
 def check_limits(document: DocumentNode, limits: Limits) -> None:
-    """Check each operation, each fragment, and the number of fields of all operations together.
+    """Check each operation, and the number of fields and spreads of all operations together.
 
-    Fragments are checked even if no operation uses them, because validation visits them too. The document need not be
-    valid.
+    A fragment that no other definition spreads is checked like an operation, because validation visits it too. Except
+    for cycles of fragments, the document need not be valid.
 
     Raises:
-        OperationRefused: a limit is exceeded.
+        OperationRefused: a limit is exceeded, or a fragment spreads itself. Such a document has no size, and steps that
+            follow each spread would never end.
     """
     if len(document.definitions) > limits.definitions:
         raise _too_many("DEFINITIONS", "operations and fragments", limits.definitions)
     sizes = _DocumentSizes(document)
-    fields = 0
-    for definition in document.definitions:
+    roots = sizes.measure_roots()
+    if roots is None:
+        raise _too_many("NESTING", "levels of selection sets", limits.nesting)
+    fields = spreads = 0
+    for definition, size in roots:
         if isinstance(definition, OperationDefinitionNode):
-            size = sizes.measure(definition.selection_set).with_directives(definition)
-            if size.depth > limits.depth:
-                raise _too_deep(limits.depth)
-            if size.level > limits.root_fields:
-                raise _too_many("ROOT_FIELDS", "fields at its root", limits.root_fields)
-            fields += size.fields
-        elif isinstance(definition, FragmentDefinitionNode):
-            size = sizes.measure_fragment(definition.name.value)
-        else:
-            continue  # validation rejects it
-        if max(fields, size.fields) > limits.fields:
+            _check_operation(size, limits)
+        if size.nesting > limits.nesting:
+            raise _too_many("NESTING", "levels of selection sets", limits.nesting)
+        fields += size.fields
+        spreads += size.spreads
+        if fields > limits.fields:
             raise _too_many("FIELDS", "fields", limits.fields)
-        _check_size(size, limits)
-        if sizes.count_repeats(definition.selection_set, limits.fields) > limits.repeats:
+        if spreads > limits.spreads:
+            raise _too_many("SPREADS", "spreads and inline fragments", limits.spreads)
+        _check_definition(size, limits)
+        if sizes.count_repeats(definition.selection_set) > limits.repeats:
             raise _too_many("REPEATS", "selections of one field", limits.repeats)
 
 
-def _check_size(size: "_SelectionSize", limits: Limits) -> None:
+def _check_operation(size: "_SelectionSize", limits: Limits) -> None:
+    if size.depth > limits.depth:
+        raise _too_deep(limits.depth)
+    if size.level > limits.root_fields:
+        raise _too_many("ROOT_FIELDS", "fields at its root", limits.root_fields)
+
+
+def _check_definition(size: "_SelectionSize", limits: Limits) -> None:
     if size.aliases > limits.aliases:
         raise _too_many("ALIASES", "aliases", limits.aliases)
     if size.directives > limits.directives:
         raise _too_many("DIRECTIVES", "directives", limits.directives)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _SelectionSize:
     """Size of a selection set.
 
     Attributes:
         level: number of fields at its own level. All other numbers include the levels below.
         depth: number of levels of fields.
+        nesting: number of levels of selection sets.
         fields: number of fields.
+        spreads: number of spreads and inline fragments.
         aliases: number of aliases.
         directives: number of directives.
     """
 
     level: int = 0
     depth: int = 0
+    nesting: int = 0
     fields: int = 0
+    spreads: int = 0
     aliases: int = 0
     directives: int = 0
 
-    def with_directives(self, node: FieldNode | OperationDefinitionNode | FragmentDefinitionNode) -> "_SelectionSize":
-        directives = self.directives + len(node.directives or ())
-        return _SelectionSize(self.level, self.depth, self.fields, self.aliases, directives)
+
+_EMPTY: Final = _SelectionSize()
+
+_Root: TypeAlias = OperationDefinitionNode | FragmentDefinitionNode
 
 
 class _DocumentSizes:
-    """Sizes of a document's selection sets.
-
-    Each fragment is measured once, however often it is spread. A fragment that spreads itself counts as empty inside
-    itself; validation rejects it.
-    """
+    """Sizes of a document's operations. Each fragment is measured once, however often it is spread."""
 
     def __init__(self, document: DocumentNode) -> None:
+        self._definitions = [
+            each for each in document.definitions if isinstance(each, OperationDefinitionNode | FragmentDefinitionNode)
+        ]  # validation rejects the others
         self._fragments: Mapping[str, FragmentDefinitionNode] = {
-            each.name.value: each for each in document.definitions if isinstance(each, FragmentDefinitionNode)
+            each.name.value: each for each in self._definitions if isinstance(each, FragmentDefinitionNode)
         }
-        self._measured: dict[str, _SelectionSize] = {}
+        self._measured: dict[str, _SelectionSize | None] = {}  # None: the fragment is being measured
+        self._spread: set[str] = set()
 
-    def measure(self, selections: SelectionSetNode | None) -> _SelectionSize:
-        """Return the size of a selection set; None is empty."""
-        parts = list(self._parts(selections))
-        return _SelectionSize(
-            level=sum(part.level for part in parts),
-            depth=max((part.depth for part in parts), default=0),
-            fields=sum(part.fields for part in parts),
-            aliases=sum(part.aliases for part in parts),
-            directives=sum(part.directives for part in parts),
-        )
+    def measure_roots(self) -> Sequence[tuple[_Root, _SelectionSize]] | None:
+        """Return the sizes of the operations, and of the fragments that no other definition spreads.
 
-    def measure_fragment(self, name: str) -> _SelectionSize:
-        """Return the size of a fragment. An unknown fragment is empty."""
-        if name not in self._measured:
-            self._measured[name] = _SelectionSize()
-            if name in self._fragments:
-                fragment = self._fragments[name]
-                self._measured[name] = self.measure(fragment.selection_set).with_directives(fragment)
-        return self._measured[name]
+        Returns:
+            The sizes; None if the document is nested too deeply to be measured.
 
-    def count_repeats(self, selections: SelectionSetNode, max_fields: int) -> int:
+        Raises:
+            OperationRefused: a fragment spreads itself.
+        """
+        try:
+            sizes = [(each, self._measure_definition(each)) for each in self._definitions]
+        except RecursionError:
+            return None
+        return [(definition, size) for definition, size in sizes if not self._is_spread(definition)]
+
+    def count_repeats(self, selections: SelectionSetNode) -> int:
         """Return the maximum number of selections of one response key at one level.
 
         Selections with the same response key are merged, and so are the selection sets below them.
-
-        Args:
-            selections: selection set with at most `max_fields` fields. If a fragment spreads itself there may be more;
-                then the count stops early.
-            max_fields: number of fields after which the count stops.
         """
-        most, visited = 0, 0
+        most = 0
         levels = [[selections]]
-        while levels and visited <= max_fields:
+        while levels:
             merged, spread = levels.pop(), set[str]()
             counts: Counter[str] = Counter()
             below: defaultdict[str, list[SelectionSetNode]] = defaultdict(list)
@@ -252,28 +261,72 @@ class _DocumentSizes:
                     spread.add(node.name.value)
                     if node.name.value in self._fragments:
                         merged.append(self._fragments[node.name.value].selection_set)
-            most, visited = max(most, *counts.values(), 0), visited + counts.total()
+            most = max(most, *counts.values(), 0)
             levels += below.values()
         return most
 
-    def _parts(self, selections: SelectionSetNode | None) -> Iterator[_SelectionSize]:
-        for node in selections.selections if selections else ():
-            directives = len(node.directives or ())
+    def _is_spread(self, definition: _Root) -> bool:
+        """Whether the definition is a fragment whose size is part of the size of others."""
+        if isinstance(definition, OperationDefinitionNode):
+            return False
+        name = definition.name.value
+        return name in self._spread and self._fragments[name] is definition  # another one may have the same name
+
+    def _measure_definition(self, definition: _Root) -> _SelectionSize:
+        if isinstance(definition, FragmentDefinitionNode) and self._fragments[definition.name.value] is definition:
+            return self._measure_fragment(definition)
+        return self._measure(definition.selection_set, len(definition.directives or ()))
+
+    def _measure_fragment(self, fragment: FragmentDefinitionNode) -> _SelectionSize:
+        name = fragment.name.value
+        size = self._measured.get(name)
+        if size is None:
+            self._measured[name] = None
+            size = self._measured[name] = self._measure(fragment.selection_set, len(fragment.directives or ()))
+        return size
+
+    def _measure(self, selections: SelectionSetNode, directives: int = 0) -> _SelectionSize:
+        """Return the size of a selection set.
+
+        Args:
+            selections: selection set.
+            directives: number of directives of its definition.
+        """
+        size = _SelectionSize(directives=directives)
+        depth = nesting = 0
+        for node in selections.selections:
+            if node.directives:
+                size.directives += len(node.directives)
+            below = self._measure_below(node)
             if isinstance(node, FieldNode):
-                below = self.measure(node.selection_set)
-                yield _SelectionSize(
-                    level=1,
-                    depth=1 if node.name.value.startswith("__") else 1 + below.depth,
-                    fields=1 + below.fields,
-                    aliases=(node.alias is not None) + below.aliases,
-                    directives=directives + below.directives,
-                )
-                continue
-            yield _SelectionSize(directives=directives)
-            if isinstance(node, FragmentSpreadNode):
-                yield self.measure_fragment(node.name.value)
-            elif isinstance(node, InlineFragmentNode):
-                yield self.measure(node.selection_set)
+                size.level += 1
+                size.fields += 1
+                size.aliases += node.alias is not None
+                depth = max(depth, 1 if node.name.value.startswith("__") else 1 + below.depth)
+            else:
+                size.level += below.level
+                size.spreads += 1
+                depth = max(depth, below.depth)
+            nesting = max(nesting, below.nesting)
+            size.fields += below.fields
+            size.spreads += below.spreads
+            size.aliases += below.aliases
+            size.directives += below.directives
+        size.depth, size.nesting = depth, 1 + nesting
+        return size
+
+    def _measure_below(self, node: SelectionNode) -> _SelectionSize:
+        """Return the size of a selection's own selection set. A leaf and an unknown fragment are empty."""
+        if isinstance(node, FragmentSpreadNode):
+            name = node.name.value
+            self._spread.add(name)
+            if name not in self._fragments:
+                return _EMPTY
+            if name in self._measured and self._measured[name] is None:
+                raise OperationRefused(INVALID_GRAPHQL, MESSAGES["NoFragmentCyclesRule"], [node])
+            return self._measure_fragment(self._fragments[name])
+        selections = node.selection_set if isinstance(node, FieldNode | InlineFragmentNode) else None
+        return self._measure(selections) if selections else _EMPTY
 
 
 def _too_many_tokens(limit: int) -> OperationRefused:

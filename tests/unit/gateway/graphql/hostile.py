@@ -128,6 +128,65 @@ def _selections(draw: st.DrawFn, limit: int, depth: int = 0) -> str:
     return "{" + draw(_SPACES).join(parts) + "}"
 
 
+_PARENTS: Final = {
+    "Query": "{0}",
+    "Account": "account(id:1){{{0}}}",
+    "User": "me{{{0}}}",
+    "__Type": "__schema{{types{{{0}}}}}",
+}
+"""Selections of the query type in which a fragment on a type may be spread, by type."""
+
+_SPREADS: Final = (
+    "{next}",
+    "{next} {next}",
+    "{next} id",
+    "__typename {next}",
+    "{first}",
+    "{first} {first} {next}",
+    "{all}",
+    "{all} {all}",
+    "x{number}:__typename {all}",
+    "...{{...{{...{{{next}}}}}}}",
+    "{inline}",
+    "...@skip(if:false){{{next}}} ...@include(if:true){{{next}}}",
+    "account(id:1){{...on Query{{{next}}}}}",
+    "ofType{{{next} {next}}}",
+    "owner{{accounts{{edges{{node{{{next} {next}}}}}}}}}",
+)
+"""Selections of a fragment that spreads others: the next one, the first one, all later ones."""
+
+
+@st.composite
+def _fragments(draw: st.DrawFn, limit: int) -> str:
+    """Return an operation and fragments that spread each other: as a chain, as a cycle, doubled, or each all others.
+
+    The last fragment selects a field, spreads a fragment that does not exist, or closes a cycle.
+    """
+    type_ = draw(st.sampled_from(tuple(_PARENTS)))
+    count = draw(st.sampled_from((1, 2, 10, 24, 48, 200)))
+    spreads = draw(st.lists(st.sampled_from(_SPREADS), min_size=1, max_size=2))
+    last = draw(st.sampled_from(("__typename", "__typename", f"...{MARK}{count}", f"...{MARK}0")))
+    nesting = draw(st.sampled_from((1, 10, 60)))
+
+    def fragment(number: int) -> str:
+        next_ = f"...{MARK}{number + 1}"
+        inner = spreads[number % len(spreads)].format(
+            next=next_,
+            first=f"...{MARK}0",
+            all=" ".join(f"...{MARK}{other}" for other in range(number + 1, min(count, number + 50))) or "id",
+            number=number,
+            inline="...{" * nesting + next_ + "}" * nesting,
+        )
+        return f"fragment {MARK}{number} on {type_}{{{inner if number < count - 1 else last}}}"
+
+    fragments = _repeated(fragment, count, " ", limit)
+    spread = " ".join([f"...{MARK}0"] * draw(st.sampled_from((1, 1, 2, 20, 400))))
+    operations = _numbered(
+        f"query o§{{{_PARENTS[type_].format(spread)}}}", draw(st.sampled_from((1, 1, 2, 40))), " ", limit
+    )
+    return draw(st.sampled_from((f"{operations} {fragments}", f"{fragments} {operations}")))
+
+
 @st.composite
 def documents(draw: st.DrawFn, limit: int) -> str:
     """Return the text of a document, which is valid only by chance."""
@@ -144,14 +203,8 @@ def documents(draw: st.DrawFn, limit: int) -> str:
             parts.append(f"{operation} {name}({variables}){selections}")
         elif kind == 2:
             parts.append(selections)
-        elif kind == 3:  # fragments that spread each other, as a chain, a cycle or all of them
-            spreads = draw(st.sampled_from(("...{mark}{next}", "...{mark}0", "...{mark}{next} ...{mark}{next} id")))
-
-            def fragment(number: int, *, t: str = type_, spreads: str = spreads) -> str:
-                inner = spreads.format(mark=MARK, next=number + 1)
-                return f"fragment {MARK}{number} on {t}{{{inner}}}"
-
-            parts.append(_numbered(f"query {name}§{{__typename}}", count, " ", limit // 3))
+        elif kind == 3:
+            parts.append(draw(_fragments(limit=limit // 3)))
         else:
             parts.append(
                 draw(st.sampled_from(("type X{a:Int}", "\x00", "{" * 5_000, "-" * 9_000, "}", "query", "\n" * 60_000)))
@@ -211,12 +264,12 @@ def bodies(draw: st.DrawFn) -> bytes:
     """Return the body of a request: one object or an array of up to ten, at most 64 KiB."""
     size = draw(st.sampled_from((1, 1, 2, 10)))
     limit = BODY_BYTES // size - 200
-    text = draw(st.one_of(documents(limit=limit), documents(limit=limit), documents(limit=limit), _VALID_DOCUMENTS))
+    text = draw(st.one_of(documents(limit=limit), documents(limit=limit), _fragments(limit=limit), _VALID_DOCUMENTS))
     request: dict[str, Any] = {"query": text}
     if draw(st.booleans()):
         request["variables"] = draw(_variables(limit=max(100, limit - len(text))))
     if draw(st.booleans()):
-        request["operationName"] = draw(_OWN_NAMES)
+        request["operationName"] = draw(st.one_of(_OWN_NAMES, st.just("o0")))
     if draw(st.integers(0, 9)) == 0:
         request["documentId"] = MARK * 1_000
     if draw(st.integers(0, 9)) == 0:

@@ -4,13 +4,13 @@ import asyncio
 import sys
 from collections import Counter
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
 import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
+from strawberry.types import ExecutionContext
 
 from gateway.graphql.execution.context import Context
 from gateway.graphql.execution.runner import OperationRunner
@@ -72,10 +72,19 @@ class Outcome:
         return str([error | {"path": None} for error in errors])
 
 
+VALIDATOR: Final = Validator(introspection=False, suggestions=True)
+
+
 def new_app() -> GraphQLOverHTTP:
-    """Return the endpoint of the merged graph as in production, but with suggestions, because these take time."""
-    policy = new_policy(validator=Validator(introspection=False, suggestions=True))
-    schema = build_merged_schema(partial(OperationRunner, policy))
+    """Return the endpoint of the merged graph as in production, but with suggestions, because these take time.
+
+    Each operation has an empty cache of documents, so that a request takes as long as its first time.
+    """
+
+    def new_runner(execution_context: ExecutionContext) -> OperationRunner:
+        return OperationRunner(new_policy(validator=VALIDATOR), execution_context)
+
+    schema = build_merged_schema(new_runner)
     guard_root_fields(schema.core_schema)
     services: Any = UnavailableServices()
     rate_limiter = RateLimiter(RateLimitOptions(is_on=False))

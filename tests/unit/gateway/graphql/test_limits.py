@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from graphql import get_introspection_query
 
-from gateway.errors import OperationRefused
+from gateway.errors import INVALID_GRAPHQL, OperationRefused
+from gateway.graphql.execution.validation import MESSAGES
 from gateway.graphql.protection.limits import Limits
 from tests.unit.gateway.graphql.policies import load_document
 
@@ -15,8 +16,10 @@ SMALL = Limits(
     name_characters=12,
     definitions=4,
     depth=3,
+    nesting=4,
     root_fields=3,
     fields=6,
+    spreads=3,
     aliases=2,
     directives=2,
     repeats=2,
@@ -28,6 +31,11 @@ CASES: dict[str, tuple[str, str]] = {
     "name_characters": ("{ abcdefghijkl }", "{ abcdefghijklm }"),
     "definitions": ("{ a }" * 4, "{ a }" * 4 + "fragment F on A { b }"),
     "depth": ("{ a { b { c } } }", "{ a { b { c { d } } } }"),
+    "nesting": (
+        "{ ... { ... { ...F } } } fragment F on A { a }",
+        "{ ... { ... { ... { ...F } } } } fragment F on A { a }",
+    ),
+    "spreads": ("{ ...F ... { b } ... { c } } fragment F on A { a }", "{ ...F ...F } fragment F on A { a ... { b } }"),
     "root_fields": ("{ a b c }", "{ a b c d }"),
     "fields": ("{ a { b c d e f } }", "{ a { b c d e f g } }"),
     "aliases": ("{ x: a y: a }", "{ x: a y: a z: a }"),
@@ -85,6 +93,11 @@ class TestLimits:
             ("mutation { a b c d }", "ROOT_FIELDS"),
             ("{ a { b } ... { a } ...F } fragment F on Query { a }", "REPEATS"),
             ("{ a } fragment Unused on A { b b b }", "REPEATS"),
+            ("{ a } fragment F on A { b b b } fragment F on A { c }", "REPEATS"),
+            ("{ ...F } fragment F on A { b } fragment F on A { ... { ... { ... { ... { c } } } } }", "NESTING"),
+            ("{ a } fragment F on A { ...H ...H } fragment G on A { ...H ...H } fragment H on A { b }", "SPREADS"),
+            ("query A { ...F } query B { ...F } fragment F on A { ...G } fragment G on A { b }", "SPREADS"),
+            ("{ ...F ...F } fragment F on Query { ...Missing }", "SPREADS"),
         ],
     )
     def test_fragments_and_all_operations_are_counted(self, text: str, code: str) -> None:
@@ -97,28 +110,46 @@ class TestLimits:
         limits = Limits(tokens=100_000)
         assert refusal("{a" * 10_000 + "}" * 10_000, limits)["code"] == "GRAPHQL_DEPTH_EXCEEDED"
 
-    def test_time_of_the_check_is_linear_in_the_text(self) -> None:
-        # Two to the power of sixty fields, in 60 fragments.
-        bomb = "{ ...F0 } " + " ".join(
-            f"fragment F{each} on Query {{ ...F{each + 1} ...F{each + 1} }}" for each in range(60)
+    def test_document_nested_too_deeply_for_the_check_is_refused(self) -> None:
+        fragments = " ".join(
+            f"fragment F{each} on A {{ {'... {' * 100} ...F{each + 1} {'}' * 100} }}" for each in range(40)
         )
-        # A check that visits each field would not end before the time-out of the test.
-        assert (
-            refusal(f"{bomb} fragment F60 on Query {{ a }}", Limits(definitions=62))["code"]
-            == "GRAPHQL_ROOT_FIELDS_EXCEEDED"
-        )
+        text = f"{{ ...F0 }} {fragments} fragment F40 on A {{ a }}"
+        assert refusal(text, Limits(tokens=100_000))["code"] == "GRAPHQL_NESTING_EXCEEDED"
+
+    @pytest.mark.parametrize("last", ["a", "...Missing"])
+    @pytest.mark.parametrize("spread", ["...F{0} ...F{0}", "a {{ ...F{0} ...F{0} }}", "... {{ ...F{0} }} ...F{0}"])
+    def test_time_of_the_check_is_linear_in_the_text(self, spread: str, last: str) -> None:
+        # Two to the power of sixty fields or spreads, in 60 fragments.
+        fragments = " ".join(f"fragment F{each} on A {{ {spread.format(each + 1)} }}" for each in range(60))
+        text = f"{{ a {{ ...F0 }} }} {fragments} fragment F60 on A {{ {last} }}"
+        # A check that visits each of them would not end before the time-out of the test.
+        assert refusal(text, Limits(definitions=62, depth=100))["code"].startswith("GRAPHQL_")
 
     @pytest.mark.parametrize(
-        "text",
+        ("text", "start"),
         [
-            "{ ...F } fragment F on Query { ...F }",
-            "{ ...F } fragment F on Query { __typename ...G } fragment G on Query { ...F }",
-            "{ ...Missing }",
+            ("{ ...F } fragment F on Query { ...F }", 31),
+            ("{ ...F } fragment F on Query { __typename ...G } fragment G on Query { ...F }", 71),
+            ("{ a } fragment F on Query { a { ... { ...F } } }", 38),
         ],
     )
-    def test_recursive_or_missing_fragment_is_a_validation_error(self, text: str) -> None:
-        document = load_document(text, SMALL)
-        assert any("fragment" in error.message for error in document.errors)
+    def test_fragment_that_spreads_itself_is_refused_before_validation(self, text: str, start: int) -> None:
+        with pytest.raises(OperationRefused) as refused:
+            load_document(text, SMALL)
+        assert refused.value.message == MESSAGES["NoFragmentCyclesRule"]
+        assert (refused.value.extensions or {})["code"] == INVALID_GRAPHQL
+        assert [node.loc and node.loc.start for node in refused.value.nodes or ()] == [start]
+
+    def test_time_of_a_cycle_is_linear_in_the_text(self) -> None:
+        spreads = " ".join(f"...F{each}" for each in range(25))
+        fragments = " ".join(f"fragment F{each} on A {{ {spreads} }}" for each in range(1, 25))
+        # A count of repeats that follows the cycle takes millions of steps.
+        with pytest.raises(OperationRefused):
+            load_document(f"{{ ...F0 }} fragment F0 on A {{ a {{ ...F0 ...F1 }} }} {fragments}")
+
+    def test_missing_fragment_is_a_validation_error(self) -> None:
+        assert any("fragment" in error.message for error in load_document("{ ...Missing }", SMALL).errors)
 
     def test_introspection_query_of_graphiql_is_within_the_limits(self) -> None:
         everything = get_introspection_query(
