@@ -1,7 +1,7 @@
 """A stored history, and ways to damage it."""
 
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
@@ -9,6 +9,7 @@ from uuid import UUID
 
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.adapters.clickhouse.history import History
+from subgraphs.analytics.service.adapters.clickhouse.table import COLUMNS, columns_from_rows
 from subgraphs.analytics.service.domain.model import Row
 from subgraphs.analytics.service.domain.rows import rows_from_event
 from tests.integration.analytics.environment import AnalyticsEnvironment
@@ -43,6 +44,18 @@ async def read_row(history: History, account_id: UUID, version: int) -> Row:
 async def command(database: Database, statement: str) -> None:
     async with database._connected() as client:
         await client.command(statement, settings={"mutations_sync": 2})
+
+
+async def insert_in_one_part(database: Database, rows: Sequence[Row]) -> None:
+    """Insert rows that all stay stored, until a merge with another part, although some replace others."""
+    async with database._connected() as client:
+        await client.insert(
+            "operations",
+            columns_from_rows(rows),
+            column_names=list(COLUMNS),
+            column_oriented=True,
+            settings={"async_insert": 0, "optimize_on_insert": 0},
+        )
 
 
 Damage = Callable[[AnalyticsEnvironment, Accounts], Awaitable[list[str]]]

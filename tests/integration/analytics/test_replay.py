@@ -2,6 +2,8 @@
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
+from decimal import Decimal
 from uuid import UUID, uuid4
 
 import httpx
@@ -11,7 +13,14 @@ from cli.admin_client import AdminEndpoint
 from cli.replay import ReplayResult, replay_history
 from subgraphs.analytics.service.application import comparison
 from subgraphs.analytics.service.application.replay import Outcome, Progress, Replay, Report
-from tests.integration.analytics.damage import DAMAGES, UNKNOWN_ACCOUNT, command, open_accounts, read_row
+from tests.integration.analytics.damage import (
+    DAMAGES,
+    UNKNOWN_ACCOUNT,
+    command,
+    insert_in_one_part,
+    open_accounts,
+    read_row,
+)
 from tests.integration.analytics.environment import AnalyticsEnvironment
 from tests.integration.analytics.fake_bank import CLEARING
 from tests.integration.analytics.integrity import admin_port, command_output, make_integrity_check, run_check
@@ -93,6 +102,22 @@ class TestReplay:
             ("complete", 1, 1 + 3 + 2),
             ("complete", 0, 0),
         ]
+
+    @pytest.mark.parametrize("equal_copies", [1, 15])
+    async def test_one_replay_removes_any_number_of_wrong_copies(
+        self, env: AnalyticsEnvironment, equal_copies: int
+    ) -> None:
+        accounts = await open_accounts(env)
+        right = await read_row(env.history, accounts.alice, 3)
+        wrong = [replace(right, amount=Decimal(amount)) for amount in range(101, 126)]
+        await insert_in_one_part(env.database, [right] * equal_copies + wrong * equal_copies)
+        done = [await run_replay(make_replay(env), all_operations=True) for _ in range(2)]
+        assert [(each.outcome, each.pulled, each.removed) for each in done] == [
+            ("complete", 1, len(wrong)),
+            ("complete", 0, 0),
+        ]
+        assert await read_row(env.history, accounts.alice, 3) == right
+        assert await is_sound(env)
 
     async def test_row_that_was_inserted_last_is_read_and_kept(self, env: AnalyticsEnvironment) -> None:
         """The replay depends on this: of several copies, ClickHouse keeps the one that was inserted last."""

@@ -8,7 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from subgraphs.analytics.service.adapters.bank_ledger import BankLedger
-from subgraphs.analytics.service.adapters.clickhouse.copies import Copies, Copy, Window
+from subgraphs.analytics.service.adapters.clickhouse.copies import MAX_COPIES, Copies, Copy, Window
 from subgraphs.analytics.service.domain.model import Row
 from subgraphs.analytics.service.domain.rows import rows_from_event
 
@@ -31,12 +31,14 @@ class Difference:
         version: version of the account after the operation.
         expected: row of the ledger; None if the ledger counts the operation but does not return it.
         wrong: stored copies that differ. Empty if nothing is stored.
+        has_more: whether further copies that differ may be stored.
     """
 
     account_id: UUID
     version: int
     expected: Row | None
     wrong: tuple[Copy, ...]
+    has_more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,8 @@ class Comparison:
                 copies, row = stored[window.account_id, version], rows.get(version)
                 wrong = tuple(copy for copy in copies if copy.row != row)
                 if wrong or not copies:
-                    differences.append(Difference(window.account_id, version, row, wrong))
+                    has_more = len(copies) >= MAX_COPIES
+                    differences.append(Difference(window.account_id, version, row, wrong, has_more))
         return differences
 
     async def unexpected_rows(

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 from uuid import UUID
@@ -13,7 +13,7 @@ from subgraphs.analytics.service import metrics
 from subgraphs.analytics.service.adapters.bank_ledger import BankLedger
 from subgraphs.analytics.service.adapters.clickhouse.copies import Copies, Copy, Window
 from subgraphs.analytics.service.adapters.clickhouse.history import History
-from subgraphs.analytics.service.application.comparison import Comparison, UnexpectedRows, batch_windows
+from subgraphs.analytics.service.application.comparison import Comparison, Difference, UnexpectedRows, batch_windows
 from subgraphs.analytics.service.application.epoch import EpochChanged
 from subgraphs.analytics.service.application.repair import Repair
 from wallet.errors import WalletError
@@ -154,12 +154,17 @@ class Replay:
                     async with self._repair.epochs.writing(epoch):
                         await self._history.insert(rows)
                     run.count_inserted(len(rows))
-                wrong += [copy for each in differences if each.expected for copy in each.wrong]
+                run.lacking += len(differences) - len(rows)
+                wrong += _copies_to_delete(differences)
+                yield
+                while any(each.expected and each.has_more for each in differences):
+                    await self._delete(run, wrong)
+                    differences = await self._comparison.find_differences(batch)
+                    wrong = _copies_to_delete(differences)  # the correct rows are stored since the first comparison
+                    yield
                 if len(wrong) >= _DELETE_BATCH_ROWS:
                     await self._delete(run, wrong)
                     wrong.clear()
-                run.lacking += len(differences) - len(rows)
-                yield
             run.accounts += len(versions)
             yield
         await self._delete(run, wrong)
@@ -174,6 +179,11 @@ class Replay:
             await self._copies.delete_copies(removed)
             metrics.REMOVED.inc(len(removed))
             run.removed += len(removed)
+
+
+def _copies_to_delete(differences: Iterable[Difference]) -> list[Copy]:
+    """Return the copies that differ from a row of the ledger. Without that row, the copies stay."""
+    return [copy for each in differences if each.expected for copy in each.wrong]
 
 
 @dataclass(slots=True)

@@ -12,6 +12,9 @@ from subgraphs.analytics.service.domain.model import MAX_VERSION, Row
 _DIGEST: Final = f"hex(sipHash128({NAMES}))"
 """Digest of all columns of a row."""
 
+MAX_COPIES: Final = 10
+"""Maximum different copies of one version in the result of `Copies.list_copies`, which bounds its memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -51,18 +54,18 @@ class Copies:
     async def list_copies(self, windows: Sequence[Window]) -> list[Copy]:
         """Return the stored copies of the operations in the windows, by account and version.
 
-        Equal copies are returned once. A version has at most ten different copies in the result.
+        Equal copies are returned once. A version has at most `MAX_COPIES` different copies in the result.
         """
         # The condition lists the pairs of account and version, so ClickHouse reads only the windows.
-        condition = """
+        condition = f"""
             (account_id, account_version) IN (
                 SELECT w.1, arrayJoin(range(w.2 + 1, w.3 + 1))
                 FROM (SELECT arrayJoin(arrayZip(
-                    {account_ids:Array(UUID)}, {after:Array(Int64)}, {up_to:Array(Int64)}
+                    {{account_ids:Array(UUID)}}, {{after:Array(Int64)}}, {{up_to:Array(Int64)}}
                 )) AS w)
             )
-            ORDER BY account_id, account_version LIMIT 10 BY account_id, account_version
-        """
+            ORDER BY account_id, account_version LIMIT {MAX_COPIES} BY account_id, account_version
+        """  # noqa: S608  fixed text
         parameters = {
             "account_ids": [window.account_id for window in windows],
             "after": [window.after for window in windows],
