@@ -12,7 +12,7 @@ from benchmarks.accounts import OWNERS, owner_id
 from benchmarks.cpu_usage import start_cpu_meter
 from kit.auth.principal import Role
 from kit.auth.tokens import TokenSigner
-from loadtests.target import NO_DECLINE_LIMITS, NO_RATE_LIMIT
+from loadtests.target import NO_ADDRESS_LIMITS, NO_RATE_LIMIT
 from provisioning.keys import KeyPair, ensure_key_pair
 from stack.engines.children import ClickHouse, Kafka
 from stack.engines.postgres import Postgres, temporary_postgres
@@ -24,11 +24,11 @@ AUDIENCE: Final = "wallet"
 TOKEN_SECONDS: Final = 6 * 3_600.0
 """Validity of the tokens; longer than any benchmark."""
 UNLIMITED_SYSTEM: Final = {
-    **NO_DECLINE_LIMITS,
+    **NO_ADDRESS_LIMITS,
     **{f"GATEWAY_RATE_{limit}": NO_RATE_LIMIT for limit in ("REQUESTS", "COST", "ANONYMOUS")},
     "GATEWAY_STREAMS": "1000000",
 }
-"""Settings without limits of rates, streams and declined cards, because the load has few callers."""
+"""Settings without limits of rates, streams, connections and declined cards, because the load has few callers."""
 
 
 class BenchTokens:

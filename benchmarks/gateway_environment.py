@@ -17,7 +17,7 @@ from benchmarks.accounts import ACCOUNTS, OWNERS, account_id
 from benchmarks.bank_load import BankLoad
 from benchmarks.environment import BenchEnvironment
 from benchmarks.figure import BenchError, Options
-from benchmarks.http1_client import HttpLoad
+from benchmarks.http1_client import UNIQUE_KEY, HttpLoad
 from benchmarks.load_generator import LoadResult, LoadWindow, sleep_until, start_generator
 from benchmarks.run import Run
 from loadtests.statistics import percentiles
@@ -27,7 +27,7 @@ from stack.ports import HOST, free_ports
 from stack.process import Child, Process, module
 
 _IN_FLIGHT: Final = 32
-_REQUESTS: Final = 1_000  # different requests, repeated without end: the stubs store no idempotency keys
+_REQUESTS: Final = 1_000  # different requests, repeated with new idempotency keys
 _TIMEOUT_SECONDS: Final = 30.0
 _TRANSFER: Final = """mutation Transfer($input: TransferMoneyInput!) {
   transferMoney(input: $input) {
@@ -178,7 +178,7 @@ class GatewayEnvironment(BenchEnvironment):
         """Return transfers over REST. The gateway and the bare route have the same contract."""
 
         def request(number: int) -> str:
-            headers = {**self._headers(number), "Idempotency-Key": f"key-{number}"}
+            headers = {**self._headers(number), "Idempotency-Key": UNIQUE_KEY}
             body = {"recipientId": account_id(number), "amount": "1.00", "currency": "RUB"}
             return http1_client.post(f"/accounts/{account_id(number + 1)}/transfers", headers, body)
 
@@ -192,7 +192,7 @@ class GatewayEnvironment(BenchEnvironment):
                 "senderId": account_id(number + 1),
                 "recipientId": account_id(number),
                 "amount": "1.00",
-                "idempotencyKey": f"key-{number}",
+                "idempotencyKey": UNIQUE_KEY,
             }
             return self._graphql_request(_TRANSFER, {"input": arguments}, number)
 
@@ -206,7 +206,7 @@ class GatewayEnvironment(BenchEnvironment):
                 "sender_id": account_id(number + 1),
                 "recipient_id": account_id(number),
                 "amount": {"currency_code": "RUB", "units": "1"},
-                "idempotency_key": f"key-{number}",
+                "idempotency_key": UNIQUE_KEY,
             }
             return self._graphql_request(hive.TRANSFER, {"input": arguments}, number)
 

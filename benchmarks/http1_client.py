@@ -7,6 +7,7 @@ It supports responses with a Content-Length from a correct server only. An unexp
 """
 
 import asyncio
+import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ import orjson
 
 from benchmarks.load_generator import Call, CallError
 
+UNIQUE_KEY: Final = "<new-key-for-every-sent-request>"
+"""Placeholder in a request. The client replaces it by a new idempotency key each time it sends the request."""
+
+_KEY_PREFIX_BYTES: Final = 8
 _HEADERS_END: Final = b"\r\n\r\n"
 _CONTENT_LENGTH: Final = b"\r\ncontent-length: "
 
@@ -27,7 +32,8 @@ class HttpLoad:
 
     Attributes:
         target: `host:port`.
-        requests: results of `get` and `post`, sent in turn and repeated without end.
+        requests: results of `get` and `post`, sent in turn and repeated without end. A request with an idempotency key
+            contains `UNIQUE_KEY` in its place, because a repeated key would make the request a cheap replay.
         connections: number of connections; each has at most one request in flight.
         status: expected status of each response.
         marker: text that the body of each response must contain.
@@ -69,7 +75,7 @@ async def request_repeatedly(load: HttpLoad, deadline: float) -> Sequence[Call]:
     """
     host, _, port = load.target.rpartition(":")
     loop = asyncio.get_running_loop()
-    requests = cycle([request.encode() for request in load.requests])
+    requests = requests_with_unique_keys(load.requests)
     due_times = _open_loop(load.rate, deadline) if load.rate else _closed_loop(deadline)
     connections: list[_Connection] = []
     transports = []
@@ -83,6 +89,15 @@ async def request_repeatedly(load: HttpLoad, deadline: float) -> Sequence[Call]:
         for transport in transports:
             transport.abort()
     return list(chain.from_iterable(connection.calls for connection in connections))
+
+
+def requests_with_unique_keys(requests: Sequence[str]) -> Iterator[bytes]:
+    """Repeat the requests without end, each time with another idempotency key in the place of `UNIQUE_KEY`."""
+    placeholder = UNIQUE_KEY.encode()
+    prefix = secrets.token_hex(_KEY_PREFIX_BYTES).encode()  # so that no two loads have equal keys
+    for number, request in enumerate(cycle([request.encode() for request in requests])):
+        # The key is as long as the placeholder, so the Content-Length stays correct.
+        yield request.replace(placeholder, b"%b%016x" % (prefix, number))
 
 
 DueTimes: TypeAlias = Iterator[float]
@@ -151,7 +166,8 @@ class _Connection(asyncio.Protocol):
             self._send_request()
 
     def _send_request(self) -> None:
-        self._transport.write(next(self._requests))
+        if not self._transport.is_closing():  # another connection's failure has ended the run
+            self._transport.write(next(self._requests))
 
     def _finish(self, error: CallError | None) -> None:
         if self.done.done():

@@ -1,10 +1,11 @@
-"""Ledger databases for the bank's figures: each has new accounts and is checked after every run."""
+"""Check of a ledger after every run, and ledger databases for the bank's figures, each with new accounts."""
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
+from urllib.parse import urlsplit
 
 import asyncpg
 
@@ -55,11 +56,14 @@ _ROWS: Final = """
 """The version of an account is the number of writes of its row."""
 
 _SUMS: Final = """
-    SELECT sum(balance) = sum(opening_balance) AS conserved, sum(version) AS versions,
+    SELECT sum(balance) = sum(opening_balance) AS conserved, sum(version)::bigint AS versions,
            (SELECT count(*) FROM entries) AS entries, (SELECT count(*) FROM transfers) AS transfers,
            (SELECT count(*) FROM idempotency_keys) AS keys
     FROM accounts
 """
+
+_TOTALS_PER_TRANSFER: Final = {"versions": 2, "entries": 2, "transfers": 1, "keys": 1}
+"""Growth of the sums by one transfer, or by one deposit."""
 
 _INVARIANTS: Final = {
     "balance = opening balance + entries, and versions have no gaps": """
@@ -115,13 +119,37 @@ class Footprint(dict[str, float]):
 
 
 class Ledger:
-    """One database with a ledger."""
+    """One database with a ledger.
 
-    def __init__(self, name: str, url: str, sql: asyncpg.Connection) -> None:
-        self.name = name
+    Attributes:
+        url: URL of the database.
+    """
+
+    def __init__(self, url: str, sql: asyncpg.Connection) -> None:
         self.url = url
         self._sql = sql
-        self._acknowledged = ACCOUNTS  # `_HISTORY` has one transfer per account
+        self._totals: Mapping[str, int] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str) -> AsyncIterator["Ledger"]:
+        """Connect to a ledger. The first `verify` counts the transfers since then."""
+        sql = await asyncpg.connect(url)
+        try:
+            ledger = cls(url, sql)
+            await ledger.ignore_earlier_transfers()
+            yield ledger
+        finally:
+            await sql.close()
+
+    @property
+    def name(self) -> str:
+        """Name of the database."""
+        return urlsplit(self.url).path.removeprefix("/")
+
+    async def ignore_earlier_transfers(self) -> None:
+        """Let the next `verify` count only the transfers that are made from now on."""
+        self._totals = await self._sum_rows()
 
     async def vacuum(self) -> None:
         """Vacuum and write a checkpoint, so that no run pays for the deferred work of an earlier one."""
@@ -129,26 +157,22 @@ class Ledger:
         await self._sql.execute("CHECKPOINT")
 
     async def verify(self, acknowledged: int) -> None:
-        """Check that money is conserved and that exactly the acknowledged transfers exist.
+        """Check that money is conserved and that the ledger has exactly the acknowledged transfers.
+
+        A transfer that was executed twice is an error, and so is a replay that was counted as a transfer.
 
         Args:
-            acknowledged: number of transfers since the last check.
+            acknowledged: number of transfers, or of deposits, since the last check.
 
         Raises:
             BenchError: the ledger is not consistent.
         """
-        self._acknowledged += acknowledged
-        actual = dict(await self._sql.fetchrow(_SUMS) or {})
-        transfers = self._acknowledged
-        expected = {
-            "conserved": True,
-            "versions": 2 * transfers,
-            "entries": 2 * transfers,
-            "transfers": transfers,
-            "keys": transfers,
-        }
+        growth = {name: acknowledged * count for name, count in _TOTALS_PER_TRANSFER.items()}
+        expected = {"conserved": True} | {name: self._totals[name] + count for name, count in growth.items()}
+        actual = await self._sum_rows()
         if actual != expected:
             raise BenchError(f"the ledger is not consistent: it has {actual}, expected {expected}")
+        self._totals = actual
 
     async def count_violations(self) -> dict[str, int]:
         """Check all rows and return the number of violations of each invariant."""
@@ -164,6 +188,10 @@ class Ledger:
         wal = await self._sql.fetchval("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')")
         measured = {**dict(rows), **sizes, "bytes.wal": wal}
         return Footprint({name: float(value) for name, value in measured.items()})
+
+    async def _sum_rows(self) -> dict[str, int]:
+        (sums,) = await self._sql.fetch(_SUMS)
+        return dict(sums)
 
 
 class LedgerFactory:
@@ -202,8 +230,8 @@ class LedgerFactory:
         async with self._connect("postgres") as admin:
             await admin.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY file_copy")
             try:
-                async with self._connect(name) as sql:
-                    yield Ledger(name, self._postgres.dsn("postgres", name), sql)
+                async with Ledger.open(self._postgres.dsn("postgres", name)) as ledger:
+                    yield ledger
             finally:
                 await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -1,7 +1,6 @@
 """Environments of the figures of the complete system, which runs as `make up` runs it."""
 
 import asyncio
-import itertools
 import random
 import sys
 import time
@@ -10,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
+from math import ceil
 from pathlib import Path
 from typing import ClassVar, Final
 from uuid import UUID, uuid4
@@ -22,7 +22,8 @@ from benchmarks.accounts import ACCOUNTS, OWNERS, account_id, owner_id
 from benchmarks.bank_load import BankLoad
 from benchmarks.environment import TOKEN_SECONDS, UNLIMITED_SYSTEM, BenchEnvironment
 from benchmarks.figure import BenchError, Options
-from benchmarks.http1_client import HttpLoad
+from benchmarks.http1_client import UNIQUE_KEY, HttpLoad
+from benchmarks.ledger import Ledger
 from benchmarks.load_generator import LoadResult, LoadWindow, start_generator
 from benchmarks.run import Run
 from benchmarks.subscribers import SubscribeCommand, SubscriptionResult, SubscriptionTarget
@@ -47,7 +48,7 @@ _OWNER_ACCOUNTS: Final = 200
 _AMOUNT: Final = Money.parse("1.00", "RUB")
 _CLOSED_LOOP_CONNECTIONS: Final = 32
 _OPEN_LOOP_CONNECTIONS: Final = 256  # many, so that a due request finds a free one
-_REQUESTS: Final = 30_000  # each with its own idempotency key
+_REQUESTS: Final = 30_000  # different requests, repeated with new idempotency keys
 _TIMEOUT_SECONDS: Final = 60.0
 
 
@@ -57,15 +58,18 @@ class SystemEnvironment(BenchEnvironment):
     Attributes:
         system: processes of the system.
         target: addresses of the system.
+        ledger: database of the bank.
     """
 
     system: System
     target: Target
+    ledger: Ledger
 
     _MEASURED_PROCESSES: ClassVar[Sequence[str]]
 
     async def _start(self) -> None:
         self.system, self.target = await self._exit_stack.enter_async_context(temporary_system(**UNLIMITED_SYSTEM))
+        self.ledger = await self._exit_stack.enter_async_context(Ledger.open(self.target.ledger))
 
     @cached_property
     def signer(self) -> TokenSigner:
@@ -118,7 +122,7 @@ class OneOwnerEnvironment(SystemEnvironment):
     async def transfer_at_rate(
         self, rate: float, seconds: float, on_receipt: Callable[[Receipt], Awaitable[None]] | None = None
     ) -> int:
-        """Make transfers between random accounts in an open loop.
+        """Make transfers between random accounts in an open loop, and verify the ledger afterwards.
 
         Args:
             rate: transfers per second.
@@ -127,6 +131,9 @@ class OneOwnerEnvironment(SystemEnvironment):
 
         Returns:
             The number of transfers; the method waits until all have ended.
+
+        Raises:
+            BenchError: the ledger is not consistent.
         """
 
         async def transfer(sender: UUID, recipient: UUID) -> None:
@@ -137,13 +144,12 @@ class OneOwnerEnvironment(SystemEnvironment):
         rng = random.Random(1)  # noqa: S311  not used for secrets
         start = time.monotonic()
         async with asyncio.TaskGroup() as group:
-            for number in itertools.count():
-                due = number / rate
-                if due >= seconds:
-                    return number
-                await asyncio.sleep(start + due - time.monotonic())
+            transfers = ceil(rate * seconds)
+            for number in range(transfers):
+                await asyncio.sleep(start + number / rate - time.monotonic())
                 group.create_task(transfer(*rng.sample(self.accounts, 2)))
-        raise AssertionError
+        await self.ledger.verify(transfers)
+        return transfers
 
     async def _open_accounts(self) -> list[UUID]:
         connection = await asyncpg.connect(self.target.ledger)
@@ -177,7 +183,7 @@ class ManyOwnersEnvironment(SystemEnvironment):
             await connection.close()
 
     async def measure_rest(self, selection: str, *, rate: float = 0.0, seconds: float | None = None) -> Run:
-        """Measure transfers over REST.
+        """Measure transfers over REST, and verify the ledger afterwards.
 
         Args:
             selection: how accounts are chosen; a name in `loadtests.account_selection`.
@@ -185,20 +191,19 @@ class ManyOwnersEnvironment(SystemEnvironment):
             seconds: duration of the measurement; the option of the command line by default.
 
         Raises:
-            BenchError: a request failed.
+            BenchError: a request failed, or the ledger is not consistent.
         """
         pairs = account_selection.BY_NAME[selection](random.Random(), ACCOUNTS)  # noqa: S311  not used for secrets
-        key_prefix = time.monotonic_ns()
         requests = [
             http1_client.post(
                 f"/accounts/{account_id(sender)}/transfers",
                 {
                     "Authorization": f"Bearer {self.tokens.customers[sender % OWNERS]}",
-                    "Idempotency-Key": f"{key_prefix}-{number}",
+                    "Idempotency-Key": UNIQUE_KEY,
                 },
                 {"recipientId": account_id(recipient), "amount": "0.01", "currency": "RUB"},
             )
-            for number, (sender, recipient) in enumerate(islice(pairs, _REQUESTS))
+            for sender, recipient in islice(pairs, _REQUESTS)
         ]
         load = HttpLoad(
             target=self.gateway,
@@ -211,10 +216,10 @@ class ManyOwnersEnvironment(SystemEnvironment):
         return await self._measure(f"REST, {selection}", "benchmarks.http_load", load, seconds)
 
     async def measure_grpc(self) -> Run:
-        """Measure transfers over the bank's gRPC API, without the gateway.
+        """Measure transfers over the bank's gRPC API, without the gateway, and verify the ledger afterwards.
 
         Raises:
-            BenchError: a call failed.
+            BenchError: a call failed, or the ledger is not consistent.
         """
         load = BankLoad(
             targets=[self.target.bank],
@@ -277,6 +282,7 @@ class ManyOwnersEnvironment(SystemEnvironment):
         )
         folder = create_report_folder("bench")
         outcome = await run_load(self.target, plan, 100, folder)
+        await self.ledger.ignore_earlier_transfers()  # the checker has verified those of the load test
         print_progress(f"   {outcome}")
         if outcome.verdict != "SOUND":
             raise BenchError(f"the checker found {len(outcome.violations)} violations: see {folder}")
@@ -297,6 +303,7 @@ class ManyOwnersEnvironment(SystemEnvironment):
             cpu = read_cpu()
         if result.error:
             raise BenchError(f"{name}: a request failed: {result.error}")
+        await self.ledger.verify(result.acknowledged)
         measured = Run(
             name=name,
             rate=result.transfers / seconds,

@@ -81,6 +81,7 @@ async def per_second(environment: OneOwnerEnvironment, options: Options) -> Figu
                 group.create_task(user.top_up_until(end))
         cpu = read_cpu()
     top_ups = [top_up for user in users for top_up in user.top_ups]
+    await environment.ledger.verify(len(top_ups))
     latencies = [1_000 * (ended - started) for started, ended in top_ups if start <= ended <= end]
     return Figure(
         figure=_RATE,

@@ -25,7 +25,7 @@ from loadtests.run import (
     run_load,
 )
 from loadtests.scenarios import NAMES
-from loadtests.target import NO_DECLINE_LIMITS, Target, temporary_system
+from loadtests.target import NO_ADDRESS_LIMITS, Target, temporary_system
 from stack.ports import DEFAULT, PortError, Ports
 from stack.process import StartError
 from stack.up import DEFAULT_DATA
@@ -58,7 +58,7 @@ async def _run(arguments: argparse.Namespace) -> int:
         target = _target_from_arguments(arguments)
         if not arguments.host and not await target.is_ready():
             print_progress(f"no system is ready at {target.host}: starting a temporary one")
-            _, target = await stack.enter_async_context(temporary_system(**NO_DECLINE_LIMITS))
+            _, target = await stack.enter_async_context(temporary_system(**NO_ADDRESS_LIMITS))
         plan = Plan(
             host=target.host,
             bank=target.bank,

@@ -25,6 +25,9 @@ NO_DECLINE_LIMITS: Final = {
 }
 """Settings of the card service for load with declined cards that comes from one address."""
 
+NO_ADDRESS_LIMITS: Final = {**NO_DECLINE_LIMITS, "GATEWAY_CONNECTIONS_PER_ADDRESS": "1000000"}
+"""Settings of a system whose clients all have one address."""
+
 _USERS_KEY: Final = Path("keys") / "development.pem"
 
 

@@ -2,7 +2,8 @@ import jwt
 import pytest
 
 from benchmarks.accounts import OWNERS, owner_id
-from benchmarks.environment import BenchEnvironment
+from benchmarks.environment import UNLIMITED_SYSTEM, BenchEnvironment
+from gateway.settings import Settings
 
 
 class BrokenEnvironment(BenchEnvironment):
@@ -29,6 +30,14 @@ async def test_failed_start_stops_the_started_processes() -> None:
         await environment.__aenter__()
     assert environment.stopped == ["first process"]
     assert not environment.folder.exists()
+
+
+def test_one_address_may_open_as_many_connections_as_the_figures() -> None:
+    settings = Settings.model_validate(
+        {"auth_issuer": "issuer", "auth_jwks": "https://issuer.example/jwks"}
+        | {name.lower(): value for name, value in UNLIMITED_SYSTEM.items() if name.lower() in Settings.model_fields}
+    )
+    assert settings.connection_limits().per_address >= 1_000  # the WebSockets of `pipeline.fanout_p99_ms`
 
 
 async def test_customer_tokens_are_in_the_order_of_the_owners() -> None:

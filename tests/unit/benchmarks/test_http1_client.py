@@ -1,4 +1,5 @@
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -7,11 +8,12 @@ from typing import Any
 
 import orjson
 import pytest
+import uvloop
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from benchmarks.http1_client import HttpLoad, get, post, request_repeatedly
+from benchmarks.http1_client import UNIQUE_KEY, HttpLoad, get, post, request_repeatedly
 from benchmarks.load_generator import CallError
 from kit.http.server import http_server
 from stack.ports import free_ports
@@ -58,6 +60,16 @@ class TestRequestRepeatedly:
         assert [body == "a" for _, _, body in received].count(True) >= len(received) // 2 - 4
         assert all(call.started < deadline and call.started <= call.ended for call in calls)
 
+    async def test_each_sent_request_has_its_own_idempotency_key(self, target: str) -> None:
+        received.clear()
+        load = http_load(target, {"idempotencyKey": UNIQUE_KEY}, {"idempotency_key": UNIQUE_KEY})
+        for _ in range(2):
+            await request_repeatedly(load, time.monotonic() + 0.1)
+        keys = [key for _, _, body in received for key in body.values()]
+        assert len(keys) > len(load.requests)
+        assert len(set(keys)) == len(keys)
+        assert all(re.fullmatch("[0-9a-f]{32}", key) for key in keys)
+
     async def test_open_loop_starts_each_request_when_it_is_due(self, target: str) -> None:
         load = replace(http_load(target, "a"), rate=100.0, connections=8)
         started = time.monotonic()
@@ -92,6 +104,22 @@ class TestRequestRepeatedly:
     async def test_unexpected_response_is_raised(self, target: str, body: str, marker: str) -> None:
         with pytest.raises(CallError, match="echo"):
             await request_repeatedly(http_load(target, body, marker=marker), time.monotonic() + 5)
+
+    def test_requests_that_were_due_after_a_failure_are_not_sent(self) -> None:
+        errors: list[object] = []
+
+        async def fail_and_continue() -> None:
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+            target = f"127.0.0.1:{free_ports(1)[0]}"
+            async with http_server(app, target, lifespan="off"):
+                with pytest.raises(CallError, match="refuse"):
+                    await request_repeatedly(replace(http_load(target, "refuse"), rate=50.0), time.monotonic() + 5)
+                await request_repeatedly(http_load(target, "a"), time.monotonic() + 0.2)  # until the others were due
+
+        received.clear()
+        uvloop.run(fail_and_continue())  # as in the generator; asyncio ignores a write after the close
+        assert errors == []
+        assert [body for _, _, body in received].count("refuse") == 1
 
     async def test_refused_connection_is_raised(self) -> None:
         unused = f"127.0.0.1:{free_ports(1)[0]}"
