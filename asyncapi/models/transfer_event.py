@@ -30,7 +30,10 @@ class TransferEvent(BaseModel):
     transfer_id: Annotated[UUID, Field(alias="transferId", description="Transfer id in the ledger.")]
     occurred_at: Annotated[
         AwareDatetime,
-        Field(alias="occurredAt", description="Time of the operation; never decreases with an account's version."),
+        Field(
+            alias="occurredAt",
+            description="Time of the operation; never earlier than that of the account's previous operation.",
+        ),
     ]
     amount: Annotated[
         str,

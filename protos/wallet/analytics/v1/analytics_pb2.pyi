@@ -246,8 +246,8 @@ class GetOperationsResponse(_message.Message):
     has_older: _builtins.bool
     has_newer: _builtins.bool
     is_complete: _builtins.bool
-    """True if the page lacks no operation that the ledger had when it was asked. False while one is still on its way, and
-    while the ledger does not answer. Older servers do not set it.
+    """True if the page has every operation of its range that the ledger had when the request arrived. False while an
+    operation is on its way to the history, and while the ledger is unavailable. Older servers do not set it.
     """
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Operation]:
@@ -310,8 +310,8 @@ class GetStatisticsResponse(_message.Message):
     as_of_version: _builtins.int
     """Greatest stored version of the account. Later operations are not included."""
     is_complete: _builtins.bool
-    """True if all operations of the range that the ledger had when it was asked are included. False while one of them is
-    still on its way, and while the ledger does not answer.
+    """True if the buckets include every operation of the range that the ledger had when the request arrived. False while
+    an operation is on its way to the history, and while the ledger is unavailable.
     """
     epoch: _builtins.str
     """Epoch of as_of_version."""
@@ -376,7 +376,7 @@ class StatisticsBucket(_message.Message):
 
     @_builtins.property
     def closing_balance(self) -> _money_pb2.Money:
-        """Balance after the bucket's last operation. In a complete answer it equals the opening balance plus net."""
+        """Balance after the bucket's last operation. In a complete response it equals the opening balance plus net."""
 
     @_builtins.property
     def by_type(self) -> _containers.RepeatedCompositeFieldContainer[Global___TypeTurnover]:

@@ -149,7 +149,7 @@ class TransferMoneyRequest(_message.Message):
     """1 to 255 printable ASCII characters."""
     raw_idempotency_key: _builtins.str
     """Another form of the key, which earlier releases stored: the quoted string of an `Idempotency-Key` header. If this
-    form has a record, its outcome is the answer; otherwise the request is executed once under `idempotency_key`.
+    form has a record, its outcome is the response; otherwise the request is executed once under `idempotency_key`.
     Empty if there is none. 1 to 255 printable ASCII characters.
     """
     @_builtins.property

@@ -219,8 +219,8 @@ class ProcessCardTopUpRequest(_message.Message):
     """1 to 255 printable ASCII characters."""
     raw_idempotency_key: _builtins.str
     """Another form of the key, which earlier releases stored: the quoted string of an `Idempotency-Key` header. If this
-    form has a top-up, that is the answer; otherwise a top-up is started once under `idempotency_key`. Empty if there is
-    none. 1 to 255 printable ASCII characters.
+    form has a top-up, that is the response; otherwise a top-up is started once under `idempotency_key`. Empty if there
+    is none. 1 to 255 printable ASCII characters.
     """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:

@@ -93,9 +93,9 @@ class CardServiceServicer:
         caller and stored without a time limit. The card's number and code are passed to the acquirer and not stored.
 
         After several declined cards, new keys are refused with TOP_UP_DECLINES_EXCEEDED (RESOURCE_EXHAUSTED) before the
-        acquirer is asked; RetryInfo has the delay. Declines are counted by caller, by card and by the address of the
+        acquirer is called; RetryInfo has the delay. Declines are counted by caller, by card and by the address of the
         client. Only the gateway can state the address (metadata `x-client-address`, with its service token in
-        `x-client-address-token`); other callers have none. Keys that have a top-up are answered as before.
+        `x-client-address-token`); other callers have none. A key that has a top-up gets its response as before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

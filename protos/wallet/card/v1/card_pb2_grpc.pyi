@@ -51,9 +51,9 @@ class CardServiceStub:
     caller and stored without a time limit. The card's number and code are passed to the acquirer and not stored.
 
     After several declined cards, new keys are refused with TOP_UP_DECLINES_EXCEEDED (RESOURCE_EXHAUSTED) before the
-    acquirer is asked; RetryInfo has the delay. Declines are counted by caller, by card and by the address of the
+    acquirer is called; RetryInfo has the delay. Declines are counted by caller, by card and by the address of the
     client. Only the gateway can state the address (metadata `x-client-address`, with its service token in
-    `x-client-address-token`); other callers have none. Keys that have a top-up are answered as before.
+    `x-client-address-token`); other callers have none. A key that has a top-up gets its response as before.
     """
     GetTopUp: _grpc.UnaryUnaryMultiCallable[_card_pb2.GetTopUpRequest, _card_pb2.GetTopUpResponse]
     """Returns the current state of one top-up."""
@@ -92,9 +92,9 @@ class CardServiceAsyncStub(CardServiceStub):
     caller and stored without a time limit. The card's number and code are passed to the acquirer and not stored.
 
     After several declined cards, new keys are refused with TOP_UP_DECLINES_EXCEEDED (RESOURCE_EXHAUSTED) before the
-    acquirer is asked; RetryInfo has the delay. Declines are counted by caller, by card and by the address of the
+    acquirer is called; RetryInfo has the delay. Declines are counted by caller, by card and by the address of the
     client. Only the gateway can state the address (metadata `x-client-address`, with its service token in
-    `x-client-address-token`); other callers have none. Keys that have a top-up are answered as before.
+    `x-client-address-token`); other callers have none. A key that has a top-up gets its response as before.
     """
     GetTopUp: _aio.UnaryUnaryMultiCallable[_card_pb2.GetTopUpRequest, _card_pb2.GetTopUpResponse]  # type: ignore[assignment]
     """Returns the current state of one top-up."""
@@ -136,9 +136,9 @@ class CardServiceServicer(metaclass=_abc_1.ABCMeta):
         caller and stored without a time limit. The card's number and code are passed to the acquirer and not stored.
 
         After several declined cards, new keys are refused with TOP_UP_DECLINES_EXCEEDED (RESOURCE_EXHAUSTED) before the
-        acquirer is asked; RetryInfo has the delay. Declines are counted by caller, by card and by the address of the
+        acquirer is called; RetryInfo has the delay. Declines are counted by caller, by card and by the address of the
         client. Only the gateway can state the address (metadata `x-client-address`, with its service token in
-        `x-client-address-token`); other callers have none. Keys that have a top-up are answered as before.
+        `x-client-address-token`); other callers have none. A key that has a top-up gets its response as before.
         """
 
     @_abc_1.abstractmethod

@@ -115,7 +115,9 @@ class RegisterRequest(_message.Message):
     USERNAME_FIELD_NUMBER: _builtins.int
     PASSWORD_FIELD_NUMBER: _builtins.int
     username: _builtins.str
-    """3 to 64 characters of a-z, A-Z, 0-9, '.', '_' and '-', starting with a letter. Answers show the name as written here."""
+    """3 to 64 characters of a-z, A-Z, 0-9, '.', '_' and '-', starting with a letter. Responses show the name as written
+    here.
+    """
     password: _builtins.str
     """12 to 128 characters; neither the user name nor one of the most common passwords."""
     def __init__(

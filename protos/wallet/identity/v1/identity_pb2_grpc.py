@@ -114,7 +114,7 @@ class IdentityServiceServicer:
 
     def Refresh(self, request, context):
         """Exchanges a refresh token for a new pair; the token becomes used. A repeat within some seconds returns the same
-        new refresh token, so a lost answer can be requested again. A later repeat counts as theft, and all tokens of the
+        new refresh token, so a lost response can be requested again. A later repeat counts as theft, and all tokens of the
         session are refused from then on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -55,7 +55,7 @@ class IdentityServiceStub:
     """
     Refresh: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RefreshRequest, _identity_pb2.RefreshResponse]
     """Exchanges a refresh token for a new pair; the token becomes used. A repeat within some seconds returns the same
-    new refresh token, so a lost answer can be requested again. A later repeat counts as theft, and all tokens of the
+    new refresh token, so a lost response can be requested again. A later repeat counts as theft, and all tokens of the
     session are refused from then on.
     """
     Revoke: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RevokeRequest, _identity_pb2.RevokeResponse]
@@ -104,7 +104,7 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """
     Refresh: _aio.UnaryUnaryMultiCallable[_identity_pb2.RefreshRequest, _identity_pb2.RefreshResponse]  # type: ignore[assignment]
     """Exchanges a refresh token for a new pair; the token becomes used. A repeat within some seconds returns the same
-    new refresh token, so a lost answer can be requested again. A later repeat counts as theft, and all tokens of the
+    new refresh token, so a lost response can be requested again. A later repeat counts as theft, and all tokens of the
     session are refused from then on.
     """
     Revoke: _aio.UnaryUnaryMultiCallable[_identity_pb2.RevokeRequest, _identity_pb2.RevokeResponse]  # type: ignore[assignment]
@@ -168,7 +168,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.RefreshResponse, _abc.Awaitable[_identity_pb2.RefreshResponse]]:
         """Exchanges a refresh token for a new pair; the token becomes used. A repeat within some seconds returns the same
-        new refresh token, so a lost answer can be requested again. A later repeat counts as theft, and all tokens of the
+        new refresh token, so a lost response can be requested again. A later repeat counts as theft, and all tokens of the
         session are refused from then on.
         """
 
