@@ -52,10 +52,10 @@ def stream_reports(
             if response.headers.get("content-type") != _JSON_LINES:
                 response.read()
                 advice = _ADVICE if response.status_code in _AUTHORIZATION_STATUSES else ""
-                raise NoResultError(f"{admin} answers {response.status_code}: {_error_detail(response)}{advice}")
+                raise NoResultError(f"{admin} responds with {response.status_code}: {_error_detail(response)}{advice}")
             yield from map(_parse_report, response.iter_lines())
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError) as error:  # UnicodeEncodeError: a non-ASCII token
-        raise NoResultError(f"no answer from {admin}: {error or type(error).__name__}") from error
+        raise NoResultError(f"no response from {admin}: {error or type(error).__name__}") from error
 
 
 def _parse_report(line: str) -> dict[str, Any]:

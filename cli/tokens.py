@@ -52,7 +52,7 @@ def development_token(user: SeedUser, data: Path, gateway: str) -> str:
         problem = body.get("detail", answer.status_code)
     except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError):
         raise NoTokenError(
-            f"no wallet answers at {gateway}: run `make up` first, or name its port with PORT=… (--port). If the "
+            f"no wallet responds at {gateway}: run `make up` first, or name its port with PORT=… (--port). If the "
             "gateway is stopped on purpose, sign a token yourself: docs/how-to/restore-the-ledger.md"
         ) from None
     raise NoTokenError(f"{gateway} refuses the login of {user}: {problem}")

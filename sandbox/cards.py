@@ -163,6 +163,7 @@ def card_brand(number: str) -> Brand:
     return Brand.other
 
 
+# Not `wallet.luhn`: the sandbox stands for another company's system and shares only the contract and kit with ours.
 def _passes_luhn(number: str) -> bool:
     doubled = (divmod(2 * int(digit), 10) for digit in number[-2::-2])
     return (sum(chain.from_iterable(doubled)) + sum(map(int, number[::-2]))) % 10 == 0

@@ -88,4 +88,4 @@ class WebhookSender:
             response = await self._http.post(self._url, content=webhook.body, headers=headers)
         except httpx.HTTPError as error:
             return type(error).__name__
-        return None if response.is_success else f"answered {response.status_code}"
+        return None if response.is_success else f"status {response.status_code}"

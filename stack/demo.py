@@ -238,7 +238,7 @@ async def _subscription(url: str, token: str, query: str, variables: dict[str, s
         while True:
             message = json.loads(await asyncio.wait_for(socket.recv(), _TIMEOUT_SECONDS))
             if message["type"] != "next" or "errors" in message["payload"]:
-                raise StepError(f"the subscription answered {message}")
+                raise StepError(f"the subscription sent {message}")
             yield message["payload"]["data"]
 
 

@@ -378,7 +378,7 @@ class DeadlineExceeded(WalletError):
 
     reason = "DEADLINE_EXCEEDED"
     code = Code.DEADLINE_EXCEEDED
-    template = "{what} did not answer in time; {next_step}"
+    template = "{what} did not respond in time; {next_step}"
     what: str = "a service"
     next_step: str = TRY_AGAIN
 

@@ -261,7 +261,7 @@ _TYPES: Final = (
     ProblemType(
         "DEADLINE_EXCEEDED",
         HTTPStatus.GATEWAY_TIMEOUT,
-        "No answer in time",
+        "No response in time",
         "A required service did not respond in time. The outcome of a request that opens an account or moves money is "
         "unknown.",
         "Repeat the request, with the same idempotency key if it has one.",

@@ -175,7 +175,7 @@ def log_failures(check: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable
         try:
             await check()
         except asyncio.CancelledError:
-            reason = "no answer in time"
+            reason = "no response in time"
             raise
         except Exception as error:
             cause = error.__cause__ or error

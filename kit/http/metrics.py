@@ -5,7 +5,7 @@ from prometheus_client import Counter, Gauge
 OPEN = Gauge("wallet_http_connections", "Open connections of a listener.", ["listen"])
 REFUSED = Counter(
     "wallet_http_connections_refused",
-    "Connections above a limit: closed at once, or answered with 503 unless they are health checks.",
+    "Connections above a limit: closed at once, or refused with 503 unless they are health checks.",
     ["listen", "limit"],
 )
 ENDED = Counter(

@@ -247,7 +247,7 @@ MESSAGES: Final[dict[str, str]] = {
     "NoUnusedFragmentsRule": "no operation uses this fragment: spread or remove it",
     "NoUnusedVariablesRule": "the operation does not use this variable: remove it",
     "OneOfInputValidationRule": "exactly one of the fields must have a value",
-    "OverlappingFieldsCanBeMergedRule": "fields with the same name in the answer differ: give one of them an alias",
+    "OverlappingFieldsCanBeMergedRule": "fields with the same name in the response differ: give one of them an alias",
     "PossibleFragmentSpreadsRule": "a fragment is spread where its type never occurs: remove it, or correct its type",
     "SingleFieldSubscriptionsRule": "a subscription must have exactly one field of the schema at its root",
     "StreamDirectiveOnListField": "@stream can be used on lists only",

@@ -460,7 +460,7 @@ class TestProcess:
                 code, (line,) = await run(lift_block, operator, id_)
                 assert (code, "404: there is no block" in line) == (2, True)
         code, (line,) = await run(list_blocks, operator)
-        assert (code, line.startswith("unknown: no answer")) == (2, True)
+        assert (code, line.startswith("unknown: no response")) == (2, True)
 
 
 async def test_watch_counts_blocks_and_deletes_old_attempts(

@@ -218,9 +218,9 @@ class TestCommands:
                 assert await run(retry_top_up, admin, completed.id) == [f"retried: {description}: {review}"]
                 assert (await run(check_integrity, admin))[-1].startswith("broken: 1 violations (PAYMENT_IS_TOP_UPS 1)")
                 (line,) = await run(retry_top_up, admin, uuid.uuid4())
-                assert line.startswith(f"not retried: {card.admin} answers 404: no top-up")
+                assert line.startswith(f"not retried: {card.admin} responds with 404: no top-up")
         (line,) = await run(list_reviews, admin)
-        assert line.startswith(f"unknown: no answer from {card.admin}")
+        assert line.startswith(f"unknown: no response from {card.admin}")
         assert codes == [
             ReviewResult.LIST_EMPTY,
             IntegrityResult.SOUND,

@@ -31,7 +31,7 @@ class TestCheckIntegrity:
         ("response", "why"),
         [
             (Response(PROGRESS, media_type=LINES), "closed the stream without a verdict"),
-            (Response("<html>", media_type="text/html"), "answers 200: OK"),
+            (Response("<html>", media_type="text/html"), "responds with 200: OK"),
             (Response('{"detail": "one is running"}', 409, media_type="application/json"), "409: one is running"),
             (Response("[]", 503, media_type="application/json"), "503: Service Unavailable"),
         ],

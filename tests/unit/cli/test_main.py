@@ -72,7 +72,7 @@ class TestToken:
         ensure_secret(tmp_path / "keys", PASSWORD)
         for status in (200, 500):
             fake_gateway.response = (status, response)
-            with pytest.raises(NoTokenError, match=r"no wallet answers at|refuses the login"):
+            with pytest.raises(NoTokenError, match=r"no wallet responds at|refuses the login"):
                 development_token(SeedUser.BOB, tmp_path, fake_gateway.url)
 
     def test_refused_login_shows_the_reason_without_the_password(

@@ -102,4 +102,4 @@ async def test_response_of_another_program_is_reported(body: str, capsys: pytest
 def test_token_with_non_ascii_characters_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     endpoint = AdminEndpoint("http://127.0.0.1:9", "t\u00f6ken")
     assert replay_history(endpoint, None, all_operations=False) is ReplayResult.NOT_FINISHED
-    assert "no answer from http://127.0.0.1:9" in capsys.readouterr().out
+    assert "no response from http://127.0.0.1:9" in capsys.readouterr().out

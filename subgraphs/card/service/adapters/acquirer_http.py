@@ -154,12 +154,12 @@ class HttpAcquirer:
             try:
                 return await retry(
                     lambda: self._call_once(request, parse),
-                    on=(_UnclearAnswerError, httpx.RequestError),
+                    on=(_UnclearResponseError, httpx.RequestError),
                     attempts=self._policy.attempts,
                     budget_seconds=self._policy.budget_seconds,
                     backoff=Backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS),
                 )
-            except (_UnclearAnswerError, httpx.RequestError, CircuitOpenError) as error:
+            except (_UnclearResponseError, httpx.RequestError, CircuitOpenError) as error:
                 log.warning("acquirer call failed", call=f"{method} {url}", error=f"{type(error).__name__}: {error}")
                 raise Unavailable(_DEPENDENCY) from None
 
@@ -170,26 +170,26 @@ class HttpAcquirer:
                 async with asyncio.timeout(self._policy.timeout_seconds):
                     response = await self._http.send(request)
             except TimeoutError:
-                raise _UnclearAnswerError("time-out") from None
+                raise _UnclearResponseError("time-out") from None
             try:
                 if response.is_success:
                     return parse(response.content)
                 error = messages.Error.model_validate_json(response.content)
                 payment = None if error.payment is None else _payment_from_message(error.payment)
             except (ValidationError, MoneyError):
-                raise _UnclearAnswerError(f"{response.status_code} with a body that violates the contract") from None
+                raise _UnclearResponseError(f"{response.status_code} with a body that violates the contract") from None
             if response.is_server_error:
-                raise _UnclearAnswerError(f"{response.status_code} {error.code}")
+                raise _UnclearResponseError(f"{response.status_code} {error.code}")
         match error.code:
             case messages.Code.key_in_use:
-                raise _UnclearAnswerError(error.code)
+                raise _UnclearResponseError(error.code)
             case messages.Code.unauthorized:
                 log.error("acquirer rejected the API key")
                 raise Unavailable(_DEPENDENCY)
         return Refusal(error.code, payment)
 
 
-class _UnclearAnswerError(Exception):
+class _UnclearResponseError(Exception):
     """Response that leaves the outcome unknown. The same request is safe to repeat."""
 
 

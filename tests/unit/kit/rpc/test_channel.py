@@ -363,7 +363,7 @@ class TestDeadline:
     async def test_silent_target_exceeds_the_deadline(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             async with open_channel(f"127.0.0.1:{silent.getsockname()[1]}", SERVICE, ["Say"]) as opened:
-                with current_call("token"), pytest.raises(DeadlineExceeded, match="the echo did not answer in time"):
+                with current_call("token"), pytest.raises(DeadlineExceeded, match="the echo did not respond in time"):
                     await call_say(Stub(opened), "who", cap_seconds=0.3)
 
     async def test_call_after_its_deadline_is_not_sent(self, far_stub: Stub, keys: Keys) -> None:
