@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -13,12 +14,13 @@ import pytest
 from stack.engines.postgres import SETTINGS, Postgres
 from stack.ports import free_ports
 from stack.process import Child, Command, Process
-from subgraphs.bank.client import Transfer
+from subgraphs.bank.client import Receipt, Transfer
 from subgraphs.bank.service import metrics
 from subgraphs.bank.service.adapters.postgres import replica as replicas
 from tests.conftest import Keys
 from tests.integration.bank.harness import RunningBank, rub, run_bank
 from tests.waiting import until
+from wallet.errors import Unavailable
 
 
 class Standby(Child):
@@ -141,11 +143,19 @@ async def standby_ledger(standby: Standby, ledger_url: str, bank: RunningBank) -
 
 
 async def pay(bank: RunningBank, sender: UUID, recipient: UUID, count: int) -> list[UUID]:
-    """Make `count` transfers of one rouble and return their ids."""
-    receipts = [
-        await bank.user("alice")(bank.client.transfer(sender, recipient, rub("1"), str(uuid4()))) for _ in range(count)
-    ]
-    return [each.transfer.id for each in receipts]
+    """Make `count` transfers of one rouble and return their ids.
+
+    A transfer whose outcome is unknown is repeated with its key: the copy of the cluster may have kept the disk busy.
+    """
+    alice = bank.user("alice")
+
+    async def receipt(key: str) -> Receipt | None:
+        with suppress(Unavailable):
+            return await alice(bank.client.transfer(sender, recipient, rub("1"), key))
+        return None
+
+    receipts = [await until(partial(receipt, str(uuid4()))) for _ in range(count)]
+    return [each.transfer.id for each in receipts if each]
 
 
 async def test_replica_is_read_for_transfers_and_not_for_accounts(
