@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 from fastapi import APIRouter
@@ -19,12 +19,11 @@ from kit.rpc.server import Service, grpc_server
 from kit.rpc.tls import TLS
 from kit.runtime import process
 from kit.runtime.addresses import ListenError
-from kit.runtime.settings import LogSettings, TracingSettings
-from kit.telemetry import logs, tracing
+from kit.runtime.job import ProcessSettings, configure_process
+from kit.runtime.settings import TracingSettings
+from kit.telemetry import tracing
 
 log = structlog.get_logger(__name__)
-
-ProcessSettings = TypeVar("ProcessSettings", bound=LogSettings)
 
 
 def run_service(
@@ -40,34 +39,13 @@ def run_service(
         serve: called with the settings and an event. It serves until the event is set, then shuts down. If it cannot
             listen on an address, the process logs the reason and ends with status 1.
     """
-    settings = _configure(name, settings_class)
+    settings = configure_process(name, settings_class)
     with tracing.export_spans(name, settings) if isinstance(settings, TracingSettings) else nullcontext():
         try:
             process.run(partial(serve, settings))
         except ListenError as error:
             log.critical("process cannot listen", error=str(error))
             raise SystemExit(1) from None
-
-
-def run_job(name: str, settings_class: type[ProcessSettings], job: Callable[[ProcessSettings], object]) -> None:
-    """Run a job until it returns; `__main__` calls it. An error is logged and ends the process with status 1.
-
-    Args:
-        name: name of the process in logs.
-        settings_class: loaded from the environment; invalid settings end the process with status 2.
-        job: called with the settings.
-    """
-    job(_configure(name, settings_class))
-
-
-def _configure(name: str, settings_class: type[ProcessSettings]) -> ProcessSettings:
-    settings = settings_class.load()
-    logs.configure(name, settings)
-    for old, new in settings.deprecated_names_in_use():
-        log.warning("deprecated setting", name=old, use=new)
-    for name_in_use in settings.removed_names_in_use():
-        log.warning("removed setting has no effect", name=name_in_use)
-    return settings
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ import sys
 
 from pydantic import SecretStr
 
-from kit.runtime.service import run_job
+from kit.runtime.job import run_job
 from kit.runtime.settings import LogSettings
 from subgraphs.analytics.service.migrations.schema import SchemaMismatch, upgrade
 

@@ -3,7 +3,7 @@
 from pydantic import SecretStr
 
 from kit.db.migrations import upgrade
-from kit.runtime.service import run_job
+from kit.runtime.job import run_job
 from kit.runtime.settings import LogSettings
 
 
