@@ -40,10 +40,10 @@ replay: setup ## copy missing operations from the ledger to the history; PORT=80
 demo: setup ## start the system on free ports, run a tour of all features, stop
 	@$(BIN)/python -m stack demo
 
-# Three workers on two cores, because tests with engines and whole systems mostly wait. tests/conftest.py assigns the
+# Four workers on two cores, because tests with engines and whole systems mostly wait. tests/conftest.py assigns the
 # test modules to the workers.
 # Python may write bytecode files. Otherwise each worker and each process of a test would compile the modules again.
-WORKERS ?= 3
+WORKERS ?= 4
 PYTEST := pytest -n $(WORKERS) --no-loadscope-reorder --durations=$(if $(CI),30,5)
 unexport PYTHONDONTWRITEBYTECODE
 
