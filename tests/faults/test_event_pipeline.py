@@ -22,8 +22,8 @@ from tests.conftest import Keys
 from tests.integration.analytics.conftest import clickhouse, database, env  # noqa: F401  fixtures
 from tests.integration.analytics.environment import AnalyticsEnvironment, background
 from tests.integration.analytics.group import analytics_process, count_dropped_messages, count_messages
-from tests.integration.analytics.ledger import assert_history_equals_ledger, get_leader_pid, open_load, outbox_is_empty
-from tests.integration.bank.harness import RunningBank, rub, run_bank
+from tests.integration.analytics.ledger import assert_history_equals_ledger, open_load, outbox_is_empty
+from tests.integration.bank.harness import RunningBank, get_leader_pid, rub, run_bank
 from tests.kafka.brokers import on_apache
 from tests.waiting import until
 

@@ -141,13 +141,3 @@ async def turnovers_of_ledger(sql: asyncpg.Pool) -> Turnovers:
         )
         for row in rows
     }
-
-
-async def get_leader_pid(sql: asyncpg.Pool) -> int | None:
-    """Return the process id of the outbox leader's session: its lock is the only one with a key above 32 bits."""
-    pid: int | None = await sql.fetchval("""
-        SELECT pid FROM pg_locks
-        WHERE locktype = 'advisory' AND granted AND classid > 0
-              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    """)
-    return pid

@@ -14,16 +14,13 @@ from subgraphs.analytics.service.domain.model import Direction, OperationFilter,
 from subgraphs.analytics.service.domain.statistics import Granularity, StatisticsRange, Turnover
 from tests.conftest import Keys
 from tests.integration.analytics.environment import AnalyticsEnvironment, background
-from tests.integration.analytics.ledger import (
-    assert_history_equals_ledger,
-    get_leader_pid,
-    open_load,
-)
+from tests.integration.analytics.ledger import assert_history_equals_ledger, open_load
 from tests.integration.bank.harness import (
     RunningBank,
     bank_process,
     clearing_account,
     connect_bank,
+    get_leader_pid,
     rub,
     run_bank,
     until_ready,

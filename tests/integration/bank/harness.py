@@ -23,6 +23,7 @@ from stack.ports import free_ports
 from stack.process import Child, Process, module
 from subgraphs.bank.client import BankClient
 from subgraphs.bank.service.__main__ import serve
+from subgraphs.bank.service.adapters.postgres import outbox
 from subgraphs.bank.service.settings import Settings
 from tests.conftest import SERVICES, USERS, Keys
 from tests.waiting import until
@@ -203,6 +204,16 @@ async def find_lock_waiter(sql: asyncpg.Pool, query: str) -> int | None:
         """,
         query,
     )
+    return pid
+
+
+async def get_leader_pid(sql: asyncpg.Pool) -> int | None:
+    """Return the process id of the outbox leader's session."""
+    pid: int | None = await sql.fetchval(f"""
+        SELECT pid FROM pg_locks
+        WHERE {outbox._IS_LEADER_LOCK}
+              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    """)
     return pid
 
 

@@ -8,6 +8,8 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.client import AIOKafkaClient
 from prometheus_client import REGISTRY
 
 from subgraphs.bank.service.adapters.postgres import outbox
@@ -15,7 +17,7 @@ from subgraphs.bank.service.adapters.postgres.database import open_pool
 from subgraphs.bank.service.adapters.postgres.outbox import Outbox
 from subgraphs.bank.service.application import outbox_relay
 from tests.conftest import Keys
-from tests.integration.bank.harness import RunningBank, rub, run_bank
+from tests.integration.bank.harness import RunningBank, get_leader_pid, rub, run_bank
 from tests.integration.bank.topic_reader import Message, reading
 from tests.kafka.brokers import Broker, on_both
 from tests.waiting import until
@@ -60,16 +62,6 @@ async def until_published(sql: asyncpg.Pool, within: float = 20) -> None:
         return not await sql.fetchval("SELECT count(*) FROM outbox")
 
     await until(nothing_left, within=within)
-
-
-async def leader(sql: asyncpg.Pool) -> int | None:
-    """Return the process id of the leader's session."""
-    pid: int | None = await sql.fetchval("""
-        SELECT pid FROM pg_locks
-        WHERE locktype = 'advisory' AND granted
-              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    """)
-    return pid
 
 
 def metric_value(name: str) -> float | None:
@@ -221,17 +213,50 @@ class TestWithoutABroker:
 
                 await until(has_metrics)
 
-    async def test_bank_stops_promptly_with_unconfirmed_events(self, run: Run, broker: Broker) -> None:
-        replica = AsyncExitStack()
-        bank = await replica.enter_async_context(run(broker))
-        sender, recipient = await bank.open("alice"), await bank.open("bob")
-        await transfers(bank, sender, recipient, range(1))
-        await until_published(bank.sql)
-        broker.kill()
-        await broker.wait()
-        await transfers(bank, sender, recipient, range(1, 5))
-        async with asyncio.timeout(30):  # the idempotent producer itself would wait for the broker without end
+    async def test_stopping_bank_abandons_the_flush_of_unconfirmed_events(
+        self, run: Run, broker: Broker, ledger_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls: list[str] = []
+        send, stop, close = AIOKafkaProducer.send, AIOKafkaProducer.stop, AIOKafkaClient.close
+
+        async def recorded_send(producer: AIOKafkaProducer, *args: Any, **kwargs: Any) -> Any:
+            confirmation = await send(producer, *args, **kwargs)
+            calls.append("event sent")
+            return confirmation
+
+        async def recorded_stop(producer: AIOKafkaProducer) -> None:
+            calls.append("flush began")
+            try:
+                await stop(producer)
+            except asyncio.CancelledError:
+                calls.append("flush abandoned")
+                raise
+            calls.append("flush completed")
+
+        async def recorded_close(client: AIOKafkaClient) -> None:
+            calls.append("connections closed")
+            await close(client)
+
+        async def event_is_sent() -> bool:
+            return calls == ["event sent"]
+
+        async with AsyncExitStack() as replica, asyncpg.create_pool(ledger_url, min_size=0, max_size=1) as sql:
+            bank = await replica.enter_async_context(run(broker))
+            sender, recipient = await bank.open("alice"), await bank.open("bob")
+            await transfers(bank, sender, recipient, range(1))
+            await until_published(bank.sql)
+            broker.kill()
+            await broker.wait()
+            monkeypatch.setattr(AIOKafkaProducer, "send", recorded_send)
+            monkeypatch.setattr(AIOKafkaProducer, "stop", recorded_stop)
+            monkeypatch.setattr(AIOKafkaClient, "close", recorded_close)
+            await transfers(bank, sender, recipient, range(1, 2))
+            await until(event_is_sent)
             await replica.aclose()
+            # The idempotent producer itself would wait for the broker without end. A cancellation of the task, which
+            # happens later, would not close the connections.
+            assert calls == ["event sent", "flush began", "flush abandoned", "connections closed"]
+            assert await sql.fetchval("SELECT count(*) FROM outbox") == 1
 
 
 @on_both
@@ -286,13 +311,13 @@ class TestReplicas:
             ids = await transfers(first, sender, recipient, range(5))
             ids |= await transfers(second, sender, recipient, range(5, 10))
             await until_published(second.sql)
-            old = await leader(second.sql)
+            old = await get_leader_pid(second.sql)
             assert old is not None
 
             await second.sql.execute("SELECT pg_terminate_backend($1)", old)
             ids |= await transfers(first, sender, recipient, range(10, 15))
             await until_published(second.sql)
-            assert await leader(second.sql) not in {None, old}
+            assert await get_leader_pid(second.sql) not in {None, old}
 
             await first_replica.aclose()
             ids |= await transfers(second, sender, recipient, range(15, 20))

@@ -2,6 +2,7 @@
 
 import re
 
+from kit.db import migrations
 from subgraphs.bank.service.adapters.postgres import outbox
 from tests.integration.bank.harness import RunningBank
 from tests.promql import ROOT
@@ -18,8 +19,10 @@ async def test_runbook_query_lists_sessions_with_an_open_transaction(own_bank: R
     assert pid not in {row["pid"] for row in await own_bank.sql.fetch(TRANSACTIONS)}
 
 
-async def test_runbook_query_finds_the_leader_of_the_outbox(own_bank: RunningBank) -> None:
-    async with own_bank.sql.acquire() as leader:
+async def test_runbook_query_finds_the_leader_of_the_outbox_and_not_a_migration(own_bank: RunningBank) -> None:
+    async with own_bank.sql.acquire() as leader, own_bank.sql.acquire() as migration, migration.transaction():
+        await migration.execute("SELECT pg_advisory_xact_lock($1)", migrations._LOCK)
+        assert await own_bank.sql.fetch(LEADER) == []
         await leader.execute("SELECT pg_advisory_lock($1)", outbox._LEADER_LOCK)
         (shown,) = await own_bank.sql.fetch(LEADER)
         assert shown["pid"] == await leader.fetchval("SELECT pg_backend_pid()")

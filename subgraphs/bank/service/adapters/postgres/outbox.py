@@ -16,14 +16,14 @@ _LEADER_IDLE_TIMEOUT: Final = "10s"
 
 _OLDEST: Final = "SELECT * FROM outbox ORDER BY id LIMIT $1"
 
-# True only in the session that holds the lock. A pooler that shares sessions may run the statement in another session.
-_LEADS: Final = f"""
-    EXISTS (
-        SELECT FROM pg_locks
-        WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid() AND objsubid = 1
-              AND (classid, objid) = ({_LEADER_LOCK >> 32}::oid, {_LEADER_LOCK & 0xFFFF_FFFF}::oid)
-    )
+# Rows of `pg_locks` that show a held leader's lock. A migration holds an advisory lock too, with another key.
+_IS_LEADER_LOCK: Final = f"""
+    locktype = 'advisory' AND granted AND objsubid = 1
+    AND (classid, objid) = ({_LEADER_LOCK >> 32}::oid, {_LEADER_LOCK & 0xFFFF_FFFF}::oid)
 """
+
+# True only in the session that holds the lock. A pooler that shares sessions may run the statement in another session.
+_LEADS: Final = f"EXISTS (SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND {_IS_LEADER_LOCK})"
 
 _UNPUBLISHED: Final = TRANSFER.format(
     columns=f"o.id AS row_id, o.traceparent, {EPOCH} AS epoch,",
