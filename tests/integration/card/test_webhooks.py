@@ -151,11 +151,18 @@ class TestSignedWebhooks:
         query = "SELECT count(*) FROM webhooks WHERE id = $1"
         assert await card.sql.fetchval(query, headers["webhook-id"]) == 1
 
-    async def test_webhook_for_an_unknown_payment_is_accepted(self, card: RunningCard, top_up: TopUp) -> None:
-        payment = await get_payment(card, top_up)
-        for key in ("unknown", f"{uuid.uuid4()}:authorize"):
+    async def test_webhook_for_an_unknown_payment_is_stored(self, card: RunningCard, top_up: TopUp) -> None:
+        payment, before = await get_payment(card, top_up), await row(card, top_up)
+        unknown = uuid.uuid4()
+        for key, top_up_id in (("unknown", None), (f"{unknown}:authorize", unknown)):
             body = event_body({**payment, "idempotencyKey": key}, "captured")
-            assert await post(card, body, signed_headers(body)) == 204
+            headers = signed_headers(body)
+            assert await post(card, body, headers) == 204
+            stored = await card.sql.fetchrow("SELECT * FROM webhooks WHERE id = $1", headers["webhook-id"])
+            assert stored is not None
+            assert (stored["type"], stored["top_up_id"]) == ("payment.captured", top_up_id)
+        assert await card.sql.fetchval("SELECT count(*) FROM top_ups WHERE id = $1", unknown) == 0
+        assert await row(card, top_up) == before
 
 
 class TestDelivery:

@@ -1,6 +1,7 @@
 """Options and errors that all PostgreSQL pools share."""
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import suppress
 
 import asyncpg
@@ -10,6 +11,8 @@ from structlog.testing import capture_logs
 from kit.db import postgres
 from kit.db.postgres import (
     ClockSkew,
+    SharedSessions,
+    check_sessions,
     close_pool,
     connect_options,
     log_failures,
@@ -92,3 +95,70 @@ async def test_hanging_close_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(postgres, "CLOSE_TIMEOUT_SECONDS", 0.01)
     async with asyncio.timeout(30):
         await close_pool(asyncio.Event().wait())
+
+
+class PooledConnection:
+    """Fake connection through a pooler. Each query runs in the server process that the pooler chooses next."""
+
+    def __init__(self, processes: Iterable[int]) -> None:
+        self._processes = iter(processes)
+        self.is_terminated = False
+
+    async def fetchval(self, query: str) -> int:
+        assert query == "SELECT pg_backend_pid()"
+        return next(self._processes)
+
+    def terminate(self) -> None:
+        self.is_terminated = True
+
+
+def connect_through_pooler(monkeypatch: pytest.MonkeyPatch, *processes: Iterable[int]) -> list[PooledConnection]:
+    """Make the next connections run their queries in these server processes; return the connections."""
+    connections = [PooledConnection(each) for each in processes]
+    waiting = iter(connections)
+
+    async def connect(_: str, **options: object) -> PooledConnection:
+        assert options["statement_cache_size"] == 0  # a pooler in transaction mode breaks prepared statements
+        return next(waiting)
+
+    monkeypatch.setattr("kit.db.postgres.asyncpg.connect", connect)
+    return connections
+
+
+class TestCheckSessions:
+    async def test_sessions_that_stay_apart_pass_after_twenty_rounds(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        connections = connect_through_pooler(monkeypatch, [1] * 20, [2] * 20)
+        await check_sessions("postgresql://pooler")
+        assert all(each.is_terminated for each in connections)
+
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            pytest.param([1] * 20, [1] * 20, id="one process"),
+            pytest.param([1] * 19 + [3], [2] * 20, id="the first connection moves in the last round"),
+            pytest.param([1] * 20, [2] * 19 + [3], id="the second connection moves in the last round"),
+            pytest.param([1] * 10 + [2] * 10, [2] * 10 + [1] * 10, id="the connections change places"),
+        ],
+    )
+    async def test_session_that_is_shared_in_any_round_fails(
+        self, monkeypatch: pytest.MonkeyPatch, first: list[int], second: list[int]
+    ) -> None:
+        connections = connect_through_pooler(monkeypatch, first, second)
+        with pytest.raises(SharedSessions, match="not in session mode"):
+            await check_sessions("postgresql://pooler")
+        assert all(each.is_terminated for each in connections)
+
+    async def test_failed_second_connection_closes_the_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        opened = PooledConnection([])
+        results: list[PooledConnection | OSError] = [opened, ConnectionRefusedError()]
+
+        async def connect(_: str, **__: object) -> PooledConnection:
+            result = results.pop(0)
+            if isinstance(result, OSError):
+                raise result
+            return result
+
+        monkeypatch.setattr("kit.db.postgres.asyncpg.connect", connect)
+        with pytest.raises(ConnectionRefusedError):
+            await check_sessions("postgresql://pooler")
+        assert opened.is_terminated
