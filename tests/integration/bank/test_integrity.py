@@ -3,15 +3,28 @@
 import asyncio
 from contextlib import aclosing, suppress
 
+import asyncpg
 import pytest
 
-from kit.integrity.check import Progress, Verdict
+from kit.integrity.check import Progress, Report, Verdict, Violation
+from subgraphs.bank.service.adapters.postgres import invariants
 from subgraphs.bank.service.adapters.postgres.database import open_pool
+from subgraphs.bank.service.application import integrity
 from subgraphs.bank.service.application.integrity import ledger_integrity
 from tests.integration.bank.harness import RunningBank, assert_ledger_invariants, find_lock_waiter, rub
 from tests.integration.bank.small_ledger import BOB, SmallLedger, collect_reports, run_to_verdict
 from tests.waiting import until
 from wallet.errors import InsufficientFunds
+
+
+async def redate_all(sql: asyncpg.Pool) -> None:
+    """Give every transfer another date, in one transaction, as a redating does."""
+    async with sql.acquire() as connection, connection.transaction():
+        await connection.execute("""
+            INSERT INTO redatings (transfer_id, old_created_at, new_created_at, redated_by)
+            SELECT id, created_at, created_at - interval '1 microsecond', 'test' FROM transfers
+        """)
+        await connection.execute("UPDATE transfers SET created_at = created_at - interval '1 microsecond'")
 
 
 class TestSound:
@@ -90,8 +103,59 @@ class TestSound:
         assert isinstance(last, Verdict)
         assert (last.rows["transfers"], last.rows["idempotency_keys"], last.verdict) == (1, 2, "sound")
 
+    @pytest.mark.parametrize("ids_in_memory", [100_000, 0])
+    async def test_redating_between_two_pages_is_no_violation(
+        self, own_bank: RunningBank, ledger_url: str, monkeypatch: pytest.MonkeyPatch, ids_in_memory: int
+    ) -> None:
+        monkeypatch.setattr(integrity, "_MAX_IDS_IN_MEMORY", ids_in_memory)
+        bank, alice = own_bank, own_bank.user("alice")
+        sender, recipient = await bank.open("alice"), await bank.open("bob")
+        for n in range(2):
+            await alice(bank.client.transfer(sender, recipient, rub("1"), str(n)))
+        async with open_pool(ledger_url, max_size=1) as pool:
+            pages = len(await collect_reports(ledger_integrity(pool, 100))) - 1
+            assert pages > 5
+            for page in range(pages):
+                reports = list[Report]()
+                async with aclosing(ledger_integrity(pool, 100).run()) as check:
+                    async for report in check:
+                        reports.append(report)
+                        if len(reports) == page + 1:
+                            await redate_all(bank.sql)
+                assert [report for report in reports if isinstance(report, Violation)] == []
+                assert isinstance(reports[-1], Verdict)
+                assert reports[-1].verdict == "sound"
+
     async def test_failed_statement_makes_the_verdict_unavailable(self, ledger_url: str) -> None:
         async with open_pool(ledger_url, max_size=1) as pool:
             await pool.execute("ALTER TABLE outbox RENAME TO elsewhere")
             last = await run_to_verdict(ledger_integrity(pool))
+        assert (last.verdict, last.violations) == ("unavailable", 0)
+
+
+class TestFence:
+    async def test_frozen_transaction_of_an_earlier_epoch_keeps_its_side_while_transactions_pass(
+        self, ledger_url: str
+    ) -> None:
+        # A frozen row keeps 32 bits of the id of its transaction. Another transaction gets the same id 2^32 later.
+        query = f"SELECT x FROM unnest($1::bigint[]) AS x WHERE NOT {invariants._IS_FENCED.format(xmin='x::text::xid')}"
+        async with open_pool(ledger_url, max_size=1) as pool:
+            fence = await pool.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot())::xid")
+            ids = [(fence + step) % 2**32 for step in (-1_000, -1, 0, 1, 5, 10, 50, 2**28 - 1, 2**28, 2**31, 2**32 - 9)]
+            before = [row["x"] for row in await pool.fetch(query, ids, fence)]
+            for _ in range(10):
+                await pool.execute("SELECT pg_current_xact_id()")
+            assert [row["x"] for row in await pool.fetch(query, ids, fence)] == before
+        assert [ids.index(each) for each in before] == [0, 1, 8, 9, 10]
+
+    async def test_check_with_too_many_transactions_is_unavailable(
+        self, own_bank: RunningBank, ledger_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(invariants, "_FENCED", 10)
+        async with open_pool(ledger_url, max_size=1) as pool, aclosing(ledger_integrity(pool).run()) as check:
+            async for report in check:
+                for _ in range(10):
+                    await own_bank.sql.execute("SELECT pg_current_xact_id()")
+                last = report
+        assert isinstance(last, Verdict)
         assert (last.verdict, last.violations) == ("unavailable", 0)

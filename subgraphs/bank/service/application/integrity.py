@@ -32,7 +32,8 @@ def ledger_integrity(pool: asyncpg.Pool, page_size: int = _PAGE_SIZE) -> Integri
     It cannot detect errors that no other row contradicts: a missing account without entries, an account without entries
     whose balance and opening balance are equally wrong, a key with the wrong principal or fingerprint, or an outbox row
     that was deleted without being published. It checks `TRANSFER_HAS_ONE_KEY` only for transfers whose transaction is
-    older than every transaction that was running when the check began.
+    older than every transaction that was running when the check began. In a ledger with more than 2^32 transactions it
+    leaves out one in sixteen of the older transfers, in each check others.
 
     Args:
         pool: connections to the ledger's database; a check holds one of them.
@@ -56,6 +57,7 @@ async def _check(pool: asyncpg.Pool, page_size: int) -> AsyncGenerator[Finding, 
                 yield Progress(scan.table, page.verified_up_to, rows)
         for violation in await reader.check_totals():
             yield violation
+        await reader.check_fence()
         differences = transfers.compare(keys)
         if differences:
             async for finding in _find_transfers_without_one_key(reader, differences, page_size):
@@ -85,6 +87,7 @@ async def _find_transfers_without_one_key(
             keys_by_transfer.update(ids if scan is KEYS else dict.fromkeys(ids, 0))
             rows += page.rows
             yield Progress(f"{scan.table} again", page.verified_up_to, rows)
+    await reader.check_fence()
     for id_, count in sorted(keys_by_transfer.items()):
         if count != 1:
             yield _one_key_violation(str(id_), count, 1)

@@ -146,10 +146,17 @@ _PAGE: Final = """
 
 # Keys and transfers have no common order, so each table is scanned on its own. The transfer ids of both are compared
 # afterwards (`application.integrity`). Both scans must count the same transfers, even if commits happen between them.
-# The transfer's row alone decides: it counts if the transaction that wrote it had ended when the check began. The
-# transaction had ended if it is older than the fence, the oldest transaction that was running at that time. A negative
-# age means that the 32-bit transaction counter has wrapped around since the row was written.
-_TRANSFER_ID: Final = "CASE WHEN age(t.xmin) NOT BETWEEN 0 AND age($2::xid) THEN t.id END AS checked_transfer_id"
+# The sender's entry decides: no statement changes it, while a redating writes the transfer's row again. A transfer
+# counts unless its entry was written by one of the `_FENCED` transactions that follow the fence, the oldest transaction
+# that was running when the check began. The difference of the ages is that of the transaction ids, and does not change
+# while the check runs. The ids have 32 bits, so a transaction of long ago may have the id of one that follows the
+# fence; its transfer is left to another check, which has another fence.
+_FENCED: Final = 2**28
+_IS_FENCED: Final = f"((age($2::xid)::bigint - age({{xmin}})) & 4294967295) < {_FENCED}"
+_WRITTEN_BY: Final = """
+    coalesce((SELECT xmin FROM entries WHERE account_id = t.sender_id AND version = t.sender_version), t.xmin)
+"""
+_TRANSFER_ID: Final = f"CASE WHEN {_IS_FENCED.format(xmin=_WRITTEN_BY)} THEN NULL ELSE t.id END AS checked_transfer_id"
 
 _ACCOUNTS: Final = TableScan(
     table="accounts",
@@ -314,7 +321,7 @@ class Page:
         mark: primary key of the last row; the next page continues after it.
         verified_up_to: the same key as text, without secret columns.
         violations: violations on the page.
-        transfer_ids: ids of the rows' transfers that were committed before the check began.
+        transfer_ids: ids of the rows' transfers that were committed before the check began; see `_TRANSFER_ID`.
     """
 
     rows: int
@@ -365,6 +372,16 @@ class InvariantReader:
             return None
         violations = [_violation_from_row(violation) for violation in row["violations"] or ()]
         return Page(row["rows"], row["mark"], row["shown"], violations, row["transfer_ids"] or ())
+
+    async def check_fence(self) -> None:
+        """Check that the fence is valid for all pages until now: fewer than `_FENCED` transactions follow it.
+
+        Raises:
+            Unavailable: the fence is not valid.
+        """
+        followed = await self._session.fetchval("SELECT age($1::xid)::bigint & 4294967295", self._fence)
+        if followed >= _FENCED:
+            raise Unavailable("the ledger's database") from OverflowError(f"{followed} transactions in one check")
 
     async def check_totals(self) -> list[Violation]:
         """Check `TOTAL_IS_CONSERVED` and return the violating currencies."""
