@@ -1,18 +1,32 @@
 """Alembic set-up that all services with a PostgreSQL database share."""
 
 import asyncio
+import time
 from importlib import import_module
 from typing import Final
 
+import asyncpg
+import structlog
 from alembic import command, context
 from alembic.config import Config
 from sqlalchemy import Connection, MetaData, make_url, pool, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from kit.db.asyncpg_internals import UncancelledConnection
+from kit.runtime.backoff import Backoff
+
+log = structlog.get_logger(__name__)
 
 _LOCK: Final = 7_708_141_927
 """Advisory lock that serializes migrations. The number is arbitrary and must not change."""
+
+
+_LOCK_TIMEOUT: Final = "1s"
+"""Maximum wait for a table's lock. Meanwhile statements of the services wait, which time out after some seconds."""
+_ATTEMPTS: Final = 30
+_FIRST_PAUSE_SECONDS: Final = 1.0
+_LONGEST_PAUSE_SECONDS: Final = 10.0
 
 
 def config(package: str, url: str) -> Config:
@@ -32,11 +46,28 @@ def config(package: str, url: str) -> Config:
 def upgrade(package: str, url: str) -> None:
     """Migrate the database to the newest schema. Safe to repeat; concurrent runs wait for each other.
 
+    The services may run meanwhile. Their statements wait behind a migration that waits for a table, so a migration that
+    does not get a lock in time is rolled back and tried again after a pause, for a few minutes.
+
     Args:
         package: dotted name of the package of migrations, such as `subgraphs.bank.service.migrations`.
         url: `postgresql://…`.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: a statement failed, or a lock is still missing. Nothing was changed.
     """
-    command.upgrade(config(package, url), "head")
+    backoff = Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            command.upgrade(config(package, url), "head")
+        except DBAPIError as error:
+            if not left or not isinstance(error.driver_exception, asyncpg.LockNotAvailableError):
+                raise
+            pause = backoff.next_delay()
+            log.warning("migration waits for other transactions", pause_seconds=round(pause, 2), attempts_left=left)
+            time.sleep(pause)
+        else:
+            return
 
 
 def run_migrations(metadata: MetaData) -> None:
@@ -52,6 +83,7 @@ def run_migrations(metadata: MetaData) -> None:
         with context.begin_transaction():
             connection.execute(text("SET LOCAL transaction_timeout = 0"))  # the role may have its own time-out
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
             context.run_migrations()
 
     async def connect() -> None:

@@ -9,14 +9,18 @@ import asyncpg
 import pytest
 from alembic import command
 from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
+from structlog.testing import capture_logs
 
+from kit.db import migrations
 from kit.db.migrations import config, upgrade
 from stack.engines.postgres import Postgres
 from stack.process import ROOT
 from subgraphs.bank.service.adapters.tables import metadata
 from tests.databases import CleanDatabases
 from tests.integration.schema import read_schema
+from tests.waiting import until
 from wallet.accounts import clearing_account_id
 from wallet.money import EXPONENTS
 
@@ -82,6 +86,49 @@ class TestMigrations:
         await asyncio.to_thread(upgrade, MIGRATIONS, ledger_url)
         assert await read_schema(sql) == before
         assert await sql.fetchval("SELECT count(*) FROM accounts") == len(EXPONENTS)
+
+    async def test_migration_that_waits_for_a_table_lets_reads_pass(
+        self, ledger_url: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(migrations, "_LOCK_TIMEOUT", "100ms")
+        monkeypatch.setattr(migrations, "_FIRST_PAUSE_SECONDS", 0.1)
+        monkeypatch.setattr(migrations, "_LONGEST_PAUSE_SECONDS", 0.1)
+        await asyncio.to_thread(command.downgrade, config(MIGRATIONS, ledger_url), "0006")
+        reader = await asyncpg.connect(ledger_url)
+        try:
+            async with sql.transaction():
+                await sql.execute("SELECT * FROM ledger_epoch")  # the migration waits for the end of this transaction
+                upgrading = asyncio.create_task(asyncio.to_thread(upgrade, MIGRATIONS, ledger_url))
+
+                async def migration_waits() -> bool:
+                    query = (
+                        "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'ledger_epoch'::regclass AND NOT granted)"
+                    )
+                    waits: bool = await sql.fetchval(query)
+                    return waits
+
+                await until(migration_waits, every=0.01)
+                assert await reader.fetchval("SELECT epoch FROM ledger_epoch", timeout=30) == ""
+                assert not upgrading.done()
+            await upgrading
+        finally:
+            await reader.close()
+        assert await sql.fetchval("SELECT version_num FROM alembic_version") == "0007"
+
+    async def test_migration_without_its_lock_fails_and_changes_nothing(
+        self, ledger_url: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(migrations, "_LOCK_TIMEOUT", "10ms")
+        monkeypatch.setattr(migrations, "_ATTEMPTS", 2)
+        monkeypatch.setattr(migrations, "_FIRST_PAUSE_SECONDS", 0.01)
+        await asyncio.to_thread(command.downgrade, config(MIGRATIONS, ledger_url), "0006")
+        before = await read_schema(sql)
+        async with sql.transaction():
+            await sql.execute("SELECT * FROM ledger_epoch")
+            with capture_logs() as logs, pytest.raises(DBAPIError, match="lock timeout"):
+                await asyncio.to_thread(upgrade, MIGRATIONS, ledger_url)
+        assert [each["attempts_left"] for each in logs] == [1]
+        assert await read_schema(sql) == before
 
     @pytest.mark.slow
     async def test_migrations_can_run_repeatedly_and_concurrently(
