@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Final
 
+import asyncpg
 from aiokafka import AIOKafkaProducer
 
 from kit.auth.principal import TokenVerifier
@@ -63,7 +64,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             )
         metrics.register_pool(lambda: pool.get_size() - pool.get_idle_size(), pool.get_max_size())
         sessions = Sessions((direct_url or url).get_secret_value(), pool if is_shared else None)
-        reader = Reader(pool, await stack.enter_async_context(_open_replica(settings)))
+        reader = Reader(pool, await stack.enter_async_context(_open_replica(settings, pool)))
         relay = OutboxRelay(direct_pool, create_producer, sessions.check)
         pipeline = Pipeline(Ledger(pool, on_commit=relay.wake).commit)
         epochs = Epochs(pool)
@@ -96,7 +97,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def _open_replica(settings: Settings) -> AsyncIterator[Replica | None]:
+async def _open_replica(settings: Settings, primary: asyncpg.Pool) -> AsyncIterator[Replica | None]:
     """Open the read replica if one is configured. It need not be reachable yet."""
     if settings.bank_database_read_url is None:
         yield None
@@ -104,7 +105,7 @@ async def _open_replica(settings: Settings) -> AsyncIterator[Replica | None]:
     url = settings.bank_database_read_url.get_secret_value()
     is_shared = settings.bank_database_direct_url is not None
     async with open_pool(url, max_size=settings.bank_database_connections, shares_sessions=is_shared) as pool:
-        yield Replica(pool)
+        yield Replica(pool, primary)
 
 
 async def _check_database(sessions: Sessions, reader: Reader) -> None:

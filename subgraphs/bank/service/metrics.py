@@ -33,7 +33,8 @@ OUTBOX_IS_LEADER = with_old_name(
 EVENTS_PUBLISHED = Counter("wallet_bank_events_published", "Events that the broker confirmed.")
 REPLICA_READS = Counter(
     "wallet_bank_replica_reads",
-    "Reads sent to the read replica, by result: `answered`, or `away` if it failed or timed out.",
+    "Reads sent to the read replica, by result: `answered`; `away` if it failed or timed out; `outdated` if it lacks a "
+    "restore or a redating.",
     ["how"],
 )
 INTEGRITY = Gauges(

@@ -15,7 +15,7 @@ class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
         "transaction mode",
     )
     bank_database_read_url: SecretStr | None = Field(
-        None, description="URL of a read replica, for immutable rows; it may lag or be down"
+        None, description="URL of a read replica, for transfers; it may lag or be down"
     )
     bank_database_connections: PositiveInt = Field(
         20, description="maximum connections of one process to the ledger's database, and as many to the read replica"

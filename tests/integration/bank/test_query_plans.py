@@ -17,6 +17,7 @@ STATEMENTS = {
     "write": (batch._WRITE_LOCKED, ""),
     "write if unchanged": (batch._WRITE_IF_UNCHANGED, ""),
     "transfers by id": (rows.TRANSFERS_BY_ID, "(uuid[])"),
+    "transfers by id of the replica": (reader._TRANSFERS_BY_ID, "(uuid[])"),
     "transfers of an account": (reader._TRANSFERS_OF_ACCOUNT, "(uuid, bigint, bigint)"),
     "versions": (reader._VERSIONS, "(uuid, bigint)"),
     "outbox": (outbox._ROWS, "(bigint)"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
+import orjson
 import pytest
 
 from stack.engines.postgres import SETTINGS, Postgres
@@ -18,9 +19,10 @@ from subgraphs.bank.client import Receipt, Transfer
 from subgraphs.bank.service import metrics
 from subgraphs.bank.service.adapters.postgres import replica as replicas
 from tests.conftest import Keys
-from tests.integration.bank.harness import RunningBank, rub, run_bank
+from tests.integration.bank.future import dates_transfers_in_the_future
+from tests.integration.bank.harness import RunningBank, admin_client, rub, run_bank
 from tests.waiting import until
-from wallet.errors import Unavailable
+from wallet.errors import TransferNotFound, Unavailable
 
 
 class Standby(Child):
@@ -90,7 +92,8 @@ class StandbyLedger:
 
     async def catch_up(self) -> None:
         """Wait until the standby has replayed everything that is committed now."""
-        written = await self._ledger.fetchval("SELECT pg_current_wal_flush_lsn()")
+        # Commits of the tests' server are flushed later; this record is flushed at once, with all before it.
+        written = await self._ledger.fetchval("SELECT pg_logical_emit_message(false, 'test', '', true)")
 
         async def has_replayed() -> bool:
             has: bool = await self._standby.fetchval("SELECT pg_last_wal_replay_lsn() >= $1", written)
@@ -158,6 +161,17 @@ async def pay(bank: RunningBank, sender: UUID, recipient: UUID, count: int) -> l
     return [each.transfer.id for each in receipts if each]
 
 
+async def restore_without(bank: RunningBank, ids: list[UUID]) -> None:
+    """Remove transfers from the primary as a restore from a backup does, and begin an epoch."""
+    async with bank.sql.acquire() as sql, sql.transaction():
+        await sql.execute("SET LOCAL session_replication_role = replica")  # switches off append-only triggers
+        await sql.execute("DELETE FROM entries WHERE transfer_id = ANY($1)", ids)
+        await sql.execute("DELETE FROM transfers WHERE id = ANY($1)", ids)
+    epoch = await bank.sql.fetchval("SELECT epoch FROM ledger_epoch")
+    async with admin_client(bank) as http:
+        assert (await http.post("/restored", params={"epoch": epoch})).status_code == 200
+
+
 async def test_replica_is_read_for_transfers_and_not_for_accounts(
     bank: RunningBank, standby_ledger: StandbyLedger
 ) -> None:
@@ -206,3 +220,54 @@ async def test_stopped_replica_is_replaced_by_the_primary_and_used_again_later(
     finally:
         await standby.start()
     await until(is_read_from_replica)
+
+
+async def test_replica_of_an_earlier_epoch_shows_no_lost_transfers(
+    bank: RunningBank, standby_ledger: StandbyLedger
+) -> None:
+    alice, analytics = bank.user("alice"), bank.service("analytics")
+    sender, recipient = await bank.open("alice"), await bank.open("alice")
+    ids = await pay(bank, sender, recipient, 3)
+    await standby_ledger.catch_up()
+    async with standby_ledger.pause_replay():
+        await restore_without(bank, ids[1:])
+        for id_ in ids[1:]:
+            with pytest.raises(TransferNotFound):
+                await alice(bank.client.get_transfer(id_))
+        results = await alice(bank.client.batch_get_transfers(ids))
+        assert [id_ for id_ in ids if isinstance(results[id_], Transfer)] == ids[:1]
+        events = await analytics(bank.client.list_events(sender, 0, page_size=3))
+        assert [each.transfer.id for each in events] == ids[:1]
+
+
+async def test_full_page_of_a_replica_of_an_earlier_epoch_is_not_returned(
+    bank: RunningBank, standby_ledger: StandbyLedger
+) -> None:
+    analytics = bank.service("analytics")
+    sender, recipient = await bank.open("alice"), await bank.open("alice")
+    ids = await pay(bank, sender, recipient, 3)
+    await standby_ledger.catch_up()
+    async with standby_ledger.pause_replay():
+        await restore_without(bank, ids[1:])
+        for page_size in (1, 2):  # the replica has as many operations as the page may have
+            events = await analytics(bank.client.list_events(sender, 0, page_size=page_size))
+            assert [each.transfer.id for each in events] == ids[:1]
+
+
+async def test_replica_without_the_last_redating_shows_no_earlier_dates(
+    bank: RunningBank, standby_ledger: StandbyLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, analytics = bank.user("alice"), bank.service("analytics")
+    sender, recipient = await bank.open("alice"), await bank.open("alice")
+    with monkeypatch.context() as patch:
+        dates_transfers_in_the_future(patch)
+        (id_,) = await pay(bank, sender, recipient, 1)
+    await standby_ledger.catch_up()
+    async with standby_ledger.pause_replay():
+        async with admin_client(bank) as http:
+            response = await http.post("/redate", params={"apply": "true"})
+        assert orjson.loads(response.text.splitlines()[-1])["outcome"] == "redated"
+        date = await bank.sql.fetchval("SELECT created_at FROM transfers WHERE id = $1", id_)
+        (event,) = await analytics(bank.client.list_events(sender, 0, page_size=1))
+        assert event.transfer.created_at == date
+        assert (await alice(bank.client.get_transfer(id_))).created_at == date

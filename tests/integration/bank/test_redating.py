@@ -1,6 +1,8 @@
 """The command `wallet redate` and its admin route give new dates to operations that are dated in the future."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from uuid import UUID
 
@@ -136,7 +138,50 @@ class TestCommand:
         assert await own_bank.sql.fetchval("SELECT count(*) FROM redatings") == 0
 
 
+@asynccontextmanager
+async def paused_redating(bank: RunningBank) -> AsyncIterator["asyncio.Task[httpx.Response]"]:
+    """Pause a redating that has locked the accounts until the end of the block."""
+    async with admin_client(bank) as http, bank.sql.acquire() as other:
+        async with other.transaction():
+            await other.execute("LOCK TABLE redatings IN EXCLUSIVE MODE")
+            redating = asyncio.create_task(http.post("/redate", params={"apply": "true"}))
+            await until(lambda: find_lock_waiter(bank.sql, "INSERT INTO redatings"))
+            yield redating
+        await redating
+
+
 class TestTransaction:
+    async def test_bank_is_ready_and_reads_during_the_repair(
+        self, own_bank: RunningBank, ledger_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bank = own_bank
+        account, _, _ = await make_future(bank, monkeypatch)
+        alice, analytics = bank.user("alice"), bank.service("analytics")
+        async with paused_redating(bank), admin_client(bank) as http:
+            response = await http.get("/health/ready")
+            assert (response.status_code, response.json()["checks"]["database"]) == (200, "ok")
+            assert (await alice(bank.client.get_balance(account))).version == 23
+            assert (await alice(bank.client.list_accounts())).accounts
+            events = await analytics(bank.client.list_events(account, 0))
+            assert len(events) == 23
+            assert (await alice(bank.client.get_transfer(events[0].transfer.id))).id == events[0].transfer.id
+            assert await analytics(bank.client.verify_history("", (), [])) is not None
+            assert (await check_ledger(ledger_url)).verdict == "broken"  # and not unavailable
+        await assert_ledger_invariants(bank.sql)
+
+    async def test_openings_that_wait_for_the_repair_leave_connections_for_reads(
+        self, own_bank: RunningBank, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bank = own_bank
+        account, _, _ = await make_future(bank, monkeypatch)
+        alice = bank.user("alice")
+        async with paused_redating(bank):
+            openings = [asyncio.create_task(alice(bank.client.open_account("RUB", f"{n}"))) for n in range(30)]
+            await until(lambda: find_lock_waiter(bank.sql, "INSERT INTO accounts"))
+            assert (await alice(bank.client.get_balance(account))).version == 23
+            assert not any(each.done() for each in openings)
+        await asyncio.gather(*openings)
+
     async def test_client_that_disconnects_changes_nothing(
         self, own_bank: RunningBank, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -126,6 +126,7 @@ ledger_epoch: Final = Table(
     ),
     Column("began_at", _time, nullable=False, server_default=_now),
     Column("reason", Text, nullable=False, server_default=text("''"), comment="why the previous epoch was replaced"),
+    Column("redated_at", _time, comment="time of the last redating; null: there was none"),
     CheckConstraint("is_only_row", name="ledger_epoch_is_only_row"),
 )
 

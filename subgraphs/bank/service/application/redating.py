@@ -77,6 +77,7 @@ class Redating:
                     async for done in redatings.set_transfer_dates(dates, redated_by):
                         yield Progress(done)
                     await redatings.set_account_dates(last, future.now)
+                    await redatings.end()
                     outcome = "redated"
         except ValueError as error:
             log.error("redating impossible: run the integrity check", error=str(error))

@@ -1,14 +1,18 @@
 """Opens and closes accounts. Each change is one statement."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 from uuid import UUID
 
 import asyncpg
 
-from kit.db.postgres import CONFIRM_COMMITS
-from subgraphs.bank.service.adapters.postgres.database import connection
+from kit.db.postgres import CONFIRM_COMMITS, CONNECT_TIMEOUT_SECONDS
+from subgraphs.bank.service.adapters.postgres.database import Connection, connection
 from subgraphs.bank.service.adapters.postgres.rows import ACCOUNT, account_from_row
 from subgraphs.bank.service.domain.model import Account
+from wallet.errors import Unavailable
 
 _OPEN: Final = """
     INSERT INTO accounts (id, owner_id, currency)
@@ -27,7 +31,30 @@ class Accounts:
     """Repository that opens and closes accounts. Every method is idempotent."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
+        """Args:
+        pool: connections to the ledger's database. Changes use at most a quarter of them: while they wait for a lock,
+            such as that of a redating, reads need connections.
+        """
         self._pool = pool
+        self._changes = asyncio.Semaphore(max(1, pool.get_max_size() // 4))
+
+    @asynccontextmanager
+    async def _changing(self) -> AsyncIterator[Connection]:
+        """Acquire a connection for a change.
+
+        Raises:
+            Unavailable: the database is unreachable, or other changes wait for a lock.
+        """
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
+                await self._changes.acquire()
+        except TimeoutError as error:
+            raise Unavailable("the ledger's database") from error
+        try:
+            async with connection(self._pool) as session:
+                yield session
+        finally:
+            self._changes.release()
 
     async def open(
         self, account_id: UUID, owner_id: str, currency: str, earlier_id: UUID | None = None
@@ -41,7 +68,7 @@ class Accounts:
             earlier_id: id that an earlier release gave the account for the same request. If an account with this id
                 exists, it is returned and nothing is inserted.
         """
-        async with connection(self._pool) as session:
+        async with self._changing() as session:
             inserted = await session.execute(_OPEN, account_id, owner_id, currency, earlier_id) != "INSERT 0 0"
             if not inserted:
                 await session.execute(CONFIRM_COMMITS)
@@ -53,7 +80,7 @@ class Accounts:
 
         Waits for transactions that hold the account's lock.
         """
-        async with connection(self._pool) as session:
+        async with self._changing() as session:
             if await session.execute(_CLOSE, account_id) == "UPDATE 0":
                 await session.execute(CONFIRM_COMMITS)
             row = await session.fetchrow(f"{ACCOUNT} WHERE id = $1", account_id)

@@ -1,6 +1,7 @@
 """Epoch of the ledger: the id of one uninterrupted sequence of operations."""
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Final
 
 import asyncpg
@@ -14,6 +15,11 @@ log = structlog.get_logger(__name__)
 
 EPOCH: Final = "(SELECT epoch FROM ledger_epoch)"
 """SQL expression of the current epoch, for statements that return rows of the ledger together with the epoch."""
+
+STATE: Final = "(SELECT epoch, redated_at FROM ledger_epoch)"
+"""SQL expression of the state that decides whether transfers of a read replica are those of the primary; see
+`state_of`.
+"""
 
 _IDENTITY: Final = f"""
     SELECT {EPOCH} AS epoch, system_identifier,
@@ -93,6 +99,15 @@ class Epochs:
         """Begin a new epoch if the current one is `expected`. Return whether a new epoch began."""
         async with connection(self._pool) as session:
             return await _replace(session, expected, reason)
+
+
+def state_of(row: asyncpg.Record) -> tuple[str, datetime | None]:
+    """Return the state in a row: the epoch, and the time of the last redating.
+
+    Only a restore and a redating change transfers. So a replica in the primary's state may lack transfers, but has no
+    transfer that the primary lacks, and none with another date.
+    """
+    return row["epoch"], row["redated_at"]
 
 
 async def _identity(session: Connection) -> LedgerIdentity:

@@ -8,7 +8,7 @@ import asyncpg
 
 from kit.db.postgres import ReadOnlyDatabase, check_clock, utc_now
 from subgraphs.bank.service.adapters.postgres.database import connection
-from subgraphs.bank.service.adapters.postgres.epoch import EPOCH
+from subgraphs.bank.service.adapters.postgres.epoch import EPOCH, STATE, state_of
 from subgraphs.bank.service.adapters.postgres.replica import Replica
 from subgraphs.bank.service.adapters.postgres.rows import (
     ACCOUNT,
@@ -23,20 +23,33 @@ from subgraphs.bank.service.domain.model import Account, Transfer
 _NIL_ID: Final = UUID(int=0)
 """Sorts before every account id."""
 
+# Reads and locks no row. It asks for row locks of the outbox, because a redating refuses those of `accounts` for
+# minutes. Meanwhile the bank is ready: it can read.
+_PING: Final = "SELECT FROM accounts, outbox LIMIT 0 FOR NO KEY UPDATE OF outbox"
+
 _ACCOUNT_AND_EPOCH: Final = f"SELECT account.*, {EPOCH} AS epoch FROM ({ACCOUNT} WHERE id = $1) AS account"  # noqa: S608
 
 _VERSIONS: Final = "SELECT id, version FROM accounts WHERE id > $1 ORDER BY id LIMIT $2"
 
 _ENTRIES: Final = "SELECT * FROM entries WHERE account_id = $1 AND version > $2 ORDER BY version LIMIT $3"
 
-_TRANSFERS_OF_ACCOUNT: Final = (
-    TRANSFER.format(columns=f"{EPOCH} AS epoch,", source=REFERENCED_TRANSFERS.format(references=_ENTRIES))
-    + "ORDER BY o.version"
+_TRANSFERS_BY_ID: Final = f"""
+    SELECT state.*, row.* FROM {STATE} AS state CROSS JOIN LATERAL ({TRANSFERS_BY_ID}) AS row
+"""  # noqa: S608  only constants
+
+_TRANSFERS: Final = TRANSFER.format(
+    columns="o.version AS position,", source=REFERENCED_TRANSFERS.format(references=_ENTRIES)
 )
+# An account without transfers has one row, with the state.
+_TRANSFERS_OF_ACCOUNT: Final = f"""
+    SELECT state.*, row.* FROM {STATE} AS state LEFT JOIN LATERAL ({_TRANSFERS}) AS row ON true ORDER BY row.position
+"""  # noqa: S608  only constants
 
 
 class Reader:
-    """Reads accounts and transfers. Transfers are immutable, so they may come from the read replica."""
+    """Reads accounts and transfers. Only a restore and a redating change transfers, so they may come from the read
+    replica.
+    """
 
     def __init__(self, pool: asyncpg.Pool, replica: Replica | None = None) -> None:
         """Args:
@@ -46,7 +59,6 @@ class Reader:
         """
         self._pool = pool
         self._replica = replica
-        self._epoch = ""
 
     async def ping(self) -> None:
         """Check that the database has the table `accounts`, accepts writes, and has the same time as this process.
@@ -60,7 +72,7 @@ class Reader:
             asked_at = utc_now()
             check_clock(await session.fetchval("SELECT clock_timestamp()"), asked_at)
             try:
-                await session.execute("SELECT FROM accounts LIMIT 0 FOR NO KEY UPDATE")  # no row is read or locked
+                await session.execute(_PING)
             except asyncpg.ReadOnlySQLTransactionError as error:
                 raise ReadOnlyDatabase from error
 
@@ -85,7 +97,7 @@ class Reader:
     async def get_transfers(self, ids: Iterable[UUID]) -> dict[UUID, Transfer]:
         """Return the transfers that exist, with their postings."""
         wanted = set(ids)
-        rows = await self._fetch_from_replica(TRANSFERS_BY_ID, list(wanted))
+        rows = await self._fetch_from_replica(_TRANSFERS_BY_ID, list(wanted))
         if missing := wanted - {row["id"] for row in rows}:
             async with connection(self._pool) as session:
                 rows += await session.fetch(TRANSFERS_BY_ID, list(missing))
@@ -99,17 +111,15 @@ class Reader:
     async def list_transfers(self, account_id: UUID, after_version: int, limit: int) -> tuple[list[Transfer], str]:
         """Return an account's transfers after a version of the account, in version order, and the ledger's epoch."""
         rows = await self._fetch_from_replica(_TRANSFERS_OF_ACCOUNT, account_id, after_version, limit)
-        # A replica that does not follow a restored ledger has another epoch, and may have other transfers.
-        rows = [row for row in rows if row["epoch"] == self._epoch]
         # Versions have no gaps, so the replica's rows are the versions directly after `after_version`.
         if (read := len(rows)) < limit:
             async with connection(self._pool) as session:
-                self._epoch = await session.fetchval(f"SELECT {EPOCH}")
-                rows = [row for row in rows if row["epoch"] == self._epoch]
-                read = len(rows)
-                rows += await session.fetch(_TRANSFERS_OF_ACCOUNT, account_id, after_version + read, limit - read)
-        return [transfer_from_row(row) for row in rows], rows[-1]["epoch"] if rows else self._epoch
+                own = await session.fetch(_TRANSFERS_OF_ACCOUNT, account_id, after_version + read, limit - read)
+                if rows and state_of(own[0]) != state_of(rows[0]):
+                    rows, own = [], await session.fetch(_TRANSFERS_OF_ACCOUNT, account_id, after_version, limit)
+            rows += own
+        return [transfer_from_row(row) for row in rows if row["id"] is not None], rows[0]["epoch"]
 
     async def _fetch_from_replica(self, query: str, *arguments: object) -> list[asyncpg.Record]:
-        """Return the rows that the replica has; none without a replica."""
+        """Return the rows that the replica has; none without a replica, or if its state is not the primary's."""
         return await self._replica.fetch(query, *arguments) if self._replica else []

@@ -142,6 +142,10 @@ class Redatings:
             done += len(chunk)
             yield done
 
+    async def end(self) -> None:
+        """Record the time of the redating, so that no transfers are read from replicas that lack it."""
+        await self._session.execute("UPDATE ledger_epoch SET redated_at = clock_timestamp()")
+
     async def set_account_dates(self, dates: Mapping[UUID, datetime], now: datetime) -> None:
         """Set the time of each account's last change; an opening that is dated later gets the same time.
 
