@@ -63,10 +63,10 @@ coverage: setup ## measure test coverage (at least 85 % of each service); takes 
 faults: setup ## run the fault tests: kills, freezes, outages; CYCLES=30 FAULTS_SECONDS=20 FAULTS_SEED=
 	@$(CYCLES:%=FAULTS_CYCLES=%) $(BIN)/python -m pytest -m faults
 
-load: setup ## run a load test with Locust and check the history; SCENARIO=rest USERS=20 TIME=15s RATE= SHAPE= ACCOUNTS= PROCESSES= UI=1
+load: setup ## run a load test with Locust and check the history; SCENARIO=rest USERS=20 TIME=15s RATE= SHAPE= ACCOUNTS= PROCESSES= SEED= UI=1
 	@exec $(BIN)/python -m loadtests --port $(PORT) --data $(DATA) $(SCENARIO:%=--scenario %) $(USERS:%=--users %) \
 		$(TIME:%=--time %) $(RATE:%=--rate %) $(SHAPE:%=--shape %) $(ACCOUNTS:%=--accounts %) \
-		$(CUSTOMERS:%=--customers %) $(PROCESSES:%=--processes %) $(HOST:%=--host %) $(BANK:%=--bank %) \
+		$(CUSTOMERS:%=--customers %) $(PROCESSES:%=--processes %) $(SEED:%=--seed %) $(HOST:%=--host %) $(BANK:%=--bank %) \
 		$(LEDGER:%=--ledger %) $(UI:%=--ui)
 
 report: setup ## write a report of the newest load run, or of RUN=folder

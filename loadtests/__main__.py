@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import random
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -34,6 +35,7 @@ _SHAPES: Final = ("ramp", "spike", "soak", "limit")  # importing `shapes` would 
 _STEPS_FILE: Final = "steps.txt"
 _WEB_PORT: Final = 8089
 _MAX_PROCESSES: Final = 64
+_SEEDS: Final = 10**6
 _INTERRUPTED: Final = 130
 
 
@@ -69,6 +71,7 @@ async def _run(arguments: argparse.Namespace) -> int:
             shape=arguments.shape,
             account_selection=arguments.accounts,
             processes=arguments.processes,
+            seed=random.randrange(_SEEDS) if arguments.seed is None else arguments.seed,  # noqa: S311  no secret
         )
         if arguments.ui:
             return await _run_web_interface(target, plan, arguments.customers, folder)
@@ -88,7 +91,7 @@ async def _run_web_interface(target: Target, plan: Plan, customers: int, folder:
     with HistoryWriter(folder) as writer:
         async with CustomerApi(target, writer) as api:
             replace(plan, customers=await api.create_customers(customers)).write(folder)
-    print_progress(f"Locust's web interface: http://127.0.0.1:{_WEB_PORT}; press Ctrl-C to stop")
+    print_progress(f"Locust's web interface: http://127.0.0.1:{_WEB_PORT}; seed {plan.seed}; press Ctrl-C to stop")
     command = locust_command(plan, folder, web_port=_WEB_PORT)
     process = await asyncio.create_subprocess_exec(*command, env={**os.environ, "LOAD_FOLDER": str(folder)})
     try:
@@ -164,6 +167,11 @@ def create_parser() -> argparse.ArgumentParser:
     )
     processes = options.whole_number(1, _MAX_PROCESSES)
     parser.add_argument("--processes", type=processes, default=1, help="number of Locust processes")
+    parser.add_argument(
+        "--seed",
+        type=options.whole_number(0),
+        help="repeat the users' choices of the run that printed this seed; default: a new one",
+    )
     parser.add_argument("--ui", action="store_true", help="run Locust's web interface, without a verdict")
     parser.add_argument(
         "--port", type=_parse_port, default=DEFAULT, help="port of the running stack's gateway (PORT of `make up`)"

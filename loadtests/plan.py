@@ -41,7 +41,7 @@ class Plan:
         shape: name from `shapes.BY_NAME`, or empty for constant load.
         account_selection: name from `account_selection.BY_NAME`.
         processes: number of Locust processes that generate load.
-        seed: number that is stored with the plan. The random choices of the users do not depend on it.
+        seed: decides the random choices of the users (`loadtests/choices.py`).
         customers: owners of the accounts that take part. No other client uses these accounts.
     """
 

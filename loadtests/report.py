@@ -81,7 +81,7 @@ def _headline(plan: Plan) -> str:
 def _subtitle(plan: Plan) -> str:
     rate = f"open loop, {plan.rate:g} requests per second" if plan.rate else "closed loop"
     shape = f", {plan.shape}" if plan.shape else ""
-    return f"{rate}{shape}; {len(plan.customers)} accounts, {plan.account_selection}; {plan.host}"
+    return f"{rate}{shape}; {len(plan.customers)} accounts, {plan.account_selection}; seed {plan.seed}; {plan.host}"
 
 
 def _cards(outcome: Outcome) -> str:

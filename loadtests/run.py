@@ -137,7 +137,9 @@ async def run_load(
         async with CustomerApi(target, writer) as api, record_samples(target, folder, history):
             plan = replace(plan, customers=await api.create_customers(accounts))
             plan.write(folder)
-            print_progress(f"{accounts} customers with accounts; {plan.seconds:g} s of load on {plan.host}")
+            print_progress(
+                f"{accounts} customers with accounts; {plan.seconds:g} s of load on {plan.host}; seed {plan.seed}"
+            )
             began = time.monotonic()
             faults = await _run_locust(folder, plan, during_load)
             ended = time.monotonic()

@@ -24,7 +24,8 @@ class FaultRun:
     """Result of a fault schedule.
 
     Attributes:
-        seed: the same seed gives the same faults in the same order; the timing depends on the machine.
+        seed: the same seed gives the same faults in the same order, and the same choices of the users; the timing
+            depends on the machine.
         cycles: number of faults, each followed by an automatic recovery.
         slowest: longest recovery in seconds, and its fault.
         outcome: result of the load, with the verdict of the checker.
@@ -66,7 +67,7 @@ async def run_faults(
     Args:
         system: system under test.
         folder: empty folder for all results of the run.
-        seed: decides the order of the faults.
+        seed: decides the order of the faults, and the random choices of the users.
         cycles: number of faults.
         plan: plan of the load, which lasts as long as the faults.
         accounts: number of customers.
@@ -93,7 +94,7 @@ async def run_faults(
                 print_progress(f"   {number + 1}/{cycles} {name}: recovered after {times['recovered']:.1f} s")
         return injected
 
-    longest = replace(plan, seconds=cycles * _MAX_CYCLE_SECONDS)
+    longest = replace(plan, seconds=cycles * _MAX_CYCLE_SECONDS, seed=seed)
     outcome = await run_load(system.target, longest, accounts, folder, inject)
     return FaultRun(seed=seed, cycles=cycles, slowest=max(recoveries), outcome=outcome)
 

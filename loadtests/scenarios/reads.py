@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from loadtests import rest
+from loadtests.choices import Read
 from loadtests.history.calls import Answer, NoEffect
 from loadtests.plan import Customer
 from loadtests.scenarios.users import WalletUser
@@ -21,8 +22,14 @@ class Reads(WalletUser):
 
     def act(self) -> None:
         """Send one read."""
-        read = self.rng.choices((self.read_balance, self.read_operations, self.read_overview), (5, 3, 2))[0]
-        read(self.random_customer())
+        kind, customer = self.choices.next_read()
+        match kind:
+            case Read.BALANCE:
+                self.read_balance(customer)
+            case Read.OPERATIONS:
+                self.read_operations(customer)
+            case Read.OVERVIEW:
+                self.read_overview(customer)
 
     def read_balance(self, customer: Customer) -> None:
         """Read the account over REST."""

@@ -28,7 +28,7 @@ class Subscribers(WalletUser):
 
     def act(self) -> None:
         """Subscribe from the first operation on: past operations arrive first, then new ones."""
-        customer = self.random_customer()
+        customer = self.choices.next_customer()
         versions: list[int] = []
         latencies_ms: list[float] = []
         began, error = time.monotonic(), ""

@@ -1,20 +1,21 @@
 """Base classes of the Locust users: they act for customers of the run and record every request with its response."""
 
-import random
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from decimal import Decimal
 from functools import partial
+from itertools import count
 from typing import Any, ClassVar, Final, TypeAlias
 from uuid import UUID, uuid4
 
 import gevent
 from locust import FastHttpUser, task
+from locust.runners import WorkerRunner
 
 from kit.runtime.backoff import Backoff
-from loadtests import account_selection
 from loadtests.arrivals import Arrivals, ClosedLoop
+from loadtests.choices import UserChoices
 from loadtests.history.calls import Answer, IdempotencyKey, LedgerRequest, NoEffect, RequestBody, UnknownOutcome
 from loadtests.history.storage import HistoryWriter, RequestRecord
 from loadtests.plan import Customer, Plan
@@ -22,16 +23,16 @@ from loadtests.plan import Customer, Plan
 ParseAnswer: TypeAlias = Callable[[int, Mapping[str, Any], Mapping[str, str]], Answer | None]
 """Converts an HTTP status, a JSON body and the headers. For a read, None means success."""
 
-_DUPLICATE_SHARE: Final = 0.05  # share of transfers that are sent twice at the same time, as by a double tap
-_CONFLICT_SHARE: Final = 0.01  # share of transfers that are also sent with another amount and the same key
-_QUOTED_SHARE: Final = 0.5  # share of requests that send the key in quotation marks, which the API removes
 _ATTEMPTS: Final = 5
 _FIRST_RETRY_SECONDS: Final = 0.2
 _LONGEST_RETRY_SECONDS: Final = 3.2
 
+_numbers: Final[defaultdict[str, Iterator[int]]] = defaultdict(count)
+"""Number of the next user of this process, by class."""
+
 
 class WalletUser(FastHttpUser):
-    """Locust user that selects a customer of the run for each task.
+    """Locust user that selects a customer of the run for each task. `choices` has all its random choices.
 
     It uses one HTTP client for all customers, because the test measures the system, not the clients. The locustfile
     sets `plan`, `writer` and `arrivals`, once per process.
@@ -44,11 +45,11 @@ class WalletUser(FastHttpUser):
     connection_timeout = network_timeout = 10.0
 
     def on_start(self) -> None:
-        """Give the user its own random numbers and sequence of account pairs."""
-        self.rng = random.Random(uuid4().int)  # noqa: S311  load, no secret
+        """Give the user its own choices. Users of one class start in the order of their numbers."""
+        runner, scenario = self.environment.runner, type(self).__name__
+        process = runner.worker_index if isinstance(runner, WorkerRunner) else 0
+        self.choices = UserChoices(self.plan, scenario, process, next(_numbers[scenario]))
         self.due = 0.0
-        select = account_selection.BY_NAME[self.plan.account_selection]
-        self._pairs: Iterator[tuple[int, int]] = select(self.rng, len(self.plan.customers))
 
     @task
     def run_next(self) -> None:
@@ -59,15 +60,6 @@ class WalletUser(FastHttpUser):
     def act(self) -> None:
         """Perform one unit of work of the scenario."""
         raise NotImplementedError
-
-    def random_customer(self) -> Customer:
-        """Return a customer, with equal probability."""
-        return self.rng.choice(self.plan.customers)
-
-    def next_pair(self) -> tuple[Customer, Customer]:
-        """Return the sender and the recipient of the next transfer."""
-        sender, recipient = next(self._pairs)
-        return self.plan.customers[sender], self.plan.customers[recipient]
 
     def send_http(
         self,
@@ -93,7 +85,7 @@ class WalletUser(FastHttpUser):
         headers = {"Authorization": f"Bearer {customer.token}", "Accept": "application/json"}
         if request:
             key = request.key.key
-            headers["Idempotency-Key"] = f'"{key}"' if self.rng.random() < _QUOTED_SHARE else key
+            headers["Idempotency-Key"] = f'"{key}"' if self.choices.quotes_key() else key
 
         def send() -> Answer | None:
             sending = self.client.request(method, path, name=name, headers=headers, json=json, catch_response=True)
@@ -150,13 +142,13 @@ class TransferUser(WalletUser):
 
     def act(self) -> None:
         """Make one transfer."""
-        sender, recipient = self.next_pair()
-        amount = Decimal(self.rng.randint(1, 2_000)) / 100
-        body = RequestBody(UUID(sender.account), UUID(recipient.account), amount)
+        choice = self.choices.next_transfer()
+        sender = choice.sender
+        body = RequestBody(UUID(sender.account), UUID(choice.recipient.account), choice.amount)
         request = LedgerRequest(IdempotencyKey(sender.principal, "transfer", uuid4().hex), body, sender.subject)
-        others = [request] if self.rng.random() < _DUPLICATE_SHARE else []
-        if self.rng.random() < _CONFLICT_SHARE:
-            others.append(replace(request, body=replace(body, amount=amount + 1)))
+        others = [request] if choice.is_duplicated else []
+        if choice.is_contradicted:
+            others.append(replace(request, body=replace(body, amount=choice.amount + 1)))
         concurrent = [gevent.spawn(self.retry_until_known, each, sender) for each in others]
         self.retry_until_known(request, sender)
         gevent.joinall(concurrent)

@@ -68,6 +68,10 @@ class TestParser:
         assert create_parser().parse_args(["--scenario", "rest,reads"]).scenario == "rest,reads"
         assert create_parser().parse_args(["--scenario", "all"]).scenario == ",".join(NAMES)
 
+    @pytest.mark.parametrize(("arguments", "seed"), [([], None), (["--seed", "0"], 0), (["--seed", "708209"], 708209)])
+    def test_seed_is_optional(self, arguments: list[str], seed: int | None) -> None:
+        assert parse_arguments(arguments).seed == seed
+
     def test_scenario_rejects_unknown_names(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             create_parser().parse_args(["--scenario", "rest,soap"])
