@@ -16,6 +16,7 @@ from locust.runners import WorkerRunner
 from kit.runtime.backoff import Backoff
 from loadtests.arrivals import Arrivals, ClosedLoop
 from loadtests.choices import UserChoices
+from loadtests.greenlets import run_concurrently
 from loadtests.history.calls import Answer, IdempotencyKey, LedgerRequest, NoEffect, RequestBody, UnknownOutcome
 from loadtests.history.storage import HistoryWriter, RequestRecord
 from loadtests.plan import Customer, Plan
@@ -149,9 +150,8 @@ class TransferUser(WalletUser):
         others = [request] if choice.is_duplicated else []
         if choice.is_contradicted:
             others.append(replace(request, body=replace(body, amount=choice.amount + 1)))
-        concurrent = [gevent.spawn(self.retry_until_known, each, sender) for each in others]
-        self.retry_until_known(request, sender)
-        gevent.joinall(concurrent)
+        with run_concurrently(partial(self.retry_until_known, each, sender) for each in others):
+            self.retry_until_known(request, sender)
 
     def retry_until_known(self, request: LedgerRequest, sender: Customer) -> None:
         """Send the request with the same key until its outcome is known, at most five times."""
