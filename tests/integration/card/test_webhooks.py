@@ -10,6 +10,7 @@ import orjson
 import pytest
 from prometheus_client import REGISTRY
 from standardwebhooks import Webhook
+from structlog.testing import capture_logs
 
 from subgraphs.card.client import TopUp
 from tests.integration.bank.harness import rub
@@ -78,12 +79,14 @@ class TestRefusedWebhooks:
     async def test_webhook_with_an_invalid_header_is_refused(
         self, card: RunningCard, top_up: TopUp, header: str
     ) -> None:
-        body = event_body(await get_payment(card, top_up), "refunded")
+        body, before = event_body(await get_payment(card, top_up), "refunded"), await row(card, top_up)
         headers = signed_headers(body)
         for value in (None, "x", "v1", "v1,x", "1", "999999999999999999"):
             wrong = {name: text for name, text in headers.items() if name != header}
             wrong |= {} if value is None else {header: value}
             assert await post(card, body, wrong) == 401
+        assert await row(card, top_up) == before
+        assert await card.sql.fetchval("SELECT count(*) FROM webhooks WHERE id = $1", headers["webhook-id"]) == 0
 
     async def test_webhook_with_another_secret_changed_body_or_old_time_is_refused(
         self, card: RunningCard, top_up: TopUp
@@ -151,13 +154,18 @@ class TestSignedWebhooks:
         query = "SELECT count(*) FROM webhooks WHERE id = $1"
         assert await card.sql.fetchval(query, headers["webhook-id"]) == 1
 
-    async def test_webhook_for_an_unknown_payment_is_stored(self, card: RunningCard, top_up: TopUp) -> None:
+    async def test_webhook_for_an_unknown_payment_is_stored_and_logged_once(
+        self, card: RunningCard, top_up: TopUp
+    ) -> None:
         payment, before = await get_payment(card, top_up), await row(card, top_up)
         unknown = uuid.uuid4()
         for key, top_up_id in (("unknown", None), (f"{unknown}:authorize", unknown)):
             body = event_body({**payment, "idempotencyKey": key}, "captured")
             headers = signed_headers(body)
-            assert await post(card, body, headers) == 204
+            with capture_logs() as logs:
+                assert [await post(card, body, headers) for _ in range(2)] == [204] * 2
+            unknown_ids = [each["webhook_id"] for each in logs if each["event"] == "webhook for an unknown payment"]
+            assert unknown_ids == [headers["webhook-id"]]
             stored = await card.sql.fetchrow("SELECT * FROM webhooks WHERE id = $1", headers["webhook-id"])
             assert stored is not None
             assert (stored["type"], stored["top_up_id"]) == ("payment.captured", top_up_id)

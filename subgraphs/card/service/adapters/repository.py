@@ -252,7 +252,9 @@ class Repository:
                 raise LeaseLostError
             return _top_up_from_row(row)
 
-    async def record_webhook(self, webhook_id: str, kind: str, top_up_id: UUID | None, reported: PaymentStatus) -> bool:
+    async def record_webhook(
+        self, webhook_id: str, kind: str, top_up_id: UUID | None, reported: PaymentStatus
+    ) -> bool | None:
         """Store a webhook once and make its top-up due if `transitions.needs_acquirer_call`.
 
         Args:
@@ -262,7 +264,7 @@ class Repository:
             reported: status of the payment according to the webhook.
 
         Returns:
-            Whether the top-up became due.
+            Whether the top-up became due; None at the first delivery of a webhook whose top-up does not exist.
         """
         async with self._database.transaction() as sql:
             stored = await sql.execute(
@@ -274,11 +276,11 @@ class Repository:
             if stored.one_or_none() is None:
                 await sql.execute(text(CONFIRM_COMMITS))
                 return False
-            if top_up_id is None:
-                return False
             rows = await sql.execute(select(top_ups).where(top_ups.c.id == top_up_id).with_for_update())
             row = rows.one_or_none()
-            if row is None or not transitions.needs_acquirer_call(_top_up_from_row(row), reported):
+            if row is None:
+                return None
+            if not transitions.needs_acquirer_call(_top_up_from_row(row), reported):
                 return False
             await sql.execute(update(top_ups).where(top_ups.c.id == top_up_id).values(next_attempt_at=func.now()))
             return True

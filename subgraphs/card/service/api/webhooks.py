@@ -37,12 +37,12 @@ class WebhookInbox:
         """
         reported = PaymentStatus(event.type.removeprefix("payment.").upper())
         top_up_id = top_up_id_from_key(event.payment.idempotency_key)
-        if top_up_id is None:
-            log.error("webhook for an unknown payment", webhook_id=webhook_id)
         is_due = await self._repository.record_webhook(webhook_id, event.type, top_up_id, reported)
+        if is_due is None:
+            log.error("webhook for an unknown payment", webhook_id=webhook_id)
         if is_due:
             self._saga.wake_completer()
-        return is_due
+        return bool(is_due)
 
 
 def webhook_app(inbox: WebhookInbox, secret: SecretStr) -> FastAPI:
