@@ -32,6 +32,7 @@ from stack.system import System, run_system
 from tests.e2e.plans import CHEAP_HASHES, full_system_with, no_rate_limits, with_settings
 from tests.e2e.user_activity import ACTIONS, VIEWS, UserActivity, table_word
 from tests.e2e.users import PASSWORD, NewUser
+from tests.stopping import assert_stops
 from tests.tools import skip_without_tool
 from tests.waiting import until
 
@@ -332,7 +333,7 @@ class TestGracefulStop:
         load = asyncio.gather(*(pay() for _ in range(8)))
         await enough.wait()
         await system.supervisor.stop_process(part)
-        assert await system.supervisor.children[part].wait() == 0
+        await assert_stops(system.supervisor.children[part])
         stopped.set()
         await load
         await system.supervisor.start_process(part)

@@ -10,6 +10,7 @@ from subgraphs.analytics.service.application.repair import Repair
 from tests.integration.analytics.environment import AnalyticsEnvironment, background
 from tests.integration.analytics.group import BlockedHistory, Gate, Load, analytics_process, until_group_size
 from tests.kafka.brokers import on_apache
+from tests.stopping import assert_stops
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -124,7 +125,7 @@ class TestStop:
             await gate.is_holding.wait()
             member.send(signal.SIGTERM)
             gate.open()
-            assert await member.wait() == 0
+            await assert_stops(member)
         done = await env.committed()
         assert done > 20
         assert await load.count_rows() == 2 * done

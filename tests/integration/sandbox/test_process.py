@@ -15,6 +15,7 @@ from sandbox.__main__ import Settings
 from sandbox.cards import CARDS
 from stack.process import Child
 from tests.integration.sandbox.running import APPROVED, Listener, Merchant, build_settings, code, process
+from tests.stopping import assert_stops
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -85,8 +86,7 @@ class TestEnd:
         await until(are_all_in_progress)
         child.send(signal.SIGTERM)
         assert {code(response) for response in await asyncio.gather(*requests)} == {"UNAVAILABLE"}
-        async with asyncio.timeout(4):
-            assert await child.wait() == 0
+        await assert_stops(child)
         assert any("this is a sandbox acquirer" in line for line in child.last_lines)
         assert not any('"level": "error"' in line for line in child.last_lines)
 
