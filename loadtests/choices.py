@@ -73,7 +73,7 @@ class UserChoices:
         """
         user = f"{plan.seed}.{scenario}.{process}.{number}"
         self._rng = random.Random(user)  # noqa: S311  reproducible, no secret
-        # The number of requests depends on the responses, so the form of their keys has random numbers of its own.
+        # The number of requests depends on the responses, so the form of their keys uses another generator.
         self._forms = random.Random(f"{user}.keys")  # noqa: S311
         self._customers = plan.customers
         select = account_selection.BY_NAME[plan.account_selection]

@@ -6,6 +6,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
 from stack.engines.children import ClickHouse
 from stack.ports import free_ports
@@ -284,23 +285,27 @@ class TestConsumer:
 
     @pytest.mark.parametrize("outage", [Unavailable("the bank"), ResourceExhausted()])
     async def test_consumer_waits_without_a_restart_while_the_bank_gives_no_decision(
-        self, env: AnalyticsEnvironment, outage: WalletError
+        self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch, outage: WalletError
     ) -> None:
+        monkeypatch.setattr(consumer, "_LONGEST_DELAY_SECONDS", 0.05)
         alice, bob = env.bank.open(), env.bank.open("bob")
         event = env.bank.transfer(alice, bob)
         env.bank.is_down, env.bank.outage = True, outage
-        async with background(env.consumer().consume()):  # raises the error that would restart the consumer
-            await env.publish_raw(
-                json.dumps(body(event)).encode(), [*headers(event), ("ce_ledgerepoch", b"earlier")], partition=0
-            )
-            await env.publish(event, partition=0)
+        with capture_logs() as logs:
+            async with background(env.consumer().consume()):  # it raises an error that would restart the consumer
+                await env.publish_raw(
+                    json.dumps(body(event)).encode(), [*headers(event), ("ce_ledgerepoch", b"earlier")], partition=0
+                )
+                await env.publish(event, partition=0)
 
-            async def has_retried() -> bool:
-                return env.bank.calls["VerifyHistory"] >= 3
+                async def has_retried() -> bool:
+                    return env.bank.calls["VerifyHistory"] >= 5  # gRPC makes up to four attempts of one call
 
-            await until(has_retried)
-            env.bank.is_down = False
-            await env.until_stored(alice, [1])
+                await until(has_retried)
+                env.bank.is_down = False
+                await env.until_stored(alice, [1])
+        delays = [entry["error"] for entry in logs if entry["event"] == "batch delayed"]
+        assert delays == [f"{type(outage).__name__}: {outage}"]
 
 
 class TestEmbeddedBroker:

@@ -258,10 +258,14 @@ class Consumer:
     async def _retry(self, step: Callable[[], Awaitable[Value]]) -> Value:
         """Return the result of a step, which is repeated without end while it fails with one of `TEMPORARY_ERRORS`."""
         backoff = Backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
+        is_logged = False
         while True:
             try:
                 return await step()
-            except TEMPORARY_ERRORS:
+            except TEMPORARY_ERRORS as error:
+                if not is_logged:
+                    log.warning("batch delayed", error=f"{type(error).__name__}: {error}")
+                    is_logged = True
                 await asyncio.sleep(backoff.next_delay())
 
     async def _commit(self, consumer: AIOKafkaConsumer, messages: Iterable[Message], generation: int) -> None:
