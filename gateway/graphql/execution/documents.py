@@ -112,7 +112,7 @@ class DocumentCache:
 
     def _read(self, schema: GraphQLSchema, text: str, budget: RequestBudget, operation_name: str | None) -> Document:
         node = parse_document(text, self._limits, budget)
-        check_limits(node, self._limits)
+        check_limits(node, self._limits, budget)
         operations = {
             each.name.value if each.name else None: each
             for each in node.definitions

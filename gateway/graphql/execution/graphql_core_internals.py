@@ -1,28 +1,43 @@
-"""The only module that uses internals of graphql-core: its executor, its parser and a validation rule.
+"""The only module that uses internals of graphql-core: its executor, its parser, and its validation.
 
 graphql-core documents these methods as private and may change them in any release.
 `tests/unit/gateway/graphql/test_graphql_core_internals.py` fails if one of them is missing or no longer has an effect.
 """
 
+from collections.abc import Callable, Sequence
+from functools import cache
 from operator import attrgetter
 from types import MethodType
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 from weakref import proxy
 
 from graphql import (
+    BREAK,
+    SKIP,
+    ASTValidationRule,
+    DocumentNode,
     GraphQLError,
     GraphQLInputType,
     GraphQLLeafType,
     GraphQLObjectType,
+    GraphQLSchema,
     ListValueNode,
+    Node,
     ObjectValueNode,
     TokenKind,
+    TypeInfo,
+    ValidationContext,
     ValueNode,
     ValuesOfCorrectTypeRule,
+    Visitor,
+    visit,
 )
 from graphql.execution import Executor
-from graphql.language import SKIP, VisitorAction
+from graphql.language import VisitorAction
+from graphql.language.ast import QUERY_DOCUMENT_KEYS
 from graphql.language.parser import Parser
+from graphql.language.visitor import EnterLeaveVisitor
+from graphql.pyutils import RefMap
 from graphql.type import GraphQLResolveInfoHelpers
 from graphql.utilities import validate_input_literal
 
@@ -120,6 +135,156 @@ def _node_at(node: ValueNode, path: list[str | int]) -> ValueNode:
         elif isinstance(node, ListValueNode) and isinstance(part, int):
             node = node.values[part]
     return node
+
+
+_VISITED_KEYS: Final = {
+    kind: tuple(key for key in keys if key not in {"alias", "description", "name"})
+    for kind, keys in QUERY_DOCUMENT_KEYS.items()
+}
+"""Attributes of nodes that validation visits, by kind. No rule visits names, and descriptions have no effect."""
+
+
+class RuleSet:
+    """Validation rules that run together in one walk over a document.
+
+    The result is that of graphql-core's `validate`. That function takes three times as long for a document of many
+    small operations: for each document it looks up the methods of all rules for all kinds of nodes, and its caches hash
+    whole operations. It also limits the nesting of fragments, which `check_limits` does here.
+    """
+
+    def __init__(self, rules: Sequence[type[ASTValidationRule]]) -> None:
+        """Args:
+        rules: classes of the rules. They report errors through their context, and edit no nodes.
+
+        Raises:
+            ValueError: a rule visits names.
+        """
+        if any(hasattr(rule, method) for rule in rules for method in ("enter_name", "leave_name")):
+            raise ValueError("a validation rule visits names: add them to the visited keys")
+        self._rules = tuple(rules)
+        self._methods = cache(self._find_methods)
+
+    def validate(self, schema: GraphQLSchema, document: DocumentNode, max_errors: int) -> list[GraphQLError]:
+        """Return the first errors of a document; an empty list if it is valid.
+
+        Args:
+            schema: schema that the document is for.
+            document: the document.
+            max_errors: number of errors after which validation stops. Then, and if validation takes too much work, the
+                last error has no nodes.
+        """
+        errors: list[GraphQLError] = []
+
+        def report(error: GraphQLError) -> None:
+            if len(errors) == max_errors:
+                raise _ValidationStoppedError
+            errors.append(error)
+
+        type_info = TypeInfo(schema)
+        context = _CachingContext(schema, document, type_info, report, hide_suggestions=True)
+        try:
+            visit(document, _Walk([rule(context) for rule in self._rules], type_info, self._methods), _VISITED_KEYS)
+        except (
+            _ValidationStoppedError,
+            GraphQLError,
+            RecursionError,
+        ):  # rules raise a GraphQLError after too much work
+            errors.append(GraphQLError("validation has stopped"))
+        return errors
+
+    def _find_methods(self, kind: str) -> Sequence[tuple[int, str, str]]:
+        """Return the index of each rule that visits nodes of this kind, and the names of its methods."""
+        return [
+            (index, _method_name(rule, "enter", kind), _method_name(rule, "leave", kind))
+            for index, rule in enumerate(self._rules)
+            if _method_name(rule, "enter", kind) or _method_name(rule, "leave", kind)
+        ]
+
+
+class _ValidationStoppedError(Exception):
+    """The document has more errors than validation reports."""
+
+
+def _method_name(rule: type[ASTValidationRule], prefix: str, kind: str) -> str:
+    """Return the name of the rule's method for a kind of nodes; empty if it has none."""
+    return next((name for name in (f"{prefix}_{kind}", prefix) if hasattr(rule, name)), "")
+
+
+class _Walk(Visitor):
+    """Visitor of all rules. It also updates the type information."""
+
+    def __init__(
+        self, rules: Sequence[Visitor], type_info: TypeInfo, methods: Callable[[str], Sequence[tuple[int, str, str]]]
+    ) -> None:
+        super().__init__()
+        self._rules = rules
+        self._type_info = type_info
+        self._methods = methods
+        self._skipped: list[Any] = [None] * len(rules)  # by rule: the node whose subtree it skips, or BREAK
+
+    def get_enter_leave_for_kind(self, kind: str) -> EnterLeaveVisitor:
+        methods = self.enter_leave_map.get(kind)
+        if methods is None:
+            methods = self.enter_leave_map[kind] = EnterLeaveVisitor(self._enter_method(kind), self._leave_method(kind))
+        return methods
+
+    def _enter_method(self, kind: str) -> Callable[..., None]:
+        enter_type = getattr(self._type_info, f"enter_{kind}", None)
+        methods = [(index, getattr(self._rules[index], name)) for index, name, _ in self._methods(kind) if name]
+        skipped = self._skipped
+
+        def enter(node: Node, *place: Any) -> None:
+            if enter_type is not None:
+                enter_type(node)
+            for index, method in methods:
+                if skipped[index] is None:
+                    action = method(node, *place)
+                    if action is not None:
+                        skipped[index] = node if action is SKIP or action is False else BREAK
+
+        return enter
+
+    def _leave_method(self, kind: str) -> Callable[..., None]:
+        leave_type = getattr(self._type_info, f"leave_{kind}", None)
+        methods = [(index, getattr(self._rules[index], name, None)) for index, _, name in self._methods(kind)]
+        skipped = self._skipped
+
+        def leave(node: Node, *place: Any) -> None:
+            for index, method in methods:
+                if skipped[index] is None:
+                    if method is not None:
+                        method(node, *place)
+                elif skipped[index] is node:
+                    skipped[index] = None
+            if leave_type is not None:
+                leave_type()
+
+        return leave
+
+
+class _CachingContext(ValidationContext):
+    """Validation context whose caches have nodes as keys by identity. graphql-core's hash all nodes below a key."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._fragment_spreads: Any = RefMap()
+        self._variable_usages: Any = RefMap()
+        self._recursive_variable_usages: Any = RefMap()
+
+    def get_variable_usages(self, node: Any) -> Any:
+        """Return the uses of variables in a definition. It is not walked if it has no `$`."""
+        return super().get_variable_usages(node) if _has_variables(node) else []
+
+
+def _has_variables(node: Node) -> bool:
+    if node.loc is None:
+        return True
+    token, end = node.loc.start_token, node.loc.end_token
+    while token is not end:
+        if token.kind is TokenKind.DOLLAR or token.next is None:
+            return True
+        token = token.next
+    return False
 
 
 class AttributeResolver:

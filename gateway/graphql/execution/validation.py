@@ -35,13 +35,12 @@ from graphql import (
     is_required_input_field,
     specified_rules,
     type_from_ast,
-    validate,
 )
 from graphql.language import FragmentSpreadNode, OperationDefinitionNode
 from graphql.utilities import validate_input_value
 
 from gateway.errors import INVALID_GRAPHQL, OperationRefused
-from gateway.graphql.execution.graphql_core_internals import LiteralRule
+from gateway.graphql.execution.graphql_core_internals import LiteralRule, RuleSet
 from gateway.graphql.execution.strawberry_internals import STRAWBERRY_RULES
 
 MAX_ERRORS: Final = 5
@@ -71,11 +70,11 @@ class Validator:
         """
         self._suggest = _suggest if suggestions else _suggest_nothing
         rules = (*specified_rules, *STRAWBERRY_RULES, *(() if introspection else (NoSchemaIntrospectionCustomRule,)))
-        self._rules = [self._described(rule) for rule in rules]
+        self._rules = RuleSet([self._described(rule) for rule in rules])
 
     def validate(self, schema: GraphQLSchema, document: DocumentNode) -> list[GraphQLError]:
         """Return the first errors of a document, or an empty list if it is valid."""
-        errors = validate(schema, document, self._rules, max_errors=MAX_ERRORS, hide_suggestions=True)
+        errors = self._rules.validate(schema, document, MAX_ERRORS)
         return [each if isinstance(each, OperationRefused) else _undescribed(each) for each in errors]
 
     def check_variables(

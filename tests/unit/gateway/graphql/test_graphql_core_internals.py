@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 from graphql import (
+    SKIP,
+    ASTValidationRule,
     DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
     GraphQLError,
     GraphQLField,
     GraphQLInt,
@@ -19,13 +23,20 @@ from graphql import (
     GraphQLResolveInfo,
     GraphQLSchema,
     GraphQLString,
+    Node,
+    SelectionSetNode,
+    TypeInfo,
+    ValidationContext,
     build_schema,
     execute,
     parse,
+    specified_rules,
     validate,
 )
 from graphql.execution import Executor, executor
+from graphql.language import OperationDefinitionNode
 from graphql.language.parser import Parser
+from hypothesis import given
 
 from gateway.graphql.execution.graphql_core_internals import (
     AttributeResolver,
@@ -33,10 +44,17 @@ from gateway.graphql.execution.graphql_core_internals import (
     LimitedParser,
     LiteralRule,
     NameTooLong,
+    RuleSet,
     ShortcutExecutor,
     SubfieldCache,
     TooManyTokens,
 )
+from gateway.graphql.execution.strawberry_internals import STRAWBERRY_RULES
+from tests.unit.gateway.graphql.example_operations import example_operations
+from tests.unit.gateway.graphql.hostile import documents
+from tests.unit.gateway.graphql.policies import SCHEMA as GRAPH
+
+RULES = [*specified_rules, *STRAWBERRY_RULES]
 
 
 class Item:
@@ -138,6 +156,108 @@ class TestLiteralRule:
         schema = build_schema("type Query { x(is: [In]): Int } input In { a: Int b: Int }")
         validate(schema, parse('{ x(is: [{ a: 1 }, { a: "1" }]) }'), [Rule])
         assert reported == [("[In]", [1, "a"])]
+
+
+TEXTS = [
+    "{ acount { id } me { zzz } ...Missing }",
+    "{ a } query Q { me { id } } query Q { me { id } }",
+    "query($a: Int, $a: Int, $b: Nothing) { account(id: $c) { id(x: 1) balance } }",
+    "query A($id: ID!) { ...F } query B { ...F } fragment F on Query { account(id: $id) { id } }",
+    "{ me { ...F } } fragment F on Money { amount } fragment G on String { x } fragment G on User { id }",
+    "{ ...F } fragment F on Query { ...G } fragment G on Query { ...F }",
+    "{ x: me { id } x: account(id: 1) { id } ... @skip { me { id id @skip(if: 1) @skip(if: 1) @what } } }",
+    "subscription { a: topUpUpdated(id: 1) { id } b: topUpUpdated(id: 1) { id } }",
+    "subscription @skip(if: true) { topUpUpdated(id: 1) @defer { id } }",
+    '{ account(id: 1, id: "2") { operations(filter: { types: [A], types: 1, x: 2 }, first: "1") { __typename } } }',
+    "type Query { a: Int } { me { id } } extend type Query @deprecated @deprecated { b: Int }",
+    "{ __schema { types { fields { type { fields { type { fields { name } } } } } } } }",
+]
+
+
+def described(errors: list[GraphQLError]) -> list[tuple[str, list[tuple[str, int, int]]]]:
+    """Return the messages of errors, and the kinds and places of their nodes."""
+    return [
+        (error.message, [(node.kind, node.loc.start, node.loc.end) for node in error.nodes or () if node.loc])
+        for error in errors
+    ]
+
+
+class TestRuleSet:
+    @pytest.mark.parametrize("text", TEXTS)
+    def test_errors_are_those_of_graphql_core(self, text: str) -> None:
+        document = parse(text)
+        own = RuleSet(RULES).validate(GRAPH, document, 100)
+        assert described(own) == described(validate(GRAPH, document, RULES, 100, hide_suggestions=True))
+
+    @pytest.mark.slow
+    def test_errors_of_all_operations_in_the_repository_are_those_of_graphql_core(self) -> None:
+        rules = RuleSet(RULES)
+        for place, document in example_operations():
+            expected = validate(GRAPH, document, RULES, 100, hide_suggestions=True)
+            assert described(rules.validate(GRAPH, document, 100)) == described(expected), place
+
+    @pytest.mark.slow
+    @given(text=documents(limit=2_000))
+    def test_errors_of_generated_documents_are_those_of_graphql_core(self, text: str) -> None:
+        try:
+            document = LimitedParser(text, 2_000, 100).parse_document()
+        except (GraphQLError, NameTooLong, RecursionError):
+            return
+        own = RuleSet(RULES).validate(GRAPH, document, 100)
+        assert described(own) == described(validate(GRAPH, document, RULES, 100, hide_suggestions=True))
+
+    def test_validation_stops_after_the_maximum_of_errors(self) -> None:
+        *errors, last = RuleSet(RULES).validate(GRAPH, parse("{ a b c d e }"), 3)
+        assert [len(error.nodes or ()) for error in errors] == [1, 1, 1]
+        assert last.nodes is None
+
+    def test_validation_stops_after_too_much_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("graphql.validation.validation_context.MAX_FRAGMENT_WORK", 0)
+        (stopped,) = RuleSet(RULES).validate(GRAPH, parse("{ ...F } fragment F on Query { me { id } }"), 3)
+        assert stopped.nodes is None
+
+    def test_rule_that_skips_a_node_visits_the_nodes_after_it(self) -> None:
+        visited: list[str] = []
+
+        class Skipping(ASTValidationRule):
+            def enter_field(self, node: FieldNode, *_: Any) -> Any:
+                visited.append(node.name.value)
+                return SKIP if node.name.value == "a" else None
+
+            def leave_field(self, node: FieldNode, *_: Any) -> None:
+                visited.append(f"/{node.name.value}")
+
+        RuleSet([Skipping]).validate(GRAPH, parse("{ a { b } c { d } }"), 1)
+        assert visited == ["a", "c", "d", "/d", "/c"]
+
+    def test_no_node_is_hashed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        hashed: list[Node] = []
+        text = "query A($id: ID!) { ...F } query B($id: ID!) { ...F } fragment F on Query { account(id: $id) { id } }"
+        document = parse(text)
+
+        def count_hash(node: Node) -> int:
+            hashed.append(node)
+            return id(node)
+
+        for node_class in (OperationDefinitionNode, FragmentDefinitionNode, SelectionSetNode, FieldNode):
+            monkeypatch.setattr(node_class, "__hash__", count_hash)
+        assert RuleSet(RULES).validate(GRAPH, document, 1) == []
+        assert hashed == []
+        assert validate(GRAPH, document, RULES) == []
+        assert hashed, "graphql-core no longer hashes nodes: remove `_CachingContext`"
+
+    def test_rule_that_visits_names_is_refused(self) -> None:
+        class Names(ASTValidationRule):
+            def enter_name(self, *_: Any) -> None:
+                pass
+
+        with pytest.raises(ValueError, match="visits names"):
+            RuleSet([Names])
+
+    def test_caches_of_the_context_still_exist(self) -> None:
+        context = ValidationContext(SCHEMA, parse("{ a }"), TypeInfo(SCHEMA), lambda _: None)
+        caches = {"_fragment_spreads", "_variable_usages", "_recursive_variable_usages"}
+        assert caches <= vars(context).keys()
 
 
 class TestFieldErrors:
