@@ -20,7 +20,8 @@ from gateway.errors import INVALID_GRAPHQL, OperationRefused
 from gateway.graphql.execution.graphql_core_internals import LimitedParser, NameTooLong, TooManyTokens
 from gateway.graphql.execution.validation import MESSAGES
 
-_ANONYMOUS_COST_DIVISOR: Final = 4
+_ANONYMOUS_DIVISOR: Final = 4
+"""Anonymous callers have this part of the limits of cost and comparisons."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class Limits:
         aliases: aliases in each operation and in each fragment.
         directives: directives in each operation and in each fragment.
         repeats: selections of one response key at one level; overlapping-field validation is quadratic in it.
+        comparisons: pairs that overlapping-field validation compares, in all documents of one request: selections of
+            one response key at one level, and fragments at one level. Anonymous callers have a quarter of it.
         cost: estimated cost of all operations of one request; see `cost.OperationCost`. Anonymous callers have a
             quarter of it.
         errors: errors in the response to one request.
@@ -57,18 +60,22 @@ class Limits:
     aliases: int = 50
     directives: int = 50
     repeats: int = 25
+    comparisons: int = 3_000
     cost: int = 25_000
     errors: int = 32
 
     def new_budget(self, *, is_anonymous: bool) -> "RequestBudget":
         """Return the budget of a new request."""
         tokens = self.anonymous_tokens if is_anonymous else self.tokens
-        cost = self.cost // _ANONYMOUS_COST_DIVISOR if is_anonymous else self.cost
+        cost = self.cost // _ANONYMOUS_DIVISOR if is_anonymous else self.cost
+        comparisons = self.comparisons // _ANONYMOUS_DIVISOR if is_anonymous else self.comparisons
         return RequestBudget(
             tokens=tokens,
+            comparisons=comparisons,
             cost=cost,
             errors=self.errors,
             max_tokens=tokens,
+            max_comparisons=comparisons,
             max_cost=cost,
         )
 
@@ -79,16 +86,20 @@ class RequestBudget:
 
     Attributes:
         tokens: tokens that may still be parsed.
+        comparisons: pairs that may still be compared.
         cost: estimated cost that may still be executed.
         errors: errors that the response may still have.
         max_tokens: initial value of `tokens`, for error messages.
+        max_comparisons: initial value of `comparisons`, for error messages.
         max_cost: initial value of `cost`, for error messages.
     """
 
     tokens: int
+    comparisons: int
     cost: int
     errors: int
     max_tokens: int
+    max_comparisons: int
     max_cost: int
 
 
@@ -135,8 +146,10 @@ def parse_document(text: str, limits: Limits, budget: RequestBudget) -> Document
     raise _too_deep(limits.depth)
 
 
-def check_limits(document: DocumentNode, limits: Limits) -> None:
+def check_limits(document: DocumentNode, limits: Limits, budget: RequestBudget) -> None:
     """Check each operation, and the number of fields and spreads of all operations together.
+
+    The comparisons of the document are taken from the budget.
 
     A fragment that no other definition spreads is checked like an operation, because validation visits it too. Except
     for cycles of fragments, the document need not be valid.
@@ -164,8 +177,12 @@ def check_limits(document: DocumentNode, limits: Limits) -> None:
         if spreads > limits.spreads:
             raise _too_many("SPREADS", "spreads and inline fragments", limits.spreads)
         _check_definition(size, limits)
-        if sizes.count_repeats(definition.selection_set) > limits.repeats:
+        repeats, comparisons = sizes.count_repeats(definition.selection_set)
+        if repeats > limits.repeats:
             raise _too_many("REPEATS", "selections of one field", limits.repeats)
+        budget.comparisons -= comparisons
+        if budget.comparisons < 0:
+            raise _too_many_comparisons(budget.max_comparisons)
 
 
 def _check_operation(size: "_SelectionSize", limits: Limits) -> None:
@@ -238,12 +255,12 @@ class _DocumentSizes:
             return None
         return [(definition, size) for definition, size in sizes if not self._is_spread(definition)]
 
-    def count_repeats(self, selections: SelectionSetNode) -> int:
-        """Return the maximum number of selections of one response key at one level.
+    def count_repeats(self, selections: SelectionSetNode) -> tuple[int, int]:
+        """Return the maximum number of selections of one response key at one level, and the number of comparisons.
 
         Selections with the same response key are merged, and so are the selection sets below them.
         """
-        most = 0
+        most = comparisons = 0
         levels = [[selections]]
         while levels:
             merged, spread = levels.pop(), set[str]()
@@ -262,8 +279,9 @@ class _DocumentSizes:
                     if node.name.value in self._fragments:
                         merged.append(self._fragments[node.name.value].selection_set)
             most = max(most, *counts.values(), 0)
+            comparisons += _pairs(len(spread)) + sum([_pairs(count) for count in counts.values() if count > 1])
             levels += below.values()
-        return most
+        return most, comparisons
 
     def _is_spread(self, definition: _Root) -> bool:
         """Whether the definition is a fragment whose size is part of the size of others."""
@@ -327,6 +345,18 @@ class _DocumentSizes:
             return self._measure_fragment(self._fragments[name])
         selections = node.selection_set if isinstance(node, FieldNode | InlineFragmentNode) else None
         return self._measure(selections) if selections else _EMPTY
+
+
+def _pairs(count: int) -> int:
+    return count * (count - 1) // 2
+
+
+def _too_many_comparisons(limit: int) -> OperationRefused:
+    message = (
+        f"the documents of one request select the same fields, or spread fragments at the same level, in more than "
+        f"{limit} pairs together: select each field once"
+    )
+    return OperationRefused("GRAPHQL_COMPARISONS_EXCEEDED", message, limit=limit)
 
 
 def _too_many_tokens(limit: int) -> OperationRefused:

@@ -7,9 +7,10 @@ import pytest
 from graphql import get_introspection_query
 
 from gateway.errors import INVALID_GRAPHQL, OperationRefused
+from gateway.graphql.execution.documents import DocumentCache
 from gateway.graphql.execution.validation import MESSAGES
 from gateway.graphql.protection.limits import Limits
-from tests.unit.gateway.graphql.policies import load_document
+from tests.unit.gateway.graphql.policies import SCHEMA, VALIDATOR, load_document
 
 SMALL = Limits(
     tokens=100,
@@ -23,6 +24,7 @@ SMALL = Limits(
     aliases=2,
     directives=2,
     repeats=2,
+    comparisons=4,
 )
 
 # For each limit: the largest query within it, and the smallest query above it.
@@ -40,6 +42,10 @@ CASES: dict[str, tuple[str, str]] = {
     "fields": ("{ a { b c d e f } }", "{ a { b c d e f g } }"),
     "aliases": ("{ x: a y: a }", "{ x: a y: a z: a }"),
     "repeats": ("{ a { b } a { b } }", "{ a { b } a { b ...F } } fragment F on A { b }"),
+    "comparisons": (
+        "{ a { b c } a { b c } ...F ...G } fragment F on A { d } fragment G on A { e }",
+        "{ a { b c } a { b c } ...F ...G } fragment F on A { d } fragment G on A { d e }",
+    ),
     "directives": ("{ a @x b @y }", "{ a @x b @y c @z }"),
 }
 
@@ -102,6 +108,18 @@ class TestLimits:
     )
     def test_fragments_and_all_operations_are_counted(self, text: str, code: str) -> None:
         assert refusal(text, SMALL)["code"] == f"GRAPHQL_{code}_EXCEEDED"
+
+    @pytest.mark.parametrize(("is_anonymous", "documents"), [(False, 8), (True, 2)])
+    def test_documents_of_one_request_share_the_limit_of_comparisons(
+        self, *, is_anonymous: bool, documents: int
+    ) -> None:
+        limits = Limits(comparisons=8)
+        budget = limits.new_budget(is_anonymous=is_anonymous)
+        cache = DocumentCache(limits, VALIDATOR)
+        for number in range(documents):
+            cache.load(SCHEMA, "{ me { id id } }" + " " * number, budget)
+        with pytest.raises(OperationRefused, match=f"more than {documents} pairs"):
+            cache.load(SCHEMA, "{ me { username username } }", budget)
 
     def test_comments_are_counted_as_tokens(self) -> None:
         assert refusal("#\n" * 200 + "{ a }", SMALL)["code"] == "GRAPHQL_TOKENS_EXCEEDED"
