@@ -20,6 +20,7 @@ from subgraphs.bank.service.adapters.postgres import redatings
 from subgraphs.bank.service.adapters.postgres.database import open_pool
 from subgraphs.bank.service.adapters.postgres.invariants import Invariant
 from subgraphs.bank.service.application.integrity import ledger_integrity
+from subgraphs.bank.service.settings import Settings
 from tests.conftest import USERS
 from tests.integration.bank.future import AHEAD, dates_transfers_in_the_future
 from tests.integration.bank.harness import (
@@ -32,6 +33,8 @@ from tests.integration.bank.harness import (
 )
 from tests.integration.bank.small_ledger import run_to_verdict
 from tests.waiting import until
+
+CONNECTIONS = Settings.model_fields["bank_database_connections"].default
 
 ROWS = """
     SELECT e.account_id, e.version, e.amount, e.balance_after, t.id, t.idempotency_key FROM entries e
@@ -144,7 +147,7 @@ async def paused_redating(bank: RunningBank) -> AsyncIterator["asyncio.Task[http
     async with admin_client(bank) as http, bank.sql.acquire() as other:
         async with other.transaction():
             await other.execute("LOCK TABLE redatings IN EXCLUSIVE MODE")
-            redating = asyncio.create_task(http.post("/redate", params={"apply": "true"}))
+            redating = asyncio.create_task(http.post("/redate", params={"apply": "true"}, timeout=None))
             await until(lambda: find_lock_waiter(bank.sql, "INSERT INTO redatings"))
             yield redating
         await redating
@@ -177,9 +180,20 @@ class TestTransaction:
         alice = bank.user("alice")
         async with paused_redating(bank):
             openings = [asyncio.create_task(alice(bank.client.open_account("RUB", f"{n}"))) for n in range(30)]
-            await until(lambda: find_lock_waiter(bank.sql, "INSERT INTO accounts"))
+
+            async def count_waiting() -> int:
+                count: int = await bank.sql.fetchval("""
+                    SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                           AND wait_event_type = 'Lock' AND query LIKE '%INSERT INTO accounts%'
+                """)
+                return count
+
+            async def all_connections_for_changes_wait() -> bool:
+                return await count_waiting() >= CONNECTIONS // 4
+
+            await until(all_connections_for_changes_wait)
             assert (await alice(bank.client.get_balance(account))).version == 23
-            assert not any(each.done() for each in openings)
+            assert await count_waiting() == CONNECTIONS // 4
         await asyncio.gather(*openings)
 
     async def test_client_that_disconnects_changes_nothing(
