@@ -34,7 +34,7 @@ from tests.integration.bank.harness import (
 from tests.integration.bank.small_ledger import run_to_verdict
 from tests.waiting import until
 
-CONNECTIONS = Settings.model_fields["bank_database_connections"].default
+CONNECTIONS: int = Settings.model_fields["bank_database_connections"].default
 
 ROWS = """
     SELECT e.account_id, e.version, e.amount, e.balance_after, t.id, t.idempotency_key FROM entries e
