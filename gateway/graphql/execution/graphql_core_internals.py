@@ -220,7 +220,7 @@ class _Walk(Visitor):
         self._rules = rules
         self._type_info = type_info
         self._methods = methods
-        self._skipped: list[Any] = [None] * len(rules)  # by rule: the node whose subtree it skips, or BREAK
+        self._skipped: list[Any] = [None] * len(rules)  # for each rule: the root of the skipped nodes, or BREAK
 
     def get_enter_leave_for_kind(self, kind: str) -> EnterLeaveVisitor:
         methods = self.enter_leave_map.get(kind)
@@ -263,7 +263,10 @@ class _Walk(Visitor):
 
 
 class _CachingContext(ValidationContext):
-    """Validation context whose caches have nodes as keys by identity. graphql-core's hash all nodes below a key."""
+    """Validation context whose caches compare nodes by identity.
+
+    graphql-core's caches compare them by value, and so hash a node with all nodes below it at each look-up.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -284,7 +284,7 @@ class _DocumentSizes:
         return most, comparisons
 
     def _is_spread(self, definition: _Root) -> bool:
-        """Whether the definition is a fragment whose size is part of the size of others."""
+        """Return whether another definition spreads this fragment. Its size is then included there."""
         if isinstance(definition, OperationDefinitionNode):
             return False
         name = definition.name.value
