@@ -145,6 +145,22 @@ class TestViolations:
             await self.assert_violation(env, Invariant.PAYMENT_HAS_TOP_UP, "CAPTURED, captured 10.00, refunded 0.00")
             del env.acquirer.payments[key]
 
+    async def test_payment_that_holds_nothing_needs_no_top_up(self, env: CardEnvironment) -> None:
+        payment = env.acquirer.payments[(await create_finished(env)).authorization_key]
+        zero = env.money("0.00")
+        refunded = replace(payment, status=PaymentStatus.REFUNDED, refunded=payment.captured)
+        voided = replace(payment, status=PaymentStatus.VOIDED, captured=zero, refunded=zero)
+        declined = replace(voided, status=PaymentStatus.DECLINED)
+        for number, ended in enumerate((refunded, voided, declined)):
+            key = f"{uuid.uuid4()}:authorize"
+            env.acquirer.payments[key] = replace(ended, id=f"9999999{number}", key=key)
+        assert (await check(env))[1] == []
+        partly = replace(refunded, refunded=env.money("9.99"))
+        held = replace(voided, status=PaymentStatus.AUTHORIZED)
+        for unsettled, found in ((partly, "captured 10.00, refunded 9.99"), (held, "AUTHORIZED, captured 0.00")):
+            env.acquirer.payments["unsettled"] = replace(unsettled, id="99999999", key="unsettled")
+            await self.assert_violation(env, Invariant.PAYMENT_HAS_TOP_UP, found)
+
     async def test_deposit_without_top_up_violates_deposit_has_top_up(self, env: CardEnvironment) -> None:
         account = await env.open_account()
         deposit = env.bank.client.deposit(account, env.money("7.00"), uuid.uuid4().hex, {"topUpId": str(uuid.uuid4())})

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from subgraphs.card.service.adapters.bank_ledger import BankLedger
 from subgraphs.card.service.domain.payment import PaymentStatus
@@ -54,8 +55,33 @@ async def test_deposit_of_a_refunded_payment_is_not_made_again(restored: CardEnv
     refunded = replace(payment, status=PaymentStatus.REFUNDED, refunded=payment.captured)
     restored.acquirer.payments[top_up.authorization_key] = refunded
     await restored.saga().retry(top_up.id)
-    assert (await restored.finish(top_up)).review is not None
-    assert await restored.credited_amount(top_up.id) == 0
+    ended = await restored.finish(top_up)
+    assert (ended.status, ended.failure, ended.transfer_id) == ("REFUNDED", "DEPOSIT_LOST", None)
+    await restored.assert_books_agree(top_up)
+
+
+async def test_deposit_of_a_partly_refunded_payment_stays_under_review(
+    restored: CardEnvironment, top_up: TopUp
+) -> None:
+    await restored.saga().review_missing_deposits()
+    payment = restored.acquirer.payments[top_up.authorization_key]
+    partly = replace(payment, status=PaymentStatus.REFUNDED, refunded=restored.money("1.00"))
+    restored.acquirer.payments[top_up.authorization_key] = partly
+    await restored.saga().retry(top_up.id)
+    reviewed = await restored.finish(top_up)
+    assert reviewed.status == "COMPLETED"
+    assert "refunded 1.00" in (reviewed.review or "")
+
+
+async def test_refunded_payment_of_a_credited_top_up_stays_under_review(env: CardEnvironment, top_up: TopUp) -> None:
+    payment = env.acquirer.payments[top_up.authorization_key]
+    refunded = replace(payment, status=PaymentStatus.REFUNDED, refunded=payment.captured)
+    env.acquirer.payments[top_up.authorization_key] = refunded
+    await env.repository.save(replace(top_up, review="reported by an operator"), due_seconds=None)
+    await env.saga().retry(top_up.id)
+    reviewed = await env.finish(top_up)
+    assert (reviewed.status, reviewed.transfer_id) == ("COMPLETED", top_up.transfer_id)
+    assert reviewed.review == "COMPLETED, but the acquirer's payment is REFUNDED"
 
 
 async def test_deposit_to_an_account_that_the_ledger_lacks_stays_under_review(
@@ -64,6 +90,8 @@ async def test_deposit_to_an_account_that_the_ledger_lacks_stays_under_review(
     await restored.bank.sql.execute("DELETE FROM accounts WHERE id = $1", top_up.account_id)
     await restored.saga().review_missing_deposits()
     await restored.saga().retry(top_up.id)
-    reviewed = await restored.finish(top_up)
+    with capture_logs() as logs:
+        reviewed = await restored.finish(top_up)
+    assert [each["event"] for each in logs] == ["final top-up needs review"]
     assert "ACCOUNT_NOT_FOUND" in (reviewed.review or "")
     assert reviewed.transfer_id == top_up.transfer_id

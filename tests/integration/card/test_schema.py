@@ -171,6 +171,13 @@ class TestTopUps:
             "UPDATE top_ups SET review = 'reason', next_attempt_at = now() WHERE id = $1", id_
         )
 
+    async def test_completed_top_up_under_review_can_become_refunded(
+        self, unchanged_database: asyncpg.Connection
+    ) -> None:
+        id_ = await add(unchanged_database, status="COMPLETED", step=None, review="reason", **FINAL["COMPLETED"])
+        change = "status = 'REFUNDED', failure = 'DEPOSIT_LOST', transfer_id = NULL, review = NULL"
+        await unchanged_database.execute(f"UPDATE top_ups SET {change} WHERE id = $1", id_)
+
     @pytest.mark.parametrize(
         "change", ["amount = 2", "account_id = gen_random_uuid()", "fingerprint = ''", "card_token = 'another'"]
     )

@@ -135,7 +135,7 @@ class TopUp(_message.Message):
     status: Global___TopUpStatus.ValueType
     failure: _builtins.str
     """Reason as a machine-readable name: a decline code of the acquirer (`INSUFFICIENT_FUNDS`, `DO_NOT_HONOR`, …), a
-    refusal of the ledger (`ACCOUNT_CLOSED`, …) or `AUTHORIZATION_UNKNOWN`. Empty without a failure.
+    refusal of the ledger (`ACCOUNT_CLOSED`, …), `AUTHORIZATION_UNKNOWN` or `DEPOSIT_LOST`. Empty without a failure.
     """
     transfer_id: _builtins.str
     """Transfer id of the deposit, set when COMPLETED."""

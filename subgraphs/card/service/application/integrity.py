@@ -36,7 +36,7 @@ class Invariant(StrEnum):
     DEPOSIT_MATCHES_TOP_UP = "DEPOSIT_IS_TOP_UPS"  # the id in reports is stable
     """A completed top-up has its deposit in the ledger, with the same account and amount."""
     PAYMENT_HAS_TOP_UP = "PAYMENT_HAS_TOP_UP"
-    """Every payment at the acquirer belongs to a top-up."""
+    """Every payment at the acquirer belongs to a top-up, or is declined, voided, or refunded in full."""
     DEPOSIT_HAS_TOP_UP = "DEPOSIT_HAS_TOP_UP"
     """Every deposit that names a top-up is that top-up's own deposit."""
 
@@ -124,7 +124,7 @@ class _Scan:
             ids = [id_ for payment in page if (id_ := top_up_id_from_key(payment.key))]
             top_ups = await self.repository.get(ids)
             for payment in page:
-                if top_up_id_from_key(payment.key) not in top_ups:
+                if top_up_id_from_key(payment.key) not in top_ups and not payment.holds_nothing:
                     actual = f"{payment.status}, captured {payment.captured}, refunded {payment.refunded}"
                     row = {"payment_id": payment.id, "key": payment.key}
                     yield Violation(Invariant.PAYMENT_HAS_TOP_UP, row, actual, "a top-up")

@@ -16,7 +16,7 @@ from subgraphs.card.service.adapters.acquirer import Acquirer, on_behalf_of
 from subgraphs.card.service.adapters.bank_ledger import BankLedger
 from subgraphs.card.service.adapters.repository import LeaseLostError, Repository
 from subgraphs.card.service.domain import declines, transitions
-from subgraphs.card.service.domain.payment import Payment, Refusal
+from subgraphs.card.service.domain.payment import NoPayment, Payment, Refusal
 from subgraphs.card.service.domain.rules import Limits
 from subgraphs.card.service.domain.top_up import FINAL_STATUSES, NewTopUp, Status, Step, TopUp
 from subgraphs.card.service.domain.transitions import Result, Unknown
@@ -195,7 +195,8 @@ class Saga:
         """Make a top-up due after a manual review, and return it without waiting for the next step.
 
         The top-up continues at the step at which it stopped. If it is final, its payment at the acquirer is checked
-        again. If it is completed and the ledger lacks its deposit, the deposit is made again.
+        again. If it is completed and the ledger lacks its deposit, the deposit is made again; if its payment is
+        refunded, the top-up becomes refunded instead.
 
         Raises:
             TopUpNotFound: no top-up with this id needs a review.
@@ -319,21 +320,29 @@ class Saga:
         except WalletError:
             return top_up  # the top-up is due again after the lease
         after = transitions.verify(top_up, payment)
-        if after.review is None and top_up.review is not None:
+        if top_up.review is not None and top_up.transfer_id is not None:
             try:
-                after = await self._deposit_again_if_missing(after)
+                if await self._ledger.get_transfer(top_up.transfer_id) is None:
+                    after = await self._settle_lost_deposit(after, payment)
             except WalletError:
                 return top_up
         if after.review:
-            log.error("final top-up contradicted by the acquirer", top_up_id=str(top_up.id), review=after.review)
+            log.error("final top-up needs review", top_up_id=str(top_up.id), review=after.review)
         return await self._repository.save(after, due_seconds=None)
 
-    async def _deposit_again_if_missing(self, top_up: TopUp) -> TopUp:
-        """Repeat the deposit of a completed top-up if the ledger lacks it; the same key prevents a second deposit."""
-        if top_up.transfer_id is None or await self._ledger.get_transfer(top_up.transfer_id) is not None:
-            return top_up
+    async def _settle_lost_deposit(self, top_up: TopUp, payment: Payment | NoPayment) -> TopUp:
+        """Repeat the deposit that the ledger lacks, or end the top-up as refunded if its payment is refunded.
+
+        The key of the first deposit prevents a second one.
+        """
+        if top_up.review is not None:
+            after = transitions.refund_without_deposit(top_up, payment)
+            if after.status is Status.REFUNDED:
+                log.info("top-up ended", top_up_id=str(after.id), status=after.status, failure=after.failure)
+            return after
         after = transitions.after_second_deposit(top_up, await self._ledger.deposit(top_up))
-        log.warning("deposit made again", top_up_id=str(top_up.id), transfer_id=str(after.transfer_id))
+        if after.review is None:
+            log.warning("deposit made again", top_up_id=str(top_up.id), transfer_id=str(after.transfer_id))
         return after
 
     def _due_seconds(self, top_up: TopUp) -> float | None:

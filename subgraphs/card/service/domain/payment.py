@@ -28,6 +28,11 @@ class Payment:
     refunded: Money
     decline_code: str | None = None
 
+    @property
+    def holds_nothing(self) -> bool:
+        """Whether the payment is declined, voided, or refunded in full: the customer has lost no money by it."""
+        return self.status is not PaymentStatus.AUTHORIZED and self.captured == self.refunded
+
 
 @dataclass(frozen=True, slots=True)
 class NoPayment:

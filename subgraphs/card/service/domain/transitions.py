@@ -15,6 +15,9 @@ AUTHORIZATION_UNKNOWN: Final = "AUTHORIZATION_UNKNOWN"
 CAPTURE_FAILED: Final = "CAPTURE_FAILED"
 """Failure after captures that were refused or had an unknown outcome."""
 
+DEPOSIT_LOST: Final = "DEPOSIT_LOST"
+"""Failure of a top-up that was completed, lost its deposit in a restore of the ledger, and was refunded."""
+
 _ALL_STATUSES: Final = frozenset(PaymentStatus)
 
 
@@ -167,6 +170,17 @@ def after_second_deposit(top_up: TopUp, result: Deposited | AccountRefused | Dep
         case _:
             reason = "the ledger has another deposit with its key"
     return replace(top_up, review=f"{top_up.status}, but {reason}")
+
+
+def refund_without_deposit(top_up: TopUp, payment: Payment | NoPayment) -> TopUp:
+    """Return a completed top-up without a deposit as refunded, or unchanged if its payment is not refunded in full."""
+    if (
+        isinstance(payment, NoPayment)
+        or payment.status is not PaymentStatus.REFUNDED
+        or _find_contradiction(top_up, payment)
+    ):
+        return top_up
+    return replace(_ended(top_up, Status.REFUNDED, DEPOSIT_LOST), transfer_id=None, review=None)
 
 
 _FINAL_PAYMENT_STATUSES: Final[Mapping[Status, frozenset[PaymentStatus]]] = {
