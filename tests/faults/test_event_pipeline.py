@@ -19,7 +19,7 @@ from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.migrations.schema import upgrade
 from subgraphs.bank.client import Receipt, TransferRequest
 from tests.conftest import Keys
-from tests.integration.analytics.conftest import clickhouse, database, env  # noqa: F401  fixtures
+from tests.integration.analytics.conftest import clean_databases, clickhouse, database, env  # noqa: F401  fixtures
 from tests.integration.analytics.environment import AnalyticsEnvironment, background
 from tests.integration.analytics.group import analytics_process, count_dropped_messages, count_messages
 from tests.integration.analytics.ledger import assert_history_equals_ledger, open_load, outbox_is_empty
