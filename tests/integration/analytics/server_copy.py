@@ -1,7 +1,8 @@
 """Copies of a running PostgreSQL server: backups and standbys, each of which runs on its own port."""
 
+import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import asyncpg
@@ -79,9 +80,29 @@ class ServerCopy(Child):
             await primary.close()
             await standby.close()
 
+    async def replace_database(self, name: str, statements: Sequence[str], dump: Path) -> None:
+        """Replace a database of the running primary by the copy's, which must run, too.
+
+        Args:
+            name: name of the database.
+            statements: SQL that renames the primary's database and creates an empty one.
+            dump: file for the dump, which does not exist.
+        """
+        binaries = self._primary.cluster.binaries
+        await _run(binaries / "pg_dump", "--format=custom", f"--file={dump}", "-d", self._admin_url_of(name))
+        primary = await asyncpg.connect(self._primary.admin_dsn)
+        for statement in statements:
+            await primary.execute(statement)
+        await primary.close()
+        target = self._primary.dsn("postgres", name)
+        await _run(binaries / "pg_restore", "--exit-on-error", f"--dbname={target}", str(dump))
+
+    def _admin_url_of(self, database: str) -> str:
+        return self._primary.dsn("postgres", database).replace(f":{self._primary.port}/", f":{self.port}/")
+
     @property
     def _admin_url(self) -> str:
-        return self._primary.admin_dsn.replace(f":{self._primary.port}/", f":{self.port}/")
+        return self._admin_url_of("postgres")
 
     async def _command(self) -> Command:
         settings = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
@@ -94,3 +115,8 @@ class ServerCopy(Child):
             return Command(argv, {"PATH": os.defpath, "LC_ALL": "C"}, self.data, cluster.user, cluster.group)
 
         return command
+
+
+async def _run(program: Path, *arguments: str) -> None:
+    process = await asyncio.create_subprocess_exec(program, *arguments, env={"PATH": os.defpath, "LC_ALL": "C"})
+    assert await process.wait() == 0, program

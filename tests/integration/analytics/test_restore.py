@@ -1,8 +1,10 @@
 """The history after a real restore of the ledger's server: a base backup, a point in time, and a promotion."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from decimal import Decimal
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -23,6 +25,8 @@ from tests.integration.analytics.server_copy import ServerCopy
 from tests.integration.bank.harness import RunningBank, rub, run_bank
 
 pytestmark = pytest.mark.slow
+
+_GUIDE = Path(__file__).parents[3] / "docs/how-to/restore-the-ledger.md"
 
 
 @pytest.fixture
@@ -113,6 +117,35 @@ async def test_restored_server_begins_an_epoch_and_the_history_is_rebuilt(
         await repair.repair_all(grace_seconds=0)
         await customers.assert_history_equals(bank.sql)
         assert (await epochs.current(), await read_epoch(bank)) == (epoch, epoch)
+
+
+async def test_database_from_a_copy_is_restored_as_in_the_guide_and_its_query_lists_the_lost_operations(
+    primary: Postgres, customers: Customers, database: Database, tmp_path: Path
+) -> None:
+    backup, guide = ServerCopy(primary), _GUIDE.read_text()
+    statements = re.findall(r"-c '((?:ALTER|CREATE|REVOKE) .*)'", guide)
+    assert len(statements) == 3
+    async with customers.run(primary.dsn("bank")) as bank:
+        await customers.open(bank)
+        await customers.pay(bank, ["1.00"])
+        await backup.take()
+        await customers.pay(bank, ["3.00", "4.00"])
+        _, repair = customers.follower(bank)
+        await repair.repair_all(grace_seconds=0)
+    async with backup:
+        await backup.replace_database("bank", statements, tmp_path / "bank.dump")
+    async with customers.run(primary.dsn("bank")) as bank:
+        assert await bank.sql.fetchval("SELECT count(*) FROM transfers") == 1
+        epochs, repair = customers.follower(bank)
+        with pytest.raises(EpochChanged):
+            await repair.repair_all(grace_seconds=0)
+        await epochs.rebuild()
+        await customers.assert_history_equals(bank.sql)
+        (query,) = re.findall(r"```sql\n(.*?)```", guide, re.DOTALL)
+        kept_table = f"operations_before_{(await read_epoch(bank)).replace('-', '_')}"
+        lost = await database.query(query.replace("operations_before_019ad2b0_…", kept_table), {})
+        sender, recipient = customers.accounts
+        assert [row[1:5] for row in lost] == [("TRANSFER", sender, recipient, Decimal(amount)) for amount in (3, 4)]
 
 
 async def test_promotion_without_a_loss_keeps_the_epoch(primary: Postgres, customers: Customers) -> None:
