@@ -94,7 +94,8 @@ bench: setup ## run benchmarks, print JSON lines; FIGURE=bank.bulk_vs_pgbench SE
 
 GENERATED := protos openapi asyncapi gateway/*.graphql subgraphs/*/graph/schema.graphql deploy/grafana \
 	docs/reference/problems.md docs/reference/settings.md
-CODEGEN := datamodel-codegen --output-model-type pydantic_v2.BaseModel --target-python-version 3.11 --disable-timestamp \
+CODEGEN := PYTHONWARNINGS='ignore:Pydantic does not take pattern on SecretStr' datamodel-codegen \
+	--output-model-type pydantic_v2.BaseModel --target-python-version 3.11 --disable-timestamp \
 	--snake-case-field --allow-population-by-field-name --use-standard-collections --use-union-operator --use-annotated \
 	--field-constraints --strict-nullable --collapse-root-models --use-double-quotes --formatters builtin
 

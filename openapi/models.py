@@ -100,7 +100,9 @@ class OpenAccountRequest(BaseModel):
         extra="forbid",
         populate_by_name=True,
     )
-    currency: Annotated[str, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")] = "RUB"
+    currency: Annotated[
+        str, Field(description="ISO 4217 code of an active national currency.", examples=["RUB"], pattern="^[A-Z]{3}$")
+    ] = "RUB"
 
 
 class AccountStatus(StrEnum):
@@ -122,7 +124,9 @@ class Account(BaseModel):
             pattern="^-?[0-9]{1,18}(\\.[0-9]{1,4})?$",
         ),
     ]
-    currency: Annotated[str, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")]
+    currency: Annotated[
+        str, Field(description="ISO 4217 code of an active national currency.", examples=["RUB"], pattern="^[A-Z]{3}$")
+    ]
     version: Annotated[StrictInt, Field(description="Increases by one with each operation, without gaps.", ge=0)]
     created_at: Annotated[AwareDatetime, Field(alias="createdAt")]
     updated_at: Annotated[AwareDatetime, Field(alias="updatedAt")]
@@ -133,16 +137,25 @@ class TransferRequest(BaseModel):
         extra="forbid",
         populate_by_name=True,
     )
-    recipient_id: Annotated[UUID, Field(alias="recipientId", examples=["987e6543-e21b-34d3-c456-426614174999"])]
+    recipient_id: Annotated[
+        UUID,
+        Field(
+            alias="recipientId",
+            description="Another account than the sender's.",
+            examples=["987e6543-e21b-34d3-c456-426614174999"],
+        ),
+    ]
     amount: Annotated[
         str,
         Field(
-            description="Decimal number with at most the currency's number of decimals.",
+            description="Decimal number above zero and at most 1000000000000, with at most the currency's number of decimals.\n",
             examples=["10.00"],
             pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$",
         ),
     ]
-    currency: Annotated[str, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")] = "RUB"
+    currency: Annotated[
+        str, Field(description="ISO 4217 code of an active national currency.", examples=["RUB"], pattern="^[A-Z]{3}$")
+    ] = "RUB"
 
 
 class Transfer(BaseModel):
@@ -160,7 +173,9 @@ class Transfer(BaseModel):
             pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$",
         ),
     ]
-    currency: Annotated[str, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")]
+    currency: Annotated[
+        str, Field(description="ISO 4217 code of an active national currency.", examples=["RUB"], pattern="^[A-Z]{3}$")
+    ]
     created_at: Annotated[AwareDatetime, Field(alias="createdAt")]
 
 
@@ -169,10 +184,22 @@ class CardDetails(BaseModel):
         extra="forbid",
         populate_by_name=True,
     )
-    number: Annotated[SecretStr, Field(description="12 to 19 digits.")]
-    expiry_month: Annotated[StrictInt, Field(alias="expiryMonth", ge=1, le=12)]
-    expiry_year: Annotated[StrictInt, Field(alias="expiryYear", ge=1000, le=9999)]
-    cvv: Annotated[SecretStr, Field(description="3 digits; 4 for American Express.")]
+    number: Annotated[
+        SecretStr,
+        Field(description="12 to 19 digits, the last of them a valid check digit.", examples=["4242424242424242"]),
+    ]
+    expiry_month: Annotated[StrictInt, Field(alias="expiryMonth", examples=[12], ge=1, le=12)]
+    expiry_year: Annotated[
+        StrictInt,
+        Field(
+            alias="expiryYear",
+            description="The month of expiry is not past, and its year at most 20 years ahead.",
+            examples=[2040],
+            ge=2000,
+            le=2199,
+        ),
+    ]
+    cvv: Annotated[SecretStr, Field(description="3 digits; 4 for American Express.", examples=["123"])]
 
 
 class TopUpRequest(BaseModel):
@@ -183,12 +210,14 @@ class TopUpRequest(BaseModel):
     amount: Annotated[
         str,
         Field(
-            description="Decimal number with at most the currency's number of decimals.",
+            description="Decimal number above zero, with at most the currency's number of decimals.",
             examples=["10.00"],
             pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$",
         ),
     ]
-    currency: Annotated[str, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")] = "RUB"
+    currency: Annotated[
+        str, Field(description="ISO 4217 code of an active national currency.", examples=["RUB"], pattern="^[A-Z]{3}$")
+    ] = "RUB"
     card: CardDetails
 
 
@@ -234,7 +263,9 @@ class TopUp(BaseModel):
             pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$",
         ),
     ]
-    currency: Annotated[str, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")]
+    currency: Annotated[
+        str, Field(description="ISO 4217 code of an active national currency.", examples=["RUB"], pattern="^[A-Z]{3}$")
+    ]
     status: TopUpStatus
     card: Card
     failure: Annotated[
@@ -264,7 +295,9 @@ class Operation(BaseModel):
             pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$",
         ),
     ]
-    currency: Annotated[str, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")]
+    currency: Annotated[
+        str, Field(description="ISO 4217 code of an active national currency.", examples=["RUB"], pattern="^[A-Z]{3}$")
+    ]
     balance_after: Annotated[
         str,
         Field(
@@ -364,7 +397,10 @@ class Problem(BaseModel):
             description="With `TOP_UP_LIMIT_EXCEEDED`, the exceeded limit - for one top-up, or for the caller's top-ups in 24 hours."
         ),
     ] = None
-    currency: Annotated[str | None, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")] = None
+    currency: Annotated[
+        str | None,
+        Field(description="ISO 4217 code of an active national currency.", examples=["RUB"], pattern="^[A-Z]{3}$"),
+    ] = None
 
 
 class AccountPage(BaseModel):
