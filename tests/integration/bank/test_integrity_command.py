@@ -92,7 +92,7 @@ class TestCommand:
         for token, status in (("", 401), (own_bank.keys.user("operator", Role.OPERATOR), 403)):
             result = await run_integrity_command(own_bank, token)
             assert result.code == 2
-            assert f"answers {status}" in result.out[0]
+            assert f"responds with {status}" in result.out[0]
             assert result.out[0].endswith("; pass an admin's token with --token or WALLET_TOKEN")
 
 

@@ -14,7 +14,6 @@ import pytest
 
 from stack.engines.postgres import Postgres
 from subgraphs.bank.client import Receipt, TransferRequest
-from subgraphs.bank.service.adapters.postgres import outbox
 from subgraphs.bank.service.adapters.postgres.database import (
     _SETTINGS,
     MissingRoleSettings,
@@ -28,6 +27,7 @@ from tests.integration.bank.harness import (
     admin_client,
     assert_ledger_invariants,
     bank_process,
+    get_leader_pid,
     rub,
     run_bank,
 )
@@ -36,7 +36,6 @@ from tests.kafka.brokers import Broker
 from tests.pgbouncer import run_pgbouncer
 from tests.waiting import until
 
-LOCK_LOW = outbox._LEADER_LOCK & 0xFFFF_FFFF
 OPERATIONS = 60
 
 
@@ -138,7 +137,7 @@ async def test_bank_with_wrong_connection_settings_is_not_ready_in_transaction_m
                 assert ((await ready()).status_code, (await ready()).json()["checks"]["database"]) == (503, name)
         finally:
             await child.stop()
-        assert not await sql.fetch("SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid::int8 = $1", LOCK_LOW)
+        assert await get_leader_pid(sql) is None
 
 
 async def test_missing_role_settings_are_named_with_the_statements_that_set_them(ledger_url: str) -> None:

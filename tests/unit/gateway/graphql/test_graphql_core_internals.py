@@ -175,9 +175,16 @@ TEXTS = [
 
 
 def described(errors: list[GraphQLError]) -> list[tuple[str, list[tuple[str, int, int]]]]:
-    """Return the messages of errors, and the kinds and places of their nodes."""
+    """Return the messages of errors, and the kinds and places of their nodes.
+
+    The error that ends a validation has no nodes, and a message of its own in graphql-core.
+    """
+
+    def place(node: Node) -> tuple[str, int, int] | None:
+        return (node.kind, node.loc.start, node.loc.end) if node.loc else None
+
     return [
-        (error.message, [(node.kind, node.loc.start, node.loc.end) for node in error.nodes or () if node.loc])
+        (error.message if error.nodes else "stopped", [each for each in map(place, error.nodes or ()) if each])
         for error in errors
     ]
 
