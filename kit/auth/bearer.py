@@ -8,28 +8,31 @@ from wallet.errors import Code, InvalidInput, TokenTooLong, Unauthenticated, Wal
 AUTHORIZATION: Final = "Authorization"
 
 _SCHEME: Final = "bearer"
+_SPACE: Final = " \t"
+"""Characters that HTTP allows around a header's value (RFC 9110, 5.5)."""
 _CHALLENGE: Final = 'Bearer realm="wallet"'
 
 
-def parse_bearer(value: str, *, allow_bare: bool = False) -> str:
+def parse_bearer(value: str) -> str:
     """Return the token of an `Authorization` value; an empty text if the value has none, as in `Bearer` alone.
 
-    The scheme is matched without regard to case (RFC 9110, 11.1).
-
-    Args:
-        value: value of the header.
-        allow_bare: also accept a token without a scheme, as earlier releases did in gRPC metadata and in
-            `connection_init`.
+    The scheme is matched without regard to case, and only spaces separate it from the token (RFC 9110, 11.1 and 11.4).
 
     Raises:
         Unauthenticated: the value has no scheme, or another one than Bearer.
     """
-    scheme, _, token = value.partition(" ")
+    scheme, token = _split(value)
     if scheme.lower() == _SCHEME:
-        return token.strip()
-    if not value or (allow_bare and not token):
-        return value
-    raise Unauthenticated("the token must follow the scheme Bearer: send `Authorization: Bearer TOKEN`")
+        return token
+    if not scheme:
+        return ""
+    raise Unauthenticated("the scheme must be Bearer: write `Bearer` before the token, as in `Bearer TOKEN`")
+
+
+def has_other_scheme(value: str) -> bool:
+    """Return whether an `Authorization` value has credentials of another scheme than Bearer, as in `Basic YTpi`."""
+    scheme, credentials = _split(value)
+    return bool(credentials) and scheme.lower() != _SCHEME
 
 
 def parse_bearer_lines(values: Sequence[str]) -> str:
@@ -59,3 +62,9 @@ def challenge(error: WalletError) -> str | None:
     if isinstance(error, InvalidInput) and any(each.field == AUTHORIZATION for each in error.violations):
         return f'{_CHALLENGE}, error="invalid_request"'
     return _CHALLENGE if error.code is Code.UNAUTHENTICATED else None
+
+
+def _split(value: str) -> tuple[str, str]:
+    """Return the scheme and the credentials of an `Authorization` value."""
+    scheme, _, credentials = value.strip(_SPACE).partition(" ")
+    return scheme, credentials.lstrip(" ")

@@ -346,12 +346,17 @@ class _RpcScope:
         return caller.valid_until
 
     def _read_token(self) -> str:
-        """Return the caller's token, with the scheme Bearer or, as earlier releases accepted it, without a scheme."""
+        """Return the caller's token; an empty text if the call has none.
+
+        Raises:
+            InvalidInput: there are several `authorization` entries.
+            Unauthenticated: the value has no scheme, or another one than Bearer.
+        """
         if self._has_repeated_keys:
             keys = [key for key, _ in self._context.invocation_metadata() or ()]
             if keys.count("authorization") > 1:
                 raise repeated_authorization()
-        return parse_bearer(_text(self._metadata.get("authorization")) or "", allow_bare=True)
+        return parse_bearer(_text(self._metadata.get("authorization")) or "")
 
     def __enter__(self) -> Self:
         return self

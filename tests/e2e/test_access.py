@@ -53,14 +53,11 @@ async def test_call_has_the_expected_result_for_every_caller(environment: Access
 
 
 @pytest.mark.parametrize("call", EXPECTED)
-async def test_authorization_scheme_is_case_insensitive_and_required_over_http(
-    environment: AccessEnvironment, call: str
-) -> None:
+async def test_authorization_scheme_is_case_insensitive_and_required(environment: AccessEnvironment, call: str) -> None:
     expected = dict(zip(COLUMNS, EXPECTED[call].split(), strict=True))
     token = environment.tokens["owner"]
     assert await environment.call(call, token, "bearer ") == expected["owner"]
-    is_rpc = call.partition(".")[0] in SERVICES
-    assert await environment.call(call, token, "") == expected["owner" if is_rpc else "forged"]
+    assert await environment.call(call, token, "") == expected["forged"]
 
 
 def test_access_table_has_every_call(environment: AccessEnvironment) -> None:

@@ -1,7 +1,7 @@
 """GraphQL over WebSocket, by the protocol graphql-transport-ws."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ from gateway.http.rate_limits import RateLimiter
 from gateway.http.stream_limits import StreamLimiter
 from gateway.http.strict_json import MalformedJSONError, loads
 from gateway.policy import ANY_USER
-from kit.auth.bearer import AUTHORIZATION, parse_bearer, parse_bearer_lines, repeated_authorization
+from kit.auth.bearer import AUTHORIZATION, has_other_scheme, parse_bearer, parse_bearer_lines
 from kit.auth.principal import Principal, TokenVerifier
 from kit.rpc import request_context
 from wallet.errors import InvalidInput, RateLimited, Unauthenticated, Unavailable, WalletError
@@ -230,19 +230,19 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         """Authenticate the caller for all operations of the connection.
 
         The token is in the payload of `connection_init`, or in the header of the upgrade request. Clients that cannot
-        set the header, such as browsers, use the payload; it takes precedence.
+        set the header, such as browsers, use the payload. Both may have the same token.
 
         Returns:
             UNSET, so that `connection_ack` has no payload: graphql-ws 5.0 to 5.11 reject a null payload.
 
         Raises:
-            InvalidInput: there are several tokens.
+            InvalidInput: there are different tokens, or several header lines.
             Unauthenticated: there is no valid token.
             PermissionDenied: the caller has no known role, or is a service.
             Unavailable: the issuer's keys are not available, so the token cannot be verified.
             TokenTooLong: the token is too long; the message names the limit.
         """
-        token = _token_in_payload(context.connection_params) or parse_bearer_lines(context.authorization)
+        token = _read_token(context.connection_params, context.authorization)
         if not token:
             raise Unauthenticated
         principal = await self._verifier.verify(token)
@@ -251,26 +251,48 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         return UNSET
 
 
-def _token_in_payload(payload: Mapping[str, Any]) -> str:
-    """Return the token in the payload of `connection_init`; empty if it has none.
+def _read_token(payload: Mapping[str, Any], lines: Sequence[str]) -> str:
+    """Return the one token of a connection; empty if it has none.
 
-    The payload is `{"authorization": "Bearer …"}` or `{"headers": {"Authorization": "Bearer …"}}`, with names in any
-    case. As in earlier releases, the value may be the token without the scheme.
+    Values without a token do not count. If the payload has a token, neither do credentials of another scheme in the
+    header, because a proxy may use the header for itself.
+
+    Args:
+        payload: payload of `connection_init`.
+        lines: `Authorization` lines of the upgrade request.
 
     Raises:
-        InvalidInput: the payload has several different values.
-        Unauthenticated: the value is not a string, or has another scheme.
+        InvalidInput: there are different tokens, or several lines.
+        Unauthenticated: a value is not a string, or its scheme is not Bearer.
     """
+    tokens = {token for token in map(_parse_value, _values_in_payload(payload)) if token}
+    if not (tokens and len(lines) == 1 and has_other_scheme(lines[0])):
+        tokens.add(parse_bearer_lines(lines))
+    tokens.discard("")
+    if len(tokens) > 1:
+        problem = "must have one token: the values of connection_init and of the upgrade request differ"
+        raise InvalidInput.for_field(AUTHORIZATION, problem)
+    return tokens.pop() if tokens else ""
+
+
+def _values_in_payload(payload: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield the values of `authorization` and `headers.authorization`, with names in any case."""
     headers = payload.get("headers")
-    members = [*payload.items(), *(headers.items() if isinstance(headers, dict) else ())]
-    values = [value for name, value in members if name.lower() == _AUTHORIZATION_MEMBER and value is not None]
-    if not values:
-        return ""
-    if any(value != values[0] for value in values):
-        raise repeated_authorization()
-    if not isinstance(values[0], str):
+    for members in (payload, headers if isinstance(headers, dict) else {}):
+        for name, value in members.items():
+            if name.lower() == _AUTHORIZATION_MEMBER and value is not None:
+                yield value
+
+
+def _parse_value(value: Any) -> str:
+    """Return the token of a value in the payload; empty if it has none.
+
+    Raises:
+        Unauthenticated: the value is not a string, or its scheme is not Bearer.
+    """
+    if not isinstance(value, str):
         raise Unauthenticated.for_token("`authorization` must be a string: send `Bearer TOKEN`")
-    return parse_bearer(values[0], allow_bare=True)
+    return parse_bearer(value)
 
 
 def _retrieve_exception(task: asyncio.Task[None]) -> None:

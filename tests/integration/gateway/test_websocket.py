@@ -43,6 +43,9 @@ CLIENT_MISTAKES: dict[str, dict[str, Any]] = {
     },
     "hash without trusted documents": {"documentId": "a" * 64},
 }
+NO_SCHEME = "the scheme must be Bearer: write `Bearer` before the token"
+SEVERAL_LINES = "Authorization: must be sent once"
+SEVERAL_TOKENS = "Authorization: must have one token: the values of connection_init and of the upgrade request differ"
 RETRYABLE_CODES = {1001, 1005, 1006, 1012, 1013, 1014, 4403, 4408}
 """Close codes after which graphql-ws's client reconnects (`isFatalInternalCloseCode`, `shouldRetryConnectOrThrow`)."""
 
@@ -91,12 +94,20 @@ class TestConnection:
             {"authorization": "Bearer TOKEN"},
             {"Authorization": "bearer TOKEN"},
             {"AUTHORIZATION": "BEARER TOKEN"},
-            {"authorization": "TOKEN"},
+            {"authorization": "Bearer   TOKEN "},
             {"headers": {"Authorization": "Bearer TOKEN"}},
             {"headers": {"authorization": "bearer TOKEN"}, "other": 1},
-            {"headers": None, "authorization": "Bearer TOKEN"},
             {"headers": {"Authorization": "Bearer TOKEN"}, "authorization": "Bearer TOKEN"},
-            {"headers": {"Authorization": "Bearer TOKEN"}, "authorization": None},
+            {"headers": {"Authorization": "bearer  TOKEN"}, "authorization": "Bearer TOKEN"},
+            {"headers": {"Authorization": "Bearer TOKEN", "authorization": "Bearer TOKEN"}},
+            {"authorization": "Bearer TOKEN", "Authorization": "Bearer TOKEN"},
+            *(
+                {"headers": {"Authorization": "Bearer TOKEN"}, "authorization": value}
+                for value in (None, "", "Bearer ")
+            ),
+            {"headers": None, "authorization": "Bearer TOKEN"},
+            {"headers": [], "authorization": "Bearer TOKEN"},
+            {"headers": "Authorization", "authorization": "Bearer TOKEN"},
         ],
     )
     async def test_token_in_the_payload_authenticates(self, url: str, keys: Keys, payload: dict[str, Any]) -> None:
@@ -105,7 +116,16 @@ class TestConnection:
             await connection.send(text)
             assert await receive(connection) == {"type": "connection_ack"}
 
-    @pytest.mark.parametrize("init", [{}, {"payload": None}, {"payload": {}}, {"payload": {"headers": {}}}])
+    @pytest.mark.parametrize(
+        "init",
+        [
+            {},
+            {"payload": None},
+            {"payload": {}},
+            {"payload": {"headers": {}}},
+            {"payload": {"authorization": "Bearer "}},
+        ],
+    )
     @pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
     async def test_token_in_the_upgrade_request_authenticates(
         self, url: str, keys: Keys, init: dict[str, Any], scheme: str
@@ -117,11 +137,16 @@ class TestConnection:
             await subscribe(connection, "{ __typename }")
             assert (await receive(connection))["type"] == "next"
 
-    @pytest.mark.parametrize("value", ["Bearer forged", "Basic YTpi"])
-    async def test_token_in_the_payload_takes_precedence(self, url: str, keys: Keys, value: str) -> None:
+    @pytest.mark.parametrize(
+        "value", ["Basic YTpi", "Digest username=proxy", "Bearer TOKEN", "bearer  TOKEN", "Bearer"]
+    )
+    async def test_token_in_the_payload_counts_beside_a_header_without_another_token(
+        self, url: str, keys: Keys, value: str
+    ) -> None:
         """A proxy may use the header for its own purposes."""
-        async with open_websocket(url, [("Authorization", value)]) as connection:
-            payload = {"authorization": f"Bearer {keys.user('alice')}"}
+        token = keys.user("alice")
+        async with open_websocket(url, [("Authorization", value.replace("TOKEN", token))]) as connection:
+            payload = {"authorization": f"Bearer {token}"}
             await connection.send(json.dumps({"type": "connection_init", "payload": payload}))
             assert await receive(connection) == {"type": "connection_ack"}
 
@@ -129,32 +154,51 @@ class TestConnection:
         ("headers", "payload", "code", "reason"),
         [
             ([], {}, 4403, "a bearer token is required"),
+            *(([], {"authorization": value}, 4403, "a bearer token is required") for value in ("", " ", "Bearer")),
             ([], {"authorization": "Bearer forged"}, 4403, "the token is not valid: it is malformed"),
-            ([], {"authorization": 7}, 4403, "`authorization` must be a string"),
-            ([], {"authorization": ["Bearer TOKEN"]}, 4403, "`authorization` must be a string"),
-            ([], {"authorization": "Basic YTpi"}, 4403, "the token must follow the scheme Bearer"),
-            (
-                [],
-                {"authorization": "Bearer TOKEN", "Authorization": "Bearer x"},
-                4400,
-                "Authorization: must be sent once",
+            ([], {"authorization": "Bearer TOKEN\n"}, 4403, "the token is not valid: it is malformed"),
+            ([], {"authorization": "Bearer TOKEN, Bearer TOKEN"}, 4403, "the token is not valid: it is malformed"),
+            *(
+                ([], {"authorization": value}, 4403, "`authorization` must be a string")
+                for value in (7, False, ["Bearer TOKEN"], {"Bearer": "TOKEN"})
             ),
-            ([], {"headers": {"authorization": "x"}, "authorization": "y"}, 4400, "Authorization: must be sent once"),
+            *(
+                ([], {"authorization": value}, 4403, NO_SCHEME)
+                for value in ("TOKEN", " TOKEN", "Basic YTpi", "Token TOKEN", "Bearer\tTOKEN", "Bearer:TOKEN")
+            ),
+            ([], {"headers": {"Authorization": "TOKEN"}}, 4403, NO_SCHEME),
+            ([], {"headers": {"Authorization": ["Bearer TOKEN"]}}, 4403, "`authorization` must be a string"),
+            ([], {"authorization": "Bearer TOKEN", "Authorization": "Bearer x"}, 4400, SEVERAL_TOKENS),
+            ([], {"headers": {"authorization": "Bearer TOKEN", "Authorization": "Bearer x"}}, 4400, SEVERAL_TOKENS),
+            ([], {"headers": {"authorization": "Bearer x"}, "authorization": "Bearer TOKEN"}, 4400, SEVERAL_TOKENS),
             (["Bearer forged"], {}, 4403, "the token is not valid: it is malformed"),
-            (["TOKEN"], {}, 4403, "the token must follow the scheme Bearer"),
-            (["Bearer TOKEN", "Bearer TOKEN"], {}, 4400, "Authorization: must be sent once"),
+            (["TOKEN"], {}, 4403, NO_SCHEME),
+            (["Basic YTpi"], {}, 4403, NO_SCHEME),
+            (["Bearer"], {}, 4403, "a bearer token is required"),
+            (["TOKEN"], {"authorization": "Bearer TOKEN"}, 4403, NO_SCHEME),
+            (["Bearer TOKEN"], {"authorization": "Basic YTpi"}, 4403, NO_SCHEME),
+            (["Bearer TOKEN"], {"authorization": 7}, 4403, "`authorization` must be a string"),
+            *(
+                (lines, payload, 4400, SEVERAL_LINES)
+                for lines in (["Bearer TOKEN", "Bearer TOKEN"], ["Basic YTpi", "Bearer TOKEN"], ["Basic YTpi"] * 2)
+                for payload in ({}, {"authorization": "Bearer TOKEN"})
+            ),
+            (["Bearer OTHER"], {"authorization": "Bearer TOKEN"}, 4400, SEVERAL_TOKENS),
+            (["bearer OTHER"], {"headers": {"Authorization": "Bearer TOKEN"}}, 4400, SEVERAL_TOKENS),
+            (["Bearer forged"], {"authorization": "Bearer TOKEN"}, 4400, SEVERAL_TOKENS),
         ],
     )
     async def test_refused_authorization_closes_the_connection_with_the_reason(
         self, url: str, keys: Keys, headers: list[str], payload: dict[str, Any], code: int, reason: str
     ) -> None:
-        token = keys.user("alice")
-        lines = [("Authorization", each.replace("TOKEN", token)) for each in headers]
+        token, other = keys.user("alice"), keys.user("bob")
+        lines = [("Authorization", each.replace("TOKEN", token).replace("OTHER", other)) for each in headers]
         async with open_websocket(url, lines) as connection:
             text = json.dumps({"type": "connection_init", "payload": payload}).replace("TOKEN", token)
             await connection.send(text)
             assert await wait_close_code(connection) == code
             assert (connection.close_reason or "").startswith(reason)
+            assert token not in (connection.close_reason or "")
 
     async def test_token_within_the_leeway_opens_a_connection_that_stays_open(
         self, slow_target: str, keys: Keys, tmp_path: Path

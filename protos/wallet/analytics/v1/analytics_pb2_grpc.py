@@ -28,9 +28,9 @@ if _version_not_supported:
 class AnalyticsServiceStub:
     """Operation history of accounts, built from the bank's events; missing operations are read from the bank.
 
-    Every call carries the caller's token in the `authorization` metadata. An account of another user is NOT_FOUND with
-    reason ACCOUNT_NOT_FOUND. Operators and admins read all accounts; services read none (PERMISSION_DENIED). All calls
-    are read-only, so a retry is always safe.
+    Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. An account of another user
+    is NOT_FOUND with reason ACCOUNT_NOT_FOUND. Operators and admins read all accounts; services read none
+    (PERMISSION_DENIED). All calls are read-only, so a retry is always safe.
     """
 
     def __init__(self, channel):
@@ -59,9 +59,9 @@ class AnalyticsServiceStub:
 class AnalyticsServiceServicer:
     """Operation history of accounts, built from the bank's events; missing operations are read from the bank.
 
-    Every call carries the caller's token in the `authorization` metadata. An account of another user is NOT_FOUND with
-    reason ACCOUNT_NOT_FOUND. Operators and admins read all accounts; services read none (PERMISSION_DENIED). All calls
-    are read-only, so a retry is always safe.
+    Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. An account of another user
+    is NOT_FOUND with reason ACCOUNT_NOT_FOUND. Operators and admins read all accounts; services read none
+    (PERMISSION_DENIED). All calls are read-only, so a retry is always safe.
     """
 
     def GetOperations(self, request, context):
@@ -120,9 +120,9 @@ def add_AnalyticsServiceServicer_to_server(servicer, server):
 class AnalyticsService:
     """Operation history of accounts, built from the bank's events; missing operations are read from the bank.
 
-    Every call carries the caller's token in the `authorization` metadata. An account of another user is NOT_FOUND with
-    reason ACCOUNT_NOT_FOUND. Operators and admins read all accounts; services read none (PERMISSION_DENIED). All calls
-    are read-only, so a retry is always safe.
+    Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. An account of another user
+    is NOT_FOUND with reason ACCOUNT_NOT_FOUND. Operators and admins read all accounts; services read none
+    (PERMISSION_DENIED). All calls are read-only, so a retry is always safe.
     """
 
     @staticmethod

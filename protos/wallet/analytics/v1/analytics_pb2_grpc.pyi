@@ -29,9 +29,9 @@ GRPC_VERSION: str
 class AnalyticsServiceStub:
     """Operation history of accounts, built from the bank's events; missing operations are read from the bank.
 
-    Every call carries the caller's token in the `authorization` metadata. An account of another user is NOT_FOUND with
-    reason ACCOUNT_NOT_FOUND. Operators and admins read all accounts; services read none (PERMISSION_DENIED). All calls
-    are read-only, so a retry is always safe.
+    Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. An account of another user
+    is NOT_FOUND with reason ACCOUNT_NOT_FOUND. Operators and admins read all accounts; services read none
+    (PERMISSION_DENIED). All calls are read-only, so a retry is always safe.
     """
 
     @_typing.overload
@@ -58,9 +58,9 @@ class AnalyticsServiceStub:
 class AnalyticsServiceAsyncStub(AnalyticsServiceStub):
     """Operation history of accounts, built from the bank's events; missing operations are read from the bank.
 
-    Every call carries the caller's token in the `authorization` metadata. An account of another user is NOT_FOUND with
-    reason ACCOUNT_NOT_FOUND. Operators and admins read all accounts; services read none (PERMISSION_DENIED). All calls
-    are read-only, so a retry is always safe.
+    Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. An account of another user
+    is NOT_FOUND with reason ACCOUNT_NOT_FOUND. Operators and admins read all accounts; services read none
+    (PERMISSION_DENIED). All calls are read-only, so a retry is always safe.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -83,9 +83,9 @@ class AnalyticsServiceAsyncStub(AnalyticsServiceStub):
 class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
     """Operation history of accounts, built from the bank's events; missing operations are read from the bank.
 
-    Every call carries the caller's token in the `authorization` metadata. An account of another user is NOT_FOUND with
-    reason ACCOUNT_NOT_FOUND. Operators and admins read all accounts; services read none (PERMISSION_DENIED). All calls
-    are read-only, so a retry is always safe.
+    Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. An account of another user
+    is NOT_FOUND with reason ACCOUNT_NOT_FOUND. Operators and admins read all accounts; services read none
+    (PERMISSION_DENIED). All calls are read-only, so a retry is always safe.
     """
 
     @_abc_1.abstractmethod

@@ -29,9 +29,9 @@ GRPC_VERSION: str
 class BankServiceStub:
     """The ledger: the only service that moves money.
 
-    Every call carries the caller's token in the `authorization` metadata. A customer reads and uses only their own
-    accounts; another user's account is NOT_FOUND, so ids do not leak. An operator reads all accounts, an admin reads
-    and uses all, a service makes only the calls intended for it. Other calls are PERMISSION_DENIED.
+    Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. A customer reads and uses
+    only their own accounts; another user's account is NOT_FOUND, so ids do not leak. An operator reads all accounts, an
+    admin reads and uses all, a service makes only the calls intended for it. Other calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
@@ -100,9 +100,9 @@ class BankServiceStub:
 class BankServiceAsyncStub(BankServiceStub):
     """The ledger: the only service that moves money.
 
-    Every call carries the caller's token in the `authorization` metadata. A customer reads and uses only their own
-    accounts; another user's account is NOT_FOUND, so ids do not leak. An operator reads all accounts, an admin reads
-    and uses all, a service makes only the calls intended for it. Other calls are PERMISSION_DENIED.
+    Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. A customer reads and uses
+    only their own accounts; another user's account is NOT_FOUND, so ids do not leak. An operator reads all accounts, an
+    admin reads and uses all, a service makes only the calls intended for it. Other calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
@@ -167,9 +167,9 @@ class BankServiceAsyncStub(BankServiceStub):
 class BankServiceServicer(metaclass=_abc_1.ABCMeta):
     """The ledger: the only service that moves money.
 
-    Every call carries the caller's token in the `authorization` metadata. A customer reads and uses only their own
-    accounts; another user's account is NOT_FOUND, so ids do not leak. An operator reads all accounts, an admin reads
-    and uses all, a service makes only the calls intended for it. Other calls are PERMISSION_DENIED.
+    Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. A customer reads and uses
+    only their own accounts; another user's account is NOT_FOUND, so ids do not leak. An operator reads all accounts, an
+    admin reads and uses all, a service makes only the calls intended for it. Other calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),

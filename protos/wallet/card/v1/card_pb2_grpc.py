@@ -28,9 +28,9 @@ if _version_not_supported:
 class CardServiceStub:
     """Top-ups by card: a saga over the card acquirer and the ledger.
 
-    Every call carries the caller's token in the `authorization` metadata. A customer pays into their own accounts and
-    sees their top-ups only; another user's account or top-up is NOT_FOUND, so ids do not leak. An operator sees all,
-    an admin also pays into all accounts. Other calls are PERMISSION_DENIED.
+    Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. A customer pays into their
+    own accounts and sees their top-ups only; another user's account or top-up is NOT_FOUND, so ids do not leak. An
+    operator sees all, an admin also pays into all accounts. Other calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED,
@@ -75,9 +75,9 @@ class CardServiceStub:
 class CardServiceServicer:
     """Top-ups by card: a saga over the card acquirer and the ledger.
 
-    Every call carries the caller's token in the `authorization` metadata. A customer pays into their own accounts and
-    sees their top-ups only; another user's account or top-up is NOT_FOUND, so ids do not leak. An operator sees all,
-    an admin also pays into all accounts. Other calls are PERMISSION_DENIED.
+    Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. A customer pays into their
+    own accounts and sees their top-ups only; another user's account or top-up is NOT_FOUND, so ids do not leak. An
+    operator sees all, an admin also pays into all accounts. Other calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED,
@@ -171,9 +171,9 @@ def add_CardServiceServicer_to_server(servicer, server):
 class CardService:
     """Top-ups by card: a saga over the card acquirer and the ledger.
 
-    Every call carries the caller's token in the `authorization` metadata. A customer pays into their own accounts and
-    sees their top-ups only; another user's account or top-up is NOT_FOUND, so ids do not leak. An operator sees all,
-    an admin also pays into all accounts. Other calls are PERMISSION_DENIED.
+    Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. A customer pays into their
+    own accounts and sees their top-ups only; another user's account or top-up is NOT_FOUND, so ids do not leak. An
+    operator sees all, an admin also pays into all accounts. Other calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED,

@@ -85,7 +85,7 @@ class Tokens(_message.Message):
     REFRESH_TOKEN_FIELD_NUMBER: _builtins.int
     REFRESH_EXPIRES_AT_FIELD_NUMBER: _builtins.int
     access_token: _builtins.str
-    """JWT for the `authorization` metadata of each call."""
+    """JWT for the metadata of each call: `authorization: Bearer TOKEN`."""
     refresh_token: _builtins.str
     """Opaque; valid for one Refresh."""
     @_builtins.property

@@ -29,7 +29,8 @@ class IdentityServiceStub:
     """Users, their passwords, and the tokens that all services accept.
 
     Register, Authenticate, Refresh and Revoke need no token. Every other call carries the caller's token in the
-    `authorization` metadata. A customer sees only themselves; another user is NOT_FOUND, so ids do not leak.
+    metadata, as `authorization: Bearer TOKEN`. A customer sees only themselves; another user is NOT_FOUND, so ids do not
+    leak.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (INVALID_CREDENTIALS, WRONG_PASSWORD, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED,
@@ -85,7 +86,8 @@ class IdentityServiceServicer:
     """Users, their passwords, and the tokens that all services accept.
 
     Register, Authenticate, Refresh and Revoke need no token. Every other call carries the caller's token in the
-    `authorization` metadata. A customer sees only themselves; another user is NOT_FOUND, so ids do not leak.
+    metadata, as `authorization: Bearer TOKEN`. A customer sees only themselves; another user is NOT_FOUND, so ids do not
+    leak.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (INVALID_CREDENTIALS, WRONG_PASSWORD, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED,
@@ -206,7 +208,8 @@ class IdentityService:
     """Users, their passwords, and the tokens that all services accept.
 
     Register, Authenticate, Refresh and Revoke need no token. Every other call carries the caller's token in the
-    `authorization` metadata. A customer sees only themselves; another user is NOT_FOUND, so ids do not leak.
+    metadata, as `authorization: Bearer TOKEN`. A customer sees only themselves; another user is NOT_FOUND, so ids do not
+    leak.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (INVALID_CREDENTIALS, WRONG_PASSWORD, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED,
