@@ -16,7 +16,7 @@ from wallet.luhn import has_valid_check_digit
 from wallet.money import DEFAULT_CURRENCY, EXPONENTS
 
 _MAX_DIGITS: Final = 12
-"""Digits before the decimal point of an amount that is surely below the limit."""
+"""Number of digits before the decimal point of an amount that is certainly below the limit."""
 
 schemathesis.graphql.scalar("Secret", st.sampled_from(["4242424242424242", "123", "", "x"]).map(nodes.String))
 schemathesis.graphql.scalar("DateTime", st.datetimes().map(lambda at: nodes.String(at.isoformat() + "Z")))
@@ -36,7 +36,7 @@ REFUSALS_BY_STATE: Final = frozenset(
 """Codes of the refusals that depend on stored data. A valid request may get them."""
 
 CALLER_REFUSAL: Final = "FUZZ_CALLER_REFUSAL"
-"""Environment variable with the code of the refusal that valid requests of the caller may get, if there is one."""
+"""Environment variable with an error code: the caller's valid requests may be refused with this code."""
 
 _CURSOR: Final = "must be a cursor from an earlier response"
 
@@ -48,13 +48,13 @@ RULES_IN_WORDS: Final[Mapping[str, re.Pattern[str]]] = {
     "from": re.compile("must be before to"),
     "Idempotency-Key": re.compile("must be sent once; the value is the same text twice.*"),
 }
-"""Rules about several values, and about stored values, which the contract states in words because a schema cannot:
-messages of their violations, by field."""
+"""By field, the messages about rules that the contract states in words, because they compare several values or a value
+with stored data, and a schema cannot state such rules."""
 
 
 @schemathesis.hook
 def before_call(_: object, case: Any, __: object) -> None:
-    """Make a valid body keep the rules that the contract states in words: about amount, currency and card."""
+    """Change amount, currency and card of a valid body so that they keep the contract's rules in words."""
     if case.meta is None or not case.meta.generation.mode.is_positive or not isinstance(case.body, dict):
         return
     changes: dict[str, object] = {}
@@ -76,7 +76,7 @@ def _valid_amount(amount: str, decimals: int) -> str:
 
 
 def _valid_card(card: Mapping[str, Any]) -> dict[str, object]:
-    """Return a card with a valid check digit that is not expired, with integers that have no decimal point."""
+    """Return a card that is not expired and has a valid check digit. Its month and year are integers, not floats."""
     number, cvv = card["number"], card["cvv"]
     digits = 4 if number.startswith(("34", "37")) else 3
     return {
@@ -89,7 +89,11 @@ def _valid_card(card: Mapping[str, Any]) -> dict[str, object]:
 
 @schemathesis.check
 def valid_request_is_accepted(ctx: Any, response: schemathesis.Response, case: Any) -> bool | None:
-    """Run `positive_data_acceptance`, but allow refusals by state, for the caller, and by a rule stated in words."""
+    """Run `positive_data_acceptance`, except on refusals that valid requests may get.
+
+    These refusals have a code of `REFUSALS_BY_STATE`, the code in `FUZZ_CALLER_REFUSAL`, or messages of
+    `RULES_IN_WORDS`.
+    """
     if response.status_code >= HTTPStatus.BAD_REQUEST and _is_allowed(response.json()):
         return None
     return positive_data_acceptance(ctx, response, case)

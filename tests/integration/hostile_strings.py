@@ -55,7 +55,7 @@ def _is_map(field: FieldDescriptor) -> bool:
 
 
 def _fill(message: Message) -> None:
-    """Set the request's own string fields to plausible values, so that the hostile string is the only error."""
+    """Set the string fields of the request, not those of nested messages, to plausible values."""
     for field in message.DESCRIPTOR.fields:
         if field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated:
             setattr(

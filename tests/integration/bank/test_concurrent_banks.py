@@ -1,4 +1,4 @@
-"""Two banks on one ledger."""
+"""Two replicas of the bank service that use one ledger database at the same time."""
 
 import asyncio
 import random
@@ -22,7 +22,7 @@ async def replicas(ledger_url: str, keys: Keys, tmp_path: Path) -> AsyncIterator
         yield one, two
 
 
-async def deadlocks(bank: RunningBank) -> int:
+async def count_deadlocks(bank: RunningBank) -> int:
     await bank.sql.execute("SELECT pg_stat_force_next_flush()")
     query = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     count: int = await bank.sql.fetchval(query)
@@ -32,17 +32,17 @@ async def deadlocks(bank: RunningBank) -> int:
 class TestReplicas:
     async def test_two_banks_do_not_overdraw_a_shared_account(self, replicas: Replicas) -> None:
         one, _ = replicas
-        hot, recipient = await one.open("alice", "1000"), await one.open("bob", "0")
+        shared, recipient = await one.open("alice", "1000"), await one.open("bob", "0")
         alice = one.user("alice")
 
         async def bulk(bank: RunningBank, run: int) -> list[object]:
-            requests = [TransferRequest(hot, recipient, rub("1"), f"{run} {n}") for n in range(300)]
+            requests = [TransferRequest(shared, recipient, rub("1"), f"{run} {n}") for n in range(300)]
             return [type(result) for result in await alice(bank.client.batch_transfer(requests))]
 
         results = await asyncio.gather(*(bulk(replicas[run % 2], run) for run in range(6)))
         assert sum((Counter(each) for each in results), Counter()) == {Receipt: 1000, InsufficientFunds: 800}
-        assert await one.balance(hot) == 0
-        assert await deadlocks(one) == 0
+        assert await one.balance(shared) == 0
+        assert await count_deadlocks(one) == 0
         await assert_ledger_invariants(one.sql)
 
     async def test_two_banks_return_the_same_results_for_the_same_keys(self, replicas: Replicas) -> None:
@@ -56,17 +56,18 @@ class TestReplicas:
 
     async def test_two_banks_with_common_keys_do_not_deadlock(self, replicas: Replicas) -> None:
         one, two = replicas
-        alice, chance = one.user("alice"), random.Random(11)
+        alice, randomness = one.user("alice"), random.Random(11)
         sides = {bank: (await one.open("alice"), await one.open("alice")) for bank in replicas}
 
+        # Each transaction holds its keys for some milliseconds, so that the transactions of the two banks overlap.
         await one.sql.execute("""
-            CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$
+            CREATE FUNCTION slow_insert() RETURNS trigger LANGUAGE plpgsql AS $$
             BEGIN PERFORM pg_sleep(0.001); RETURN NEW; END $$;
-            CREATE TRIGGER linger BEFORE INSERT ON idempotency_keys FOR EACH ROW EXECUTE FUNCTION linger();
+            CREATE TRIGGER slow_insert BEFORE INSERT ON idempotency_keys FOR EACH ROW EXECUTE FUNCTION slow_insert();
         """)
 
         async def use(bank: RunningBank, keys: list[str]) -> dict[str, object]:
-            requests = [TransferRequest(*sides[bank], rub("1"), key) for key in chance.sample(keys, len(keys))]
+            requests = [TransferRequest(*sides[bank], rub("1"), key) for key in randomness.sample(keys, len(keys))]
             results = await alice(bank.client.batch_transfer(requests))
             return {request.idempotency_key: type(result) for request, result in zip(requests, results, strict=True)}
 
@@ -74,6 +75,6 @@ class TestReplicas:
             keys = [f"{turn} {n}" for n in range(50)]
             first, second = await asyncio.gather(use(one, keys), use(two, keys))
             assert all({first[key], second[key]} == {Receipt, IdempotencyConflict} for key in keys)
-        assert await deadlocks(one) == 0
+        assert await count_deadlocks(one) == 0
         assert (await one.count_rows())["transfers"] == 5 * 50
         await assert_ledger_invariants(one.sql)

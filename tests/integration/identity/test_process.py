@@ -46,20 +46,20 @@ async def build_process(keys: Keys, tmp_path: Path, identity_url: str) -> AsyncI
     """Return a factory of child processes, which are stopped at the end of the test."""
     children = []
 
-    def build_process(output: Any = None, **changes: Any) -> tuple[Child, dict[str, str]]:
+    def build(output: Any = None, **changes: Any) -> tuple[Child, dict[str, str]]:
         settings = build_settings(keys, tmp_path, **{"identity_database_url": identity_url, **changes})
         child = process(settings, output)
         children.append(child)
         return child, settings
 
-    yield build_process
+    yield build
     for child in children:
         await child.stop()
 
 
 async def run_command(*arguments: str, **environment: str) -> tuple[int, str]:
     """Run a command of the service; return its exit code and output."""
-    running = await asyncio.create_subprocess_exec(
+    command = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         *arguments,
@@ -68,12 +68,12 @@ async def run_command(*arguments: str, **environment: str) -> tuple[int, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    output, _ = await running.communicate()
-    return running.returncode or 0, output.decode()
+    output, _ = await command.communicate()
+    return command.returncode or 0, output.decode()
 
 
 async def refresh_until_known(identity: RunningIdentity, token: str) -> Tokens:
-    """Refresh with the same token until the outcome is known, as a client does that retries."""
+    """Refresh with the same token until the outcome is known, as a retrying client does."""
 
     async def attempt() -> Tokens | None:
         try:
@@ -96,8 +96,8 @@ class TestKill9:
             user = await identity.register_user()
             user_tokens = [(await identity.log_in(user)).refresh for _ in range(40)]
             refreshes = [asyncio.create_task(identity.refresh(token)) for token in user_tokens]
-            replaced = "SELECT count(*) > 3 FROM refresh_tokens WHERE replaced_by IS NOT NULL"
-            await until(lambda: identity.sql.fetchval(replaced), every=0.001)
+            tokens_are_replaced = "SELECT count(*) > 3 FROM refresh_tokens WHERE replaced_by IS NOT NULL"
+            await until(lambda: identity.sql.fetchval(tokens_are_replaced), every=0.001)
             child.kill()
             await child.wait()
             results = await asyncio.gather(*refreshes, return_exceptions=True)
@@ -121,8 +121,8 @@ class TestKill9:
             token = (await identity.log_in(await identity.register_user())).refresh
             with anonymous_caller():
                 guesses = [asyncio.create_task(identity.client.authenticate("nobody", WRONG)) for _ in range(5)]
-            counted = "SELECT count = 5 FROM attempts WHERE username = 'nobody'"
-            await until(lambda: identity.sql.fetchval(counted), every=0.005)
+            guesses_are_counted = "SELECT count = 5 FROM attempts WHERE username = 'nobody'"
+            await until(lambda: identity.sql.fetchval(guesses_are_counted), every=0.005)
             await identity.sql.execute("UPDATE attempts SET locked_until = locked_until + interval '1 minute'")
             child.kill()
             await child.wait()
@@ -151,9 +151,7 @@ class TestOutage:
         finally:
             await admin.close()
 
-    async def test_keys_are_published_while_the_database_is_down(
-        self, build_process: ProcessFactory, keys: Keys
-    ) -> None:
+    async def test_keys_are_published_without_a_database(self, build_process: ProcessFactory, keys: Keys) -> None:
         nowhere = f"postgresql://nobody@127.0.0.1:{free_ports(1)[0]}/none"
         child, settings = build_process(identity_database_url=nowhere)
         await child.spawn()
@@ -220,16 +218,16 @@ class TestKeys:
                 return "" if signed_by(token)["kid"] == signed_by(before)["kid"] else token
 
             after = await until(rotated)
-            for token in (before, after):  # a verifier with a cached key set accepts both keys
+            for token in (before, after):  # the verifier reads the new key when a token needs it
                 await until(lambda token=token: is_accepted(verifier, token))  # type: ignore[misc]
             new.unlink()
             old.unlink()
 
-            async def is_missed() -> bool:
+            async def is_reported() -> bool:
                 return any(line["event"].startswith("no signing keys in the folder") for line in lines)
 
             with capture_logs() as lines:
-                await until(is_missed)
+                await until(is_reported)
             assert await identity.log_in(user)  # the previous keys stay in use
 
     async def test_service_does_not_start_without_a_key(self, build_process: ProcessFactory) -> None:

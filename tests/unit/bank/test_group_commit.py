@@ -1,4 +1,4 @@
-"""The pipeline with a fake ledger that the test controls."""
+"""The group-commit pipeline of the bank, with a fake ledger that each test controls."""
 
 import asyncio
 import time
@@ -36,13 +36,13 @@ def expected_outcome(submitted: Command) -> Outcome:
 
 
 class FakeLedger:
-    """Fake ledger that records each batch. A test can make it wait or fail."""
+    """Fake ledger that records each batch. A test can make batches wait or fail."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
         self.locking: list[bool] = []
-        self.open = asyncio.Event()
-        self.open.set()
+        self.released = asyncio.Event()
+        self.released.set()
         self.entered = asyncio.Event()
         self.failures: list[Exception] = []
         self.poison: set[str] = set()
@@ -51,16 +51,16 @@ class FakeLedger:
         self.batches.append([each.key.key for each in submitted])
         self.locking.append(locking)
         self.entered.set()
-        await self.open.wait()
+        await self.released.wait()
         if self.failures:
             raise self.failures.pop(0)
         if self.poison & set(self.batches[-1]):
             raise ValueError("numeric field overflow")
         return [expected_outcome(each) for each in submitted]
 
-    def close(self) -> None:
-        """Make batches wait until `open` is set."""
-        self.open.clear()
+    def hold(self) -> None:
+        """Make batches wait until `released` is set."""
+        self.released.clear()
         self.entered.clear()
 
 
@@ -91,9 +91,9 @@ def no_retry_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group_commit, "_FIRST_PAUSE_SECONDS", 0.0)
 
 
-async def start_blocking_batch(ledger: FakeLedger, pipeline: Pipeline) -> "asyncio.Task[Outcome]":
-    """Start a batch of one command that does not end, so that later commands have to wait."""
-    ledger.close()
+async def start_held_batch(ledger: FakeLedger, pipeline: Pipeline) -> "asyncio.Task[Outcome]":
+    """Start a batch of one command, and hold it. Later commands then stay in the queue, unless they fill a batch."""
+    ledger.hold()
     first = asyncio.create_task(pipeline.submit(command("first"), None))
     await ledger.entered.wait()
     return first
@@ -111,11 +111,13 @@ class TestBatches:
         assert await pipeline.submit(submitted, None) == expected_outcome(submitted)
         assert ledger.batches == [["alone"]]
 
-    async def test_next_batch_collects_while_one_commits(self, ledger: FakeLedger, pipeline: Pipeline) -> None:
-        first = await start_blocking_batch(ledger, pipeline)
+    async def test_commands_that_arrive_during_a_commit_form_the_next_batch(
+        self, ledger: FakeLedger, pipeline: Pipeline
+    ) -> None:
+        first = await start_held_batch(ledger, pipeline)
         others = [asyncio.create_task(pipeline.submit(each, None)) for each in commands(3)]
         await wait_until_queued(*others)
-        ledger.open.set()
+        ledger.released.set()
         assert [await first, *[await other for other in others]] == [
             TransferNotFound(key) for key in ("first", "0", "1", "2")
         ]
@@ -133,11 +135,11 @@ class TestBatches:
     async def test_single_commands_get_half_of_a_batch_beside_a_bulk_submission(
         self, ledger: FakeLedger, pipeline: Pipeline
     ) -> None:
-        await start_blocking_batch(ledger, pipeline)
+        await start_held_batch(ledger, pipeline)
         bulk = asyncio.create_task(pipeline.submit_all(commands(2000, "bulk "), None))
         singles = [asyncio.create_task(pipeline.submit(each, None)) for each in commands(300, "single ")]
         await wait_until_queued(bulk, *singles)
-        ledger.open.set()
+        ledger.released.set()
         await asyncio.gather(*singles)
         second, third = ledger.batches[1:3]
         assert [sum(key.startswith("single") for key in batch) for batch in (second, third)] == [250, 50]
@@ -147,11 +149,11 @@ class TestBatches:
     async def test_short_bulk_submission_does_not_wait_for_a_long_one(
         self, ledger: FakeLedger, pipeline: Pipeline
     ) -> None:
-        await start_blocking_batch(ledger, pipeline)
+        await start_held_batch(ledger, pipeline)
         long = asyncio.create_task(pipeline.submit_all(commands(5000, "long "), None))
         short = asyncio.create_task(pipeline.submit_all(commands(100, "short "), None))
         await wait_until_queued(long, short)
-        ledger.open.set()
+        ledger.released.set()
         await short
         assert sum(key.startswith("short") for key in ledger.batches[2]) == 100
         await long
@@ -159,25 +161,25 @@ class TestBatches:
     async def test_full_batch_does_not_wait_for_the_previous_batch(
         self, ledger: FakeLedger, pipeline: Pipeline
     ) -> None:
-        first = await start_blocking_batch(ledger, pipeline)
+        first = await start_held_batch(ledger, pipeline)
         ledger.entered.clear()
         calls = [asyncio.create_task(pipeline.submit_all(commands(500, f"{n} "), None)) for n in range(3)]
         await ledger.entered.wait()
         await wait_until_queued(*calls)
         assert [len(batch) for batch in ledger.batches] == [1, 500]
-        ledger.open.set()
+        ledger.released.set()
         await asyncio.gather(first, *calls)
         assert [len(batch) for batch in ledger.batches] == [1, 500, 500, 500]
 
     async def test_commands_of_one_submission_are_committed_in_order(
         self, ledger: FakeLedger, pipeline: Pipeline
     ) -> None:
-        ledger.close()
+        ledger.hold()
         call = asyncio.create_task(pipeline.submit_all(commands(1500), None))
         await ledger.entered.wait()
         await wait_until_queued(call)
         assert len(ledger.batches) == 1  # although a full batch is queued
-        ledger.open.set()
+        ledger.released.set()
         await call
         assert [key for batch in ledger.batches for key in batch] == [str(n) for n in range(1500)]
 
@@ -203,7 +205,7 @@ async def as_list(submitted: Awaitable[Outcome]) -> list[Outcome]:
 
 class TestLocks:
     @pytest.mark.usefixtures("no_retry_pause")
-    async def test_single_command_uses_locks_only_after_a_conflict(
+    async def test_bulk_submission_and_retry_use_locks_and_a_single_command_does_not(
         self, ledger: FakeLedger, pipeline: Pipeline
     ) -> None:
         await pipeline.submit(command("alone"), None)
@@ -213,7 +215,7 @@ class TestLocks:
         assert ledger.locking == [False, False, True, True]
 
     @pytest.mark.usefixtures("no_retry_pause")
-    async def test_retry_after_an_unknown_commit_uses_locks(self, ledger: FakeLedger, pipeline: Pipeline) -> None:
+    async def test_retry_after_an_unknown_outcome_uses_locks(self, ledger: FakeLedger, pipeline: Pipeline) -> None:
         ledger.failures = [CommitOutcomeUnknown()]
         await pipeline.submit(command("k"), None)
         assert ledger.locking == [False, True]
@@ -223,14 +225,14 @@ class TestOverload:
     async def test_submission_beyond_the_queue_size_is_refused_and_not_committed(
         self, ledger: FakeLedger, pipeline: Pipeline
     ) -> None:
-        first = await start_blocking_batch(ledger, pipeline)
+        first = await start_held_batch(ledger, pipeline)
         waiting = [asyncio.create_task(pipeline.submit_all(commands(8000, f"{n} "), None)) for n in range(2)]
         await wait_until_queued(*waiting)
         with pytest.raises(ResourceExhausted):
             await pipeline.submit_all(commands(4001, "refused "), None)
         single = asyncio.create_task(pipeline.submit(command("room for one"), None))
         await wait_until_queued(single)
-        ledger.open.set()
+        ledger.released.set()
         await asyncio.gather(first, single, *waiting)
         assert not [key for batch in ledger.batches for key in batch if key.startswith("refused")]
         assert await pipeline.submit_all(commands(8000, "later "), None)
@@ -239,12 +241,12 @@ class TestOverload:
         self, ledger: FakeLedger, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(group_commit, "_QUEUE_SIZE", 1)
-        first = await start_blocking_batch(ledger, pipeline)
+        first = await start_held_batch(ledger, pipeline)
         second = asyncio.create_task(pipeline.submit(command("second"), None))
         await wait_until_queued(second)
         with pytest.raises(ResourceExhausted):
             await pipeline.submit(command("third"), None)
-        ledger.open.set()
+        ledger.released.set()
         await asyncio.gather(first, second)
         assert ledger.batches == [["first"], ["second"]]
 
@@ -253,12 +255,12 @@ class TestCallers:
     async def test_command_whose_deadline_passed_in_the_queue_is_dropped(
         self, ledger: FakeLedger, pipeline: Pipeline
     ) -> None:
-        first = await start_blocking_batch(ledger, pipeline)
+        first = await start_held_batch(ledger, pipeline)
         late = asyncio.create_task(pipeline.submit(command("late"), time.monotonic()))
         bulk = asyncio.create_task(pipeline.submit_all(commands(2, "late "), time.monotonic()))
         on_time = asyncio.create_task(pipeline.submit(command("on_time"), time.monotonic() + 60))
         await wait_until_queued(late, bulk, on_time)
-        ledger.open.set()
+        ledger.released.set()
         assert isinstance(await late, DeadlineExceeded)
         assert all(isinstance(each, DeadlineExceeded) for each in await bulk)
         await asyncio.gather(first, on_time)
@@ -267,31 +269,31 @@ class TestCallers:
     async def test_command_whose_deadline_passes_in_a_batch_is_committed(
         self, ledger: FakeLedger, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        ledger.close()
+        ledger.hold()
         submitted = command("taken in time")
         deadline = time.monotonic() + 60
         taken = asyncio.create_task(pipeline.submit(submitted, deadline))
         await ledger.entered.wait()
         monkeypatch.setattr(group_commit, "monotonic", lambda: deadline + 1)
-        ledger.open.set()
+        ledger.released.set()
         assert await taken == expected_outcome(submitted)
 
     async def test_command_of_a_cancelled_caller_is_dropped_and_others_are_committed(
         self, ledger: FakeLedger, pipeline: Pipeline
     ) -> None:
-        first = await start_blocking_batch(ledger, pipeline)
+        first = await start_held_batch(ledger, pipeline)
         gone, stays = (asyncio.create_task(pipeline.submit(command(key), None)) for key in ("gone", "stays"))
         await wait_until_queued(gone, stays)
         gone.cancel()
         first.cancel()
         await asyncio.wait([gone, first])
-        ledger.open.set()
+        ledger.released.set()
         assert await stays == TransferNotFound("stays")
         assert ledger.batches == [["first"], ["stays"]]
 
     async def test_waiting_commands_get_unavailable_when_the_pipeline_stops(self, ledger: FakeLedger) -> None:
         async with run_pipeline(ledger) as pipeline:
-            taken = await start_blocking_batch(ledger, pipeline)
+            taken = await start_held_batch(ledger, pipeline)
             waiting = asyncio.create_task(pipeline.submit_all(commands(3), None))
             await wait_until_queued(waiting)
         assert isinstance(await taken, Unavailable)

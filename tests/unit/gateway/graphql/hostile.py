@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 BODY_BYTES: Final = 64 * 1024
 
 MARK: Final = "q7zq"
-"""Part of each name and text that the generated request invents."""
+"""Part of most names and texts that are not from the schema."""
 
 NUMBER: Final = "4242424242424242"
-"""Card number that the generated request has in its numbers, texts and invented names."""
+"""Card number in the generated numbers and texts, and in the names that are not from the schema."""
 
 _SCHEMA_NAMES: Final = st.sampled_from(
     re.findall(
@@ -30,18 +30,18 @@ _TYPES: Final = st.sampled_from(
         "TopUpAccountResult Error _Any __Type",
     )
 )
-_OWN_NAMES: Final = st.builds(
+_INVENTED_NAMES: Final = st.builds(
     lambda number, pad: f"{MARK}{number}{NUMBER}{'x' * pad}",
     st.integers(0, 99),
     st.sampled_from((0, 0, 0, 8, 70, 200, 60_000)),
 )
-_NAMES: Final = st.one_of(_SCHEMA_NAMES, _OWN_NAMES)
+_NAMES: Final = st.one_of(_SCHEMA_NAMES, _INVENTED_NAMES)
 _COUNTS: Final = st.sampled_from((1, 2, 3, 10, 24, 49, 200, 700, 3_000, 30_000))
 _SPACES: Final = st.sampled_from((" ", ",", "\n", "\r\n", " #" + MARK + "\n", "\n" * 50, " " * 500))
 
 
 def _repeated(part: Callable[[int], str], count: int, space: str, limit: int) -> str:
-    """Return up to `count` numbered parts. The first part that exceeds `limit` characters in total is the last one."""
+    """Return up to `count` numbered parts. Stop after the part with which the total length exceeds `limit`."""
     parts, length = [], 0
     for number in range(count):
         parts.append(part(number))
@@ -86,14 +86,14 @@ def _literals(draw: st.DrawFn, limit: int) -> str:
 
 @st.composite
 def _directives(draw: st.DrawFn, limit: int) -> str:
-    name = draw(st.one_of(st.sampled_from(("skip", "include", "deprecated", "oneOf")), _OWN_NAMES))
+    name = draw(st.one_of(st.sampled_from(("skip", "include", "deprecated", "oneOf")), _INVENTED_NAMES))
     value = draw(_literals(limit=limit // 4))
     return _repeated(lambda _: f"@{name}(if:{value})", draw(st.sampled_from((0, 0, 0, 1, 2, 40, 700))), " ", limit)
 
 
 @st.composite
 def _selections(draw: st.DrawFn, limit: int, depth: int = 0) -> str:
-    """Return a selection set of a few parts, one of which may be repeated many times."""
+    """Return a selection set of one to three parts, each of which may be repeated many times."""
     parts = []
     for _ in range(draw(st.integers(1, 3))):
         name, space, count = draw(_NAMES), draw(_SPACES), draw(_COUNTS)
@@ -104,7 +104,7 @@ def _selections(draw: st.DrawFn, limit: int, depth: int = 0) -> str:
             literal = draw(_literals(limit=limit // 4))
             arguments = _numbered(f"{argument}:{literal}", draw(st.sampled_from((1, 1, 2, 300))), " ", limit)
             arguments = f"({arguments})"
-        below = draw(_selections(limit=limit // 3, depth=depth + 1)) if depth < 5 and draw(st.booleans()) else ""
+        nested = draw(_selections(limit=limit // 3, depth=depth + 1)) if depth < 5 and draw(st.booleans()) else ""
         directives = draw(_directives(limit=limit // 4)) if draw(st.booleans()) else ""
         spread = draw(st.sampled_from(("", "", "", "...", "... on ")))
 
@@ -114,15 +114,15 @@ def _selections(draw: st.DrawFn, limit: int, depth: int = 0) -> str:
             name: str = name,
             alias: str = alias,
             arguments: str = arguments,
-            below: str = below,
+            nested: str = nested,
             directives: str = directives,
             spread: str = spread,
         ) -> str:
             if spread == "...":
                 return f"...{MARK}{number}{directives}"
             if spread:
-                return f"... on {name}{directives}{below or '{id}'}"
-            return alias.format(number=f"{MARK}{number}", mark=MARK) + name + arguments + directives + below
+                return f"... on {name}{directives}{nested or '{id}'}"
+            return alias.format(number=f"{MARK}{number}", mark=MARK) + name + arguments + directives + nested
 
         parts.append(_repeated(part, count, space, limit // 2))
     return "{" + draw(_SPACES).join(parts) + "}"
@@ -134,7 +134,7 @@ _PARENTS: Final = {
     "User": "me{{{0}}}",
     "__Type": "__schema{{types{{{0}}}}}",
 }
-"""Selections of the query type in which a fragment on a type may be spread, by type."""
+"""Selection of an operation that may spread a fragment, by the fragment's type. The spread replaces `{0}`."""
 
 _SPREADS: Final = (
     "{next}",
@@ -153,12 +153,12 @@ _SPREADS: Final = (
     "ofType{{{next} {next}}}",
     "owner{{accounts{{edges{{node{{{next} {next}}}}}}}}}",
 )
-"""Selections of a fragment that spreads others: the next one, the first one, all later ones."""
+"""Selections of a fragment, with spreads of the next fragment, of the first one, or of up to 49 later ones."""
 
 
 @st.composite
 def _fragments(draw: st.DrawFn, limit: int) -> str:
-    """Return an operation and fragments that spread each other: as a chain, as a cycle, doubled, or each all others.
+    """Return operations, and fragments that spread other fragments in one or two of the ways of `_SPREADS`.
 
     The last fragment selects a field, spreads a fragment that does not exist, or closes a cycle.
     """
@@ -261,7 +261,7 @@ _VALID_DOCUMENTS: Final = st.sampled_from(
 
 @st.composite
 def bodies(draw: st.DrawFn) -> bytes:
-    """Return the body of a request: one object or an array of up to ten, at most 64 KiB."""
+    """Return the body of a request: one object, or an array of two or ten; at most 64 KiB."""
     size = draw(st.sampled_from((1, 1, 2, 10)))
     limit = BODY_BYTES // size - 200
     text = draw(st.one_of(documents(limit=limit), documents(limit=limit), _fragments(limit=limit), _VALID_DOCUMENTS))
@@ -269,7 +269,7 @@ def bodies(draw: st.DrawFn) -> bytes:
     if draw(st.booleans()):
         request["variables"] = draw(_variables(limit=max(100, limit - len(text))))
     if draw(st.booleans()):
-        request["operationName"] = draw(st.one_of(_OWN_NAMES, st.just("o0")))
+        request["operationName"] = draw(st.one_of(_INVENTED_NAMES, st.just("o0")))
     if draw(st.integers(0, 9)) == 0:
         request["documentId"] = MARK * 1_000
     if draw(st.integers(0, 9)) == 0:

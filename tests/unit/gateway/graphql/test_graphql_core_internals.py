@@ -158,7 +158,7 @@ class TestLiteralRule:
         assert reported == [("[In]", [1, "a"])]
 
 
-TEXTS = [
+INVALID_DOCUMENTS = [
     "{ acount { id } me { zzz } ...Missing }",
     "{ a } query Q { me { id } } query Q { me { id } }",
     "query($a: Int, $a: Int, $b: Nothing) { account(id: $c) { id(x: 1) balance } }",
@@ -174,10 +174,11 @@ TEXTS = [
 ]
 
 
-def described(errors: list[GraphQLError]) -> list[tuple[str, list[tuple[str, int, int]]]]:
+def describe(errors: list[GraphQLError]) -> list[tuple[str, list[tuple[str, int, int]]]]:
     """Return the messages of errors, and the kinds and places of their nodes.
 
-    The error that ends a validation has no nodes, and a message of its own in graphql-core.
+    An error that ends a validation early has no nodes. Its message differs from that of graphql-core, so this function
+    returns `stopped` instead of the message.
     """
 
     def place(node: Node) -> tuple[str, int, int] | None:
@@ -190,18 +191,18 @@ def described(errors: list[GraphQLError]) -> list[tuple[str, list[tuple[str, int
 
 
 class TestRuleSet:
-    @pytest.mark.parametrize("text", TEXTS)
+    @pytest.mark.parametrize("text", INVALID_DOCUMENTS)
     def test_errors_are_those_of_graphql_core(self, text: str) -> None:
         document = parse(text)
         own = RuleSet(RULES).validate(GRAPH, document, 100)
-        assert described(own) == described(validate(GRAPH, document, RULES, 100, hide_suggestions=True))
+        assert describe(own) == describe(validate(GRAPH, document, RULES, 100, hide_suggestions=True))
 
     @pytest.mark.slow
     def test_errors_of_all_operations_in_the_repository_are_those_of_graphql_core(self) -> None:
         rules = RuleSet(RULES)
         for place, document in example_operations():
             expected = validate(GRAPH, document, RULES, 100, hide_suggestions=True)
-            assert described(rules.validate(GRAPH, document, 100)) == described(expected), place
+            assert describe(rules.validate(GRAPH, document, 100)) == describe(expected), place
 
     @pytest.mark.slow
     @given(text=documents(limit=2_000))
@@ -211,7 +212,7 @@ class TestRuleSet:
         except (GraphQLError, NameTooLong, RecursionError):
             return
         own = RuleSet(RULES).validate(GRAPH, document, 100)
-        assert described(own) == described(validate(GRAPH, document, RULES, 100, hide_suggestions=True))
+        assert describe(own) == describe(validate(GRAPH, document, RULES, 100, hide_suggestions=True))
 
     def test_validation_stops_after_the_maximum_of_errors(self) -> None:
         *errors, last = RuleSet(RULES).validate(GRAPH, parse("{ a b c d e }"), 3)
@@ -242,12 +243,12 @@ class TestRuleSet:
         text = "query A($id: ID!) { ...F } query B($id: ID!) { ...F } fragment F on Query { account(id: $id) { id } }"
         document = parse(text)
 
-        def count_hash(node: Node) -> int:
+        def record_hash(node: Node) -> int:
             hashed.append(node)
             return id(node)
 
         for node_class in (OperationDefinitionNode, FragmentDefinitionNode, SelectionSetNode, FieldNode):
-            monkeypatch.setattr(node_class, "__hash__", count_hash)
+            monkeypatch.setattr(node_class, "__hash__", record_hash)
         assert RuleSet(RULES).validate(GRAPH, document, 1) == []
         assert hashed == []
         assert validate(GRAPH, document, RULES) == []
@@ -334,7 +335,9 @@ class TestMemory:
         finally:
             gc.enable()
 
-    async def test_resolvers_can_use_the_async_helpers(self) -> None:
+
+class TestAsyncHelpers:
+    async def test_resolver_can_track_and_gather_coroutines(self) -> None:
         tracked: list[str] = []
 
         async def track() -> None:

@@ -44,7 +44,7 @@ LIBRARY_WORDS = (
 )
 
 
-def load_invalid(settings: type[Settings], capsys: pytest.CaptureFixture[str]) -> list[str]:
+def read_exit_messages(settings: type[Settings], capsys: pytest.CaptureFixture[str]) -> list[str]:
     """Load invalid settings; return the messages with which the process exits."""
     with pytest.raises(SystemExit) as ended:
         settings.load()
@@ -57,14 +57,14 @@ def messages_about(name: str, lines: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=list(PROCESSES))
-def test_every_wrong_value_gets_a_message_of_ours_without_the_value(
+def test_messages_have_no_library_text_and_do_not_quote_the_value(
     settings: type[Settings], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("SECRETS_DIR", raising=False)
     for value in WRONG_VALUES:
         for name in settings.model_fields:
             monkeypatch.setenv(name.upper(), value)
-        lines = load_invalid(settings, capsys)
+        lines = read_exit_messages(settings, capsys)
         assert lines, value
         for line in lines:
             assert FALLBACK not in line, (value, line)
@@ -94,16 +94,16 @@ def test_message_names_the_setting_and_what_is_accepted(
     name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(name, value)
-    (line,) = messages_about(name, load_invalid(SETTINGS[0], capsys))
+    (line,) = messages_about(name, read_exit_messages(SETTINGS[0], capsys))
     assert line.startswith(f"  {name}: {message}")
 
 
-def test_setting_from_a_file_that_is_not_json_has_a_message(
+def test_value_from_a_file_has_the_same_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "gateway_cors_origins").write_text("*")
     monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
-    (line,) = messages_about("GATEWAY_CORS_ORIGINS", load_invalid(SETTINGS[0], capsys))
+    (line,) = messages_about("GATEWAY_CORS_ORIGINS", read_exit_messages(SETTINGS[0], capsys))
     assert line.endswith('must be a JSON array, such as ["one", "two"]')
 
 
@@ -111,5 +111,5 @@ def test_element_of_an_array_is_named_by_its_position(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("GATEWAY_CORS_ORIGINS", '["https://a.example", "https://b.example/"]')
-    (line,) = messages_about("GATEWAY_CORS_ORIGINS", load_invalid(SETTINGS[0], capsys))
+    (line,) = messages_about("GATEWAY_CORS_ORIGINS", read_exit_messages(SETTINGS[0], capsys))
     assert line.startswith("  GATEWAY_CORS_ORIGINS.1: is no origin: write scheme")
