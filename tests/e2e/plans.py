@@ -19,7 +19,7 @@ CHEAP_HASHES: Final[Mapping[str, str]] = {"IDENTITY_HASH_MEMORY_KIB": "1024", "I
 
 
 def no_rate_limits(*limits: str) -> dict[str, str]:
-    """Return settings that switch off the named rate limits, for example "LOGIN": all tests call from one address."""
+    """Return settings that switch off these rate limits, such as "LOGIN", because all tests call from one address."""
     return {f"GATEWAY_RATE_{limit}": NO_RATE_LIMIT for limit in limits}
 
 

@@ -19,14 +19,14 @@ VIEWS: Final = ("operations", "subscription")
 """Views that show the effects of the actions after a short delay."""
 
 UNAVAILABLE: Final = {(503, "UNAVAILABLE"), (504, "DEADLINE_EXCEEDED")}
-"""Errors during an outage. DEADLINE_EXCEEDED is for calls that were waiting when the part stopped responding."""
+"""Errors during an outage. DEADLINE_EXCEEDED is for calls that were in progress when a part stopped responding."""
 
 ACCOUNT = "query($id: ID!) { account(id: $id) { balance { amount } } }"
 OPERATIONS = "query($id: ID!) { account(id: $id) { balance { amount } operations(first: 5) { edges { cursor } } } }"
 
 
 CHANGED = "changed"
-"""REST and GraphQL disagree, because the part stopped or started between the two requests."""
+"""Result if REST and GraphQL disagree, because a part of the system stopped or started between the two requests."""
 
 
 class UserActivity:

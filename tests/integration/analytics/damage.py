@@ -47,7 +47,7 @@ async def command(database: Database, statement: str) -> None:
 
 
 async def insert_in_one_part(database: Database, rows: Sequence[Row]) -> None:
-    """Insert rows that all stay stored, until a merge with another part, although some replace others."""
+    """Insert rows as one part of the table. All of them stay stored until a merge, although some replace others."""
     async with database._connected() as client:
         await client.insert(
             "operations",

@@ -38,7 +38,7 @@ from tests.kafka.brokers import Broker
 from tests.waiting import until
 
 GRACE_SECONDS = 0.2
-"""Time that the repair waits for a missing event; shorter than in production."""
+"""Time for which the repair waits for a missing event. It is shorter than in production."""
 CE_TYPES = {OperationType.TRANSFER: "wallet.transfer.completed", OperationType.TOP_UP: "wallet.topup.completed"}
 
 

@@ -76,7 +76,7 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         return event
 
     def hide_operation(self, event: Event) -> None:
-        """Stop returning an operation, but count it in the account's version."""
+        """Stop returning an operation. The versions of its accounts still include the operation."""
         self._hidden.add(event.id)
 
     def _next_posting(self, account_id: UUID) -> Posting:

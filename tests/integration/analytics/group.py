@@ -47,7 +47,7 @@ class Load:
             await self._env.publish(event, partition=next(self._partitions))
 
     async def publish_until(self, stop: asyncio.Event) -> None:
-        """Publish about a hundred events per second until the event is set."""
+        """Publish events, with a short pause after each, until `stop` is set."""
         while not stop.is_set():
             await self.publish(1)
             await asyncio.sleep(_PAUSE_SECONDS)
@@ -184,9 +184,9 @@ class Gate:
 def analytics_process(
     env: AnalyticsEnvironment, clickhouse_dsn: str | None = None, bank_target: str | None = None
 ) -> Child:
-    """Return a process of analytics, which can be killed, with the ports `grpc` and `admin`.
+    """Return an analytics process with the ports `grpc` and `admin`, which a test can kill.
 
-    Without a bank target, it cannot call the bank, so it cannot repair.
+    Without `bank_target`, the process cannot call the bank, so it cannot repair the history.
     """
     grpc_port, admin_port, unused_port = free_ports(3)
     settings = env.settings.model_copy(

@@ -15,7 +15,7 @@ from subgraphs.analytics.service.application.replay import Replay
 from tests.integration.analytics.environment import AnalyticsEnvironment
 
 MAX_DELAY_SECONDS = 1.0
-"""Every operation of the fake bank is older, so a missing one is a violation."""
+"""Every operation of the fake bank is older than this, so a missing operation is a violation, not pending."""
 
 
 def make_integrity_check(
@@ -43,5 +43,5 @@ async def admin_port(env: AnalyticsEnvironment, integrity: IntegrityCheck | None
 
 
 def command_output(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """Return the output of the command, without the log of the service, which runs in the same process."""
+    """Return the lines that the command printed, without log lines of the service in the same process."""
     return [line for line in capsys.readouterr().out.splitlines() if not line[0].isdigit()]

@@ -21,7 +21,7 @@ from tests.waiting import until
 
 
 class Load:
-    """Makes concurrent transfers between some accounts."""
+    """Makes transfers between some accounts."""
 
     def __init__(self, bank: RunningBank, accounts: list[UUID]) -> None:
         self._bank = bank
@@ -38,7 +38,7 @@ class Load:
             self.ids.add(str(receipt.transfer.id))
 
     async def transfer_until(self, stop: asyncio.Event) -> None:
-        """Make a few hundred transfers per second until the event is set."""
+        """Make up to four transfers at a time, a few hundred per second, until `stop` is set."""
 
         async def one_by_one() -> None:
             while not stop.is_set():
@@ -69,7 +69,7 @@ async def outbox_is_empty(sql: asyncpg.Pool) -> bool:
 async def assert_history_equals_ledger(bank: RunningBank, env: AnalyticsEnvironment, within: float = 30.0) -> None:
     """Wait until all events are published, committed and stored; fail if the history differs from the ledger.
 
-    Compares rows and turnovers, and runs the integrity check of the history.
+    The function compares rows and turnovers, and runs the integrity check of the history.
     """
     await until(lambda: outbox_is_empty(bank.sql), within=within)
     await env.until_committed(await count_messages(env), within=within)
@@ -129,7 +129,7 @@ async def turnovers(env: AnalyticsEnvironment, accounts: list[UUID], sql: asyncp
 
 
 async def turnovers_of_ledger(sql: asyncpg.Pool) -> Turnovers:
-    """Return the same totals, calculated from the ledger's entries."""
+    """Return each account's total turnovers, added up from the ledger's entries."""
     kinds = {"TRANSFER": OperationType.TRANSFER, "DEPOSIT": OperationType.TOP_UP}
     rows = await sql.fetch("""
         SELECT account_id, kind, e.amount > 0 AS is_in, count(*), sum(abs(e.amount)) AS amount

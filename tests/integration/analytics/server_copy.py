@@ -34,7 +34,7 @@ class ServerCopy(Child):
         return self._primary.dsn(database).replace(f":{self._primary.port}/", f":{self.port}/")
 
     async def take(self, *arguments: str) -> None:
-        """Copy the running server with `pg_basebackup` and these arguments."""
+        """Copy the data folder of the running primary with `pg_basebackup` and these arguments."""
         cluster = self._primary.cluster
         self.data.mkdir(mode=0o700)
         if cluster.user is not None and cluster.group is not None:
@@ -43,7 +43,7 @@ class ServerCopy(Child):
         await Child(Process(name="backup", command=self._as_its_user(*copy, "-d", self._primary.admin_dsn))).start()
 
     def recover_to(self, restore_point: str) -> None:
-        """Configure the start: recover to a restore point with the primary's WAL, then accept writes."""
+        """Make the copy, when it starts, replay the primary's WAL up to a restore point and then accept writes."""
         (self.data / "recovery.signal").touch()
         self._settings |= {
             "restore_command": f"cp {self._primary.cluster.data}/pg_wal/%f %p",
@@ -52,7 +52,7 @@ class ServerCopy(Child):
         }
 
     async def _is_ready(self) -> bool:
-        """Return whether the server accepts connections and has finished a recovery to a restore point."""
+        """Return whether the copy accepts connections and has ended its recovery. A standby does not have to end it."""
         try:
             connection = await asyncpg.connect(self._admin_url, timeout=5)
         except (OSError, TimeoutError, asyncpg.PostgresError):
@@ -81,7 +81,7 @@ class ServerCopy(Child):
             await standby.close()
 
     async def replace_database(self, name: str, statements: Sequence[str], dump: Path) -> None:
-        """Replace a database of the running primary by the copy's, which must run, too.
+        """Replace a database of the running primary by the same database of this copy. The copy must run, too.
 
         Args:
             name: name of the database.

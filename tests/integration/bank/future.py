@@ -1,4 +1,4 @@
-"""Patch with which banks in this process date operations in the future, as earlier releases did with a wrong clock."""
+"""Patch that makes banks in this process date operations in the future, as a wrong clock did in earlier releases."""
 
 from collections.abc import Sequence
 from datetime import timedelta

@@ -104,7 +104,10 @@ class RunningBank:
 
 
 def bank_environment(keys: Keys, folder: Path, **overrides: Any) -> dict[str, str]:
-    """Return the settings of a bank that accepts the tests' tokens, on free ports, by lower-case environment name."""
+    """Return the settings of a bank on free ports that accepts the tests' tokens.
+
+    The keys are the names of the environment variables in lower case.
+    """
     files = {}
     for number, issuer in enumerate((USERS, *SERVICES)):
         file = folder / f"{number}.jwks.json"
@@ -142,7 +145,7 @@ async def run_bank(keys: Keys, folder: Path, database_url: str, **overrides: Any
 def bank_process(
     keys: Keys, folder: Path, database_url: str, *, clock_ahead_seconds: float = 0, **overrides: Any
 ) -> tuple[Child, dict[str, str]]:
-    """Return a bank process that is not started yet, and its settings. `clock_ahead_seconds` shifts its clock."""
+    """Return a bank process that is not started yet, and its settings. Its clock is ahead by `clock_ahead_seconds`."""
     environment = bank_environment(keys, folder, bank_database_url=database_url, **overrides)
     upper = {name.upper(): value for name, value in environment.items()}
     live = probes.http(f"http://{environment['bank_admin_listen']}/health/live")
@@ -156,7 +159,7 @@ def bank_process(
 
 @asynccontextmanager
 async def connect_bank(keys: Keys, database_url: str, environment: Mapping[str, str]) -> AsyncIterator[RunningBank]:
-    """Connect to a running bank, in this process or another."""
+    """Connect to a bank that runs in this process or in another one."""
     target, admin = environment["bank_grpc_listen"], f"http://{environment['bank_admin_listen']}"
     async with (
         asyncpg.create_pool(database_url, min_size=0, max_size=4) as sql,
@@ -173,7 +176,7 @@ def admin_client(bank: RunningBank) -> httpx.AsyncClient:
 
 
 async def until_ready(admin: str, serving: "asyncio.Task[None] | None" = None, within: float = 20) -> None:
-    """Wait until the bank reports ready; if the bank fails before, raise the error of `serving`."""
+    """Wait until a service reports ready. If its task `serving` fails before, raise the error of the task."""
     async with httpx.AsyncClient(trust_env=False) as http:
 
         async def is_ready() -> bool:
@@ -194,7 +197,7 @@ async def count_rows(sql: asyncpg.Pool) -> dict[str, int]:
 
 
 async def find_lock_waiter(sql: asyncpg.Pool, query: str) -> int | None:
-    """Return the process id of a session of the bank that waits for a lock in a matching query."""
+    """Return the process id of a session of the bank that waits for a lock in a statement that contains `query`."""
     pid: int | None = await sql.fetchval(
         """
         SELECT pid FROM pg_stat_activity

@@ -32,9 +32,9 @@ _PRINCIPAL = "https://users.test|a-secret"
 
 @dataclass(frozen=True)
 class SmallLedger:
-    """Small ledger with a copy of its rows: Alice, Bob and Dave in roubles, Carol in dollars, transfers k1 to k5.
+    """Small ledger and a copy of its rows. Alice, Bob and Dave have roubles, Carol has dollars.
 
-    k1: Alice → Bob · k2: Alice → Bob · k3: Bob → Alice · k4: deposit to Alice · k5: deposit to Carol
+    Transfers by key: k1 and k2 from Alice to Bob, k3 from Bob to Alice; k4 is a deposit to Alice, k5 one to Carol.
     The key `refused` (Alice → Bob) has a refusal and no transfer.
     """
 

@@ -18,7 +18,7 @@ Value = TypeVar("Value")
 
 DECLINES = {"4000000000000002": "DO_NOT_HONOR", "4000000000009995": "INSUFFICIENT_FUNDS"}
 REFUSED_CHANGES = {"4000000000020042": "capture", "4000000000040024": "refund"}
-"""Test numbers of the sandbox: the same contract tests run with both acquirers."""
+"""As in `DECLINES`, the sandbox's card numbers with this effect. The contract tests use them with both acquirers."""
 
 _FROM = {"capture": PaymentStatus.AUTHORIZED, "void": PaymentStatus.AUTHORIZED, "refund": PaymentStatus.CAPTURED}
 _TO = {"capture": PaymentStatus.CAPTURED, "void": PaymentStatus.VOIDED, "refund": PaymentStatus.REFUNDED}
@@ -32,7 +32,7 @@ class Failure(Enum):
     LOST_RESPONSE = auto()
     """The call has its effect, but no response."""
     DELAYED_REQUEST = auto()
-    """The call has no response; it has its effect when the test calls `deliver_delayed`."""
+    """The call has no response. It has its effect when the test calls `deliver_delayed`."""
     REFUSED = auto()
     """The call is refused permanently."""
 
@@ -42,10 +42,10 @@ class FakeAcquirer:
 
     Attributes:
         payments: payments by authorization key.
-        failures: failures of the next calls of a method, in order; later calls succeed.
-        after_call: called after a call of a method has taken effect, before the response.
+        failures: by method, the failures of its next calls, in order; later calls succeed.
+        after_call: by method, a function that is called when a call has taken effect, before the response.
         calls: number of calls by method.
-        declines_all: decline every card.
+        declines_all: whether every card is declined.
     """
 
     def __init__(self) -> None:

@@ -99,7 +99,7 @@ class FakeCard(card_pb2_grpc.CardServiceServicer):
 
 
 class FakeBank(bank_pb2_grpc.BankServiceServicer):
-    """Fake bank with one account of 990.00 RUB. Every id of a transfer is that of a deposit of 10.00 RUB into it."""
+    """Fake bank with one account of 990.00 RUB. A transfer with any id is a deposit of 10.00 RUB into this account."""
 
     def __init__(self) -> None:
         self.requests: list[Any] = []

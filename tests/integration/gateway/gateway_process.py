@@ -48,7 +48,7 @@ async def run_gateway_process(
     identity: str = "",
     log_format: str = "json",
 ) -> AsyncIterator[Gateway]:
-    """Run a gateway process over these gRPC targets. Analytics is unreachable; so is identity without a target."""
+    """Run a gateway process over these gRPC targets. Analytics is unreachable, and so is identity if it is empty."""
     jwks = folder / "users.json"
     jwks.write_text(keys.jwks(USERS))
     key_file = folder / "gateway.pem"
@@ -95,7 +95,7 @@ async def run_gateway(keys: Keys, folder: Path, target: str, **settings: Any) ->
         keys: issuers' keys.
         folder: folder for the issuer's key file.
         target: gRPC target of all services.
-        settings: settings of the gateway, and `stop`, an event that stops the gateway before the end of the block.
+        settings: settings of the gateway. `stop` is an event with which a test stops the gateway within the block.
     """
     jwks = folder / "users.json"
     jwks.write_text(keys.jwks(USERS))

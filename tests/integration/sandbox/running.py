@@ -26,7 +26,7 @@ APPROVED = "4242424242424242"
 
 
 class Listener:
-    """Webhook listener. Verifies signature and schema; `events` has the events in order of arrival."""
+    """Webhook listener that verifies signature and schema. `events` has the events in order of arrival."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/webhooks"

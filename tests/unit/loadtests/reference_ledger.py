@@ -54,8 +54,9 @@ def _accounts() -> dict[UUID, Account]:
 
 @dataclass
 class ReferenceLedger:
-    """Ledger in memory. Its clock advances by one per call. The call is decided at that time: its start is `before`
-    earlier, and its end is `after` later.
+    """Ledger in memory. Its clock advances by one second per call, and the ledger decides the call at that time.
+
+    The call starts `before` seconds earlier and ends `after` seconds later.
     """
 
     accounts: dict[UUID, Account] = field(default_factory=_accounts)

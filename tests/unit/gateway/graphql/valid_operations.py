@@ -111,7 +111,7 @@ def _is_leaf(field: GraphQLField) -> bool:
 def valid_queries(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     """Return the text and the variables of a query.
 
-    Required arguments other than `id` and those of `statistics` are not supported: the graph has none.
+    Of required arguments, only `id` and those of `statistics` are supported, because the graph has no others.
     """
     operation = _Operation(draw)
     query = SCHEMA.query_type

@@ -136,7 +136,7 @@ class Client:
         return len(self._unsent)
 
     def send(self, data: bytes) -> None:
-        """Send data; the server gets it when it reads."""
+        """Send data. The server receives the data as soon as it reads."""
         self._unsent += data
         self.deliver()
 
