@@ -14,7 +14,7 @@ _AUTHORIZATION_STATUSES: Final = (401, 403)
 _ADVICE: Final = "; pass an admin's token with --token or WALLET_TOKEN"
 _JSON_LINES: Final = "application/x-ndjson"
 _TIMEOUT: Final = httpx.Timeout(5.0, read=90.0)
-"""An integrity check reports nothing while its longest statement runs, which may take a minute."""
+"""In seconds. Reads may take 90 s: an integrity check reports nothing during its longest statement, up to a minute."""
 
 
 class NoResultError(Exception):
@@ -69,7 +69,7 @@ def _parse_report(line: str) -> dict[str, Any]:
 
 
 class ProgressLine:
-    """Progress on stderr, one line for each part. A terminal line is rewritten; a file gets its last state only."""
+    """Progress on stderr, one line for each part. A terminal shows each update of a line; a file gets only the last."""
 
     def __init__(self) -> None:
         self._rewrites = sys.stderr.isatty()

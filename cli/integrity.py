@@ -19,7 +19,7 @@ class IntegrityResult(IntEnum):
 
 
 def worst_result(results: Iterable[IntegrityResult]) -> IntegrityResult:
-    """Return the worst of several results: BROKEN, then NOT_PROVEN, then SOUND."""
+    """Return BROKEN if one of the results is BROKEN, else NOT_PROVEN if one is NOT_PROVEN, else SOUND."""
     unique = set(results)
     order = (IntegrityResult.BROKEN, IntegrityResult.NOT_PROVEN)
     return next((each for each in order if each in unique), IntegrityResult.SOUND)

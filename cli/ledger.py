@@ -1,4 +1,7 @@
-"""Commands that show and begin epochs of the ledger. Each prints one line on stdout."""
+"""Commands that show and begin epochs of the ledger. Each prints one line on stdout.
+
+An epoch is one uninterrupted sequence of operations of the ledger. A restore from an older backup begins another epoch.
+"""
 
 from enum import IntEnum
 
@@ -8,7 +11,7 @@ from cli.admin_client import AdminEndpoint, NoResultError, stream_reports
 
 
 class EpochResult(IntEnum):
-    """Result of a command on the epoch, used as the exit code."""
+    """Result of a command that shows or begins an epoch, used as the exit code."""
 
     DONE = 0
     NOT_DONE = 2

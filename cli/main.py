@@ -162,10 +162,11 @@ def redate(
 ) -> None:
     """Give new dates to operations that are dated in the future. Without --apply, only count them.
 
-    The new date is the time in the operation's id. If this time is in the future, too, or earlier than the date of the
-    previous operation of its accounts, the new date is that of the previous operation. Versions and balances do not
-    change. The bank records every change and the administrator who made it in its table `redatings`. Transfers wait
-    meanwhile. Then the history is replayed, so that it has the new dates.
+    The new date is the time in the transfer's id. But if this time is in the future, or earlier than the previous
+    operation of one of the transfer's two accounts, the new date is that of the later of the two previous operations.
+    Versions and balances do not change. The bank records every change and the administrator who made it in its table
+    `redatings`. Other transfers wait until all new dates are committed. Then the history is replayed, so that it has
+    the new dates.
 
     Exit codes: 0 nothing is dated in the future (any more), 1 some operations are dated in the future and were not
     changed, 2 not finished.
@@ -187,6 +188,8 @@ def show_ledger_epoch(
     data: Data = _DATA,
 ) -> None:
     """Show the ledger's epoch, when it began, and why.
+
+    An epoch is one uninterrupted sequence of operations. A restore from an older backup begins another epoch.
 
     Exit codes: 0 shown, 2 the bank or its database is down.
     """

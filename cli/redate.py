@@ -20,13 +20,13 @@ class RedateResult(IntEnum):
 
 
 def redate(admin: AdminEndpoint, *, apply: bool) -> RedateResult:
-    """Give new dates to operations that are dated in the future, or only count them. Print the outcome as one line.
+    """Give new dates to operations that are dated in the future, or only count them. Safe to repeat.
 
-    Safe to repeat.
+    Prints the outcome as one line.
 
     Args:
         admin: the admin interface of the bank.
-        apply: change the dates.
+        apply: change the dates; otherwise only count the operations.
     """
     try:
         outcome = _print_until_outcome(admin, apply=apply)

@@ -51,7 +51,7 @@ def list_blocks(admin: AdminEndpoint) -> ReviewResult:
 
 
 def lift_block(admin: AdminEndpoint, block_id: str) -> ReviewResult:
-    """End a block, given its id in the list: its declines no longer count for this kind of limit."""
+    """End the block with this id. The declines that caused it no longer count for this kind of limit."""
     try:
         (report,) = stream_reports("POST", admin, f"/declines/{quote(block_id)}/lift")
     except NoResultError as error:
@@ -75,7 +75,7 @@ def _print_list(
         admin: the admin interface of card.
         method: method of the route.
         path: path of the route. The last line of the response has the number of items, under the plural of `name`.
-        name: key of an item in its line.
+        name: key of the item in each line of the response.
         describe: returns the text of an item.
         summary: text after the number.
     """

@@ -23,7 +23,7 @@ from kit.rpc.tls import check_key_pair
 from kit.runtime.files import write_private_file
 
 LIFETIME: Final = timedelta(days=90)
-"""Validity of a service certificate, limited by that of the authority. The certificate is renewed in its last third."""
+"""Longest validity of a service certificate; the authority's end limits it. It is renewed in its last third."""
 
 _AUTHORITY_LIFETIME: Final = timedelta(days=3650)
 _AUTHORITY: Final = "authority"
@@ -57,7 +57,7 @@ def ensure_certificates(folder: Path, names: Iterable[str], now: datetime) -> li
     """Create or renew certificates. Return the authority's, followed by a valid one for each name.
 
     Each certificate serves as client and server certificate for its name, localhost and 127.0.0.1. It is replaced when
-    at most a third of its lifetime remains, when the authority did not sign it, when its names differ, or when a file
+    at most a third of its lifetime remains, when the authority did not sign it, when it has other names, or when a file
     is missing or damaged. The authority is never replaced, because peers would no longer trust the certificates that it
     has signed. Safe to repeat, also after a crash.
 

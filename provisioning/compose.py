@@ -4,7 +4,8 @@
 renewed before they expire. Safe to repeat, and after a crash.
 
 The folder `own` is a volume of this job only: it holds each secret and the certificate authority. Every other folder is
-also a volume of one container, with files named like the container's settings.
+a volume that this job shares with one container. A file with a secret setting has the name of the setting; keys,
+certificates and the files of third-party containers have fixed names.
 """
 
 import argparse
@@ -44,7 +45,10 @@ def write_secrets(folder: Path, now: datetime) -> None:
 
 
 def _settings(own: Path) -> Mapping[str, str]:
-    """Return the secret settings of our processes, and the same secrets in the form that each server reads."""
+    """Return the secret settings of our processes, and the secrets of PostgreSQL, ClickHouse and Redis.
+
+    The key is the name of the file, the value its text.
+    """
     acquirer_key, webhook_secret = (
         f"sandbox_{ensure_secret(own, 'acquirer')}",
         f"whsec_{ensure_secret(own, 'webhooks')}",
@@ -74,7 +78,7 @@ def _settings(own: Path) -> Mapping[str, str]:
 
 
 def _certificates(tls: Path, now: datetime) -> Mapping[str, str]:
-    """Return certificate and key of each service and nginx, and the authority's certificate for all verifiers."""
+    """Return certificate and key of each service and nginx, and the authority's certificate for those that verify."""
     authority, *certificates = ensure_certificates(tls, (*_SERVICES, "nginx"), now)
     authority_pem = authority.certificate.read_text()
     return {

@@ -22,7 +22,7 @@ class Acquirer:
     def __init__(self, books: Books, stop: asyncio.Event, *, timeout_seconds: float, late_seconds: float) -> None:
         """Args:
         books: storage of cards, payments and webhooks.
-        stop: set at shutdown; requests without a response end then.
+        stop: set at shutdown; it ends the requests that wait in a simulated time-out.
         timeout_seconds: maximum time without a response in a simulated time-out.
         late_seconds: time from the merchant's disconnect to the execution of a `LATE` operation.
         """

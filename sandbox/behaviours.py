@@ -17,7 +17,7 @@ class Step(StrEnum):
 
 
 class FaultKind(StrEnum):
-    """Kind of fault. Each ends with 503, most of them after a time without a response, so the outcome is unknown."""
+    """Kind of fault. Each fault ends with status 503, so the merchant does not know the outcome."""
 
     UNAVAILABLE = "unavailable"  # 503 at once, the operation is not executed
     TIMEOUT_BEFORE = "timeout before"  # no response, the operation is not executed
@@ -27,7 +27,7 @@ class FaultKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Fault of the first `times` requests with a key; without `times` of every request, replays included."""
+    """Fault of the first `times` requests with a key. If `times` is None, every request has the fault, also replays."""
 
     kind: FaultKind
     times: int | None = None
@@ -42,7 +42,7 @@ class WebhookDelivery(StrEnum):
 
     PROMPT = "prompt"
     TWICE = "twice"
-    REVERSED = "reversed"  # held until the payment has not changed for a while, then newest first
+    REVERSED = "reversed"  # held until the payment has not changed for a while, then delivered newest first
     LATE = "late"
 
 

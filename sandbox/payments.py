@@ -37,7 +37,7 @@ class AuthorizationOrder:
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """State of a payment. Captures and refunds have the full amount, so both amounts follow from the status."""
+    """State of a payment. Captures and refunds have the full amount; the status decides `captured` and `refunded`."""
 
     id: str
     idempotency_key: str
@@ -61,7 +61,7 @@ class Payment:
 
 
 class Refusal(Exception):
-    """Error of the contract.
+    """Refused request: an error code of the contract, with its message.
 
     Attributes:
         code: error code.
@@ -130,7 +130,7 @@ class KeyRecord:
     Attributes:
         request: fingerprint of the key's request; None if the key was cancelled before any request.
         refusal: code with which the request was refused; None if it was executed.
-        is_cancelled: the key authorizes nothing any more.
+        is_cancelled: the key was cancelled; requests with it are refused.
     """
 
     request: str | None

@@ -46,7 +46,11 @@ class WebhookSender:
             yield cls(books, webhook_added, http, url, secret)
 
     async def run(self) -> None:
-        """Deliver until cancelled: in order for one payment, concurrently for different payments."""
+        """Deliver until cancelled.
+
+        The webhooks of one payment are sent one after the other; after a failure the next one does not wait for the
+        retry. Webhooks of different payments are sent concurrently.
+        """
         while True:
             self._webhook_added.clear()
             by_payment = defaultdict[str, list[Webhook]](list)

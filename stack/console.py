@@ -1,7 +1,7 @@
 """Terminal output of the stack: its own progress messages, and the output of each child, also in a log file.
 
-Nothing here raises or blocks. While a terminal is closed or stopped, or a disk is full, lines are delayed or lost, and
-the stack continues.
+`show` and `output` neither raise nor block. While a terminal is closed or stopped, or a disk is full, lines are delayed
+or lost, and the stack continues.
 """
 
 import contextlib
@@ -67,7 +67,7 @@ class Console:
         return f"\033[{COLOURS[self._names.index(name) % len(COLOURS)]}m{label}\033[0m"
 
     def _open(self, name: str) -> "_LogFile | None":
-        """Open the log file of a child; None if it cannot be opened now, then the next line tries again."""
+        """Open the log file of a child, and return it; None if it cannot be opened. The next line tries again."""
         try:
             file = self._files[name] = _LogFile(self._logs / f"{name}.log")
         except OSError:
@@ -105,7 +105,7 @@ class _LogFile:
             if os.fstat(self._descriptor).st_size <= LARGEST_LOG:
                 return
             new = self._path.with_name(f"{self._path.name}.new")
-            descriptor = _open_to_append(new)  # first: a full disk leaves everything as it was
+            descriptor = _open_to_append(new)  # before the renames, so that a full disk changes nothing
             try:
                 for number in range(OLD_LOGS, 0, -1):
                     younger = self._old(number - 1)

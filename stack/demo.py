@@ -52,7 +52,7 @@ _STATISTICS: Final = """query($id: ID!, $from: DateTime!, $to: DateTime!) {
 }"""
 _LIVE: Final = "subscription($id: ID!) { balanceChanged(accountId: $id) { balance { amount currency } } }"
 
-# Test cards of the sandbox: docs/reference/test-cards.md has them all.
+# Test cards of the sandbox; docs/reference/test-cards.md lists all of them.
 _GOOD, _DECLINED, _SILENT = "4242424242424242", "4000000000000002", "4000000000010027"
 
 ALICE, BOB = CUSTOMERS["alice"], CUSTOMERS["bob"]

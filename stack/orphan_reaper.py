@@ -3,8 +3,8 @@
 Runs as a separate script in its own session. The supervisor writes one line per child to the reaper's standard input:
 `+PID SIGNAL` registers a process group, `-PID` removes it. When the input closes, the supervisor has ended: the reaper
 sends each registered group its signal, newest first, and SIGKILL after `GRACE` seconds. A pipe closes even after
-kill -9, on Linux and macOS. A signal handler in the supervisor, or a parent-death signal across a change of user,
-cannot guarantee that.
+kill -9, on Linux and macOS. A signal handler in the supervisor does not run after kill -9, and a parent-death signal
+does not survive a change of user.
 """
 
 import contextlib

@@ -24,7 +24,7 @@ def build_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = Fals
 
     Args:
         ports: ports of all processes.
-        data: absolute path of the folder of all files.
+        data: absolute path of the system's data folder.
         postgres: the database server, not started yet.
         tls: use mutual TLS between the services.
     """

@@ -47,7 +47,7 @@ class Ports:
 
     @classmethod
     def derive(cls, port: int) -> Self:
-        """Return all ports: each default plus the difference between `port`, the gateway's, and 8000.
+        """Return all ports for the gateway's `port`: each default plus the difference between `port` and 8000.
 
         Raises:
             PortError: a port would be privileged or above 65535.

@@ -107,7 +107,7 @@ def full_system_plan(ports: Ports, data: Path, *, tls: bool = False) -> tuple[Pr
 def lock_data_folder(data: Path) -> Iterator[int]:
     """Lock `data` for one system and yield the descriptor that holds the lock.
 
-    After kill -9 the reaper keeps the lock until it has ended the orphans; this call waits for that.
+    After kill -9 of a system, its reaper keeps the lock until it has ended the orphans; this call waits for that.
 
     Raises:
         LockedError: a running system holds the lock.

@@ -12,7 +12,13 @@ _MAX_VERSION: Final = 2**63 - 1
 
 
 class HistoryPosition(NamedTuple):
-    """Position in an account's history: a version, in an epoch of the ledger. The first epoch is empty."""
+    """Position in an account's history.
+
+    Attributes:
+        version: number of the account's operation at this position. It grows by one with each operation.
+        epoch: id of an uninterrupted sequence of operations of the ledger. A restore from an older backup begins
+            another epoch. The id of the first epoch is the empty text.
+    """
 
     version: int
     epoch: str
@@ -22,15 +28,15 @@ HISTORY_START: Final = HistoryPosition(0, "")
 """Position before the oldest operation of an account, in each epoch."""
 
 ID_START: Final = UUID(int=0)
-"""Id before all items of a list that is ordered by id."""
+"""Position before all items of a list that is ordered by id: the smallest id."""
 
 
 def encode_version(version: int, epoch: str = "") -> str:
-    """Return the cursor of the operation that produced this version of its account.
+    """Return the cursor of the operation that gave its account this version; see `HistoryPosition`.
 
     Args:
         version: version of the account.
-        epoch: epoch of the ledger, a UUID; empty for the first one.
+        epoch: epoch of the ledger, a UUID; empty for the first epoch.
     """
     return _encode(f"v{version}.{epoch}" if epoch else f"v{version}")
 
@@ -48,7 +54,7 @@ def decode_position(cursor: str) -> HistoryPosition:
 
 
 def decode_version(cursor: str) -> int:
-    """Return the version of a cursor, whatever its epoch.
+    """Return the version of a cursor, without its epoch.
 
     Raises:
         ValueError: `encode_version` did not produce this text.

@@ -1,7 +1,7 @@
 """All errors that services and the gateway return to callers.
 
 Each class has its data as fields, a machine name (`reason`) and a gRPC status code (`code`). `kit.rpc.status` converts
-errors to gRPC statuses and back, `gateway.errors` maps them to HTTP and GraphQL.
+errors to gRPC statuses and back; `gateway.errors` maps them to HTTP and GraphQL.
 """
 
 from dataclasses import MISSING, dataclass, fields, replace
@@ -30,7 +30,7 @@ class FieldViolation:
 
     Attributes:
         field: name of the field in the contract, in camelCase.
-        message: rule that the value breaks; it continues the name, as in "must be a UUID".
+        message: rule that the value breaks, in a form that follows the field's name: "must be a UUID".
     """
 
     field: str
@@ -76,7 +76,8 @@ class WalletError(Exception):
     def from_metadata(cls, metadata: dict[str, str]) -> Self:
         """Rebuild an error from `metadata()`.
 
-        The sender may be an older version that lacks some fields: a missing field has its default, or is empty.
+        The sender may run an older release, in which the error has fewer fields. A missing field gets its default
+        value; without a default it is empty.
         """
         defaults = {field.name: "" for field in fields(cls) if field.default is MISSING}
         known = {field.name: metadata[field.name] for field in fields(cls) if field.name in metadata}
@@ -292,7 +293,11 @@ class TooManyAttempts(WalletError):
 
 @dataclass
 class UsernameTaken(WalletError):
-    """The user name is taken. After a lost response the caller's own request may have taken it; a login shows that."""
+    """The user name is taken.
+
+    If the response to an earlier request was lost, that request may have registered the name. A successful login shows
+    it.
+    """
 
     reason = "USERNAME_TAKEN"
     code = Code.ALREADY_EXISTS
@@ -312,7 +317,7 @@ class UserNotFound(WalletError):
 
 @dataclass
 class SubscriberTooSlow(WalletError):
-    """The subscriber fell too far behind, so the stream ended. It may subscribe again after the last version it got."""
+    """The subscriber fell too far behind, so the stream ended. Subscribe again after the last operation received."""
 
     reason = "SUBSCRIBER_TOO_SLOW"
     code = Code.RESOURCE_EXHAUSTED
@@ -321,7 +326,7 @@ class SubscriberTooSlow(WalletError):
 
 @dataclass
 class LedgerRestored(WalletError):
-    """The cursor is of an earlier epoch: the ledger was restored from a backup, so the position may not exist."""
+    """The ledger was restored from a backup after the cursor was issued, so the cursor's position may not exist."""
 
     reason = "LEDGER_RESTORED"
     code = Code.FAILED_PRECONDITION

@@ -89,7 +89,7 @@ PAGED: Final = ListSize(
     sized_fields=["edges"],
     require_one_slicing_argument=False,
 )
-"""`@listSize` directive of a connection that pages in both directions, by `paging.parse_relay_arguments`."""
+"""`@listSize` directive of a connection that pages in both directions: `paging.parse_relay_arguments`."""
 
 PAGED_FORWARD: Final = ListSize(
     assumed_size=paging.DEFAULT_PAGE,

@@ -17,7 +17,7 @@ _MAX_KEYS: Final = 1_000
 def batch_loader(fetch: Callable[[list[Key]], Awaitable[Mapping[Key, Value | WalletError]]]) -> DataLoader[Key, Value]:
     """Create the data loader of one request, which collects the ids of one event loop tick into one call.
 
-    It does not cache: a query after a mutation reads the new state.
+    The loader does not cache, so that a query after a mutation reads the new state.
 
     Args:
         fetch: returns a value or an error for each of at most 1,000 different ids.

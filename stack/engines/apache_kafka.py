@@ -79,7 +79,7 @@ class ApacheKafka(Child):
             port: port of the broker.
             controller_port: port of its controller.
             output: receives each line that the broker prints.
-            reaper: ends the broker if this process dies; without one the broker has its own.
+            reaper: ends the broker if this process dies; without it, the broker gets a reaper of its own.
         """
         self.bootstrap_servers = f"{HOST}:{port}"
         self._jars = jars
@@ -119,7 +119,7 @@ class ApacheKafka(Child):
             await _wait_until(is_empty)
 
     async def create(self, *topics: str) -> None:
-        """Create topics with four partitions, as their first use would, so that readers find them at once.
+        """Create topics with four partitions, like those that a first use creates. Readers then find them at once.
 
         Raises:
             TimeoutError: the broker does not list them after ten seconds.
@@ -184,7 +184,7 @@ def fetch_jars() -> Path:
     _require("mvn")
     caches.mkdir(parents=True, exist_ok=True)
     with (caches / "kafka.lock").open("w") as lock, tempfile.TemporaryDirectory(dir=caches) as unfinished:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker of the same run may download them now
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker of the same run may be downloading the jars
         if not jars.exists():
             _run_maven("-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={unfinished}/jars")
             (Path(unfinished) / "jars").rename(jars)

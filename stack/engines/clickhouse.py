@@ -39,7 +39,7 @@ with contextlib.suppress(ImportError):
 
     COMPRESS["zstd"], EXPAND["zstd"] = zstd.compress, zstd.decompress
 
-# An INSERT whose rows follow the statement. All other statements, INSERT … VALUES and … SELECT too, run as text.
+# An INSERT whose rows follow the statement. All other statements run as text, also INSERT … VALUES and … SELECT.
 INSERT = re.compile(rb"\s*(INSERT\s+INTO\s.*?)\sFORMAT\s+(\w+)[ \t]*(?:\r?\n|;|$)", re.IGNORECASE | re.DOTALL)
 READ = re.compile(rb"\s*\(*\s*(SELECT|WITH|SHOW|DESCRIBE|DESC|EXISTS|EXPLAIN)\b", re.IGNORECASE)
 SETTING = re.compile(r"[a-z][a-z0-9_]*")
@@ -62,7 +62,7 @@ class QueryResult(NamedTuple):
 
 
 class Engine:
-    """The open store. Each statement has its own connection, so its settings and database affect no other."""
+    """The open store. Each statement has its own connection, so its settings and database affect no other statement."""
 
     def __init__(self, folder: Path) -> None:
         """Open the store in `folder`, created if missing. Only one process at a time can open it."""
@@ -182,7 +182,7 @@ def application(engine: Engine) -> Starlette:
 async def _compressed_response(
     request: Request, body: bytes, headers: dict[str, str], options: Mapping[str, Any]
 ) -> Response:
-    """Return the response, compressed with the first encoding that the client accepts, if it asked for compression."""
+    """Return the response. If the client asked for compression, use the first supported encoding that it accepts."""
     if options.get("enable_http_compression") == "1":
         accepted = (part.partition(";")[0].strip() for part in request.headers.get("accept-encoding", "").split(","))
         if encoding := next((name for name in accepted if name in COMPRESS), None):

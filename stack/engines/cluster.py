@@ -38,7 +38,7 @@ class Cluster:
 def open_cluster(home: Path, roles: tuple[str, ...]) -> Cluster:
     """Return the cluster of the folder `home`; choose its location and create its passwords on first use.
 
-    Both are recorded in `home/postgres.json`, readable by the caller only.
+    The location and the passwords are recorded in `home/postgres.json`, readable by the caller only.
     """
     user, group = _unprivileged()
     record = home / "postgres.json"
@@ -63,7 +63,9 @@ def remove_cluster(home: Path) -> None:
 
 @cache
 def _installation() -> Path:
-    """Return the folder of the installed PostgreSQL wheel. Importing the wheel would change the user's runtime folder.
+    """Return the folder of the installed PostgreSQL wheel.
+
+    The wheel is not imported, because the import would change the user's runtime folder.
 
     Raises:
         StartError: the wheel is not installed.
