@@ -1,7 +1,8 @@
 """Tables of the ledger. Alembic migrations create them; a test compares these definitions with the migrated schema.
 
-There are no foreign keys, because each would cost an index look-up per row. Only the batch that holds the locks of the
-accounts writes rows that name them. The integrity check and the append-only triggers protect the references instead.
+There are no foreign keys, because each would cost an index look-up per row. Transfers are executed in batches, and a
+batch locks its accounts before it writes rows with their ids, so the accounts exist. Append-only triggers and the
+integrity check protect the references afterwards.
 """
 
 from typing import Final
@@ -117,6 +118,7 @@ idempotency_keys: Final = Table(
     CheckConstraint("num_nonnulls(transfer_id, refusal) = 1", name="idempotency_keys_outcome"),
 )
 
+# An epoch is one uninterrupted sequence of operations. A restore from an older backup begins another epoch.
 ledger_epoch: Final = Table(
     "ledger_epoch",
     metadata,

@@ -1,8 +1,8 @@
 """Group commit: commands of concurrent callers are committed together in batches.
 
-There is no timer. A single command is committed at once as a batch of one. Commands that arrive while a batch commits
-form the next batch, so batches grow under load. While one batch commits, only a full batch may start; at most two
-batches commit at the same time.
+There is no timer. If no batch is running, a single command is committed at once as a batch of one. Commands that arrive
+while a batch commits form the next batch, so batches grow under load. While one batch commits, only a full batch may
+start; at most two batches commit at the same time.
 """
 
 import asyncio
@@ -33,14 +33,16 @@ class Commit(Protocol):
 
 _BATCH_SIZE: Final = 500
 _LANES: Final = 2
-"""Maximum number of concurrent batches; the second must be full. Python decides one while PostgreSQL writes another."""
+"""Maximum number of concurrent batches; the second must be full. Python decides one batch while PostgreSQL writes the
+other.
+"""
 _QUEUE_SIZE: Final = 20_000  # commands
 _MAX_CONFLICTS: Final = 8
 _FIRST_PAUSE_SECONDS: Final = 0.01
 _LONGEST_PAUSE_SECONDS: Final = 0.5
 _COMMIT_TIMEOUT_SECONDS: Final = 8.0
-"""Time for which a batch is run again after a conflict or an unknown outcome. It is longer than PostgreSQL keeps the
-idle transaction of a frozen bank process.
+"""Time for which a batch is run again after a conflict or an unknown outcome. It is longer than the time for which
+PostgreSQL keeps the idle transaction of a frozen bank process.
 """
 _DEPENDENCY: Final = "the ledger"  # in error messages
 _SPAN: Final[tracing.Attributes] = {"db.system.name": "postgresql", "db.operation.name": "commit"}
@@ -102,11 +104,11 @@ class _Item:
 
 
 class Pipeline:
-    """Queues commands of many callers and commits them in batches: one at a time, or two if the second is full.
+    """Queues commands of many callers and commits them in batches: one batch at a time, or two if the second is full.
 
     Each command gets its own outcome. A refusal, or a command that the database rejects, never affects other commands
-    of its batch. If the outcome of a commit is unknown, the batch is run again with the same keys until it is known.
-    If it stays unknown until the time-out, the commands get Unavailable, never a refusal.
+    of its batch. If the outcome of a commit is unknown, the batch is run again with the same keys until the outcome is
+    known. If it is still unknown at the time-out, the commands get Unavailable, never a refusal.
     """
 
     def __init__(self, commit: Commit) -> None:
@@ -133,7 +135,7 @@ class Pipeline:
         Returns:
             For each command one of:
             a transfer or a refusal, committed with the key and returned on every replay;
-            IdempotencyConflict: another request has used the key, nothing was committed;
+            IdempotencyConflict: a different request has used the key, nothing was committed;
             DeadlineExceeded: the deadline passed in the queue, nothing was committed;
             Unavailable: the outcome is unknown, submitting the same key again is safe;
             InternalError: the database rejects the command.
@@ -225,7 +227,9 @@ class Pipeline:
                 queue.append(submission)
 
     async def _commit_and_answer(self, batch: Sequence[_Item]) -> None:
-        """Commit the commands and set the outcome of each, also on errors. A rejected batch is halved and run again."""
+        """Commit the commands and set the outcome of each, also on errors. If the database rejects a batch, commit its
+        two halves separately.
+        """
         try:
             outcomes = await self._commit_until_known([item.command for item in batch])
         except Unavailable as error:

@@ -23,7 +23,7 @@ from subgraphs.bank.service.adapters.postgres.invariants import (
 _PAGE_SIZE: Final = 2_000
 _PARTITIONS: Final = 16**3
 _MAX_IDS_IN_MEMORY: Final = 100_000
-"""Limit for the ids that are held in memory to name the transfers without exactly one key."""
+"""Maximum number of ids that are held in memory, to find the transfers that do not have exactly one key."""
 
 
 def ledger_integrity(pool: asyncpg.Pool, page_size: int = _PAGE_SIZE) -> IntegrityCheck:
@@ -32,8 +32,8 @@ def ledger_integrity(pool: asyncpg.Pool, page_size: int = _PAGE_SIZE) -> Integri
     It cannot detect errors that no other row contradicts: a missing account without entries, an account without entries
     whose balance and opening balance are equally wrong, a key with the wrong principal or fingerprint, or an outbox row
     that was deleted without being published. It checks `TRANSFER_HAS_ONE_KEY` only for transfers whose transaction is
-    older than every transaction that was running when the check began. In a ledger with more than 2^32 transactions it
-    leaves out one in sixteen of the older transfers, in each check others.
+    older than every transaction that was running when the check began. If the ledger has had more than 2^32
+    transactions, each check leaves out about one in sixteen of the older transfers. The next check leaves out others.
 
     Args:
         pool: connections to the ledger's database; a check holds one of them.
@@ -96,7 +96,7 @@ async def _find_transfers_without_one_key(
 
 
 async def _pages(reader: InvariantReader, scan: TableScan, page_size: int) -> AsyncGenerator[Page, None]:
-    """Yield the pages of a scan. It ends with the first partial page; otherwise new rows could extend it forever."""
+    """Yield the pages of a scan up to the first partial page. A scan of all new rows might never end."""
     page = await reader.check_page(scan, None, page_size)
     while page:
         yield page
@@ -109,7 +109,8 @@ def partition_of_id(id_: UUID) -> int:
 
 
 class IdDigest:
-    """Digest of ids in constant memory, independent of their order: count and exclusive or per partition.
+    """Digest of ids in constant memory, independent of their order. For each partition, it has the number of ids and
+    their exclusive or.
 
     A missing, added or replaced id always changes the digest. If several ids differ, the digest is the same only if
     each partition has equal counts and the exclusive or of its differing ids is 0.

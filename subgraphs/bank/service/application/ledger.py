@@ -21,12 +21,12 @@ class Ledger:
         self._on_commit = on_commit
 
     async def commit(self, commands: Sequence[Command], *, locking: bool = True) -> Sequence[Outcome]:
-        """Decide the commands in order and commit the decision, refusals included.
+        """Decide the commands in order and commit the decision, including refusals.
 
         Args:
             commands: commands that passed `rules.check`.
-            locking: True locks the accounts before they are read. False locks them at the write only: this is faster,
-                but a concurrent change causes a Conflict.
+            locking: True locks the accounts before they are read. False locks the accounts at the write only. This is
+                faster, but a concurrent change between read and write causes a Conflict.
 
         Returns:
             The outcome of each command, in order. A replay of the command returns the same outcome.

@@ -30,8 +30,8 @@ _SPAN: Final[tracing.Attributes] = {
 
 _BATCH_SIZE: Final = 500
 _POLL_SECONDS: Final = 1.0
-"""Longest wait for new rows without a `wake` call, so an idle leader uses its session at least this often. Also the
-pause of a replica that does not lead before it tries again.
+"""Longest wait for new rows without a `wake` call, so an idle leader uses its session at least this often. A replica
+that does not lead waits as long before it tries to become the leader again.
 """
 _MEASURE_SECONDS: Final = 2.0
 
@@ -51,7 +51,8 @@ class OutboxRelay:
     ) -> None:
         """Args:
         pool: connections to the ledger's database; a leader holds one of them.
-        check_sessions: raises an error if connections share sessions, because a session holds the leader's lock.
+        check_sessions: raises an error if connections share sessions. The leader's lock belongs to a session, so two
+            replicas that share a session could both lead.
         create_producer: returns a new idempotent producer that waits for all in-sync replicas.
         """
         self._pool = pool
@@ -81,7 +82,7 @@ class OutboxRelay:
                 await close_producer(producer)  # a producer that failed to start holds connections, too
 
     async def measure(self) -> None:
-        """Update the backlog's metrics until cancelled, on leaders and followers.
+        """Update the backlog's metrics until cancelled. Every replica does this, not only the leader.
 
         Raises:
             Unavailable: the database is unreachable.

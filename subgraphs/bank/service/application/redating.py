@@ -46,10 +46,10 @@ class Outcome:
 
 
 class Redating:
-    """Gives new dates to operations that are dated in the future, in the order of versions.
+    """Gives new dates to operations that are dated in the future, in the order of the accounts' versions.
 
     Versions, balances and keys do not change. Each new date is recorded in the table `redatings`. No other operation
-    is committed during the repair.
+    is committed while dates are changed.
     """
 
     def __init__(self, pool: asyncpg.Pool) -> None:

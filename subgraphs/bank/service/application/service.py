@@ -180,7 +180,7 @@ class Bank:
         return account
 
     async def list_accounts(self, caller: Principal, owner_id: str, after: UUID | None, limit: int) -> list[Account]:
-        """List an owner's accounts after an id, in id order, closed accounts included.
+        """List an owner's accounts after an id, in id order, including closed accounts.
 
         An empty `owner_id` means the caller. Only callers that may read all accounts may name another owner.
 
@@ -248,10 +248,7 @@ class Bank:
     async def verify_history(
         self, reader_epoch: str, past_epochs: Sequence[str], postings: Sequence[HeldPosting]
     ) -> LedgerIdentity:
-        """Compare a reader's postings and epochs with the ledger, and replace the ledger's epoch if they contradict it.
-
-        See `Epochs.verify`.
-        """
+        """Compare a reader's postings and epochs with the ledger; see `Epochs.verify`."""
         return await self._epochs.verify(reader_epoch, past_epochs, postings)
 
 
@@ -266,7 +263,7 @@ def transfer_command(
     """Create the command of a caller's transfer; see `Command` for `raw_key`.
 
     Raises:
-        InvalidInput: a field is invalid; the accounts are not read for this check.
+        InvalidInput: a field is invalid. The check does not read the accounts.
     """
     command = Command(
         uuid7(),
@@ -285,11 +282,11 @@ def transfer_command(
 
 
 def _authorized_owner(caller: Principal, owner_id: str, *, may_name_others: bool) -> str:
-    """Return the owner that a request is about: the caller, if the request names no owner.
+    """Return the owner of the request's accounts: the owner that the request names, else the caller.
 
     Raises:
         InvalidInput: the owner id is too long or not printable.
-        PermissionDenied: the request names another owner, and the caller may not do so.
+        PermissionDenied: the request names an owner other than the caller, and the caller may not do so.
     """
     if owner_id in {"", caller.subject}:
         return caller.subject

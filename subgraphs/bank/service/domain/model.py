@@ -148,8 +148,8 @@ class IdempotencyRecord:
     def replay(self, command: Command) -> Outcome:
         """Return the stored outcome, or a conflict if the command differs from the first command.
 
-        A refusal is marked as a replay, unless the command is the first command itself: that one is decided again if
-        its commit was not confirmed. For a transfer, `Command.is_replay` shows the difference.
+        A refusal is marked as a replay, unless the command is the first command itself, which is decided again if its
+        commit was not confirmed. A transfer has no mark; `Command.is_replay` returns whether it is a replay.
         """
         if self.fingerprint != command.fingerprint:
             return IdempotencyConflict(command.key.key)
@@ -189,8 +189,8 @@ class LedgerIdentity:
     """Identity of the ledger and of the server that stores it.
 
     Attributes:
-        epoch: id of the epoch; empty for the first one.
-        incarnation: system identifier and timeline of the server. A restore usually changes it, and so does a failover.
+        epoch: id of the epoch, which is one uninterrupted sequence of operations; empty for the first epoch.
+        incarnation: system identifier and timeline of the server. A failover and most restores change the incarnation.
     """
 
     epoch: str
@@ -199,7 +199,7 @@ class LedgerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """Epoch of the ledger: its id (empty for the first one), its start, and why it replaced the previous one."""
+    """Epoch of the ledger: its id (empty for the first epoch), its start, and why it replaced the previous epoch."""
 
     epoch: str
     began_at: datetime

@@ -27,14 +27,14 @@ def redate(
 ) -> tuple[dict[UUID, datetime], dict[UUID, datetime]]:
     """Date transfers in the order of their accounts' versions, not later than now.
 
-    The date is normally the time in the transfer's id, which the bank creates when the request arrives. If the id has
-    no time, or one in the future, or one before the previous operation of an account, the date is that of the accounts'
-    latest previous operation.
+    The new date is the time in the transfer's id, which the bank creates when the request arrives, but not earlier than
+    the previous operation of either account. If the id has no time, or a time in the future, the new date is that of
+    the later of the two previous operations.
 
     Args:
         transfers: all transfers that are dated in the future; on each account they are the last versions.
-        last_dates: for each of these accounts, the date of the last operation that is not in the future; without one,
-            the date of the account's opening.
+        last_dates: for each account of these transfers, the date of the last operation that is not in the future. If
+            there is none, the date of the account's opening.
         now: time of the database's clock, not earlier than any of `last_dates`.
 
     Returns:

@@ -78,7 +78,8 @@ def decide(
         accounts: current state of all existing accounts that the commands name. The caller locks them or verifies at
             commit that they did not change.
         records: stored idempotency records of the commands' keys. If both `raw_key` and `key` of a command have a
-            record, that of `raw_key` is used: an earlier release stored it for a request with the same header.
+            record, the record of `raw_key` is used, because an earlier release stored it for a request with the same
+            `Idempotency-Key` header.
         commands: commands that passed `check`.
         now: current time. An operation is never dated before an earlier operation of either account.
     """

@@ -32,8 +32,8 @@ class Accounts:
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         """Args:
-        pool: connections to the ledger's database. Changes use at most a quarter of them: while they wait for a lock,
-            such as that of a redating, reads need connections.
+        pool: connections to the ledger's database. Changes use at most a quarter of them, so that connections are left
+            for reads while changes wait for a lock, for example that of a redating (a correction of dates).
         """
         self._pool = pool
         self._changes = asyncio.Semaphore(max(1, pool.get_max_size() // 4))

@@ -88,7 +88,7 @@ _WRITE: Final = """
 _WRITE_LOCKED: Final = _WRITE.format(precondition="SELECT true AS holds")
 
 # Optimistic write: locks the accounts that were read without locks, and writes only if they did not change. It compares
-# `updated_at`, too, because a redating changes only dates.
+# `updated_at`, too, because a redating (a correction of dates) changes the dates of accounts but not their versions.
 _WRITE_IF_UNCHANGED: Final = _WRITE.format(
     precondition="""
         SELECT count(*) = cardinality($25::uuid[]) AS holds

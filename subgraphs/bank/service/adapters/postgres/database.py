@@ -29,8 +29,8 @@ _PLANS: Final = {
     "plan_cache_mode": "force_generic_plan",
     "jit": "off",
 }
-"""Settings that force index scans and generic plans. With the defaults, the planner has chosen a sequential scan of all
-keys, because statistics lag behind a growing table.
+"""Settings that force index scans and generic plans. With PostgreSQL's defaults, the planner may choose a sequential
+scan of a large table, because the statistics of a growing table are out of date.
 """
 _SETTINGS: Final = {**SESSION_SETTINGS, **_PLANS}
 
@@ -122,7 +122,8 @@ async def check_role_settings(pool: asyncpg.Pool) -> None:
 async def transaction(session: Connection) -> AsyncIterator[None]:
     """Run the body as one transaction: commit at its end, roll back on an error.
 
-    asyncpg's own transaction would roll back on a closed connection, which raises an error that hides the first one.
+    asyncpg's own transaction would roll back on a closed connection, too. That raises an error, which hides the
+    original error.
     On a cancellation, this function closes the connection instead of rolling back: a cancelled task must not wait for
     another statement.
     """

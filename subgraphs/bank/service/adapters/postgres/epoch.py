@@ -17,9 +17,7 @@ EPOCH: Final = "(SELECT epoch FROM ledger_epoch)"
 """SQL expression of the current epoch, for statements that return rows of the ledger together with the epoch."""
 
 STATE: Final = "(SELECT epoch, redated_at FROM ledger_epoch)"
-"""SQL expression of the state that decides whether transfers of a read replica are those of the primary; see
-`state_of`.
-"""
+"""SQL expression of the state that a read replica must have in common with the primary; see `state_of`."""
 
 _IDENTITY: Final = f"""
     SELECT {EPOCH} AS epoch, system_identifier,
@@ -46,6 +44,9 @@ _REPLACE: Final = """
 class Epochs:
     """Reads and replaces the epoch, always on the primary.
 
+    A reader is a service that stores operations of the ledger, such as analytics. It follows the epoch whose operations
+    it stores.
+
     Raises:
         Unavailable: the database is unreachable. A retry is safe.
     """
@@ -56,12 +57,12 @@ class Epochs:
     async def verify(
         self, reader_epoch: str, past_epochs: Collection[str], postings: Sequence[HeldPosting]
     ) -> LedgerIdentity:
-        """Compare a reader's postings and epochs with the ledger, and replace the ledger's epoch if they contradict it.
+        """Compare a reader's postings and epochs with the ledger. If they contradict the ledger, begin a new epoch.
 
         Args:
             reader_epoch: epoch that the reader follows.
-            past_epochs: epochs that the reader followed before. If the ledger's epoch is one of them, the ledger was
-                restored from a backup.
+            past_epochs: epochs that the reader followed before `reader_epoch`. If the ledger's epoch is one of them,
+                the ledger was restored from a backup.
             postings: postings of `reader_epoch` that the reader holds.
 
         Returns:
@@ -104,8 +105,9 @@ class Epochs:
 def state_of(row: asyncpg.Record) -> tuple[str, datetime | None]:
     """Return the state in a row: the epoch, and the time of the last redating.
 
-    Only a restore and a redating change transfers. So a replica in the primary's state may lack transfers, but has no
-    transfer that the primary lacks, and none with another date.
+    Committed transfers change only by a restore of the ledger or by a redating (a correction of dates), and both change
+    the state. A replica with the primary's state may lack transfers, but each transfer that it has is also in the
+    primary, with the same date.
     """
     return row["epoch"], row["redated_at"]
 

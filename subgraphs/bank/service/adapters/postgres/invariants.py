@@ -1,4 +1,6 @@
-"""Invariants of the ledger as SQL. Each statement reads one page of a table and returns the violations on it.
+"""Invariants of the ledger as SQL.
+
+Each statement except `_TOTALS` reads one page of a table and returns the violations on this page.
 
 Concurrent commits cause no false alarms. One transaction writes a transfer with its accounts, entries, key and outbox
 row, and one statement sees one snapshot (READ COMMITTED): all of these rows or none. Each invariant compares rows of
@@ -57,7 +59,7 @@ class Invariant(StrEnum):
     CURRENCY_IS_ACCOUNTS = "CURRENCY_IS_ACCOUNTS"
     """A transfer has the currency of both of its accounts."""
     TIME_FOLLOWS_VERSION = "TIME_FOLLOWS_VERSION"
-    """No transfer is dated before the transfer of the account's previous version."""
+    """An entry's transfer is not dated before the transfer of the account's previous entry."""
     ACCOUNT_NOT_IN_FUTURE = "ACCOUNT_NOT_IN_FUTURE"
     """No account was opened or changed later than now, by the clock of the database with a tolerance of 5 s."""
     TRANSFER_NOT_IN_FUTURE = "TRANSFER_NOT_IN_FUTURE"
@@ -144,13 +146,16 @@ _PAGE: Final = """
     FROM page HAVING count(*) > 0
 """
 
-# Keys and transfers have no common order, so each table is scanned on its own. The transfer ids of both are compared
-# afterwards (`application.integrity`). Both scans must count the same transfers, even if commits happen between them.
-# The sender's entry decides: no statement changes it, while a redating writes the transfer's row again. A transfer
-# counts unless its entry was written by one of the `_FENCED` transactions that follow the fence, the oldest transaction
-# that was running when the check began. The difference of the ages is that of the transaction ids, and does not change
-# while the check runs. The ids have 32 bits, so a transaction of long ago may have the id of one that follows the
-# fence; its transfer is left to another check, which has another fence.
+# Keys and transfers have no common order, so each table is scanned on its own. The transfer ids of both tables are
+# compared afterwards (`application.integrity`). Both scans must count the same transfers, even if commits happen
+# between the scans.
+# Whether a transfer counts depends on the transaction that wrote the sender's entry, because no statement updates an
+# entry. The transfer's own row can be updated later, when its date is corrected, and this changes the row's `xmin`.
+# The fence is the oldest transaction that was running when the check began. A transfer counts unless its entry was
+# written by one of the 2**28 transactions (`_FENCED`) whose ids start at the fence. `age(xid)` grows with each new
+# transaction, but the difference of two ages is the difference of the two ids, which never changes.
+# Transaction ids have 32 bits and are used again. If an old transaction has an id in this range, its transfer does not
+# count now; a later check, which has another fence, counts it.
 _FENCED: Final = 2**28
 _IS_FENCED: Final = f"((age($2::xid)::bigint - age({{xmin}})) & 4294967295) < {_FENCED}"
 _WRITTEN_BY: Final = """
@@ -189,7 +194,7 @@ _ACCOUNTS: Final = TableScan(
     """,
 )
 
-# The statement looks up the entry before each row by its version, so a page does not depend on the previous page.
+# The statement looks up the previous entry of each row by version, so a page does not depend on the page before.
 _ENTRIES: Final = TableScan(
     table="entries",
     key="account_id, version",
@@ -348,7 +353,7 @@ class InvariantReader:
         """
         async with connection(pool) as session:
             try:
-                # One core at most. The statement time-out makes a transaction time-out unnecessary.
+                # Use one core at most. The statement time-out makes a transaction time-out unnecessary.
                 await session.execute(f"""
                     SET default_transaction_read_only = on;
                     SET max_parallel_workers_per_gather = 0;
@@ -374,7 +379,7 @@ class InvariantReader:
         return Page(row["rows"], row["mark"], row["shown"], violations, row["transfer_ids"] or ())
 
     async def check_fence(self) -> None:
-        """Check that the fence is valid for all pages until now: fewer than `_FENCED` transactions follow it.
+        """Check that the fence is valid for all pages until now: fewer than `_FENCED` transactions began after it.
 
         Raises:
             Unavailable: the fence is not valid.
@@ -384,7 +389,7 @@ class InvariantReader:
             raise Unavailable("the ledger's database") from OverflowError(f"{followed} transactions in one check")
 
     async def check_totals(self) -> list[Violation]:
-        """Check `TOTAL_IS_CONSERVED` and return the violating currencies."""
+        """Check `TOTAL_IS_CONSERVED` and return one violation for each currency that violates it."""
         await self._session.execute(f"SET statement_timeout = '{_TOTALS_SECONDS}s'; SET enable_seqscan = on")
         rows = await self._session.fetch(_TOTALS, timeout=_TOTALS_SECONDS + _GRACE_SECONDS)
         await self._session.execute(f"SET statement_timeout = '{_PAGE_SECONDS}s'; SET enable_seqscan = off")

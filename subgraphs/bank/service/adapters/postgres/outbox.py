@@ -45,7 +45,7 @@ class OutboxRow(NamedTuple):
         id: id of the row.
         transfer: the transfer to publish.
         traceparent: trace context of the transfer, if sampled.
-        epoch: epoch of the ledger when the row was read; empty for the first one.
+        epoch: epoch of the ledger (see `epoch.py`) when the row was read; empty for the first epoch.
     """
 
     id: int

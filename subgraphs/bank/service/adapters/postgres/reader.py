@@ -23,8 +23,8 @@ from subgraphs.bank.service.domain.model import Account, Transfer
 _NIL_ID: Final = UUID(int=0)
 """Sorts before every account id."""
 
-# Reads and locks no row. It asks for row locks of the outbox, because a redating refuses those of `accounts` for
-# minutes. Meanwhile the bank is ready: it can read.
+# This statement reads and locks no row. It requests row locks of `outbox` and not of `accounts`, because a redating (a
+# correction of dates) locks the table `accounts` for minutes. The bank stays ready during a redating: it can read.
 _PING: Final = "SELECT FROM accounts, outbox LIMIT 0 FOR NO KEY UPDATE OF outbox"
 
 _ACCOUNT_AND_EPOCH: Final = f"SELECT account.*, {EPOCH} AS epoch FROM ({ACCOUNT} WHERE id = $1) AS account"  # noqa: S608
@@ -40,15 +40,15 @@ _TRANSFERS_BY_ID: Final = f"""
 _TRANSFERS: Final = TRANSFER.format(
     columns="o.version AS position,", source=REFERENCED_TRANSFERS.format(references=_ENTRIES)
 )
-# An account without transfers has one row, with the state.
+# For an account without transfers, the query returns one row that has the state only.
 _TRANSFERS_OF_ACCOUNT: Final = f"""
     SELECT state.*, row.* FROM {STATE} AS state LEFT JOIN LATERAL ({_TRANSFERS}) AS row ON true ORDER BY row.position
 """  # noqa: S608  only constants
 
 
 class Reader:
-    """Reads accounts and transfers. Only a restore and a redating change transfers, so they may come from the read
-    replica.
+    """Reads accounts and transfers. Transfers may come from the read replica, because a committed transfer changes only
+    by a restore of the ledger or a correction of dates (`epoch.state_of`).
     """
 
     def __init__(self, pool: asyncpg.Pool, replica: Replica | None = None) -> None:
@@ -121,5 +121,5 @@ class Reader:
         return [transfer_from_row(row) for row in rows if row["id"] is not None], rows[0]["epoch"]
 
     async def _fetch_from_replica(self, query: str, *arguments: object) -> list[asyncpg.Record]:
-        """Return the rows that the replica has; none without a replica, or if its state is not the primary's."""
+        """Return the rows that the replica has. Return none if there is no replica; see also `Replica.fetch`."""
         return await self._replica.fetch(query, *arguments) if self._replica else []

@@ -21,8 +21,8 @@ _ACCOUNTS: Final = """
     SELECT id, least(created_at, $1) AS opened_at FROM accounts WHERE greatest(created_at, updated_at) > $1
 """
 
-# Reads the operations of each account backwards from the last version to the first one that is not in the future. Dates
-# never decrease from version to version, so these are all operations in the future.
+# Reads the operations of each account backwards, from the last version to the first version whose date is not in the
+# future. Dates never decrease from version to version, so this finds all operations in the future.
 _ENTRIES: Final = """
     WITH RECURSIVE walk AS (
         SELECT a.id AS account_id, a.version, t.id, t.created_at
@@ -143,7 +143,7 @@ class Redatings:
             yield done
 
     async def end(self) -> None:
-        """Record the time of the redating, so that no transfers are read from replicas that lack it."""
+        """Record the time of the redating, so that no transfers are read from replicas without the new dates."""
         await self._session.execute("UPDATE ledger_epoch SET redated_at = clock_timestamp()")
 
     async def set_account_dates(self, dates: Mapping[UUID, datetime], now: datetime) -> None:

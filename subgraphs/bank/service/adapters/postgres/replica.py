@@ -31,14 +31,14 @@ class Replica:
         self._paused_until = 0.0
 
     async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
-        """Return the rows that the replica has. If its state is not the primary's, there are none: the ledger was
-        restored without the replica, or the replica lacks the last redating.
+        """Return the rows that the replica has. Return none if the states of replica and primary differ (`state_of`):
+        the ledger was restored without the replica, or the replica does not have the last correction of dates yet.
 
-        After an error, or without a response in half a second, it returns no rows, and reads nothing for five seconds.
+        Also returns no rows if the replica fails or does not respond in half a second, and for five seconds after that.
 
         Args:
             query: returns transfers with the columns of `STATE`. Rows without a transfer are left out.
-            arguments: of the query.
+            arguments: arguments of the query.
 
         Raises:
             Unavailable: the primary is unreachable.

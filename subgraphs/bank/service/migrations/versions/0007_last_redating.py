@@ -1,4 +1,4 @@
-"""Add the time of the last redating. A read replica that lacks the redating has another time. See ADR 38."""
+"""Add the time of the last redating, a correction of dates. A replica with another time has other dates. See ADR 38."""
 
 from alembic import op
 
