@@ -25,7 +25,7 @@ RUN pip --python /venv/bin/python install --no-compile '.[loadtest]' \
     && /venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /venv/lib
 
 FROM python:${PYTHON} AS run
-# gRPC's C core would write its own lines to standard error, and wait for a reader that has stopped.
+# Without GRPC_VERBOSITY=NONE, gRPC's C core writes to standard error, and blocks when nobody reads its lines.
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 GRPC_VERBOSITY=NONE
 # An empty volume gets the owner and mode of the folder that it covers; `provisioning.compose` fills /secrets/*.
 RUN groupadd --gid 10001 wallet \

@@ -20,7 +20,7 @@ class Options:
     Attributes:
         seconds: duration of each measured run.
         kafka: start a broker for the bank, so that the bank publishes its outbox.
-        soak_minutes: duration of the soak that measures memory.
+        soak_minutes: duration of the soak, a long run under constant load that measures memory.
     """
 
     seconds: float = 8.0
@@ -76,10 +76,10 @@ class FigureModule(Protocol):
     """Module that measures the figures of one part of the system."""
 
     FIGURES: Collection[str]
-    """Names of its figures, in the order of measurement."""
+    """Names of the module's figures, in the order of measurement."""
 
     def measure(self, names: Collection[str], options: Options) -> AsyncGenerator[Figure, None]:
-        """Measure those of its figures that are in `names`, and yield each when it is complete.
+        """Measure the module's figures that are in `names`, and yield each figure when it is complete.
 
         Raises:
             BenchError: a run gave no valid figure.

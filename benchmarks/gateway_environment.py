@@ -1,7 +1,7 @@
 """Environment of the gateway's figures: the gateway, servers to compare it with, and stubs of the services behind it.
 
-Each of them is one process. The gateway runs as in production: it verifies tokens, applies rate limits and logs one
-line per request.
+Each gateway, server and stub is one process. The gateway runs as in production: it verifies tokens, applies rate limits
+and logs one line per request.
 """
 
 import time

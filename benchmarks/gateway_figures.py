@@ -1,6 +1,7 @@
 """Figures of the gateway, compared with a bare route, with gRPC alone and with another gateway.
 
-The stubs behind the gateway respond at once. The two sides of a ratio run in turns.
+The bare route is a FastAPI application that only calls the bank (`bare_route`). gRPC alone means the calls to the bank
+without a gateway. The stubs behind the gateway respond at once. The two sides of a ratio run in turns.
 """
 
 from collections.abc import AsyncGenerator, Collection, Mapping

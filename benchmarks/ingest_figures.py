@@ -1,7 +1,8 @@
 """Figures of ingestion: rate and memory of analytics while it stores the events of the topic.
 
 All events are published before analytics starts, as after an outage. The measurement ends when all of them are stored.
-The events follow the contract: transfers between a thousand accounts, whose versions have no gaps.
+The events have the format of the topic's AsyncAPI contract. They are transfers between a thousand accounts. Each
+transfer increments the versions of its two accounts, and no version is missing.
 """
 
 import asyncio
@@ -71,10 +72,11 @@ class BenchEvent:
         """Yield account id and version of the sender, then of the recipient."""
         sender = self.number % _ACCOUNTS
         recipient = (sender + 1) % _ACCOUNTS
-        round_version = 2 * (self.number // _ACCOUNTS)
-        # In a round account 0 sends first and receives last; every other account receives before it sends.
-        yield account_id(sender), round_version + (1 if sender == 0 else 2)
-        yield account_id(recipient), round_version + (2 if recipient == 0 else 1)
+        cycle_version = 2 * (self.number // _ACCOUNTS)
+        # A cycle is one transfer from each account. In a cycle, account 0 sends first and receives last; every other
+        # account receives before it sends.
+        yield account_id(sender), cycle_version + (1 if sender == 0 else 2)
+        yield account_id(recipient), cycle_version + (2 if recipient == 0 else 1)
 
     def message(self) -> tuple[bytes, bytes, list[tuple[str, bytes]]]:
         """Return key, value and headers of the Kafka message, as the bank's relay writes them."""
@@ -163,7 +165,7 @@ async def _wait_for_catch_up(analytics: AnalyticsProcess, events: int) -> CatchU
     by_account = "SELECT count() AS rows, max(account_version) AS newest FROM operations FINAL GROUP BY account_id"
     totals = f"SELECT sum(rows), countIf(rows != newest) FROM ({by_account})"  # noqa: S608  constant text
     if (actual := await analytics.query(totals)) != f"{2 * events}\t0":
-        raise BenchError(f"rows and accounts with gaps: {actual}, expected {2 * events} and 0")
+        raise BenchError(f"stored rows, and accounts with missing versions: {actual}; expected {2 * events} and 0")
     return CatchUp(rate, idle, _memory_mib(analytics, "VmHWM"))
 
 

@@ -1,7 +1,8 @@
 """Latency of one transfer at a time: by the bank, and by SQL with the same rows.
 
 `python -m benchmarks.latency_comparison` reads a `LatencyComparison` from standard input, as one line of JSON, and
-writes `ComparedLatencies`. Blocks of the two sides alternate, so that interference affects both equally.
+writes `ComparedLatencies`. Blocks of half a second alternate between the bank and SQL, so that interference affects
+both equally.
 """
 
 import random
@@ -62,7 +63,10 @@ class ComparedLatencies:
 
 
 async def transfer_by_sql(sql: asyncpg.Connection, sender: int, recipient: int) -> None:
-    """Write one transfer with the statements of `pgbench.sql`, one after the other. asyncpg prepares each once."""
+    """Write one transfer with the statements of `pgbench.sql`, one after the other.
+
+    asyncpg prepares each statement once.
+    """
     ids = UUID(account_id(sender)), UUID(account_id(recipient))
     principal, key, transfer_id = f"bench|{owner_id(sender)}", secrets.token_hex(16), uuid7()
     await sql.execute("BEGIN")

@@ -44,7 +44,7 @@ _HISTORY: Final = """
     )
     UPDATE accounts SET version = 2 WHERE owner_id IS NOT NULL
 """
-"""Each account has sent one transfer to the next account."""
+"""Each account has sent one transfer to the next account, and received one from the previous account."""
 
 _ROWS: Final = """
     SELECT (SELECT sum(version) FROM accounts) AS "rows.accounts",
@@ -108,7 +108,7 @@ _INVARIANTS: Final = {
 
 
 class Footprint(dict[str, float]):
-    """Rows and bytes (with indexes) by table, and bytes of WAL. The difference of two is the growth."""
+    """Rows and bytes (with indexes) by table, and bytes of WAL. `later - earlier` is the growth."""
 
     def __sub__(self, earlier: "Footprint") -> "Footprint":
         return Footprint({name: value - earlier[name] for name, value in self.items()})
@@ -133,7 +133,7 @@ class Ledger:
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str) -> AsyncIterator["Ledger"]:
-        """Connect to a ledger. The first `verify` counts the transfers since then."""
+        """Connect to a ledger. The first `verify` counts only the transfers that are made after this."""
         sql = await asyncpg.connect(url)
         try:
             ledger = cls(url, sql)

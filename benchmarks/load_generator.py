@@ -39,7 +39,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadWindow:
-    """The measured time, on the monotonic clock, which all processes of a machine share. No call starts after `end`."""
+    """Measured time. No call starts after `end`.
+
+    The times are on the monotonic clock, which all processes of a machine share.
+    """
 
     start: float
     end: float
@@ -83,7 +86,8 @@ def summarize_calls(calls: Sequence[Call], window: LoadWindow, error: str = "") 
 def run_generator(send_requests: Callable[[LoadWindow], Awaitable[Sequence[Call]]]) -> None:
     """Report that the generator is ready, receive a window, send requests until its end, and write the result.
 
-    The first request is sent before the window starts; the time until then is the warm-up.
+    The generator sends requests as soon as it has received the window. The time until the window's start is the
+    warm-up.
 
     The function returns only when the parent process closes standard input. Until then the parent can read the
     processor time of this process.

@@ -40,7 +40,7 @@ class PgbenchReport:
 
     @classmethod
     def parse(cls, text: str, warm_up: float) -> "PgbenchReport":
-        """Read the output of pgbench, with its progress line per second.
+        """Parse the output of pgbench, which has one progress line per second.
 
         Args:
             text: complete output.
@@ -50,7 +50,7 @@ class PgbenchReport:
             BenchError: the output is incomplete, or transactions failed.
         """
         processed, failed, latency = (pattern.search(text) for pattern in (_PROCESSED, _FAILED, _LATENCY))
-        # Each line reports the second before it.
+        # A progress line at time t reports the second before t. The first one that counts starts after the warm-up.
         rates = [float(tps) for at, tps in _PROGRESS.findall(text) if float(at) >= warm_up + 0.9]
         if not (processed and failed and latency and rates):
             raise BenchError(f"pgbench printed no complete report:\n{text}")

@@ -1,6 +1,6 @@
 -- Reference of the bank's figures: all rows of one transfer in one transaction, statement by statement, as a service
 -- without batches would write them. Ids and keys need no extra round trip: the first UPDATE returns the transfer's id.
--- The idempotency key is random, as a client's is, and as long as a UUID.
+-- The idempotency key is random, like a client's key, and has 32 hexadecimal digits, like a UUID.
 \set sender random(0, :accounts - 1)
 \set recipient (:sender + random(1, :accounts - 1)) % :accounts
 \set key random(1, 9223372036854775807)

@@ -61,7 +61,7 @@ class SubscriptionResult:
 
     Attributes:
         latencies_ms: latency of each message, from `occurredAt` of its operation to its receipt.
-        repeats: messages that their subscriber had received before.
+        repeats: number of messages that their subscriber had received before.
         error: failure that ended a subscription, or empty.
     """
 
@@ -71,7 +71,7 @@ class SubscriptionResult:
 
 
 async def subscribe_all(command: SubscribeCommand, result: SubscriptionResult) -> None:
-    """Start all subscriptions, read the target, and collect messages until it is reached or its time-out passes."""
+    """Start all subscriptions, read the target, and collect its number of messages, or stop at its time-out."""
     connect_slots = asyncio.Semaphore(_CONCURRENT_CONNECTS)
     subscribed = asyncio.Semaphore(0)
     result_changed = asyncio.Event()

@@ -47,7 +47,7 @@ _OWNER: Final = "bench"
 _OWNER_ACCOUNTS: Final = 200
 _AMOUNT: Final = Money.parse("1.00", "RUB")
 _CLOSED_LOOP_CONNECTIONS: Final = 32
-_OPEN_LOOP_CONNECTIONS: Final = 256  # many, so that a due request finds a free one
+_OPEN_LOOP_CONNECTIONS: Final = 256  # many, so that a due request finds a free connection
 _REQUESTS: Final = 30_000  # different requests, repeated with new idempotency keys
 _TIMEOUT_SECONDS: Final = 60.0
 
@@ -264,7 +264,7 @@ class ManyOwnersEnvironment(SystemEnvironment):
             yield receive_result
 
     async def run_load_test(self, rate: float, seconds: float, *scenarios: str, users: int) -> tuple[Outcome, Path]:
-        """Run a load test with Locust in an open loop, and check its history.
+        """Run a load test with Locust in an open loop, and check the recorded responses.
 
         Returns:
             The outcome, and the folder with the report.
@@ -282,7 +282,7 @@ class ManyOwnersEnvironment(SystemEnvironment):
         )
         folder = create_report_folder("bench")
         outcome = await run_load(self.target, plan, 100, folder)
-        await self.ledger.ignore_earlier_transfers()  # the checker has verified those of the load test
+        await self.ledger.ignore_earlier_transfers()  # the checker has verified the transfers of the load test
         print_progress(f"   {outcome}")
         if outcome.verdict != "SOUND":
             raise BenchError(f"the checker found {len(outcome.violations)} violations: see {folder}")

@@ -99,7 +99,9 @@ async def latency_at_half(environment: ManyOwnersEnvironment) -> AsyncIterator[F
 
 
 async def memory_after_soak(environment: ManyOwnersEnvironment) -> Figure:
-    """Divide each service's private memory after a soak by that after warm-up, and report the worst service.
+    """Divide each service's memory at the end of a soak by that at its start, and report the largest ratio.
+
+    A soak is a long run under constant load. Memory means private memory, which processes do not share.
 
     Memory is stable only after the caches of PostgreSQL and ClickHouse, the log of the embedded Kafka and ClickHouse's
     reader threads have reached their limits. So the system runs at its maximum rate first, and then under the load of

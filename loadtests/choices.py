@@ -60,8 +60,8 @@ class UserChoices:
     """Random choices of one user.
 
     They depend on nothing but the arguments. In particular they do not depend on responses, so with the same seed a
-    user makes the same choices again, although it may get further in the same time. Idempotency keys are not chosen
-    here: they are always new.
+    user makes the same choices in the same order. How many it makes in a run depends on the system. Idempotency keys
+    are not chosen here: they are always new.
     """
 
     def __init__(self, plan: Plan, scenario: str, process: int, number: int) -> None:
@@ -73,7 +73,7 @@ class UserChoices:
         """
         user = f"{plan.seed}.{scenario}.{process}.{number}"
         self._rng = random.Random(user)  # noqa: S311  reproducible, no secret
-        # The number of requests depends on the responses, so the form of their keys uses another generator.
+        # The number of requests depends on the responses, so another generator decides which keys are quoted.
         self._forms = random.Random(f"{user}.keys")  # noqa: S311
         self._customers = plan.customers
         select = account_selection.BY_NAME[plan.account_selection]

@@ -83,7 +83,7 @@ class CustomerApi:
     async def create_customers(self, count: int) -> list[Customer]:
         """Create customers, with an account and 1,000 roubles each.
 
-        Requests that fail for a temporary reason are repeated, as long as others succeed.
+        Requests that fail for a temporary reason are repeated, as long as other requests succeed.
 
         Raises:
             SetUpError: the system does not respond, refuses a request, or completes no top-up.

@@ -21,5 +21,5 @@ class UncancelledConnection(asyncpg.Connection):
     __slots__ = ()
 
     def _cancel_current_command(self, waiter: object, cancel_waiter: object = None) -> None:  # noqa: ARG002
-        # Not at once: asyncpg still sets the statement's result after this call.
+        # Close the connection later, because asyncpg still sets the statement's result after this method returns.
         asyncio.get_running_loop().call_soon(self.terminate)

@@ -30,8 +30,8 @@ from wallet.errors import Unavailable
 class Database:
     """Pool of connections to one PostgreSQL database.
 
-    Its context managers raise Unavailable if the database is unavailable, or becomes so during the block. Then a write
-    may or may not have been committed.
+    Its context managers raise Unavailable if the database is unavailable. If it becomes unavailable during the block, a
+    write may or may not have been committed.
     """
 
     def __init__(self, engine: AsyncEngine, url: str, label: str) -> None:
@@ -136,6 +136,9 @@ def _is_read_only(error: DBAPIError) -> bool:
 
 
 def _replace_read_only_connections(context: ExceptionContext) -> None:
-    """Replace all connections of the pool when one refuses writes: the others may have read-only sessions too."""
+    """Replace all connections of the pool when one refuses writes.
+
+    The others may have read-only sessions too.
+    """
     if isinstance(context.sqlalchemy_exception, DBAPIError) and _is_read_only(context.sqlalchemy_exception):
         context.is_disconnect = True

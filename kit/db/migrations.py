@@ -23,7 +23,7 @@ _LOCK: Final = 7_708_141_927
 
 
 _LOCK_TIMEOUT: Final = "1s"
-"""Maximum wait for a table's lock. Meanwhile statements of the services wait, which time out after some seconds."""
+"""Maximum wait for a table's lock. Statements of the services wait behind it, and time out after some seconds."""
 _ATTEMPTS: Final = 30
 _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 10.0
@@ -46,15 +46,17 @@ def config(package: str, url: str) -> Config:
 def upgrade(package: str, url: str) -> None:
     """Migrate the database to the newest schema. Safe to repeat; concurrent runs wait for each other.
 
-    The services may run meanwhile. Their statements wait behind a migration that waits for a table, so a migration that
-    does not get a lock in time is rolled back and tried again after a pause, for a few minutes.
+    The services may run during the migration. While a migration waits for the lock of a table, their statements wait
+    behind it. So a migration that does not get a lock in time is rolled back and tried again after a pause, for a few
+    minutes.
 
     Args:
         package: dotted name of the package of migrations, such as `subgraphs.bank.service.migrations`.
         url: `postgresql://…`.
 
     Raises:
-        sqlalchemy.exc.DBAPIError: a statement failed, or a lock is still missing. Nothing was changed.
+        sqlalchemy.exc.DBAPIError: a statement failed, or the last attempt did not get a lock either. Nothing was
+        changed.
     """
     backoff = Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
     for left in reversed(range(_ATTEMPTS)):

@@ -56,7 +56,10 @@ class ClockSkew(Exception):
 
 
 READ_ONLY_ERRORS: Final = (asyncpg.ReadOnlySQLTransactionError, ReadOnlyDatabase)
-"""Errors of a session that refuses writes. It may stay read-only although new sessions are not, so pools replace it."""
+"""Errors of a session that refuses writes.
+
+The session may stay read-only when new sessions are writable again, so pools replace its connection.
+"""
 
 REFUSED_ERRORS: Final = (
     asyncpg.InsufficientResourcesError,  # disk full, no memory, too many connections
@@ -106,7 +109,7 @@ def unavailable(label: str, error: BaseException | None) -> Unavailable:
 async def check_disk() -> None:
     """Readiness check: fail for ten seconds after the database reported a full or failing disk.
 
-    A test write would not detect a full disk: writes that fit into allocated pages still succeed.
+    A test write would not detect a full disk, because writes that fit into allocated pages still succeed.
 
     Raises:
         Unavailable: the database reported such an error in the last ten seconds.
@@ -140,8 +143,8 @@ def set_session_statement(settings: Mapping[str, str] = SESSION_SETTINGS) -> str
 async def check_sessions(url: str) -> None:
     """Check that each connection has its own session of the server: there is no pooler, or it is in session mode.
 
-    Opens two connections and compares the processes of the server behind them, several times: while other clients use
-    the pooler, it may give each connection the same process a few times in a row.
+    Opens two connections and compares the server processes that serve them. It does so several times, because a pooler
+    that is in use may give each connection the same process a few times in a row.
 
     Args:
         url: `postgresql://…`.
@@ -198,7 +201,7 @@ def utc_now() -> datetime:
 
 
 def check_clock(now: datetime, asked_at: datetime) -> None:
-    """Compare the clocks, directly after the response to `SELECT clock_timestamp()` arrived.
+    """Compare the clocks. Call it as soon as the response to `SELECT clock_timestamp()` has arrived.
 
     Args:
         now: the time in the response.

@@ -11,8 +11,8 @@ Value = TypeVar("Value")
 class Backoff:
     """Delays between retries: exponential with equal jitter.
 
-    Each delay is drawn between half of a bound and the bound, which doubles with every delay. Half is fixed, so that
-    there is always a pause; half is random, to avoid a thundering herd.
+    Each delay is between half of a bound and the bound, and the bound doubles with every delay. One half is fixed, so
+    that there is always a pause. The other half is random, so that many clients do not retry at the same moment.
     """
 
     def __init__(self, first_seconds: float, longest_seconds: float) -> None:

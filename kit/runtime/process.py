@@ -117,8 +117,8 @@ async def run_with_restarts(
         except asyncio.CancelledError:
             if task is None or task.cancelling():
                 raise
-            # This task was not cancelled: the step let the cancellation of one of its own tasks escape, as aiokafka
-            # does when its consumer group is lost. Without a restart, the task would end silently.
+            # This task was not cancelled from outside. The step raised the CancelledError of one of its own tasks, as
+            # aiokafka does when its consumer group is lost. Without a restart, the task would end silently.
             failure = "cancelled from within"
         except Exception as error:  # noqa: BLE001  every failure leads to a restart
             failure = f"{type(error).__name__}: {error}"

@@ -58,7 +58,7 @@ class _EnvironmentSource(EnvSettingsSource):
     """Settings source of environment variables."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
-        """Return the decoded JSON; text that is not JSON unchanged, so that validation refuses it like other values."""
+        """Return the decoded JSON. Return text that is not JSON unchanged, so that validation refuses it."""
         try:
             return super().decode_complex_value(field_name, field, value)
         except ValueError:

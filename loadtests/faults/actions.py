@@ -1,4 +1,4 @@
-"""Faults: each breaks something and repairs it."""
+"""Faults: each breaks something and repairs it. The supervisor repairs a kill: it restarts the process."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ from stack.plan import AUDIENCE, ISSUER
 from stack.ports import HOST
 
 Fault: TypeAlias = Callable[[], Awaitable[None]]
-"""Breaks something, and returns after the repair. The system may still be recovering then."""
+"""Breaks something, and returns after the repair; after a kill, at once. The system may still be recovering then."""
 
 _IS_LEADER: Final = "wallet_bank_outbox_is_leader 1.0"
 _END_OTHER_SESSIONS: Final = """
@@ -85,7 +85,10 @@ class FaultActions:
         }
 
     async def freeze_leader(self) -> None:
-        """Freeze the bank that publishes the outbox for 12 s: its session expires, and another bank takes over."""
+        """For 12 s, freeze the bank replica that publishes the outbox.
+
+        The database ends its session, and another replica publishes.
+        """
         async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as http:
             for name in BANKS:
                 with suppress(httpx.HTTPError):
@@ -112,9 +115,10 @@ class FaultActions:
                 await alter(f"RESET SETTING {_MIN_FREE_BYTES_SETTING}")
 
     async def make_read_only(self) -> None:
-        """Make new sessions of the banks read-only and end the old ones; after 1 to 3 s let new sessions write again.
+        """Make new sessions of the bank replicas read-only and end the old ones; after 1 to 3 s let new sessions write
+        again.
 
-        The sessions that the banks opened meanwhile stay read-only, so the banks have to replace them.
+        The sessions that the replicas opened in that time stay read-only, so the replicas have to replace them.
         """
         settings = {"default_transaction_read_only": "off"}  # of this session
         try:

@@ -42,7 +42,7 @@ class Outage:
         requests: number of requests during the outage and the recovery, by name.
         failed: number of those requests without a correct response, by name.
         errors: number of failed requests by error.
-        longest_ms: longest duration of one of those requests, successful or not.
+        longest_ms: longest duration of one of those requests, successful or not, without subscriptions.
         recovery_seconds: time from the start command until everything works again, without manual steps.
         verdict: verdict of the checker.
     """

@@ -34,7 +34,7 @@ class Proxy:
         await self._server.wait_closed()
 
     def disconnect(self) -> None:
-        """Reset every connection at once. Data in transit is lost."""
+        """Abort every connection at once. Data in transit is lost."""
         for writer in tuple(self._writers):
             writer.transport.abort()
 
@@ -59,7 +59,7 @@ class Proxy:
 
     @contextmanager
     def _tracked(self, writer: asyncio.StreamWriter) -> Iterator[None]:
-        """Let `disconnect` reset a connection, and close it at the end of the block."""
+        """Let `disconnect` abort the connection during the block; abort it at the end of the block."""
         self._writers.add(writer)
         try:
             yield

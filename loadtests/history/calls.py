@@ -74,6 +74,8 @@ class LedgerRequest:
 class Receipt:
     """Receipt of a committed transfer: its effect on the account of the caller.
 
+    `version` is the number of the account's operations up to this one; `balance_after` is the balance after it.
+
     None marks values that an API does not return: the REST API returns neither version nor balance, GraphQL no version.
     `is_replay` is whether the response was marked as a replay; it is None if the API does not mark replays.
     """
@@ -122,7 +124,7 @@ class NoEffect:
 
 @dataclass(frozen=True, slots=True)
 class TopUpState:
-    """State of a top-up. Its id is the key of its deposit; it has a transfer once it is completed.
+    """State of a top-up. `id` is also the idempotency key of its deposit. A completed top-up has a transfer.
 
     `is_replay` is as in `Receipt`.
     """
@@ -230,7 +232,7 @@ def deposits_of_top_ups(calls: Sequence[RecordedCall]) -> list[RecordedCall]:
 
 
 def _may_exist(attempts: Sequence[RecordedCall]) -> bool:
-    """Return whether the top-up can have a deposit. One that was rejected before it got an id has none."""
+    """Return whether the top-up can have a deposit. A top-up that was rejected before it got an id has none."""
     return any(isinstance(call.answer, TopUpState | UnknownOutcome) for call in attempts)
 
 

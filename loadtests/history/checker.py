@@ -2,7 +2,8 @@
 
 It also checks linearizability, account by account. A transfer was committed at some moment between the start of the
 first call that requested it and the first response that acknowledged it. A refusal was decided in such an interval,
-too. An account's transfers must have such moments in the order of its versions.
+too. Each transfer increments the version of its accounts. An account's transfers must have such moments in the order of
+its versions.
 """
 
 from bisect import bisect_left, bisect_right
@@ -65,7 +66,7 @@ def check_history(
 
 
 def check_top_up_marks(calls: Iterable[RecordedCall]) -> list[Violation]:
-    """Return the top-ups whose responses are wrongly marked as replays, or wrongly not marked.
+    """Return a violation for each response to a top-up that is wrongly marked as a replay, or wrongly not marked.
 
     Args:
         calls: all calls, before `deposits_of_top_ups`.
@@ -242,8 +243,8 @@ def _is_decision(answer: Answer) -> bool:
 def _wrongly_marked(calls: Sequence[RecordedCall]) -> Iterator[Sequence[RecordedCall]]:
     """Yield groups of calls with one key whose marks of replays are wrong.
 
-    At most one response with an outcome has no mark. A marked response needs another call with the same request that
-    began before the marked call ended. A conflict is never a replay.
+    At most one response with an outcome has no mark: the first one. A marked response needs another call with the same
+    request, which began before the marked call ended. A conflict is never a replay.
     """
     answered = [(call, call.answer) for call in calls if isinstance(call.answer, Receipt | Refusal | TopUpState)]
     first = [call for call, answer in answered if answer.is_replay is False and not _is_conflict(answer)]
@@ -306,7 +307,10 @@ def _is_justified(
 
 
 def _is_hidden(account: Account, request: LedgerRequest) -> bool:
-    """Return whether the bank hides the account: a sender of another user, or a clearing account as recipient."""
+    """Return whether the bank hides the account from the caller.
+
+    It hides accounts of other users as senders, and clearing accounts as recipients of transfers.
+    """
     if account.id == request.body.sender_id:
         return request.owner_id not in {None, account.owner_id}
     return request.key.operation == "transfer" and account.min_balance is None

@@ -1,6 +1,7 @@
 """Independent model of the accounts: replays the ledger's transfers, one after the other.
 
-The model shares no code with the bank. A defect in shared code would be in both, and the checker would not detect it.
+The version of an account is the number of its transfers. The model shares no code with the bank. A defect in shared
+code would be in both, and the checker would not detect it.
 """
 
 from collections import defaultdict, deque
@@ -19,7 +20,7 @@ class Invariant(StrEnum):
     """Statements that are true of every correct ledger and of the calls to it."""
 
     ORDER = "one order of all transfers agrees with the versions of every account"
-    RULES = "a transfer is between two open accounts of its currency, and no balance falls below its minimum"
+    RULES = "a transfer is between two accounts of its currency, and no balance falls below its minimum"
     ENTRIES = "the entries match the transfers, with the versions and balances that result from them"
     ACCOUNTS = "an account's row is the result of its transfers"
     TIME = "creation times do not decrease as versions increase"
@@ -29,7 +30,7 @@ class Invariant(StrEnum):
     ACKNOWLEDGED = "every acknowledged transfer is in the ledger"
     RECEIPT = "a receipt matches the ledger"
     REFUSED = "a refused request has no transfer, and the row of its key has the reason"
-    JUSTIFIED = "a refusal was true at some moment between the first call with its key and the first response"
+    JUSTIFIED = "the reason of a refusal was true between the first call with its key and the first response"
     SAME = "all responses to one request with one key have the same outcome"
     REPLAY = "a response is marked as a replay if, and only if, an earlier call with its key and request was decided"
     CONFLICT = "of several requests with one key, only the first is executed, and the others are conflicts"
@@ -101,7 +102,7 @@ def replay(ledger: LedgerRows) -> tuple[dict[UUID, AccountHistory], list[Violati
 
 
 def _sort_by_versions(ledger: LedgerRows) -> tuple[list[Transfer], list[Transfer]]:
-    """Sort the transfers so that each follows those of lower versions of both its accounts.
+    """Sort the transfers so that each follows the transfers with lower versions on both of its accounts.
 
     Returns:
         The sorted transfers, and the transfers that fit into no such order.

@@ -143,7 +143,7 @@ async def read_rows(
 async def sum_balance_changes(connection: asyncpg.Connection) -> Decimal:
     """Return the change of the sum of all balances since the accounts were opened.
 
-    It is 0 in a correct ledger, at every moment: the sum is read in one statement.
+    In a correct ledger it is 0 at every moment, because one statement reads all balances of one moment.
     """
     change: Decimal = await connection.fetchval(_BALANCE_CHANGE)
     return change

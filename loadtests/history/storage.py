@@ -37,7 +37,7 @@ _ANSWERS: Final[Mapping[str, type[Answer]]] = {
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionRecord:
-    """Versions that a subscriber received, in order of arrival.
+    """Account versions that a subscriber received, in order of arrival. The n-th operation of an account has version n.
 
     Attributes:
         account_id: account of the subscription.

@@ -67,7 +67,7 @@ class Workload:
 
     @asynccontextmanager
     async def running(self, clients: int) -> AsyncIterator[None]:
-        """Run a closed loop of clients while the block runs. After the block, each client finishes its current turn."""
+        """Run a closed loop of clients while the block runs. After it, each client finishes its concurrent calls."""
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             for number in range(clients):
@@ -97,7 +97,10 @@ class Workload:
                 await self._record(rng.choice(unresolved))
 
     def _plan_turn(self, rng: random.Random, name: str) -> list[list[LedgerRequest]]:
-        """Return the calls to make concurrently. Half of the turns have duplicates, a tenth a conflicting request."""
+        """Return the calls of a turn, which are made concurrently.
+
+        Half of the turns have duplicates, and a tenth of them have a conflicting request.
+        """
         kind = rng.choices(("transfer", "deposit", "batch"), (6, 1, 2))[0]
         if kind == "deposit":
             requests = [self._deposit(rng, name)]

@@ -1,4 +1,7 @@
-"""GraphQL subscriptions over WebSocket, which record the received versions and the time from commit to arrival."""
+"""GraphQL subscriptions over WebSocket.
+
+Their records contain the received account versions, and the times from commit to arrival.
+"""
 
 import time
 from contextlib import closing

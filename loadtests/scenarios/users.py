@@ -33,7 +33,7 @@ _numbers: Final[defaultdict[str, Iterator[int]]] = defaultdict(count)
 
 
 class WalletUser(FastHttpUser):
-    """Locust user that selects a customer of the run for each task. `choices` has all its random choices.
+    """Locust user that selects a customer of the run for each task. `choices` makes all its random choices.
 
     It uses one HTTP client for all customers, because the test measures the system, not the clients. The locustfile
     sets `plan`, `writer` and `arrivals`, once per process.
