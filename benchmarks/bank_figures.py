@@ -99,7 +99,7 @@ async def idle_latency_vs_single(environment: BankEnvironment) -> Figure:
 
 
 async def transfers_by_replicas(environment: BankEnvironment) -> Figure:
-    """Single calls to one, two and three banks on one ledger, with a check of the ledger's invariants."""
+    """Single calls to one, two and three replicas of the bank, with a check of their ledger's invariants."""
     runs: dict[int, list[Run]] = {count: [] for count in range(1, _REPLICAS + 1)}
     async with environment.ledgers.create() as ledger, environment.start_banks(ledger, _REPLICAS) as banks:
         for _ in range(2):

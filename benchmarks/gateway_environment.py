@@ -175,7 +175,7 @@ class GatewayEnvironment(BenchEnvironment):
         return run
 
     def rest_transfers(self, name: str, address: str) -> Side:
-        """Return transfers over REST. The gateway and the bare route have the same contract."""
+        """Return a side that makes transfers over REST. The gateway and the bare route have the same contract."""
 
         def request(number: int) -> str:
             headers = {**self._headers(number), "Idempotency-Key": UNIQUE_KEY}
@@ -185,7 +185,7 @@ class GatewayEnvironment(BenchEnvironment):
         return Side(name=name, load=_transfer_load(address, request, status=201, marker='"createdAt"'))
 
     def graphql_transfers(self) -> Side:
-        """Return transfers over GraphQL: the same mutation, with different variables in each request."""
+        """Return a side that makes transfers over GraphQL: one mutation, with different variables in each request."""
 
         def request(number: int) -> str:
             arguments = {
@@ -199,7 +199,7 @@ class GatewayEnvironment(BenchEnvironment):
         return Side(name="gateway", load=_transfer_load(self.gateway, request, status=200, marker='"balance"'))
 
     def hive_transfers(self, address: str) -> Side:
-        """Return the same transfers as mutations of Hive Gateway's schema."""
+        """Return a side that makes the same transfers with a mutation of Hive Gateway's schema."""
 
         def request(number: int) -> str:
             arguments = {
@@ -214,19 +214,19 @@ class GatewayEnvironment(BenchEnvironment):
         return Side(name="Hive Gateway", load=load)
 
     def grpc_transfers(self) -> Side:
-        """Return the calls that the gateway makes to the bank, without the gateway."""
+        """Return a side that calls the bank directly, with the calls that the gateway makes."""
         targets, tokens = [self.bank], self.tokens.customers
         load = BankLoad(targets=targets, tokens=tokens, accounts=ACCOUNTS, in_flight=_IN_FLIGHT)
         return Side(name="gRPC alone", load=load, generator="benchmarks.bank_load")
 
     def rest_pages(self) -> Side:
-        """Return requests for a page of operations over REST, one after the other."""
+        """Return a side that requests a page of operations over REST again and again, one request at a time."""
         path = f"/accounts/{service_stubs.ACCOUNT}/operations?limit={service_stubs.PAGE_SIZE}"
         load = _page_load(self.gateway, http1_client.get(path, self._headers()), marker='"hasOlder":true')
         return Side(name="REST", load=load, counted="pages")
 
     def graphql_pages(self) -> Side:
-        """Return requests for the same page, with the same fields, over GraphQL."""
+        """Return a side that requests the same page, with the same fields, over GraphQL."""
         variables = {"id": service_stubs.ACCOUNT, "first": service_stubs.PAGE_SIZE}
         load = _page_load(self.gateway, self._graphql_request(_OPERATIONS, variables), marker='"hasNextPage":true')
         return Side(name="GraphQL", load=load, counted="pages")

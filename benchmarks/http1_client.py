@@ -101,7 +101,7 @@ def requests_with_unique_keys(requests: Sequence[str]) -> Iterator[bytes]:
 
 
 DueTimes: TypeAlias = Iterator[float]
-"""Due time of each request, on the monotonic clock, until the deadline. A free connection takes the next one."""
+"""Due time of each request, on the monotonic clock, until the deadline. A free connection takes the next due time."""
 
 
 def _closed_loop(deadline: float) -> DueTimes:

@@ -1,6 +1,6 @@
 """Figures of identity: rate of logins, and latency of other calls during the logins.
 
-One identity service runs on PostgreSQL, both as in production. The load shares the machine with them.
+One identity service runs on PostgreSQL, both with the settings of production. The load runs on the same machine.
 """
 
 import asyncio

@@ -50,7 +50,7 @@ class PgbenchReport:
             BenchError: the output is incomplete, or transactions failed.
         """
         processed, failed, latency = (pattern.search(text) for pattern in (_PROCESSED, _FAILED, _LATENCY))
-        # A progress line at time t reports the second before t. The first one that counts starts after the warm-up.
+        # A progress line at time t reports the second before t. It counts if this second starts after the warm-up.
         rates = [float(tps) for at, tps in _PROGRESS.findall(text) if float(at) >= warm_up + 0.9]
         if not (processed and failed and latency and rates):
             raise BenchError(f"pgbench printed no complete report:\n{text}")

@@ -116,7 +116,8 @@ def integrity(
     The bank checks its ledger, card checks that no amount is lost between cards and accounts, and analytics checks
     that the history equals the ledger.
 
-    Exit codes: 0 sound, 1 broken (there are violations), 2 not proven (a service or its database is down).
+    Exit codes: 0 sound, 1 broken (there are violations), 2 not proven (a service or its database is down, or another
+    check is running).
     """
     if admin is not None:
         raise typer.Exit(check_integrity(AdminEndpoint(admin.rstrip("/"), token or "")))

@@ -14,7 +14,7 @@ class ReplayResult(IntEnum):
 
     COMPLETE = 0
     INCOMPLETE = 1
-    """The bank returned fewer operations than its accounts have. The version of an account is their number."""
+    """The bank returned fewer operations of an account than its version says. The version is their number."""
     NOT_FINISHED = 2
     """A service or database is down, another replay is running, or the account does not exist."""
 

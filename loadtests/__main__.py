@@ -40,7 +40,7 @@ _INTERRUPTED: Final = 130
 
 
 async def run(arguments: argparse.Namespace) -> int:
-    """Make one run and return its exit code: the verdict, or `COULD_NOT_RUN`."""
+    """Run one load test and return the exit code: the number of the `Verdict`, or `COULD_NOT_RUN`."""
     try:
         return await _run(arguments)
     except LoadError as error:

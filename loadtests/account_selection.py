@@ -14,8 +14,8 @@ AccountSelection: TypeAlias = Callable[[random.Random, int], Iterator[tuple[int,
 def zipf_pairs(rng: random.Random, accounts: int, skew: float) -> Iterator[tuple[int, int]]:
     """Yield pairs of different accounts from a Zipf distribution, without end.
 
-    The account of rank r (counted from 1) is drawn r ** -skew times as often as the first. Skew 0 is uniform.
-    A pair of equal accounts is redrawn as a whole, so that each account sends as often as it receives.
+    The account of rank r (counted from 1) is drawn r ** -skew times as often as the account of rank 1. Skew 0 is
+    uniform. A pair of equal accounts is redrawn as a whole, so that each account sends as often as it receives.
     """
     weights = list(accumulate(rank**-skew for rank in range(1, accounts + 1)))
     numbers = range(accounts)
@@ -46,7 +46,8 @@ def hot(rng: random.Random, accounts: int) -> Iterator[tuple[int, int]]:
 def ring(rng: random.Random, accounts: int) -> Iterator[tuple[int, int]]:
     """Select each account as sender and its successor as recipient; the successor of the last account is the first.
 
-    Locks taken in the order of sender and recipient would deadlock in a cycle.
+    A ledger that locks the sender before the recipient would deadlock: each transfer waits for the next one in the
+    ring.
     """
     start = rng.randrange(accounts)
     return pairwise(cycle((start + number) % accounts for number in range(accounts)))

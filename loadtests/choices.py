@@ -84,7 +84,7 @@ class UserChoices:
         return self._rng.choice(self._customers)
 
     def next_transfer(self) -> TransferChoice:
-        """Return the next transfer, between accounts of the plan's selection."""
+        """Return the next transfer. The plan's account selection chooses its two accounts."""
         sender, recipient = next(self._pairs)
         return TransferChoice(
             self._customers[sender],

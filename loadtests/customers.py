@@ -29,14 +29,14 @@ from loadtests.target import Target
 from wallet.accounts import clearing_account_id
 
 CHECKER: Final = "checker"
-"""Name of the requests before and after the load, which reports exclude."""
+"""Name of the requests that are sent before and after the load. Reports exclude these requests."""
 
 _MAX_CONCURRENT: Final = 8
 _TOKEN_SECONDS: Final = 24 * 3600.0
 _RETRY_DELAY_SECONDS: Final = 0.5
 _MAX_DELAY_SECONDS: Final = 5.0
 _SET_UP_SECONDS: Final = 120.0
-"""Longer than the windows of rate limits: with many customers, logins wait for the next window."""
+"""Longer than the windows of rate limits, because with many customers some logins wait for the next window."""
 _TIMEOUT_SECONDS: Final = 10.0
 _OPENING_AMOUNT: Final = Decimal("1000.00")
 _RETRYABLE: Final = frozenset(
@@ -51,7 +51,7 @@ _RETRYABLE: Final = frozenset(
 
 
 class SetUpError(Exception):
-    """The run could not start: the system does not respond, or not like a wallet. The message says what to do."""
+    """The run could not start: the system does not respond, or is not a wallet. The message says what to do."""
 
 
 class CustomerApi:
@@ -112,10 +112,10 @@ class CustomerApi:
         await asyncio.gather(*(self.retry_until_final(each, tokens[each.key.principal]) for each in requests))
 
     async def list_operations(self, customer: Customer) -> list[dict[str, Any]]:
-        """Return all operations of a customer's account that are in the history now, newest first.
+        """Return all operations of a customer's account that analytics has stored until now, newest first.
 
         Raises:
-            httpx.HTTPError: the history is unavailable.
+            httpx.HTTPError: the operations cannot be read now.
         """
         operations: list[dict[str, Any]] = []
         while True:

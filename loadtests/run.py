@@ -223,7 +223,7 @@ async def _run_locust(folder: Path, plan: Plan, during_load: ConcurrentTask | No
         if during_load:
             await _wait_until(lambda: process.returncode is not None or (folder / STARTED).exists())
             faults = await during_load()
-            with suppress(ProcessLookupError):  # it may have ended on its own
+            with suppress(ProcessLookupError):  # Locust may have ended already
                 process.terminate()
         code = await asyncio.wait_for(process.wait(), plan.seconds + _TIMEOUT_SECONDS)
         if code == 0:
@@ -231,7 +231,7 @@ async def _run_locust(folder: Path, plan: Plan, during_load: ConcurrentTask | No
     except TimeoutError:
         raise LoadError(f"Locust did not end, or one of its processes died: see {folder}/locust.log") from None
     finally:
-        with suppress(ProcessLookupError):  # the session of Locust, with its workers
+        with suppress(ProcessLookupError):  # Locust leads its own session, so its workers end too
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
         reaper.release(process.pid)

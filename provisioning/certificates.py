@@ -1,7 +1,7 @@
 """Certificates for mutual TLS: a private authority, and a certificate and key per service, as PEM files in a folder.
 
-Peers trust `authority.pem`. `authority.key` signs; it may be kept elsewhere between two runs. The service `bank` has
-the files `bank.pem` and `bank.key`.
+Peers trust `authority.pem`. `authority.key` signs the certificates; between two runs it may be stored elsewhere. The
+service `bank` has the files `bank.pem` and `bank.key`.
 """
 
 import re
@@ -23,7 +23,7 @@ from kit.rpc.tls import check_key_pair
 from kit.runtime.files import write_private_file
 
 LIFETIME: Final = timedelta(days=90)
-"""Longest validity of a service certificate; the authority's end limits it. It is renewed in its last third."""
+"""Validity of a service certificate; shorter if the authority's certificate expires earlier."""
 
 _AUTHORITY_LIFETIME: Final = timedelta(days=3650)
 _AUTHORITY: Final = "authority"

@@ -287,13 +287,13 @@ class Books:
         return None if at is None else float(at)
 
     def record_delivery(self, webhook: Webhook) -> None:
-        """Count a delivery and delete the webhook after its last one."""
+        """Count a delivery, and delete the webhook after its last delivery."""
         with self._transaction():
             self._sql.execute("UPDATE webhooks SET deliveries = deliveries - 1 WHERE id = ?", (webhook.id,))
             self._sql.execute("DELETE FROM webhooks WHERE id = ? AND deliveries = 0", (webhook.id,))
 
     def record_failure(self, webhook: Webhook, retry_at: datetime) -> None:
-        """Count a failed delivery and schedule the next one."""
+        """Count a failed delivery, and schedule the next attempt."""
         with self._transaction():
             self._sql.execute(
                 "UPDATE webhooks SET failures = failures + 1, due_at = ? WHERE id = ?",

@@ -84,7 +84,7 @@ class RequestMiddleware:
 
 
 class RandomFailureMiddleware:
-    """Delays all responses, and responds to some requests with 503: to half of them without executing the request.
+    """Delays all requests, and responds to some of them with status 503. Half of these are executed nevertheless.
 
     The same seed fails the same requests, counted in order of arrival.
     """

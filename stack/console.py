@@ -67,7 +67,7 @@ class Console:
         return f"\033[{COLOURS[self._names.index(name) % len(COLOURS)]}m{label}\033[0m"
 
     def _open(self, name: str) -> "_LogFile | None":
-        """Open the log file of a child, and return it; None if it cannot be opened. The next line tries again."""
+        """Open and return the log file of a child. Return None if it cannot be opened; the next line tries again."""
         try:
             file = self._files[name] = _LogFile(self._logs / f"{name}.log")
         except OSError:

@@ -234,7 +234,7 @@ class Child:
     async def _wait_until_ended(
         self, running: asyncio.subprocess.Process, output_task: asyncio.Task[None] | None
     ) -> int:
-        """Like `wait`, for this run of the process: another task may already have started the next run."""
+        """Do the same as `wait` for this run of the process. Another task may already have started the next run."""
         code = await running.wait()
         if output_task:
             # A grandchild may keep the output open for longer.

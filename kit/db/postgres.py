@@ -169,7 +169,7 @@ async def check_sessions(url: str) -> None:
 
 
 def log_failures(check: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-    """Return a readiness check of a database that also logs why it fails, once for each reason."""
+    """Return a readiness check that also logs when the database becomes ready, or fails for a new reason."""
     last_reason: str | None = None
 
     async def logged_check() -> None:

@@ -25,7 +25,7 @@ from stack.plan import AUDIENCE, ISSUER
 from stack.ports import HOST
 
 Fault: TypeAlias = Callable[[], Awaitable[None]]
-"""Breaks something, and returns after the repair; after a kill, at once. The system may still be recovering then."""
+"""Breaks something. Returns after the repair, or directly after a kill. The system may still be recovering then."""
 
 _IS_LEADER: Final = "wallet_bank_outbox_is_leader 1.0"
 _END_OTHER_SESSIONS: Final = """
@@ -120,7 +120,7 @@ class FaultActions:
 
         The sessions that the replicas opened in that time stay read-only, so the replicas have to replace them.
         """
-        settings = {"default_transaction_read_only": "off"}  # of this session
+        settings = {"default_transaction_read_only": "off"}  # this session stays writable
         try:
             ledger = await asyncpg.connect(
                 self._under_test.target.ledger, timeout=_TIMEOUT_SECONDS, server_settings=settings

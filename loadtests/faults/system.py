@@ -1,4 +1,7 @@
-"""System under test: the whole system with two banks, and proxies in front of PostgreSQL, ClickHouse and the banks."""
+"""System under test: the whole system with two replicas of the bank.
+
+Proxies are in front of PostgreSQL, ClickHouse and each replica of the bank.
+"""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,7 +34,7 @@ class SystemUnderTest:
         system: its processes.
         proxies: proxies by the name of the component behind them.
         target: addresses for the load.
-        admins: admin URL by process, including the second bank.
+        admins: admin URL by process, including the second replica of the bank, `bank-2`.
     """
 
     system: System
@@ -61,7 +64,7 @@ class SystemUnderTest:
 def _plan_processes(
     ports: Ports, data: Path, *, proxies: Mapping[str, Proxy], second: tuple[int, int], broker: BrokerFactory | None
 ) -> Sequence[Process]:
-    """Return the full plan with a second bank, and with all clients connected through the proxies."""
+    """Return the full plan with a second replica of the bank. All clients connect through the proxies."""
     postgres = Postgres(data, proxies["postgres"].port)
     banks = ",".join(f"{HOST}:{proxies[name].port}" for name in BANKS)
     addresses = {

@@ -76,7 +76,7 @@ class Receipt:
 
     `version` is the number of the account's operations up to this one; `balance_after` is the balance after it.
 
-    None marks values that an API does not return: the REST API returns neither version nor balance, GraphQL no version.
+    None marks values that an API does not return: REST returns neither version nor balance, GraphQL returns no version.
     `is_replay` is whether the response was marked as a replay; it is None if the API does not mark replays.
     """
 
@@ -98,7 +98,8 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Refusal of a request by the ledger: reason and data of the error. A retry with the same key gets it again.
+    """Refusal of a request by the ledger: reason and data of the error. A retry with the same key gets the same
+    refusal.
 
     `is_replay` is as in `Receipt`.
     """
@@ -177,7 +178,7 @@ class History:
         Args:
             requests: requests of one call.
             sending: the call; returns the outcomes in the order of the requests. An error that it raises is recorded
-                for all of them.
+                for all requests.
 
         Raises:
             CancelledError: the task was cancelled; the call is recorded with an unknown outcome.

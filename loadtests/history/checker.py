@@ -69,7 +69,7 @@ def check_top_up_marks(calls: Iterable[RecordedCall]) -> list[Violation]:
     """Return a violation for each response to a top-up that is wrongly marked as a replay, or wrongly not marked.
 
     Args:
-        calls: all calls, before `deposits_of_top_ups`.
+        calls: all calls, not yet converted by `deposits_of_top_ups`.
     """
     by_key: dict[IdempotencyKey, list[RecordedCall]] = defaultdict(list)
     for call in calls:

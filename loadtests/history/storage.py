@@ -1,7 +1,7 @@
 """Records of a run on disk: one file per process, one JSON line per request.
 
-Times are on the monotonic clock, which all processes of a machine share. A process keeps no more of its records in
-memory than the buffer of the file; the checker reads all files.
+Times are on the monotonic clock, which all processes of a machine share. In memory, a process keeps only the records in
+the buffer of its file. The checker reads all files.
 """
 
 import dataclasses

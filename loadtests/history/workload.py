@@ -93,11 +93,12 @@ class Workload:
                 call for call, received in zip(calls, answers, strict=True) if not all(map(is_final, received))
             ]
             if unresolved:
-                await asyncio.sleep(rng.uniform(0, _RETRY_DELAY_SECONDS))  # the bank is unavailable: no tight loop
+                # The bank may be unavailable, so do not retry in a tight loop.
+                await asyncio.sleep(rng.uniform(0, _RETRY_DELAY_SECONDS))
                 await self._record(rng.choice(unresolved))
 
     def _plan_turn(self, rng: random.Random, name: str) -> list[list[LedgerRequest]]:
-        """Return the calls of a turn, which are made concurrently.
+        """Return the calls that a client makes concurrently in one turn.
 
         Half of the turns have duplicates, and a tenth of them have a conflicting request.
         """

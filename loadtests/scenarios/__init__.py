@@ -16,7 +16,7 @@ NAMES: Final = tuple(_USER_CLASSES)
 
 
 def load_user_class(name: str) -> type:
-    """Import the user class of a scenario, and no other: the gRPC module patches gRPC for gevent on import.
+    """Import only the user class of this scenario, because the gRPC module patches gRPC for gevent on import.
 
     Raises:
         KeyError: no scenario has that name.

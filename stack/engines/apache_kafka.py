@@ -102,8 +102,8 @@ class ApacheKafka(Child):
     async def clean(self) -> None:
         """Delete every topic together with the committed offsets of its groups.
 
-        Returns after the broker itself has deleted them, not only its controller. Otherwise a new topic with the same
-        name could lose the offsets of its readers when the broker deletes the old ones.
+        Returns only after the broker has deleted the topics; its controller deletes them earlier. Otherwise a new topic
+        with the same name could lose the offsets of its readers when the broker deletes the old offsets.
 
         Raises:
             TimeoutError: the broker still has a topic after ten seconds.
@@ -151,7 +151,7 @@ class ApacheKafka(Child):
         return Command(argv, dict(os.environ), self._data)
 
     async def _is_ready(self) -> bool:
-        """Return whether the controller has accepted the broker; before that it listens but leads no partition."""
+        """Return whether the controller has accepted the broker. Before that, the broker leads no partition."""
         if not await self._accepts_connections():
             return False
         try:

@@ -95,7 +95,7 @@ def _choose_place(home: Path, user: int | None) -> Path:
 
 
 def _reachable(path: Path, user: int | None) -> bool:
-    """Return whether `user` can enter `path`. Modes, ACLs and mounts decide, so a process of that user tests it."""
+    """Return whether `user` can enter `path`. Modes, ACLs and mounts decide it, so a process of the user tests it."""
     if user is None:
         return True
     test = ["/bin/sh", "-c", 'test -x "$0"', str(path.absolute())]

@@ -1,6 +1,7 @@
 """PostgreSQL as a child process: the embedded binaries on a loopback port.
 
-Durable by default (fsync and synchronous_commit on), SCRAM passwords only, no Unix socket. kill -9 loses no commit.
+By default commits are durable (fsync and synchronous_commit are on), so kill -9 loses no commit. Clients log in with a
+SCRAM password over TCP; there is no Unix socket.
 """
 
 import asyncio
