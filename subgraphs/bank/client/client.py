@@ -177,7 +177,7 @@ class BankClient:
     ) -> OpenedAccount:
         """Open an empty account, once per idempotency key; see `TransferRequest` for the two forms of a key.
 
-        The caller owns it unless `owner_id` names another user, which only admins may do.
+        The caller owns the account unless `owner_id` names another user, which only admins may do.
         """
         request = bank_pb2.OpenAccountRequest(
             currency=currency,
@@ -195,7 +195,7 @@ class BankClient:
         return account_from_proto(response.account)
 
     async def list_accounts(self, owner_id: str = "", *, limit: int = 1_000, after: UUID | None = None) -> AccountPage:
-        """List an owner's accounts in id order, closed accounts included.
+        """List an owner's accounts in id order, including closed accounts.
 
         Args:
             owner_id: owner of the accounts; empty for the caller. Only operators and admins may name another user.
@@ -237,15 +237,15 @@ class BankClient:
     async def verify_history(
         self, epoch: str, past_epochs: Iterable[str], postings: Sequence[HeldPosting]
     ) -> LedgerIdentity:
-        """Compare postings that the caller holds with the ledger. For services only.
+        """Compare postings that the caller has stored with the ledger. For services only.
 
         Args:
-            epoch: epoch that the caller follows.
-            past_epochs: epochs that the caller has followed before.
-            postings: postings of `epoch` that the caller holds; at most 1,000.
+            epoch: epoch of the ledger whose operations the caller stores.
+            past_epochs: epochs whose operations the caller stored before.
+            postings: postings of `epoch` that the caller has stored; at most 1,000.
 
         Returns:
-            The ledger's identity. If its epoch is not `epoch`, the caller must rebuild its copy of the ledger.
+            The ledger's identity. If the ledger's epoch is not `epoch`, the caller must rebuild its stored data.
         """
         request = bank_pb2.VerifyHistoryRequest(
             epoch=epoch,

@@ -1,4 +1,7 @@
-"""Values that the bank's client takes and returns."""
+"""Values that the bank's client takes and returns.
+
+An epoch is one uninterrupted sequence of the ledger's operations. A restore from an older backup begins another epoch.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,7 +32,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class OpenedAccount:
-    """Account in its current state; `is_replay` if an earlier request with the same key opened it."""
+    """Account in its current state. `is_replay` is true if an earlier request with the same key opened the account."""
 
     account: Account
     is_replay: bool
@@ -37,7 +40,7 @@ class OpenedAccount:
 
 @dataclass(frozen=True, slots=True)
 class AccountPage:
-    """Accounts in id order; `has_more` if another page follows."""
+    """Accounts in id order. `has_more` is true if another page follows."""
 
     accounts: tuple[Account, ...]
     has_more: bool
@@ -47,7 +50,8 @@ class AccountPage:
 class TransferRequest:
     """Requested transfer. The bank executes it once per caller and idempotency key.
 
-    `raw_idempotency_key` is another form of the key, which earlier releases stored; empty if there is none.
+    `raw_idempotency_key` is the key with the client's quotation marks, the form that earlier releases stored. It is
+    empty if the client sent no quotation marks.
     """
 
     sender_id: UUID
@@ -82,7 +86,8 @@ class Posting:
 class Receipt:
     """Transfer with one posting: the sender's, or for a deposit the recipient's.
 
-    `is_replay` if an earlier request with the same key made the transfer. A replayed receipt equals the first one.
+    `is_replay` is true if an earlier request with the same key made the transfer. A replayed receipt equals the first
+    receipt.
     """
 
     transfer: Transfer
@@ -92,7 +97,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Balance of an account at a version; `epoch` is the ledger's epoch, empty for the first one."""
+    """Balance of an account at a version; `epoch` is the id of the ledger's epoch, empty for the first epoch."""
 
     amount: Money
     version: int
@@ -103,7 +108,7 @@ class Balance:
 class Event:
     """Transfer with both postings and its descriptor: the same data as the event on the operations topic.
 
-    `epoch` is the ledger's epoch when the event was read, empty for the first one.
+    `epoch` is the id of the ledger's epoch when the event was read, empty for the first epoch.
     """
 
     transfer: Transfer
@@ -115,7 +120,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class HeldPosting:
-    """Posting that a reader of the ledger holds."""
+    """Posting that a reader of the ledger, such as analytics, has stored."""
 
     account_id: UUID
     version: int
@@ -124,7 +129,12 @@ class HeldPosting:
 
 @dataclass(frozen=True, slots=True)
 class LedgerIdentity:
-    """Epoch of the ledger, and the incarnation of the database server that stores it."""
+    """Identity of the ledger and of the server that stores it.
+
+    Attributes:
+        epoch: id of the ledger's epoch; empty for the first epoch.
+        incarnation: system identifier and timeline of the database server.
+    """
 
     epoch: str
     incarnation: str

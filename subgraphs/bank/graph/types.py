@@ -44,7 +44,7 @@ class Account:
 
     @classmethod
     def from_client(cls, account: client.Account) -> Self:
-        """Convert an account of the bank's client."""
+        """Convert a `client.Account`."""
         return cls(id=strawberry.ID(str(account.id)), loaded=account)
 
     @classmethod
@@ -110,7 +110,7 @@ class Transfer:
 
     @classmethod
     def from_client(cls, transfer: client.Transfer) -> Self:
-        """Convert a transfer of the bank's client."""
+        """Convert a `client.Transfer`."""
         return cls(id=strawberry.ID(str(transfer.id)), loaded=transfer)
 
     @classmethod

@@ -78,7 +78,8 @@ class CardClient:
             amount: amount to take from the card.
             card: card to charge.
             idempotency_key: identifies the request for this caller.
-            raw_idempotency_key: another form of the key, which earlier releases stored; empty if there is none.
+            raw_idempotency_key: the key with the client's quotation marks, the form that earlier releases stored; empty
+                if the client sent no quotation marks.
 
         Returns:
             The top-up in its current state, which may be final. A declined card is not an error: the status is

@@ -45,7 +45,7 @@ class TopUp:
     Attributes:
         failure: reason of the failure as a machine name; None without a failure.
         transfer_id: id of the deposit in the ledger, once the top-up is COMPLETED.
-        version: grows with every change.
+        version: counter that grows with every change of the top-up.
     """
 
     id: UUID
@@ -62,7 +62,7 @@ class TopUp:
 
 @dataclass(frozen=True, slots=True)
 class CreatedTopUp:
-    """Top-up in its current state; `is_replay` if an earlier request with the same key started it."""
+    """Top-up in its current state. `is_replay` is true if an earlier request with the same key started the top-up."""
 
     top_up: TopUp
     is_replay: bool

@@ -52,7 +52,7 @@ class Card:
 
     @classmethod
     def from_client(cls, card: client.Card) -> "Card":
-        """Convert a card of the client."""
+        """Convert a `client.Card`."""
         return cls(brand=CardBrand(card.brand), last_four=card.last_four)
 
 
@@ -97,7 +97,7 @@ class TopUp:
 
     @classmethod
     def from_client(cls, top_up: client.TopUp) -> Self:
-        """Convert a top-up of the client."""
+        """Convert a `client.TopUp`."""
         return cls(id=strawberry.ID(str(top_up.id)), loaded=top_up)
 
     @classmethod
@@ -157,7 +157,7 @@ class TopUpConnection:
 
     @classmethod
     def from_client(cls, page: client.TopUpPage) -> "TopUpConnection":
-        """Convert a page of the client."""
+        """Convert a `client.TopUpPage`."""
         edges = [TopUpEdge(cursor=cursor.encode_id(each.id), node=TopUp.from_client(each)) for each in page.top_ups]
         return cls(
             edges=edges,

@@ -35,7 +35,7 @@ class User:
 
     @classmethod
     def from_client(cls, user: client.User) -> Self:
-        """Convert a user of the client."""
+        """Convert a `client.User`."""
         return cls(id=strawberry.ID(user.id), loaded=user)
 
     @classmethod

@@ -37,7 +37,7 @@ ADMIN_TOKEN_SECONDS: Final = 600.0
 def sign_admin_token(folder: Path, issuer: str, audience: str, subject: str) -> str:
     """Return an administrator's access token, valid for `ADMIN_TOKEN_SECONDS`.
 
-    Whoever can read the keys can sign such a token anyway.
+    This adds no risk: a program that can read the keys can sign such a token without this function.
 
     Args:
         folder: folder of the keys.
@@ -66,7 +66,7 @@ def rotate_keys(folder: Path, keep_seconds: float) -> None:
     existing = read_keys(folder)
     obsolete = find_obsolete_keys(existing, now, keep_seconds=keep_seconds)
     private = Ed25519PrivateKey.generate()
-    # The name sorts after the names of older keys: a volume may give all files the same time.
+    # The name sorts after the names of older keys. If a volume gives all files the same time, the name decides.
     file = folder / f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S%f}.pem"
     write_private_file(file, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
     for key in obsolete:

@@ -1,6 +1,6 @@
 """`python -m subgraphs.identity.service.roles grant USERNAME ROLE`: change the role of a user.
 
-The command needs access to the database (`IDENTITY_DATABASE_URL`), as migrations do: no RPC can make a user an admin.
+The command needs access to the database (`IDENTITY_DATABASE_URL`), because no RPC can make a user an admin.
 """
 
 import argparse

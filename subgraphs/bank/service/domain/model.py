@@ -177,7 +177,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class HeldPosting:
-    """Posting that a reader of the ledger holds."""
+    """Posting that a reader of the ledger, such as analytics, has stored."""
 
     account_id: UUID
     version: int

@@ -58,7 +58,7 @@ class Acquirer(Protocol):
         ...
 
     async def cancel(self, key: str) -> Payment | NoPayment | Refusal:
-        """Prevent authorizations with the key, and void the payment that has it. Refused after a capture."""
+        """Prevent authorizations with the key, and void the payment that has the key. Refused after a capture."""
         ...
 
     async def capture(self, payment_id: str, key: str) -> Payment | Refusal:

@@ -41,8 +41,8 @@ class RetryPolicy:
         timeout_seconds: time-out of one attempt, until its response is complete.
         attempts: maximum attempts of a call.
         budget_seconds: maximum time between the start of the first attempt and the start of the last one.
-        circuit_failures: number of customers with failed attempts that opens the circuit for all. As many failed
-            attempts of one customer open it for that customer only.
+        circuit_failures: number of customers with failed attempts that opens the circuit for all customers. The same
+            number of failed attempts of one customer opens the circuit for that customer only.
         circuit_seconds: time until an open circuit lets a probe through. Until then, calls fail at once.
     """
 

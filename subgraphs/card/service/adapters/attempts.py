@@ -68,8 +68,8 @@ class AttemptRepository:
         locks = func.unnest(sql_cast(keys, ARRAY(BigInteger))).column_valued("key")
         same = or_(*(_LIMITED_BY[kind] == subject for kind, subject in subjects.items()))
         async with self._database.transaction() as sql:
-            # The locks are held until the commit. The commit need not wait for the disk: the commits of `admit` and
-            # `record_decline` wait, and they flush the earlier records of the WAL, too.
+            # The locks are held until the commit. This commit need not wait for the disk, because the later commit of
+            # `admit` or `record_decline` waits and also flushes the earlier records of the WAL.
             no_wait = func.set_config("synchronous_commit", "off", True)
             await sql.execute(select(no_wait, func.pg_advisory_xact_lock(locks)))
             stored = await sql.execute(_select_attempts(limits).where(same))

@@ -61,11 +61,13 @@ open_database: Final = partial(Database.open, service="card", label="the top-ups
 
 
 class LeaseLostError(Exception):
-    """Another driver has saved the top-up since it was read. Nothing was saved."""
+    """Another driver has saved the top-up since this driver read it. This save had no effect."""
 
 
 class Repository:
     """Stored top-ups and webhooks.
+
+    A driver is a task that makes a top-up's calls. A lease is the time for which a top-up belongs to one driver.
 
     Every method raises Unavailable if the database is unavailable. It is then unknown whether a change was committed.
     All methods are safe to repeat.
@@ -255,7 +257,7 @@ class Repository:
     async def record_webhook(
         self, webhook_id: str, kind: str, top_up_id: UUID | None, reported: PaymentStatus
     ) -> bool | None:
-        """Store a webhook once and make its top-up due if `transitions.needs_acquirer_call`.
+        """Store a webhook once, and make its top-up due if `transitions.needs_acquirer_call` returns true.
 
         Args:
             webhook_id: the acquirer's id. All deliveries of a webhook have the same id.

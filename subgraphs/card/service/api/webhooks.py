@@ -33,7 +33,7 @@ class WebhookInbox:
         """Store a webhook and return whether its top-up became due.
 
         Raises:
-            Unavailable: the webhook may not be stored; the acquirer must send it again.
+            Unavailable: it is unknown whether the webhook was stored; the acquirer must send it again.
         """
         reported = PaymentStatus(event.type.removeprefix("payment.").upper())
         top_up_id = top_up_id_from_key(event.payment.idempotency_key)

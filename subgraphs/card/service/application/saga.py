@@ -132,7 +132,9 @@ class Saga:
         return self._drivers[top_up.id]
 
     async def wait_for_driver(self, top_up: TopUp) -> TopUp:
-        """Wait until this process's driver ends, and return its top-up; return `top_up` if this process has no driver.
+        """Wait until the top-up's driver in this process ends, and return the top-up in its new state.
+
+        If no driver of this process has the top-up, return `top_up` at once.
 
         Cancelling the wait does not cancel the driver.
         """
@@ -195,8 +197,8 @@ class Saga:
         """Make a top-up due after a manual review, and return it without waiting for the next step.
 
         The top-up continues at the step at which it stopped. If it is final, its payment at the acquirer is checked
-        again. If it is completed and the ledger lacks its deposit, the deposit is made again; if its payment is
-        refunded, the top-up becomes refunded instead.
+        again. If it is completed and the ledger lacks its deposit, the deposit is made again. But if the acquirer has
+        refunded the payment, the top-up becomes refunded, and no deposit is made.
 
         Raises:
             TopUpNotFound: no top-up with this id needs a review.
@@ -333,7 +335,7 @@ class Saga:
     async def _settle_lost_deposit(self, top_up: TopUp, payment: Payment | NoPayment) -> TopUp:
         """Repeat the deposit that the ledger lacks, or end the top-up as refunded if its payment is refunded.
 
-        The key of the first deposit prevents a second one.
+        Both deposits have the same idempotency key, so the bank credits the account only once.
         """
         if top_up.review is not None:
             after = transitions.refund_without_deposit(top_up, payment)

@@ -246,7 +246,7 @@ class TopUps:
                 yield top_up
 
     async def _reserve(self, attempt: NewAttempt, wait_until: float) -> TopUp | None:
-        """Wait until the limits of declined cards have room for an attempt, and store it.
+        """Wait until the limits of declined cards have room for an attempt, and store the attempt.
 
         Returns:
             None if the attempt was stored; else the top-up with the request's key, which another request has created in

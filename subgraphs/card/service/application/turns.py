@@ -1,4 +1,4 @@
-"""Limit of the concurrent work of each customer. Waiting requests get their turns in the order of arrival."""
+"""Limit of the concurrent requests of each customer. Waiting requests get their turns in the order of arrival."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,11 +13,14 @@ AT_ONCE: Final = "card authorizations at once"
 
 
 class Turns:
-    """Limits the concurrent turns of each customer in this process. Further requests wait in memory."""
+    """Limits how many requests of one customer run at the same time in this process.
+
+    A running request holds a turn. Further requests wait in memory for a turn.
+    """
 
     def __init__(self, maximum: int) -> None:
         """Args:
-        maximum: maximum concurrent turns of one customer.
+        maximum: maximum number of concurrent requests of one customer.
         """
         self._maximum = maximum
         self._semaphores: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
@@ -27,7 +30,7 @@ class Turns:
         """Wait for a turn and hold it during the block.
 
         Raises:
-            RateLimited: the customer's other turns did not end within the time-out.
+            RateLimited: the customer's running requests did not end within the time-out.
         """
         semaphore = self._semaphores.setdefault(customer, asyncio.Semaphore(self._maximum))
         try:

@@ -139,8 +139,8 @@ class TopUp:
     def acquirer_key(self, step: Step) -> str:
         """Return the acquirer's idempotency key of a step.
 
-        All attempts at a step have the same key. A retry after a review has a new one, because the acquirer repeats its
-        refusal for the old key. The key of the authorization never changes: it identifies the payment.
+        All attempts at a step have the same key. A retry after a review has a new key, because the acquirer repeats its
+        refusal for the old key. The key of the authorization never changes, because it identifies the payment.
         """
         key = f"{self.id}:{step.lower()}"
         return key if not self.retries or step is Step.AUTHORIZE else f"{key}:{self.retries}"

@@ -161,7 +161,7 @@ def review_missing_deposit(top_up: TopUp) -> TopUp:
 
 
 def after_second_deposit(top_up: TopUp, result: Deposited | AccountRefused | DepositConflict) -> TopUp:
-    """Return a completed top-up after its deposit was made again; still under review if the bank refused it."""
+    """Return a completed top-up after another attempt at its deposit. It stays under review if the bank refused."""
     match result:
         case Deposited():
             return replace(top_up, transfer_id=result.transfer_id, review=None)

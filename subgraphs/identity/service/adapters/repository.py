@@ -122,7 +122,7 @@ class Repository:
             kept_session: session that does not end.
 
         Returns:
-            The number of ended sessions; None if the password has been changed in the meantime, then nothing is done.
+            The number of ended sessions. None if the password has been changed in the meantime: nothing was done.
         """
         user = credentials.user
         is_current = (users.c.id == user.id) & (users.c.password_changed_at == credentials.password_changed_at)
@@ -152,7 +152,7 @@ class Repository:
         """Insert a session with its first refresh token, and delete the login attempts with the user name.
 
         Returns:
-            The session; None if the password has been changed since it was verified, then nothing is done.
+            The session. None if the password has been changed since it was verified: nothing was done.
         """
         is_current = (users.c.id == credentials.user.id) & (
             users.c.password_changed_at == credentials.password_changed_at
@@ -170,7 +170,7 @@ class Repository:
     async def rotate_token(
         self, token_id: UUID, successor_id: UUID, *, grace_seconds: float
     ) -> tuple[RotationResult, Session, User] | None:
-        """Use a refresh token, and return the result with the token's session and user; None if it does not exist.
+        """Use a refresh token, and return the result with the token's session and user; None if there is no such token.
 
         The row of the session is locked first, so tokens of one session are used one after the other.
 

@@ -1,7 +1,7 @@
 """Private keys that sign access tokens, in a folder of PEM files.
 
-A new key is published at once and signs after a minute, when all verifiers have it. It stops signing when a newer key
-starts. After that it stays published for the tokens that it has signed.
+A new key is published at once. It signs from a minute later, when all verifiers have it, until a newer key starts to
+sign. After that the key stays published, so that the tokens that it has signed can be verified.
 
 `subgraphs.identity.service.keys` adds and removes keys.
 """

@@ -1,7 +1,7 @@
-"""Tables of the identity service, as the migrations create them; a test compares both.
+"""Tables of the identity service. Alembic migrations create them; a test compares these definitions with the schema.
 
-They store only the hash of a password, and only the id of a refresh token without its HMAC. So a copy of the tables
-gives no access.
+The tables store only the hash of a password. Of a refresh token they store only the id, without the HMAC. So a copy of
+the tables gives no access.
 """
 
 from typing import Final

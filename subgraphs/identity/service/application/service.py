@@ -64,7 +64,7 @@ class TokenPolicy:
     Attributes:
         issuer: `iss` of access tokens.
         audience: `aud` of access tokens.
-        refresh_secret: key of the HMAC in refresh tokens. A new one invalidates all refresh tokens.
+        refresh_secret: key of the HMAC in refresh tokens. A new key invalidates all refresh tokens.
         access_seconds: lifetime of an access token.
         session_seconds: lifetime of a session, however often it is refreshed.
         grace_seconds: time in which a used refresh token may be used again.
@@ -160,7 +160,7 @@ class Identity:
     async def refresh(self, token: Secret) -> Tokens:
         """Exchange a refresh token for a new pair of tokens.
 
-        A second use within the grace period returns the same refresh token again; a later one ends the session.
+        A second use within the grace period returns the same refresh token again; a later use ends the session.
 
         Raises:
             Unauthenticated: the token is not valid, or the session has ended; the error is the same.
@@ -186,7 +186,7 @@ class Identity:
                 raise _refuse_refresh("over")
 
     async def revoke(self, token: Secret) -> None:
-        """Log out: end the session of a refresh token, if there is one. Safe to retry.
+        """Log out: end the session of a refresh token, if the token is valid. Safe to retry.
 
         Raises:
             Unavailable: the outcome is unknown.
@@ -239,7 +239,7 @@ class Identity:
         raise UserNotFound(caller.subject)
 
     async def _is_repeated_change(self, credentials: Credentials, new: Secret) -> bool:
-        """Return whether a recent change has stored the new password: the client repeats it after a lost response."""
+        """Return whether a recent change has already stored the new password, and the client lost the response."""
         return credentials.has_changed_within(_CHANGE_GRACE_SECONDS) and await self._passwords.verify(
             credentials.password_hash, new
         )
@@ -248,7 +248,7 @@ class Identity:
         """Return a user.
 
         Raises:
-            UserNotFound: the user does not exist, or the caller may not read it.
+            UserNotFound: the user does not exist, or the caller may not read this user.
         """
         user = (await self.batch_get_users(caller, [id_])).get(id_)
         if user is None:

@@ -11,7 +11,7 @@ class LockoutPolicy:
 
     Attributes:
         free_attempts: number of attempts after which the name is locked.
-        first_seconds: duration of the first lock; each further attempt doubles it.
+        first_seconds: duration of the first lock; each further attempt doubles the duration.
         longest_seconds: maximum duration of a lock.
     """
 
@@ -29,7 +29,7 @@ class LockoutPolicy:
 
 @dataclass(frozen=True, slots=True)
 class LoginAttempts:
-    """Login attempts with a user name since its last login, whether or not the user exists.
+    """Attempts to log in with a user name since its last successful login, whether or not the user exists.
 
     `locked_until` equals the last attempt's start if that attempt did not lock the name.
     """

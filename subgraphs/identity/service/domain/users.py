@@ -16,7 +16,9 @@ _USERNAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{2,63}")
 _TO_LOWER_CASE: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _PASSWORD_LENGTHS: Final = range(12, 129)
 _MAX_NORMALIZED_INPUT: Final = 4 * _PASSWORD_LENGTHS.stop
-"""Longest text that is normalized: normalization combines at most four characters into one."""
+"""Maximum length of a text that is normalized. Normalization combines at most four characters into one, so a longer
+text stays too long for a password.
+"""
 
 
 class Role(StrEnum):
@@ -45,7 +47,7 @@ class Credentials:
         user: the user.
         password_hash: Argon2id hash.
         password_changed_at: time of the last change, which identifies the version of the password. A new hash of the
-            same password does not change it.
+            same password does not change this time.
         read_at: time at which the credentials were read, from the same clock as `password_changed_at`.
     """
 

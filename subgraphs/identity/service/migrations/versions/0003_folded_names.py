@@ -1,6 +1,6 @@
 """User names are unique without regard to case and may have upper-case letters; sessions are found by their user.
 
-No two existing names differ only by case: until now the table accepts lower-case names only.
+No two existing names differ only by case, because before this migration the table accepts lower-case names only.
 """
 
 from alembic import op
@@ -33,7 +33,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Rewrite the names in lower case, as the previous release requires. The index still keeps them unique then."""
+    """Rewrite the names in lower case, as the previous release requires. They stay unique: the index ignores case."""
     op.execute("ALTER TABLE users DROP CONSTRAINT users_username_form")
     op.execute('UPDATE users SET username = lower(username COLLATE "C") WHERE username <> lower(username COLLATE "C")')
     op.execute("""
