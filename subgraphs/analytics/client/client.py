@@ -61,10 +61,10 @@ class AnalyticsClient:
         Args:
             account_id: id of the account.
             limit: maximum number of operations; 0 for the server's default.
-            older_than: returns the newest operations below this version.
+            older_than: returns the newest operations below this version of the account (`Operation.account_version`).
             newer_than: returns the oldest operations above this version; 0: the oldest of all. Not together with
                 `older_than`.
-            epoch: epoch of the ledger that `older_than` or `newer_than` belongs to.
+            epoch: `Operation.epoch` to which `older_than` or `newer_than` belongs.
             filter: conditions that each operation satisfies.
         """
         request = analytics_pb2.GetOperationsRequest(

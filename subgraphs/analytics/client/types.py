@@ -12,8 +12,9 @@ from wallet.money import Money
 class Operation:
     """One operation as one account sees it. `amount` is positive; `direction` gives the sign.
 
-    `account_version` is the account's version after the operation, in an `epoch` of the ledger. `id` is the id of the
-    transfer.
+    `id` is the id of the transfer. `account_version` is the account's version after the operation: a counter of the
+    account's operations. `epoch` is the id of the uninterrupted sequence of the ledger's operations to which the
+    operation belongs; a restore from an older backup begins another epoch.
     """
 
     id: UUID

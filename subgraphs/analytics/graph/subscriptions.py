@@ -54,8 +54,8 @@ async def watch_operations(
     """Yield operations after a position; without a position, new operations only.
 
     A reconnected stream continues after the last operation that was yielded. A stream of new operations first reports
-    the version at which it starts. If it fails before that, the reconnected stream starts at the account's current
-    version in the bank.
+    the account's version at which it starts. If the stream fails before it has reported the version, the reconnected
+    stream starts at the account's current version in the bank.
     """
     is_reconnect = False
 

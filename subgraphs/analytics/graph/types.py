@@ -56,7 +56,7 @@ class Operation:
 
     @classmethod
     def from_client(cls, operation: client.Operation) -> "Operation":
-        """Convert an operation of the client."""
+        """Convert a `client.Operation`."""
         return cls(
             id=strawberry.ID(str(operation.id)),
             type=OperationType(operation.type),
@@ -87,7 +87,7 @@ class OperationConnection:
 
     @classmethod
     def from_client(cls, page: client.OperationPage) -> "OperationConnection":
-        """Convert a page of the client."""
+        """Convert a `client.OperationPage`."""
         nodes = [Operation.from_client(operation) for operation in page.operations]
         return cls(
             edges=[OperationEdge(cursor=node.cursor, node=node) for node in nodes],
@@ -113,7 +113,7 @@ class OperationFilter:
     to: datetime | None = strawberry.field(default=None, description="Exclusive.")
 
     def to_client(self) -> client.OperationFilter:
-        """Convert to a filter of the client. Analytics validates amounts and times.
+        """Convert to a `client.OperationFilter`. Analytics validates amounts and times.
 
         Raises:
             InvalidInput: the counterparty's id is malformed, an amount is empty, or a time has no offset from UTC.
@@ -158,9 +158,9 @@ _LENGTHS: Final = {
 def max_buckets(arguments: Mapping[str, Any]) -> int:
     """Return the maximum number of buckets of `Account.statistics` with these arguments.
 
-    For times that cannot be parsed, return `MAX_BUCKETS`. A range that will be refused (it is empty, lacks an offset or
-    certainly has more than `MAX_BUCKETS` buckets) counts as one bucket, so that its own error is returned instead of a
-    refusal for its cost.
+    For times that cannot be parsed, return `MAX_BUCKETS`. A range that analytics will refuse (it is empty, lacks an
+    offset or certainly has more than `MAX_BUCKETS` buckets) counts as one bucket, so that the caller gets the error of
+    the range and not an error about the cost.
     """
     try:
         since, until = (datetime.fromisoformat(arguments[name]) for name in ("from", "to"))
@@ -182,7 +182,7 @@ class Turnover:
 
     @classmethod
     def from_client(cls, turnover: client.Turnover) -> "Turnover":
-        """Convert a turnover of the client."""
+        """Convert a `client.Turnover`."""
         return cls(count=turnover.count, amount=Money.from_money(turnover.amount))
 
 
@@ -215,7 +215,7 @@ class StatisticsBucket:
 
     @classmethod
     def from_client(cls, bucket: client.StatisticsBucket) -> "StatisticsBucket":
-        """Convert a bucket of the client."""
+        """Convert a `client.StatisticsBucket`."""
         return cls(
             start=bucket.start,
             end=bucket.end,
@@ -253,7 +253,7 @@ class AccountStatistics:
 
     @classmethod
     def from_client(cls, statistics: client.Statistics) -> "AccountStatistics":
-        """Convert statistics of the client."""
+        """Convert a `client.Statistics`."""
         return cls(
             buckets=[StatisticsBucket.from_client(bucket) for bucket in statistics.buckets],
             cursor=cursor.encode_version(statistics.as_of_version, statistics.epoch),

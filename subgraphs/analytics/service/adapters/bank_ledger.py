@@ -73,7 +73,7 @@ class BankLedger:
         Args:
             account_id: id of the account.
             after_version: operations above this version are returned.
-            limit: maximum number of operations; 1,000 by default, and at most.
+            limit: maximum number of operations, at most 1,000; None for 1,000.
         """
         page_size = _PAGE_SIZE if limit is None else min(limit, _PAGE_SIZE)
         with request_context.as_service(self._token):
@@ -90,7 +90,7 @@ class BankLedger:
         Args:
             epoch: epoch of the history.
             past_epochs: epochs that the history belonged to before.
-            postings: postings of the history; at most 1,000.
+            postings: operations of the history with their accounts and versions; at most 1,000.
         """
         held = [bank.HeldPosting(each.account_id, each.version, each.operation_id) for each in postings]
         with request_context.as_service(self._token):

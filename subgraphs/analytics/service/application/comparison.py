@@ -29,7 +29,8 @@ class Difference:
     Attributes:
         account_id: account of the operation.
         version: version of the account after the operation.
-        expected: row of the ledger; None if the ledger counts the operation but does not return it.
+        expected: row of the ledger; None if the ledger does not return the operation, although the account's version
+            includes it.
         wrong: stored copies that differ. Empty if nothing is stored.
         has_more: whether further copies that differ may be stored.
     """
@@ -43,7 +44,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class UnexpectedRows:
-    """Stored copies of one account that the ledger does not count.
+    """Stored copies of one account whose versions do not exist in the ledger.
 
     Attributes:
         account_id: account of the copies.
@@ -58,7 +59,7 @@ class UnexpectedRows:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Progress of a scan: `accounts` more accounts are checked, up to and including `up_to`."""
+    """Progress of a scan: `accounts` accounts were checked since the previous checkpoint; `up_to` is the last one."""
 
     up_to: UUID
     accounts: int
@@ -67,7 +68,7 @@ class Checkpoint:
 class Comparison:
     """Compares history and ledger in pages, with short queries and bounded memory. Only reads.
 
-    Raises what `Copies` and `BankClient` raise.
+    Raises what `Copies` and `BankLedger` raise.
     """
 
     def __init__(self, copies: Copies, ledger: BankLedger) -> None:
@@ -131,7 +132,7 @@ class Comparison:
             events = await self._ledger.list_events(window.account_id, reached, window.up_to - reached)
             page = [row for event in events for row in rows_from_event(event) if row.account_id == window.account_id]
             if not page or page[-1].account_version <= reached:
-                break  # the ledger does not return operations that it counts
+                break  # the ledger does not return operations that the account's version includes
             rows |= {row.account_version: row for row in page}
             reached = page[-1].account_version
         return rows
@@ -157,7 +158,7 @@ class Comparison:
 def batch_windows(windows: Iterable[Window]) -> Iterator[list[Window]]:
     """Split or group windows into batches that one statement can read.
 
-    A batch has many small accounts, or a part of a large one.
+    A batch has the windows of many small accounts, or of a part of a large account.
     """
     batch: list[Window] = []
     operations = 0

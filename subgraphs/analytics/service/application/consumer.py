@@ -148,7 +148,10 @@ class Consumer:
                         await _finish_when_cancelled(self._store_batch(consumer, producer, messages, generation))
 
     async def _collect(self, consumer: AIOKafkaConsumer) -> tuple[list[Message], int]:
-        """Return the next messages, if any arrive within a second, and the generation that all of them belong to."""
+        """Return the next messages, if any arrive within a second, and the generation of all of them.
+
+        The generation is the number of rebalances before the messages were fetched.
+        """
         loop = asyncio.get_running_loop()
         messages: list[Message] = []
         generation = self._generation
@@ -240,7 +243,10 @@ class Consumer:
             await self._history.insert(rows)
 
     async def _verify_repeated(self, rows: Sequence[Row]) -> None:
-        """Compare rows with stored ones, except rows above the last version of their account in this process."""
+        """Compare rows that may be stored already with the stored rows.
+
+        A row above the last version that this process has stored for the account is new, and is not compared.
+        """
         repeated = {
             (row.account_id, row.account_version): row.operation_id
             for row in rows

@@ -1,4 +1,7 @@
-"""Keeps the history in the ledger's epoch: rebuilds the history when the epoch changes. ADR 38 has the states."""
+"""Keeps the history in the ledger's epoch: rebuilds the history when the epoch changes. ADR 38 has the states.
+
+An epoch is one uninterrupted sequence of the ledger's operations. A restore from an older backup begins another epoch.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -30,9 +33,9 @@ class EpochChanged(Exception):
 class EpochFollower:
     """Compares the epoch of the history with the ledger's, and rebuilds the history when they differ.
 
-    `run` compares the epochs every five seconds, and at once when `verify` has found another epoch. If they differ, it
-    copies the ledger's operations into a new table, which then replaces the history. Reads use the old history until
-    then.
+    `run` compares the epochs every five seconds, and at once when `verify` has found another epoch. If the epochs
+    differ, `run` copies the ledger's operations into a new table, which then replaces the history. Reads use the old
+    history until then.
     """
 
     def __init__(

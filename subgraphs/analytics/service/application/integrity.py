@@ -28,10 +28,13 @@ _ACCOUNTS: Final = "stored accounts"
 
 
 class Invariant(StrEnum):
-    """Invariants of the history. Together they state that its content equals the ledger's."""
+    """Invariants of the history. Together they state that the history has the same operations as the ledger.
+
+    The version of an account counts the account's operations; each operation has one version of its account.
+    """
 
     OPERATION_IS_STORED = "OPERATION_IS_STORED"
-    """All versions of every account, from 1 to its version in the ledger, are stored."""
+    """All versions of every account, from 1 to the account's version in the ledger, are stored."""
     COPY_IS_LEDGERS = "COPY_IS_LEDGERS"
     """Every stored copy of an operation equals the ledger's operation in all columns."""
     VERSION_IS_LEDGERS = "VERSION_IS_LEDGERS"

@@ -33,8 +33,8 @@ class LiveConsumer:
     ) -> None:
         """Args:
         hub: receives the events. `request_check` is called at each start, because events may have been missed.
-        consumer: returns a new consumer without a group, which continues at the earliest offset if the topic no longer
-            has its own.
+        consumer: returns a new consumer without a group. If the topic no longer has the consumer's offset, the consumer
+            continues at the earliest offset.
         admin: returns a new admin client, which lists the topic's partitions.
         """
         self._hub = hub
@@ -56,7 +56,7 @@ class LiveConsumer:
     async def run(self) -> None:
         """Consume until an error occurs, and raise it.
 
-        The next run does not read the messages that were published in between; the hub fetches their operations.
+        The next run does not read the messages that were published between the runs; the hub fetches their operations.
         """
         async with running_client(self._admin()) as admin, running_client(self._consumer()) as consumer:
             self._running_admin = admin

@@ -26,8 +26,9 @@ _MAX_SUSPECTS: Final = 10_000
 class Repair:
     """Compares the history with the ledger, and inserts the missing operations.
 
-    All accounts are compared at the start and once per period, and suspected accounts in between. Except at the start,
-    a missing operation is read from the ledger only after the grace period, in which the topic may still deliver it.
+    All accounts are compared at the start and once per period. Between these comparisons, accounts with a suspected gap
+    are compared. Except at the start, a missing operation is read from the ledger only after the grace period, in which
+    the topic may still deliver it.
     """
 
     def __init__(
@@ -115,10 +116,10 @@ class Repair:
         metrics.COMPARED.set_to_current_time()
 
     async def find_incomplete(self, versions: Mapping[UUID, int]) -> dict[UUID, int]:
-        """Return the accounts with a history that is not certainly complete up to the version, with these versions.
+        """Return the accounts whose history is not certainly complete up to the given version, with these versions.
 
-        The newest stored operation of each account is compared with the ledger. The bank begins a new epoch if the
-        ledger contradicts it.
+        The newest stored operation of each account is compared with the ledger. If the ledger contradicts the stored
+        operation, the bank begins a new epoch.
 
         Raises:
             EpochChanged: the ledger has another epoch than the history.

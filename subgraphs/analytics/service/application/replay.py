@@ -21,7 +21,9 @@ from wallet.errors import WalletError
 log = structlog.get_logger(__name__)
 
 _DELETE_BATCH_ROWS: Final = 1_000
-"""Maximum rows of one DELETE. Its cost does not depend on the number of rows, but the request's URL lists them."""
+"""Maximum rows of one DELETE. The cost of a DELETE does not depend on the number of rows, but the URL of the request
+lists all rows.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,8 @@ class Progress:
         accounts: number of checked accounts of the ledger.
         pulled: number of operations that were read from the bank and inserted.
         removed: number of deleted rows, which differed from the ledger.
-        lacking: number of operations that the ledger counts but does not return; without `all_operations`, number of
-            accounts with such operations.
+        lacking: number of operations that the ledger does not return, although the account's version includes them.
+            Without `all_operations`, the number of accounts with such operations.
     """
 
     accounts: int = 0
@@ -47,9 +49,9 @@ class Outcome:
     """Result of a replay.
 
     Attributes:
-        outcome: `complete`: the history has all operations of the ledger; `incomplete`: the ledger does not return
-            operations that it counts; `unavailable`: ClickHouse or the bank failed, or the epoch changed: run the
-            replay again.
+        outcome: `complete`: the history has all operations of the ledger; `incomplete`: the ledger does not return some
+            operations, although the accounts' versions include them; `unavailable`: ClickHouse or the bank failed, or
+            the ledger's epoch changed: run the replay again.
         accounts: final value of `Progress.accounts`.
         pulled: final value of `Progress.pulled`.
         removed: final value of `Progress.removed`.
@@ -137,7 +139,7 @@ class Replay:
                     run.count_inserted(pulled)
                     yield
             for id_, version in (await self._repair.find_incomplete(incomplete)).items():
-                # An account that has more operations than the ledger is listed, too, but lacks none.
+                # An account with more operations in the history than in the ledger is listed, too, but lacks none.
                 run.lacking += await self._history.get_complete_version(id_) < version
             run.accounts += len(versions)
             yield

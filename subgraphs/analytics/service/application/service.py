@@ -131,8 +131,9 @@ class Analytics:
     async def _is_in_ledger(self, account_id: UUID, stored_version: int, ledger_version: int) -> bool:
         """Return whether the ledger certainly has the highest stored version of an account.
 
-        The ledger's version was read before the history, so it may be older. A higher stored version is compared with
-        the ledger. A ledger that was restored from a backup lacks its operation; the bank then begins a new epoch.
+        The ledger's version was read before the history, so it may be lower. If the stored version is higher, its
+        operation is compared with the ledger. A ledger that was restored from a backup lacks this operation; the bank
+        then begins a new epoch.
         """
         if stored_version <= ledger_version:
             return True

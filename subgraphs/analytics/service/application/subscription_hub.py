@@ -47,7 +47,7 @@ class HubLimits:
 class _Subscription:
     """A subscriber's position in an account's history, and the buffered operations above it.
 
-    `last` is the version that was delivered last, `known` the highest version that is known to exist.
+    `last` is the account's version that was delivered last, `known` the highest version that is known to exist.
     """
 
     def __init__(self, buffer_size: int) -> None:
@@ -122,7 +122,9 @@ class _Subscription:
 
 
 class SubscriptionHub:
-    """Open streams of this replica. `publish` passes events to them; they fetch stored and missing operations."""
+    """Open streams of this replica. `publish` passes events to the streams; each stream fetches the stored operations
+    and the missing ones.
+    """
 
     def __init__(
         self, history: History, ledger: BankLedger, bank: BankClient, repair: Repair, limits: HubLimits
@@ -197,7 +199,7 @@ class SubscriptionHub:
 
         Raises:
             AccountNotFound: the account does not exist, or the caller may not read it, or may no longer read it.
-            LedgerRestored: the version is not in the ledger's epoch, or the epoch has changed.
+            LedgerRestored: the version does not belong to the ledger's epoch, or the epoch has changed.
             SubscriberTooSlow: the buffer is full. The subscriber may resume after the last version it received.
             Unavailable: the next operation cannot be fetched now, the history is being rebuilt, or this process stops.
                 The subscriber may resume.

@@ -1,4 +1,8 @@
-"""Values of the operation history."""
+"""Values of the operation history.
+
+The version of an account counts the account's operations. An epoch is one uninterrupted sequence of the ledger's
+operations; a restore from an older backup begins another epoch.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,7 +36,7 @@ class Direction(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """Effect of an operation on one account: the version and the balance after it."""
+    """Effect of an operation on one account: the account's version and balance after the operation."""
 
     account_id: UUID
     version: int
@@ -74,7 +78,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class HeldPosting:
-    """Posting that the history holds: the operation of one version of an account."""
+    """Posting in the history: the operation that is stored for one version of an account."""
 
     account_id: UUID
     version: int

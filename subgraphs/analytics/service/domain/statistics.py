@@ -98,8 +98,8 @@ class Group:
         bucket: index of the bucket, from 0.
         kind: type and direction.
         turnover: number and sum of the operations.
-        version: highest version among them.
-        balance_after: balance after that version.
+        version: highest version of the account among these operations.
+        balance_after: balance of the account after the operation of this version.
     """
 
     bucket: int

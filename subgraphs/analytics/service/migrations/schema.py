@@ -153,8 +153,8 @@ async def upgrade_schema(
     """Create the database if it is missing, apply the pending migrations and return them.
 
     Safe to repeat, to interrupt and to run twice at the same time. A table that a release without migrations created
-    counts as migration 0001 if its columns match. Records of migrations are void while the table of operations is
-    missing: then all migrations run again. The client uses the database afterwards.
+    counts as migration 0001 if its columns match. If the table of operations is missing, recorded migrations do not
+    count, and all migrations run again. Afterwards the client uses this database.
 
     Args:
         client: client of the server; the database may not exist.

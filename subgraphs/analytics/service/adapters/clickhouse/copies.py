@@ -1,4 +1,7 @@
-"""The history with all stored copies of each operation, for the integrity check and the replay."""
+"""The history with all stored copies of each operation, for the integrity check and the replay.
+
+A copy is one stored row of an operation. An operation may have several copies until ClickHouse merges them.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +16,9 @@ _DIGEST: Final = f"hex(sipHash128({NAMES}))"
 """Digest of all columns of a row."""
 
 MAX_COPIES: Final = 10
-"""Maximum different copies of one version in the result of `Copies.list_copies`, which bounds its memory."""
+"""Maximum number of different copies of one version in the result of `Copies.list_copies`. It bounds the memory that
+the result needs.
+"""
 
 
 @dataclass(frozen=True, slots=True)

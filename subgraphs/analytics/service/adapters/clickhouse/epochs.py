@@ -1,5 +1,6 @@
 """The epoch that the history belongs to, and the replacement of the history when the ledger begins another epoch.
 
+An epoch is one uninterrupted sequence of the ledger's operations. A restore from an older backup begins another epoch.
 The epoch is stored in the comment of the table `operations`, so an exchange of tables replaces rows and epoch
 atomically.
 """
@@ -25,7 +26,7 @@ class StoredEpoch:
     """Epoch of the stored history.
 
     Attributes:
-        id: id of the epoch; empty for the ledger's first one.
+        id: id of the epoch; empty for the ledger's first epoch.
         past: epochs that the history belonged to before, oldest first.
     """
 

@@ -56,7 +56,7 @@ class _Span:
 
 
 class History:
-    """Operations without repeated copies. A retry of any method is safe.
+    """The stored operations. Several copies of an operation are read as one. A retry of any method is safe.
 
     Raises what `Database` raises.
     """
@@ -124,7 +124,9 @@ class History:
         return max(after, int(version))
 
     async def list_postings(self, keys: Collection[tuple[UUID, int]]) -> list[HeldPosting]:
-        """Return the stored postings of these versions; several for a version with copies of different operations."""
+        """Return the stored postings of these versions of accounts. A version has several postings if copies of
+        different operations are stored for it.
+        """
         ids, versions = zip(*keys, strict=True) if keys else ((), ())
         found = await self._database.query(
             """
@@ -154,8 +156,8 @@ class History:
         Args:
             account_id: id of the account.
             range_: the range of time and its granularity.
-            version: version of the account up to which complete statistics count. If it is unknown (None), the
-                statistics are reported as incomplete.
+            version: version of the account in the ledger. Complete statistics count all operations of the range up to
+                this version. If the version is unknown (None), the statistics are reported as incomplete.
         """
         span = await self._span(account_id, range_)
         if span is None:
