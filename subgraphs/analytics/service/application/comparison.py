@@ -44,7 +44,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class UnexpectedRows:
-    """Stored copies of one account whose versions do not exist in the ledger.
+    """Stored copies of one account, with versions that the account does not have in the ledger.
 
     Attributes:
         account_id: account of the copies.

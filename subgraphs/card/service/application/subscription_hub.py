@@ -17,7 +17,7 @@ POLL_SECONDS: Final = 2.0
 
 
 class SubscriptionHub:
-    """Open streams of this replica. A poll at a long interval finds changes whose notification was lost."""
+    """Open streams of this replica. A poll at a long interval finds changes if a notification was lost."""
 
     def __init__(self, repository: Repository, *, poll_seconds: float = POLL_SECONDS) -> None:
         self._repository = repository

@@ -44,8 +44,8 @@ _REPLACE: Final = """
 class Epochs:
     """Reads and replaces the epoch, always on the primary.
 
-    A reader is a service that stores operations of the ledger, such as analytics. It follows the epoch whose operations
-    it stores.
+    A reader is a service that stores operations of the ledger, such as analytics. It follows the epoch of the stored
+    operations.
 
     Raises:
         Unavailable: the database is unreachable. A retry is safe.

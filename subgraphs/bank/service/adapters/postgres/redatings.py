@@ -21,7 +21,7 @@ _ACCOUNTS: Final = """
     SELECT id, least(created_at, $1) AS opened_at FROM accounts WHERE greatest(created_at, updated_at) > $1
 """
 
-# Reads the operations of each account backwards, from the last version to the first version whose date is not in the
+# Reads the operations of each account backwards, from the last version to the first version that is not dated in the
 # future. Dates never decrease from version to version, so this finds all operations in the future.
 _ENTRIES: Final = """
     WITH RECURSIVE walk AS (
