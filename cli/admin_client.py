@@ -64,7 +64,7 @@ def _parse_report(line: str) -> dict[str, Any]:
     except ValueError:
         report = None
     if not isinstance(report, dict):
-        raise NoResultError("the response is not that of a wallet service: correct --admin")
+        raise NoResultError("the response is not from a wallet service: correct --admin")
     return report
 
 

@@ -25,7 +25,7 @@ class HistoryPosition(NamedTuple):
 
 
 HISTORY_START: Final = HistoryPosition(0, "")
-"""Position before the oldest operation of an account, in each epoch."""
+"""Position before the oldest operation of an account. It is valid in each epoch."""
 
 ID_START: Final = UUID(int=0)
 """Position before all items of a list that is ordered by id: the smallest id."""

@@ -295,8 +295,7 @@ class TooManyAttempts(WalletError):
 class UsernameTaken(WalletError):
     """The user name is taken.
 
-    If the response to an earlier request was lost, that request may have registered the name. A successful login shows
-    it.
+    If the response to an earlier request was lost, that request may have registered the name. Then a login succeeds.
     """
 
     reason = "USERNAME_TAKEN"

@@ -96,7 +96,7 @@ async def test_response_of_another_program_is_reported(body: str, capsys: pytest
     async with serving_response(Response(body, media_type=LINES)) as address:
         result = await asyncio.to_thread(replay_history, AdminEndpoint(address), None, all_operations=False)
     assert result is ReplayResult.NOT_FINISHED
-    assert "the response is not that of a wallet service: correct --admin" in capsys.readouterr().out
+    assert "the response is not from a wallet service: correct --admin" in capsys.readouterr().out
 
 
 def test_token_with_non_ascii_characters_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
