@@ -31,7 +31,7 @@ from stack.process import ROOT, Child, Command, Process
 SCHEMA: Final = ROOT / "tests/contract/vendor/compose-go-2.16.2/compose-spec.json"
 SECRETS: Final = "/run/secrets"
 UNCHECKED: Final = {"collector"}
-"""Services without a health check, for a reason that a comment in the file gives."""
+"""Services without a health check. Comments in `docker-compose.yml` give the reasons."""
 
 
 def resolved(value: Any) -> Any:
@@ -92,7 +92,7 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    """Folder of a PostgreSQL cluster that is deleted afterwards."""
+    """Folder for a PostgreSQL cluster. The fixture deletes the cluster."""
     yield tmp_path
     remove_cluster(tmp_path)
 
@@ -138,7 +138,7 @@ class TestEveryService:
 
     def test_job_is_a_dependency_or_has_a_profile(self) -> None:
         dependencies = {other for service in SERVICES.values() for other in service.get("depends_on", {})}
-        assert JOBS - dependencies == {"load"}  # `up --wait` treats the end of a job as a failure
+        assert JOBS - dependencies == {"load"}  # `up --wait` treats the end of any other job as a failure
 
     @every_service
     def test_environment_contains_no_secret(self, name: str) -> None:
@@ -181,7 +181,7 @@ class TestOurProcesses:
         fields = settings_class(name).model_fields
         known = {field.upper() for field in fields} | {"SECRETS_DIR", "HEALTH_URL", "SANDBOX_IS_NOT_PRODUCTION"}
         assert SERVICES[name].get("environment", {}).keys() <= known
-        settings = settings_class(name)()  # raises for a missing setting
+        settings = settings_class(name)()  # raises an error if a setting is missing
         secret = {field.upper() for field in fields if isinstance(getattr(settings, field), SecretStr)}
         assert not secret & environment.keys()
         for field in fields:
@@ -237,7 +237,7 @@ def listening_ports(name: str) -> set[int]:
 
 
 def secrets_of_job(name: str, secrets: Path) -> set[str]:
-    """Return the names of a migration job's secrets: those of its service."""
+    """Return the names of a migration job's secrets, which are the secrets of its service."""
     return {file.name.upper() for file in (secrets / name.removesuffix("-migrations")).glob("*")}
 
 

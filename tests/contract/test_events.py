@@ -106,7 +106,7 @@ async def make_operations(bank: RunningBank) -> set[str]:
 
 @pytest.fixture
 async def published(ledger_url: str, keys: Keys, tmp_path: Path) -> AsyncIterator[list[Message]]:
-    """Messages that a bank publishes to a broker for these operations."""
+    """Messages that a bank publishes for the operations of `make_operations`."""
     async with (
         Kafka(*free_ports(1)) as kafka,
         run_bank(keys, tmp_path, ledger_url, kafka_bootstrap_servers=kafka.bootstrap_servers) as bank,

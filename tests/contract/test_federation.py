@@ -32,11 +32,11 @@ class TestSubgraphs:
         routed, served = build_schema(compose(EXPORTED)["supergraph"]), build_merged_schema().core_schema
         assert find_breaking_changes(served, routed) == []
         more = [change.description for change in find_breaking_changes(routed, served)]
-        # Directives and the types of their arguments are for the router only.
+        # The composed graph also has directives and types of their arguments, which only the router uses.
         assert [each for each in more if not re.match(r"Directive @|(join|link)__", each)] == []
 
     def test_contradicting_subgraphs_are_rejected(self, tmp_path: Path) -> None:
-        """Control: without this error the tests above would prove nothing."""
+        """If the composition never failed, the tests above would prove nothing."""
         other = tmp_path / "other.graphql"
         other.write_text(EXPORTED["bank"].read_text().replace("type Money @shareable", "type Money"))
         assert {error["code"] for error in compose(EXPORTED | {"bank": other})["errors"]} == {"INVALID_FIELD_SHARING"}

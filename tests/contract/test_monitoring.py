@@ -39,7 +39,7 @@ DEPRECATED = {
     "wallet_identity_hashes_shed_total": "wallet_identity_hashes_rejected_total",
     "wallet_identity_sign_ins_total": "wallet_identity_logins_total",
 }
-"""Old and new names of renamed metrics. Both are exposed for one more release."""
+"""New names of renamed metrics, by their old names. Both names are exposed for one more release."""
 SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", RUNBOOK, re.MULTILINE | re.DOTALL))
 
 
@@ -97,7 +97,7 @@ class TestAlerts:
 
 
 def test_metric_names_follow_prometheus_conventions() -> None:
-    assert known_metrics()  # all are registered on import
+    assert known_metrics()  # imports the modules that register the metrics
     promtool("check", "metrics", stdin=generate_latest().decode())
 
 

@@ -96,7 +96,7 @@ _PRIVATE_FIELDS: Final = {"balance", "balanceAfter", "version", "accountVersion"
 
 
 def _disclosures(value: Any, account: str) -> Iterator[dict[str, Any]]:
-    """Yield each object that identifies the account and has a private field of it."""
+    """Yield each object that has the account's id and a private field of the account."""
     if isinstance(value, dict):
         ids = {value.get(name) for name in ("id", "accountId", "key")}
         if account in ids and _PRIVATE_FIELDS & value.keys():

@@ -31,7 +31,7 @@ RECONNECT_SECONDS = 20.0
 """Seconds for the gateway to restart and for the client to reconnect."""
 
 npm = pytest.mark.parametrize("client", ["graphql-ws", "graphql-ws-5", "graphql-sse"])
-"""Clients by their packages. Version 5 of graphql-ws reads messages more strictly than its successor."""
+"""The npm packages of the clients. Version 5 of graphql-ws reads messages more strictly than the next version."""
 
 
 class NpmClient:
@@ -63,7 +63,7 @@ def graphql_url(user: User) -> str:
 @asynccontextmanager
 async def run_client(client: str, user: User, after: str | None = BEGINNING) -> AsyncIterator[NpmClient]:
     """Run a client that follows the user's account during the block."""
-    order = {
+    options = {
         "client": client,
         "url": graphql_url(user),
         "token": user.token,
@@ -77,7 +77,7 @@ async def run_client(client: str, user: User, after: str | None = BEGINNING) -> 
     try:
         assert process.stdin
         assert process.stdout
-        process.stdin.write(json.dumps(order).encode())
+        process.stdin.write(json.dumps(options).encode())
         process.stdin.close()
         yield NpmClient(process.stdout)
     finally:

@@ -76,10 +76,13 @@ ROWS: Final = read_table()
 
 
 def cases() -> Iterator[object]:
-    """Yield each row with killed and with frozen processes. All freezes except analytics have the mark `faults`."""
+    """Yield a case with killed processes for each row, and a case with frozen processes for most rows.
+
+    Cases with frozen processes have the mark `faults`, except that of analytics.
+    """
     for name in ROWS:
         yield pytest.param(name, "killed", id=f"{name} killed")
-        if name != "one bank of two":  # has its own test
+        if name != "one bank of two":  # `TestFrozenParts` tests a frozen bank
             marks = [pytest.mark.faults] if name != "analytics" else []
             yield pytest.param(name, "frozen", id=f"{name} frozen", marks=marks)
 
@@ -197,7 +200,7 @@ async def test_outage_has_the_documented_effect_and_recovers(
             await until(partial(activity.has_result, "operations", ROWS[name]["operations"]), within=8)
             if results["transfer"] == "works":  # otherwise the subscription has nothing to deliver
                 await until(partial(activity.has_result, "subscription", ROWS[name]["subscription"]), within=8)
-            await until(partial(has_not_ready, system, OUTAGES[name], ROWS[name]["not ready"]), within=8)
+            await until(partial(are_not_ready, system, OUTAGES[name], ROWS[name]["not ready"]), within=8)
             if results["account"] == "503":  # the owner is unknown without the bank
                 assert (
                     table_word(await activity.payer.http.get(f"/accounts/{activity.payer.account}/operations")) == "503"
@@ -217,8 +220,8 @@ async def test_outage_has_the_documented_effect_and_recovers(
     assert activity.balances == [Decimal(number) for number in range(1, count + 1)]
 
 
-async def has_not_ready(system: System, stopped: Sequence[str], expected: str) -> bool:
-    """Return whether exactly the expected services are not ready. All others that run must be live."""
+async def are_not_ready(system: System, stopped: Sequence[str], expected: str) -> bool:
+    """Return whether exactly the expected services are not ready. Fail if a running service is not live."""
     unready: list[str] = []
     async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
         for name, child in system.supervisor.children.items():
@@ -238,7 +241,7 @@ def test_table_and_outages_have_the_same_rows() -> None:
 
 
 async def refused_calls(system: System) -> float:
-    """Return how many GetOperations calls the gateway has refused to send."""
+    """Return the number of GetOperations calls that the gateway refused to send."""
     async with httpx.AsyncClient(trust_env=False) as http:
         metrics = (await http.get(f"http://{HOST}:{system.ports.gateway_admin}/metrics")).text
     counts = re.findall(r"^wallet_calls_refused_total\{.*GetOperations.*\} (.+)$", metrics, re.MULTILINE)
@@ -294,10 +297,12 @@ class TestFrozenParts:
         await until(activity.all_actions_work, within=30)
         started, answered = time.monotonic(), 0
         async with outage(system, ["bank"], "frozen"):
-            while answered < 10:  # in a row: round-robin would send half of them to the frozen bank
+            while (
+                answered < 10
+            ):  # without a failure in between: round-robin would send every other call to the frozen bank
                 result = table_word(await activity.sender.http.get(f"/accounts/{activity.sender.account}"))
                 answered = answered + 1 if result == "works" else 0
-            print(f"a frozen replica was left after {time.monotonic() - started:.1f} s")  # noqa: T201
+            print(f"calls moved from the frozen bank after {time.monotonic() - started:.1f} s")  # noqa: T201
         await until(activity.all_actions_work, within=10)
 
 

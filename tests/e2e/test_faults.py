@@ -54,7 +54,7 @@ class TestKilledComponent:
 
         answer = await transfer_until_known(alice, bob.account, "2.00")
         assert answer.status_code == 201
-        # The killed process may have sent that response just before it ended, so the balance may be unavailable now.
+        # The process may have sent this response just before it was killed, so the balance may be unavailable now.
         assert await until(lambda: balance_if_known(alice), within=20) == Decimal("997.00")
 
         async def is_in_both_histories() -> bool:

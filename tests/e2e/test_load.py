@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.timeout(180)
 async def test_open_loop_of_all_scenarios_in_two_processes_is_sound(system: System, tmp_path: Path) -> None:
     embedded = Target.embedded(system.ports, system.data)
-    target = replace(embedded, data=None)  # without the stack's key, customers register and log in
+    target = replace(embedded, data=None)  # without the stack's signing key, the load's customers register and log in
     plan = Plan(
         host=target.host,
         bank=target.bank,

@@ -199,7 +199,7 @@ async def new_customer(front: Nginx, signer: TokenSigner, ledger: asyncpg.Pool) 
 
 
 async def follow_operations(customer: Customer, front: Nginx, balances: list[Decimal]) -> None:
-    """Append the balance after each operation of the customer, from the first one, as one WebSocket delivers it."""
+    """Subscribe over one WebSocket from the customer's first operation, and append the balance after each operation."""
     token = customer.http.headers["Authorization"].removeprefix("Bearer ")
     async with connected(f"wss://{front.https}/graphql", token, ssl=front.trust, proxy=None) as connection:
         feed = subscribe(connection, OPERATION_ADDED, account=customer.account, after="djA")
@@ -281,7 +281,7 @@ class TestReplicas:
     async def test_restarted_replicas_share_the_work_and_one_bank_leads_the_outbox(
         self, system: System, new_customer: NewCustomer
     ) -> None:
-        customers = [await new_customer() for _ in range(8)]  # with message keys on all four partitions
+        customers = [await new_customer() for _ in range(8)]  # enough for message keys on all four partitions
         work = {"bank": TRANSFERS, "analytics": "wallet_analytics_events_consumed_total", "gateway": REQUESTS}
 
         async def work_counts() -> dict[str, float]:

@@ -32,7 +32,7 @@ async def test_status_shows_every_service_and_figure(system: System, alice: User
         for name, limit in (("bank", 20), ("card", 10)):
             metrics = (await http.get(f"{admins[name]}/metrics")).text
             assert f"wallet_database_connections_limit {limit}.0\n" in metrics
-            # Each service always uses one connection: the bank's outbox relay, and card's listener.
+            # The bank's outbox relay and the card service's listener use one connection each all the time.
             assert re.search(r"^wallet_database_connections_in_use [1-9]", metrics, re.MULTILINE)
 
     async def is_published() -> bool:

@@ -78,7 +78,7 @@ class TestBalanceChanged:
             ]
 
     async def test_balance_updates_during_transfers_are_consecutive(self, alice: User, bob: User) -> None:
-        """Subscribe during transfers, so that events arrive of transfers that the first balance already includes."""
+        """Subscribe during transfers. The first balance already includes some transfers whose events arrive later."""
         stop = asyncio.Event()
 
         async def pay() -> int:

@@ -1,4 +1,7 @@
-"""Event pipeline after outages longer than every time-out or the broker's retention, and after a minute of kills."""
+"""The event pipeline after long outages and after a minute of random kills.
+
+The outages last longer than every time-out, or until the broker has dropped messages.
+"""
 
 import asyncio
 import itertools
@@ -32,7 +35,7 @@ Run = Callable[[], AbstractAsyncContextManager[RunningBank]]
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 OUTAGE_SECONDS = 25.0
-"""Longer than the time-outs of the producer, ClickHouse, a silent outbox leader and a group member's session."""
+"""Longer than the time-outs of the producer, of ClickHouse, of the outbox leader and of a group member's session."""
 CHAOS_SECONDS = 60.0
 
 
@@ -76,7 +79,7 @@ async def test_long_outage_under_load_loses_no_events(separate_env: AnalyticsEnv
 async def test_history_is_complete_after_50000_transfers_without_analytics(
     separate_env: AnalyticsEnvironment, run: Run
 ) -> None:
-    """The embedded broker drops its oldest messages: two senders fill two partitions beyond its limit."""
+    """The broker drops its oldest messages, because the two senders' events exceed the limit of their partitions."""
     async with run() as bank:
         analytics = analytics_process(separate_env, bank_target=bank.target)
         senders = [await bank.open("alice", "1000000.00") for _ in range(2)]
@@ -105,7 +108,7 @@ async def test_history_is_complete_after_50000_transfers_without_analytics(
 async def test_history_equals_the_ledger_after_random_kills(
     separate_env: AnalyticsEnvironment, run: Run, seed: int
 ) -> None:
-    chance, stop = random.Random(seed), asyncio.Event()
+    rng, stop = random.Random(seed), asyncio.Event()
     members = [analytics_process(separate_env) for _ in range(3)]
     async with AsyncExitStack() as stack:
         for member in members:
@@ -116,15 +119,15 @@ async def test_history_equals_the_ledger_after_random_kills(
         async with background(load.transfer_until(stop)) as making:
             over_at = asyncio.get_running_loop().time() + CHAOS_SECONDS
             while asyncio.get_running_loop().time() < over_at:
-                victim = chance.choice([separate_env.kafka, separate_env.clickhouse, "leader", *members])
+                victim = rng.choice([separate_env.kafka, separate_env.clickhouse, "leader", *members])
                 if isinstance(victim, str):
                     await bank.sql.execute("SELECT pg_terminate_backend($1)", await get_leader_pid(bank.sql))
                     continue
                 victim.kill()
                 await victim.wait()
-                await asyncio.sleep(chance.uniform(0, 4))
+                await asyncio.sleep(rng.uniform(0, 4))
                 await victim.spawn()  # the next victim may be killed before this one is ready
-                await asyncio.sleep(chance.uniform(0, 4))
+                await asyncio.sleep(rng.uniform(0, 4))
             stop.set()
             await making
         for child in (separate_env.kafka, separate_env.clickhouse, *members):

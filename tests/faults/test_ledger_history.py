@@ -63,7 +63,7 @@ class TestFrozenBank:
             frozen, (frozen_client, other_client) = trial.replicas[0], trial.clients
             sender, recipient = [party.account_id for party in await trial.insert_accounts(2)]
             alice = Caller(keys.user("alice"))
-            # A batch that writes to the outbox holds the locks of its accounts and waits until the test releases it.
+            # A batch that has written to the outbox holds the locks of its accounts and waits for the test's lock 42.
             await sql.execute("""
                 CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
                 BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NULL; END $$;
@@ -71,7 +71,7 @@ class TestFrozenBank:
             """)
             async with sql.acquire() as gate, gate.transaction():
                 await gate.execute("SELECT pg_advisory_xact_lock(42)")
-                # Two transfers: a single transfer holds no locks while it waits, so a frozen bank could not keep them.
+                # Two transfers: a single one is one statement, which PostgreSQL commits although the bank is frozen.
                 requests = [TransferRequest(sender, recipient, rub("1"), key) for key in ("first", "first too")]
                 first = asyncio.create_task(alice(frozen_client.batch_transfer(requests)))
                 await until(lambda: _waits_at_the_gate(sql))

@@ -75,7 +75,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
 
 @pytest.fixture(scope="module")
 def outages() -> Iterator[list[Outage]]:
-    """Collect the outages of all tests, and write a table to the reports, for `docs/reference/resilience.md`."""
+    """Collect the outages of all tests, and write a table for `docs/reference/resilience.md` to the reports folder."""
     outages: list[Outage] = []
     yield outages
     (REPORTS / "outages.jsonl").write_bytes(b"".join(orjson.dumps(asdict(each)) + b"\n" for each in outages))

@@ -223,7 +223,7 @@ class TestConsumer:
 
     async def test_skipped_account_version_is_repaired(self, env: AnalyticsEnvironment) -> None:
         class RepairOfSuspects(Repair):
-            """Repair that never compares all accounts, which would also find the skipped version."""
+            """Repair that never compares all accounts, because this would also find the skipped version."""
 
             def suspect_all(self) -> None:
                 pass
@@ -292,14 +292,14 @@ class TestConsumer:
         event = env.bank.transfer(alice, bob)
         env.bank.is_down, env.bank.outage = True, outage
         with capture_logs() as logs:
-            async with background(env.consumer().consume()):  # it raises an error that would restart the consumer
+            async with background(env.consumer().consume()):  # raises an error after which `run` would restart it
                 await env.publish_raw(
                     json.dumps(body(event)).encode(), [*headers(event), ("ce_ledgerepoch", b"earlier")], partition=0
                 )
                 await env.publish(event, partition=0)
 
                 async def has_retried() -> bool:
-                    return env.bank.calls["VerifyHistory"] >= 5  # gRPC makes up to four attempts of one call
+                    return env.bank.calls["VerifyHistory"] >= 5  # gRPC alone makes up to four attempts of one call
 
                 await until(has_retried)
                 env.bank.is_down = False

@@ -42,7 +42,7 @@ class Restored:
         self.events: list[Event] = []
 
     async def make(self, later: int) -> None:
-        """Store four operations, restore the ledger to the second one, and make `later` others that are not stored."""
+        """Store four operations, restore the ledger as it was after the second one, then make `later` operations."""
         self.events = [self._top_up() for _ in range(2)]
         backup = self.env.bank.backup()
         lost = [self._top_up("5.00") for _ in range(2)]
@@ -79,7 +79,7 @@ class TestDetection:
     async def test_restored_ledger_is_detected_at_start(
         self, env: AnalyticsEnvironment, restored: Restored, later: int
     ) -> None:
-        """The ledger may have fewer operations than the history, as many, or more."""
+        """The restored ledger has fewer operations than the history, as many, or more."""
         await restored.make(later)
         with pytest.raises(EpochChanged):
             await env.repair().repair_all(grace_seconds=0)
@@ -101,7 +101,7 @@ class TestDetection:
         assert restored.events[-1].id not in {each.operation_id for each in stored}
 
     async def test_ledger_of_an_earlier_epoch_is_detected(self, env: AnalyticsEnvironment) -> None:
-        """The ledger of a backup that is older than the last restore begins a third epoch."""
+        """The ledger is restored from a backup of its first epoch. This begins a third epoch."""
         first = env.bank.backup()
         env.bank.begin_epoch()
         epochs = env.epochs
@@ -113,7 +113,7 @@ class TestDetection:
         assert env.bank.epoch not in {"", second}
 
     async def test_new_server_with_the_same_operations_keeps_the_epoch(self, env: AnalyticsEnvironment) -> None:
-        """A promotion without a loss leads to a new server. The history is compared once more."""
+        """A promotion without a loss changes the server and no operations. The history is compared once more."""
         event = env.bank.transfer(CLEARING, env.bank.open("alice"))
         await env.history.insert(rows_from_event(event))
         epochs, notices = env.epochs, list[str]()
@@ -196,7 +196,7 @@ class TestService:
             await restored.until_equal_to_the_ledger()
             with env.as_user("alice"):
 
-                async def is_complete() -> bool:  # the service reads the epoch after the swap of the tables
+                async def is_complete() -> bool:  # reads return the new history before the service has the new epoch
                     return (await client.list_operations(restored.account, limit=10)).is_complete
 
                 await until(is_complete)

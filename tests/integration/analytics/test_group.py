@@ -76,7 +76,7 @@ class TestRebalance:
             await until_group_size(env, 1)
             await load.publish(20)
             await load.until_stored()
-        assert repair.suspected == 2  # once by each member, at its start
+        assert repair.suspected == 2  # one call by each member, at its start
 
     async def test_batch_that_ends_after_a_rebalance_does_not_reset_offsets(
         self, env: AnalyticsEnvironment, first: BlockedHistory

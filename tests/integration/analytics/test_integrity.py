@@ -90,7 +90,7 @@ class TestIntegrity:
         for name in ("deleted in the middle", "another copy that is not read", "versions beyond the ledger's"):
             expected += len(await DAMAGES[name](env, accounts))
         expected += len(await DAMAGES["an account that the ledger does not have"](env, accounts))
-        # Version 3 is deleted, so the other copy is one of version 4. Only the number of violations is compared.
+        # Version 3 is deleted, so the next damage changes version 4. The number of violations is the same.
         sizes = {
             "WINDOW_OPERATIONS": 2,
             "BATCH_OPERATIONS": 3,
@@ -144,7 +144,7 @@ class TestIntegrity:
         assert (verdict.verdict, verdict.pending, violations) == ("sound", {}, [])
         assert verdict.rows == {"operations": 12, "stored accounts": 4}
 
-    async def test_operation_that_the_ledger_counts_but_lacks_is_reported(self, env: AnalyticsEnvironment) -> None:
+    async def test_operation_that_is_missing_in_the_ledger_is_reported(self, env: AnalyticsEnvironment) -> None:
         accounts = await open_accounts(env)
         env.bank.hide_operation(env.bank.transfer(accounts.alice, accounts.bob))
         verdict, violations = await run_check(make_integrity_check(env))

@@ -51,7 +51,7 @@ class InspectedConsumer:
         self.consumer = Consumer(history, env.repair(), self._new_member, self._clients.producer, LIMITS)
 
     def fetched(self) -> int:
-        """Return how many messages the topic had at the member's last fetches; all of them are consumed or buffered."""
+        """Return the number of messages that the member has consumed or buffered, according to its last fetches."""
         assert self._member is not None
         return sum(self._member.highwater(TopicPartition(OPERATIONS_TOPIC, part)) or 0 for part in PARTITIONS)
 

@@ -102,7 +102,7 @@ class TestRelay:
                 load = await open_load(second)
                 await load.make(5)
                 await assert_history_equals_ledger(second, env)
-                # The trigger blocks removals, so that the kill comes after the broker's confirmation.
+                # The trigger blocks the removal of published rows, so the kill comes after the broker's confirmation.
                 await second.sql.execute("""
                     CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
                     BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NULL; END $$;

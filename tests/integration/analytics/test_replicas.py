@@ -25,7 +25,7 @@ FEEDS = 4
 
 @dataclass(frozen=True)
 class RequestClients:
-    """Clients that a resolver reads from its request."""
+    """The clients that resolvers read from the context of their request."""
 
     analytics: AnalyticsClient
     bank: BankClient

@@ -1,4 +1,4 @@
-"""The history after a real restore of the ledger's server: a base backup, a point in time, and a promotion."""
+"""The history after a real restore of the ledger: to a point in time, from a copy of the server, or by a promotion."""
 
 import asyncio
 import re
@@ -54,7 +54,7 @@ class Customers:
             await bank.user("alice")(bank.client.transfer(*self.accounts, rub(amount), str(uuid4())))
 
     def follower(self, bank: RunningBank) -> tuple[EpochFollower, Repair]:
-        """Return the parts of analytics that read this bank."""
+        """Return the epoch follower and the repair of analytics for this bank."""
         ledger = BankLedger(bank.client, ServiceTokenProvider(bank.keys.signers["analytics"], "analytics"))
         epochs = EpochFollower(self._tables, ledger)
         return epochs, Repair(self.history, ledger, epochs, grace_seconds=0)

@@ -29,7 +29,7 @@ from wallet.money import Money
 EDGES = [
     datetime(1970, 1, 1, tzinfo=UTC),
     datetime(2023, 12, 31, 23, tzinfo=UTC),
-    datetime(2024, 1, 1, tzinfo=UTC),  # a Monday, a month and a year
+    datetime(2024, 1, 1, tzinfo=UTC),  # the start of a week, a month and a year
     datetime(2024, 2, 29, tzinfo=UTC),
     datetime(2024, 3, 1, tzinfo=UTC),
     datetime(2025, 3, 1, tzinfo=UTC),
@@ -162,7 +162,7 @@ class TestHistoryStatistics:
             ([1, 3, 4, 5], False),
             ([1, 2, 4, 5], False),
             ([1, 2, 3, 5], False),
-            ([1, 2, 3], True),  # as of version 3
+            ([1, 2, 3], True),  # complete as of version 3
             ([2, 3, 4, 5], False),
             ([1], True),
             ([1, 5], False),
@@ -218,7 +218,7 @@ DAYS = StatisticsRange(MIDNIGHT, MIDNIGHT + timedelta(days=50), Granularity.DAY)
 
 
 def row(version: int) -> Row:
-    """Return an incoming row, one hour later and one unit more than that of the previous version."""
+    """Return an incoming row. Each version is one hour later and one rouble more than the previous one."""
     return Row(
         ACCOUNT,
         version,

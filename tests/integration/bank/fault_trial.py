@@ -1,4 +1,7 @@
-"""Fault trial: run bank processes on one ledger under load and faults, then run the history checker."""
+"""Fault trial: run bank processes on one ledger under load and faults.
+
+The history checker then compares the recorded calls with the ledger's rows.
+"""
 
 import asyncio
 import random
@@ -82,7 +85,7 @@ class FaultTrial:
         self.history = History()
         self.faults: Counter[str] = Counter()
         self._seed = seed
-        self._chance = random.Random(seed)
+        self._rng = random.Random(seed)
         self._schedule = random.Random(seed)  # separate from the load's, so that a seed fixes the order of faults
         self._database_url = database_url
         self.replicas = replicas
@@ -119,7 +122,7 @@ class FaultTrial:
 
     async def send(self, requests: Sequence[LedgerRequest]) -> Sequence[Receipt | WalletError]:
         """Send the requests in one call to a random replica."""
-        client, request = self._chance.choice(self.clients), requests[0]
+        client, request = self._rng.choice(self.clients), requests[0]
         body, caller = request.body, self._callers[request.key.principal]
         amount = Money(body.amount, body.currency)
         if request.key.operation == "deposit":
@@ -136,13 +139,13 @@ class FaultTrial:
 
     async def kill_bank(self) -> None:
         """Kill and restart a random replica."""
-        await self._chance.choice(self.replicas).kill()
+        await self._rng.choice(self.replicas).kill()
 
     async def freeze_bank(self) -> None:
         """Freeze a random replica, for less or more than PostgreSQL's time-out of idle transactions."""
-        replica = self._chance.choice(self.replicas)
+        replica = self._rng.choice(self.replicas)
         replica.freeze()
-        await asyncio.sleep(self._chance.choice((0.2, 1.0, 3.0, 7.0)))
+        await asyncio.sleep(self._rng.choice((0.2, 1.0, 3.0, 7.0)))
         replica.thaw()
 
     async def terminate_sessions(self) -> None:
@@ -151,7 +154,7 @@ class FaultTrial:
             sessions = await connection.fetch(
                 "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'bank'"
             )
-            for row in self._chance.sample(sessions, min(len(sessions), self._chance.randint(1, 5))):
+            for row in self._rng.sample(sessions, min(len(sessions), self._rng.randint(1, 5))):
                 await connection.execute("SELECT pg_terminate_backend($1)", row["pid"])
 
     @asynccontextmanager

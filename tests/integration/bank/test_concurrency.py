@@ -46,12 +46,12 @@ class TestConcurrentTransfers:
 
     async def test_random_transfers_and_deposits_keep_the_invariants(self, own_bank: RunningBank) -> None:
         accounts = [await own_bank.open("alice", "5.00") for _ in range(6)]
-        alice, card, chance = own_bank.user("alice"), own_bank.service("card"), random.Random(7)
+        alice, card, rng = own_bank.user("alice"), own_bank.service("card"), random.Random(7)
 
         async def one(n: int) -> None:
-            sender, recipient = chance.sample(accounts, 2)
-            amount, key = rub(str(chance.randint(1, 4))), str(n % 150)  # one call in four repeats a key
-            if chance.random() < 0.2:
+            sender, recipient = rng.sample(accounts, 2)
+            amount, key = rub(str(rng.randint(1, 4))), str(n % 150)  # one call in four repeats a key
+            if rng.random() < 0.2:
                 await card(own_bank.client.deposit(recipient, amount, key, {}))
             else:
                 await alice(own_bank.client.transfer(sender, recipient, amount, key))
@@ -92,7 +92,7 @@ class TestConflicts:
 
 
 async def _inject_conflicts(bank: RunningBank, code: str, times: int) -> None:
-    """Make the next `times` transactions fail with a conflict. A sequence counts them: no rollback resets it."""
+    """Make the next `times` transactions fail with a conflict. A sequence counts them, because it never rolls back."""
     await bank.sql.execute(f"""
         CREATE SEQUENCE conflicts;
         CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -56,7 +56,7 @@ class TestReplicas:
 
     async def test_two_banks_with_common_keys_do_not_deadlock(self, replicas: Replicas) -> None:
         one, two = replicas
-        alice, randomness = one.user("alice"), random.Random(11)
+        alice, rng = one.user("alice"), random.Random(11)
         sides = {bank: (await one.open("alice"), await one.open("alice")) for bank in replicas}
 
         # Each transaction holds its keys for some milliseconds, so that the transactions of the two banks overlap.
@@ -67,7 +67,7 @@ class TestReplicas:
         """)
 
         async def use(bank: RunningBank, keys: list[str]) -> dict[str, object]:
-            requests = [TransferRequest(*sides[bank], rub("1"), key) for key in randomness.sample(keys, len(keys))]
+            requests = [TransferRequest(*sides[bank], rub("1"), key) for key in rng.sample(keys, len(keys))]
             results = await alice(bank.client.batch_transfer(requests))
             return {request.idempotency_key: type(result) for request, result in zip(requests, results, strict=True)}
 

@@ -112,7 +112,7 @@ async def waiting_bank(
 
 
 async def find_standby_waiter(sql: asyncpg.Pool, query: str) -> int | None:
-    """Return the process id of a session of the bank whose commit, in a matching query, waits for a standby."""
+    """Return the process id of a session of the bank that waits for a standby in a statement that contains `query`."""
     pid: int | None = await sql.fetchval(
         """
         SELECT pid FROM pg_stat_activity
@@ -136,7 +136,7 @@ class TestStopped:
         first = await alice(bank.client.transfer(sender, recipient, rub("1"), "before"))
         await outage_postgres.stop()
 
-        # The bank itself reports Unavailable: the client's deadline would raise DeadlineExceeded.
+        # The error comes from the bank. At the client's deadline, the client would raise DeadlineExceeded.
         with pytest.raises(Unavailable):
             await alice(bank.client.transfer(sender, recipient, rub("1"), "while away"))
         with pytest.raises(Unavailable):
@@ -219,7 +219,7 @@ class TestStopped:
                             enough.set()
                     calling.discard(key)
 
-        async def nobody_calls() -> bool:
+        async def is_no_call_running() -> bool:
             return not calling
 
         transfers = asyncio.gather(*(transfer_until_acknowledged(n) for n in range(100)))
@@ -228,8 +228,8 @@ class TestStopped:
         outage_postgres.kill()
         may_call.clear()
         await outage_postgres.wait()
-        # Wait for running calls: starting PostgreSQL as another user forks, which active gRPC calls do not survive.
-        await until(nobody_calls)
+        # Wait until no call runs, because the start of PostgreSQL as another user forks this process.
+        await until(is_no_call_running)
         assert len(acknowledged) < 1000
         await outage_postgres.start()
         may_call.set()
@@ -248,11 +248,11 @@ class TestStopped:
         monkeypatch.setattr(postgres_options, "STATEMENT_TIMEOUT_SECONDS", 0.5)
         monkeypatch.setattr(postgres_options, "CONNECT_TIMEOUT_SECONDS", 0.5)
         monkeypatch.setattr(database, "CONNECT_TIMEOUT_SECONDS", 0.5)
-        # The client would wait longer than the test may take, so the bank's own time-outs end the call.
-        patient = ClientLimits(timeout_seconds=600)
+        # The client's time-out is longer than that of the test, so the bank's time-outs end the call.
+        long_timeout = ClientLimits(timeout_seconds=600)
         async with (
             run_bank(keys, tmp_path, url) as bank,
-            BankClient.connect(bank.target, limits=patient) as client,
+            BankClient.connect(bank.target, limits=long_timeout) as client,
         ):
             alice = bank.user("alice")
 
@@ -347,7 +347,7 @@ class TestSessionLost:
             await other.execute("SELECT FROM accounts WHERE id = $1 FOR UPDATE", sender)
             transfer = asyncio.create_task(alice(bank.client.transfer(sender, recipient, rub("1"), "k")))
             await _terminate(bank.sql, "FOR NO KEY UPDATE")
-            await until(lambda: find_lock_waiter(bank.sql, "FOR NO KEY UPDATE"))  # the retry, on a new session
+            await until(lambda: find_lock_waiter(bank.sql, "FOR NO KEY UPDATE"))  # the retry waits
         receipt = await transfer
         assert await alice(bank.client.transfer(sender, recipient, rub("1"), "k")) == receipt
         assert receipt.posting.version == 1
@@ -364,7 +364,7 @@ class TestSessionLost:
             await other.execute("SELECT pg_advisory_xact_lock(42)")
             transfers = asyncio.create_task(alice(bank.client.batch_transfer(requests)))
             await _terminate(bank.sql, committing)
-            await until(lambda: find_lock_waiter(bank.sql, "COMMIT"))  # the retry, on a new session
+            await until(lambda: find_lock_waiter(bank.sql, "COMMIT"))  # the retry waits
         assert [_version(result) for result in await transfers] == list(range(1, count + 1))
         assert await alice(bank.client.batch_transfer(requests)) == await transfers
         assert (await bank.count_rows())["transfers"] == count
@@ -381,7 +381,7 @@ class TestSessionLost:
             alice, requests = bank.user("alice"), await _transfer_requests(bank, 2)
             proxy.drops_commit_responses = True
             transfers = asyncio.create_task(alice(bank.client.batch_transfer(requests)))
-            # Wait for the commit; the proxy drops its response.
+            # Wait for the commit. The proxy drops the response to it.
             committed = await until(lambda: sql.fetchval("SELECT array_agg(id) FROM transfers"))
             assert not transfers.done()
             proxy.drops_commit_responses = False
@@ -474,7 +474,7 @@ def _send(process: int | None, number: signal.Signals) -> None:
 
 
 async def _terminate(sql: asyncpg.Pool, query: str) -> None:
-    """Terminate the session of the bank that waits for a lock in a matching query."""
+    """Wait until a session of the bank waits for a lock in a statement that contains `query`, and terminate it."""
     assert await sql.fetchval("SELECT pg_terminate_backend($1)", await until(lambda: find_lock_waiter(sql, query)))
 
 

@@ -1,6 +1,6 @@
-"""The history checker finds each bug that a test plants into the bank, as a violation of the expected invariant.
+"""The history checker of the load tests reports each planted bug of the bank as a violation of the expected invariant.
 
-Each test runs two banks on one ledger in this process and patches their code, so the bank needs no switches.
+Each test runs two banks on one ledger in this process, and plants the bug by a patch of the bank's code.
 """
 
 import asyncio
@@ -66,10 +66,10 @@ def responds_before_the_commit(patch: pytest.MonkeyPatch) -> None:
 
 
 def acknowledges_rolled_back_transfers(patch: pytest.MonkeyPatch) -> None:
-    commit, chance = Ledger.commit, random.Random(1)
+    commit, rng = Ledger.commit, random.Random(1)
 
     async def commit_sometimes(self: Ledger, commands: Sequence[Command], *, locking: bool = True) -> Sequence[Outcome]:
-        if chance.random() > 0.1:
+        if rng.random() > 0.1:
             return await commit(self, commands, locking=locking)
         async with batch.locking_batch(self._pool) as reading:
             state = await reading.read(commands)
@@ -149,12 +149,12 @@ def writes_a_wrong_entry(patch: pytest.MonkeyPatch) -> None:
 
 
 def decreases_times(patch: pytest.MonkeyPatch) -> None:
-    chance = random.Random(1)
+    rng = random.Random(1)
 
     def apply_with_earlier_time(apply: Any, accounts: dict[Any, Account], command: Command, now: datetime) -> Outcome:
         outcome: Outcome = apply(accounts, command, now)
         if isinstance(outcome, Transfer):
-            return replace(outcome, created_at=outcome.created_at - timedelta(seconds=chance.uniform(0, 9)))
+            return replace(outcome, created_at=outcome.created_at - timedelta(seconds=rng.uniform(0, 9)))
         return outcome
 
     patch_apply(patch, apply_with_earlier_time)

@@ -1,4 +1,4 @@
-"""Short form of the tests in `tests/faults`: a bank under load and faults, then the history checker."""
+"""Short form of `tests/faults/test_ledger_history.py`: a bank under load and faults, then a check of its responses."""
 
 from pathlib import Path
 

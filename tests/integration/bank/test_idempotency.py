@@ -109,7 +109,7 @@ class TestQuotedKeys:
         requests = [TransferRequest(sender, recipient, rub("1"), "k1", raw) for raw in ('"k1"', '"k1"', "")]
         batch = await alice(own_bank.client.batch_transfer(requests))
         assert batch[:2] == [earlier, earlier]
-        assert batch[2] != earlier, "the bare key had no outcome"
+        assert batch[2] != earlier, "the bare key returned the outcome of the quoted key"
         assert await own_bank.balance(sender) == 998
         await assert_ledger_invariants(own_bank.sql)
 

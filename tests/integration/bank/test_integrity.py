@@ -18,7 +18,7 @@ from wallet.errors import InsufficientFunds
 
 
 async def redate_all(sql: asyncpg.Pool) -> None:
-    """Give every transfer another date, in one transaction, as a redating does."""
+    """Give every transfer another date in one transaction, as `wallet redate` does."""
     async with sql.acquire() as connection, connection.transaction():
         await connection.execute("""
             INSERT INTO redatings (transfer_id, old_created_at, new_created_at, redated_by)
@@ -134,10 +134,8 @@ class TestSound:
 
 
 class TestFence:
-    async def test_frozen_transaction_of_an_earlier_epoch_keeps_its_side_while_transactions_pass(
-        self, ledger_url: str
-    ) -> None:
-        # A frozen row keeps 32 bits of the id of its transaction. Another transaction gets the same id 2^32 later.
+    async def test_transaction_id_keeps_its_side_while_transactions_pass(self, ledger_url: str) -> None:
+        # A row keeps 32 bits of the id of the transaction that wrote it. A transaction 2^32 later has the same bits.
         query = f"SELECT x FROM unnest($1::bigint[]) AS x WHERE NOT {invariants._IS_FENCED.format(xmin='x::text::xid')}"
         async with open_pool(ledger_url, max_size=1) as pool:
             fence = await pool.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot())::xid")

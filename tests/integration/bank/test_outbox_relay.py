@@ -48,7 +48,7 @@ async def stopped_broker(broker: Broker) -> Broker:
     return broker
 
 
-async def transfers(bank: RunningBank, sender: UUID, recipient: UUID, keys: range) -> set[str]:
+async def make_transfers(bank: RunningBank, sender: UUID, recipient: UUID, keys: range) -> set[str]:
     """Make one transfer per key in order and return their ids."""
     alice = bank.user("alice")
     receipts = [await alice(bank.client.transfer(sender, recipient, rub("1"), str(key))) for key in keys]
@@ -78,7 +78,7 @@ class TestPublishing:
     async def test_each_transfer_is_published_once_and_in_order(self, run: Run, broker: Broker) -> None:
         async with run(broker) as bank, reading(broker) as topic:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
-            ids = await transfers(bank, sender, recipient, range(20))
+            ids = await make_transfers(bank, sender, recipient, range(20))
             await until_published(bank.sql)
             await topic.drain()
             messages = topic.about(ids)
@@ -132,12 +132,12 @@ class TestPublishing:
             assert message.headers["ce_type"] == kind[event.transfer.kind]
 
     async def test_commit_wakes_the_relay(self, run: Run, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(outbox_relay, "_POLL_SECONDS", 3600.0)  # later than the time-out of this test
+        monkeypatch.setattr(outbox_relay, "_POLL_SECONDS", 3600.0)  # longer than the time-out of this test
         async with run(broker) as bank:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
-            await transfers(bank, sender, recipient, range(1))
+            await make_transfers(bank, sender, recipient, range(1))
             await until_published(bank.sql)
-            await transfers(bank, sender, recipient, range(1, 2))
+            await make_transfers(bank, sender, recipient, range(1, 2))
             await until_published(bank.sql)
 
     async def test_rows_without_a_wake_call_are_published(
@@ -145,7 +145,7 @@ class TestPublishing:
     ) -> None:
         """`own_bank` is another replica on the same ledger, without a broker."""
         sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
-        await transfers(own_bank, sender, recipient, range(3))
+        await make_transfers(own_bank, sender, recipient, range(3))
         assert (await own_bank.count_rows())["outbox"] == 3
         async with run(broker), reading(broker):
             await until_published(own_bank.sql)
@@ -157,7 +157,7 @@ class TestWithoutABroker:
     ) -> None:
         async with run(stopped_broker) as bank:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
-            ids = await transfers(bank, sender, recipient, range(10))
+            ids = await make_transfers(bank, sender, recipient, range(10))
             assert (await bank.count_rows())["outbox"] == 10
             await stopped_broker.start()
             async with reading(stopped_broker) as topic:
@@ -169,11 +169,11 @@ class TestWithoutABroker:
     async def test_no_event_is_lost_when_the_broker_is_killed_and_restarted(self, run: Run, broker: Broker) -> None:
         async with run(broker) as bank:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
-            await transfers(bank, sender, recipient, range(5))
+            await make_transfers(bank, sender, recipient, range(5))
             await until_published(bank.sql)
             broker.kill()
             await broker.wait()
-            ids = await transfers(bank, sender, recipient, range(5, 15))
+            ids = await make_transfers(bank, sender, recipient, range(5, 15))
             assert (await bank.count_rows())["outbox"] == 10
             await broker.start()
             async with reading(broker) as topic:
@@ -184,9 +184,9 @@ class TestWithoutABroker:
     async def test_backlog_metrics_show_count_and_age(self, run: Run, stopped_broker: Broker) -> None:
         async with run(stopped_broker) as bank:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
-            await transfers(bank, sender, recipient, range(3))
+            await make_transfers(bank, sender, recipient, range(3))
             assert await bank.sql.fetchval("SELECT pg_sleep(0.5) IS NOT NULL")  # the oldest row is at least 0.5 s old
-            await transfers(bank, sender, recipient, range(3, 7))
+            await make_transfers(bank, sender, recipient, range(3, 7))
 
             async def backlog_is(backlog: int) -> bool:
                 return metric_value("backlog") == backlog
@@ -206,7 +206,7 @@ class TestWithoutABroker:
         async with asyncpg.create_pool(ledger_url, min_size=0, max_size=1) as pool, Outbox.lead(pool) as frozen:
             assert frozen is not None
             async with run(stopped_broker) as bank:
-                await transfers(bank, await bank.open("alice"), await bank.open("bob"), range(2))
+                await make_transfers(bank, await bank.open("alice"), await bank.open("bob"), range(2))
 
                 async def has_metrics() -> bool:
                     return (metric_value("backlog"), metric_value("is_leader")) == (2, 0)
@@ -243,18 +243,18 @@ class TestWithoutABroker:
         async with AsyncExitStack() as replica, asyncpg.create_pool(ledger_url, min_size=0, max_size=1) as sql:
             bank = await replica.enter_async_context(run(broker))
             sender, recipient = await bank.open("alice"), await bank.open("bob")
-            await transfers(bank, sender, recipient, range(1))
+            await make_transfers(bank, sender, recipient, range(1))
             await until_published(bank.sql)
             broker.kill()
             await broker.wait()
             monkeypatch.setattr(AIOKafkaProducer, "send", recorded_send)
             monkeypatch.setattr(AIOKafkaProducer, "stop", recorded_stop)
             monkeypatch.setattr(AIOKafkaClient, "close", recorded_close)
-            await transfers(bank, sender, recipient, range(1, 2))
+            await make_transfers(bank, sender, recipient, range(1, 2))
             await until(event_is_sent)
             await replica.aclose()
-            # The idempotent producer itself would wait for the broker without end. A cancellation of the task, which
-            # happens later, would not close the connections.
+            # Without this code of the bank, the idempotent producer would wait for the broker without end, and a later
+            # cancellation of its task would not close the connections.
             assert calls == ["event sent", "flush began", "flush abandoned", "connections closed"]
             assert await sql.fetchval("SELECT count(*) FROM outbox") == 1
 
@@ -272,7 +272,7 @@ class TestConfirmation:
             """)
             async with bank.sql.acquire() as other:
                 await other.execute("SELECT pg_advisory_lock(42)")
-                ids = await transfers(bank, sender, recipient, range(5))
+                ids = await make_transfers(bank, sender, recipient, range(5))
 
                 async def deleting() -> int | None:
                     pid: int | None = await bank.sql.fetchval("""
@@ -292,11 +292,11 @@ class TestConfirmation:
     async def test_rows_stay_until_the_broker_confirms(self, run: Run, broker: Broker) -> None:
         async with run(broker) as bank:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
-            await transfers(bank, sender, recipient, range(1))
+            await make_transfers(bank, sender, recipient, range(1))
             await until_published(bank.sql)
             assert broker.pid is not None
             broker.send(signal.SIGSTOP)
-            await transfers(bank, sender, recipient, range(1, 4))
+            await make_transfers(bank, sender, recipient, range(1, 4))
             assert (await bank.count_rows())["outbox"] == 3
             broker.send(signal.SIGCONT)
             await until_published(bank.sql)
@@ -308,19 +308,19 @@ class TestReplicas:
         async with AsyncExitStack() as first_replica, run(broker) as second, reading(broker) as topic:
             first = await first_replica.enter_async_context(run(broker))
             sender, recipient = await first.open("alice"), await first.open("bob")
-            ids = await transfers(first, sender, recipient, range(5))
-            ids |= await transfers(second, sender, recipient, range(5, 10))
+            ids = await make_transfers(first, sender, recipient, range(5))
+            ids |= await make_transfers(second, sender, recipient, range(5, 10))
             await until_published(second.sql)
             old = await get_leader_pid(second.sql)
             assert old is not None
 
             await second.sql.execute("SELECT pg_terminate_backend($1)", old)
-            ids |= await transfers(first, sender, recipient, range(10, 15))
+            ids |= await make_transfers(first, sender, recipient, range(10, 15))
             await until_published(second.sql)
             assert await get_leader_pid(second.sql) not in {None, old}
 
             await first_replica.aclose()
-            ids |= await transfers(second, sender, recipient, range(15, 20))
+            ids |= await make_transfers(second, sender, recipient, range(15, 20))
             await until_published(second.sql)
             messages = await topic.until_read(ids)
         assert set(versions(messages)) == set(range(1, 21))

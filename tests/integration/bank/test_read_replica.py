@@ -42,7 +42,7 @@ class Standby(Child):
         super().__init__(process)
 
     def url(self, primary: str) -> str:
-        """Return the standby's URL of a database, from the primary's URL of this database."""
+        """Return the URL of a database on the standby, given its URL on the primary."""
         return primary.replace(f":{self._primary.port}/", f":{self.port}/")
 
     async def _accepts_connections(self) -> bool:
@@ -92,7 +92,7 @@ class StandbyLedger:
 
     async def catch_up(self) -> None:
         """Wait until the standby has replayed everything that is committed now."""
-        # Commits of the tests' server are flushed later; this record is flushed at once, with all before it.
+        # The tests' server does not flush commits at once. It flushes this message at once, with all WAL before it.
         written = await self._ledger.fetchval("SELECT pg_logical_emit_message(false, 'test', '', true)")
 
         async def has_replayed() -> bool:
@@ -148,7 +148,8 @@ async def standby_ledger(standby: Standby, ledger_url: str, bank: RunningBank) -
 async def pay(bank: RunningBank, sender: UUID, recipient: UUID, count: int) -> list[UUID]:
     """Make `count` transfers of one rouble and return their ids.
 
-    A transfer whose outcome is unknown is repeated with its key: the copy of the cluster may have kept the disk busy.
+    A transfer is repeated with its key while the bank is unavailable, because the copy of the cluster keeps the disk
+    busy.
     """
     alice = bank.user("alice")
 
@@ -249,7 +250,7 @@ async def test_full_page_of_a_replica_of_an_earlier_epoch_is_not_returned(
     await standby_ledger.catch_up()
     async with standby_ledger.pause_replay():
         await restore_without(bank, ids[1:])
-        for page_size in (1, 2):  # the replica has as many operations as the page may have
+        for page_size in (1, 2):  # the replica has enough operations to fill the page
             events = await analytics(bank.client.list_events(sender, 0, page_size=page_size))
             assert [each.transfer.id for each in events] == ids[:1]
 

@@ -43,7 +43,7 @@ ROWS = """
 
 
 async def make_future(bank: RunningBank, monkeypatch: pytest.MonkeyPatch) -> tuple[UUID, UUID, UUID]:
-    """Make one operation with the right date, then two dated in the future, then more between these accounts.
+    """Make one operation with the right date, two that are dated in the future, then more between the three accounts.
 
     The last operations are dated in the future too, because the dates of an account never decrease.
     """
@@ -76,7 +76,7 @@ async def now(bank: RunningBank) -> datetime:
 
 
 class TestCommand:
-    async def test_dates_are_repaired_and_recorded_and_all_else_stays(
+    async def test_future_dates_are_replaced_and_recorded_and_all_else_stays(
         self,
         own_bank: RunningBank,
         ledger_url: str,
@@ -121,7 +121,7 @@ class TestCommand:
         assert await own_bank.sql.fetch("SELECT * FROM transfers") == before
         assert await own_bank.sql.fetchval("SELECT count(*) FROM redatings") == 0
 
-    async def test_accounts_that_were_opened_or_closed_in_the_future_are_repaired(self, own_bank: RunningBank) -> None:
+    async def test_accounts_that_were_opened_or_closed_in_the_future_get_new_dates(self, own_bank: RunningBank) -> None:
         bank = own_bank
         opened, closed = await bank.open("alice"), await bank.open("bob", "0", status="CLOSED")
         await bank.sql.execute("UPDATE accounts SET created_at = created_at + $1, updated_at = updated_at + $1", AHEAD)
@@ -143,7 +143,7 @@ class TestCommand:
 
 @asynccontextmanager
 async def paused_redating(bank: RunningBank) -> AsyncIterator["asyncio.Task[httpx.Response]"]:
-    """Pause a redating that has locked the accounts until the end of the block."""
+    """Start a redating, and pause it with its locks on the accounts until the end of the block."""
     async with admin_client(bank) as http, bank.sql.acquire() as other:
         async with other.transaction():
             await other.execute("LOCK TABLE redatings IN EXCLUSIVE MODE")
@@ -154,7 +154,7 @@ async def paused_redating(bank: RunningBank) -> AsyncIterator["asyncio.Task[http
 
 
 class TestTransaction:
-    async def test_bank_is_ready_and_reads_during_the_repair(
+    async def test_bank_is_ready_and_reads_during_a_redating(
         self, own_bank: RunningBank, ledger_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         bank = own_bank
@@ -169,10 +169,10 @@ class TestTransaction:
             assert len(events) == 23
             assert (await alice(bank.client.get_transfer(events[0].transfer.id))).id == events[0].transfer.id
             assert await analytics(bank.client.verify_history("", (), [])) is not None
-            assert (await check_ledger(ledger_url)).verdict == "broken"  # and not unavailable
+            assert (await check_ledger(ledger_url)).verdict == "broken"  # not unavailable: the check can run
         await assert_ledger_invariants(bank.sql)
 
-    async def test_openings_that_wait_for_the_repair_leave_connections_for_reads(
+    async def test_openings_that_wait_for_a_redating_leave_connections_for_reads(
         self, own_bank: RunningBank, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         bank = own_bank
@@ -217,7 +217,7 @@ class TestTransaction:
         await until(is_unlocked)
         assert await own_bank.sql.fetchval("SELECT count(*) FROM redatings") == 0
 
-    async def test_transfer_waits_for_the_repair(self, own_bank: RunningBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_transfer_waits_for_a_redating(self, own_bank: RunningBank, monkeypatch: pytest.MonkeyPatch) -> None:
         alice, bob, _ = await make_future(own_bank, monkeypatch)
         caller = own_bank.user("alice")
         async with own_bank.sql.acquire() as other, other.transaction():

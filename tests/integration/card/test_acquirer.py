@@ -253,7 +253,7 @@ class TestResponses:
         server = ResponseServer(SILENCE)
         async with server.serve(attempts=100, budget_seconds=0.1) as acquirer:
             await find_fails(acquirer)
-        assert server.calls <= 1  # on a busy machine, the attempt may time out before the server gets it
+        assert server.calls <= 1  # on a busy machine, the attempt may time out before it reaches the server
 
     async def test_refused_connection_raises_unavailable(self) -> None:
         (port,) = free_ports(1)

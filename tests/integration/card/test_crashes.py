@@ -99,6 +99,6 @@ class TestProcessDeath:
         assert (await env.assert_books_agree(top_up)).status is path.final_status
         await asyncio.gather(
             *(die_and_finish(shared_env.with_new_acquirer(), path, cut) for cut in range(crash_point.calls)),
-            # Continued after the authorization window, which matters only for a death at these two calls.
+            # The new process starts after the authorization window. This matters only after a death at these calls.
             *(die_and_finish(shared_env.with_new_acquirer(), path, cut, EXPIRED_WINDOW) for cut in (1, 2)),
         )

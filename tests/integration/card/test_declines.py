@@ -67,7 +67,7 @@ class Client:
     async def try_card(
         self, top_ups: TopUps, number: str = DECLINED, key: str | None = None, address: str | None = None, **card_: Any
     ) -> TopUp | WalletError:
-        """Return the top-up, or the error that the call raises."""
+        """Top up with a card. Return the top-up, or the error that the call raises."""
         with self.env.bank.user("alice").calling():
             try:
                 top_up, _ = await top_ups.create(

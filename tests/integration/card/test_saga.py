@@ -203,17 +203,17 @@ class TestDrivers:
             async with saga.running(), process.background_task(saga.renew_leases(), "leases"):
                 saga.start(top_up)
                 while await renewals.get() != ({top_up.id: top_up.version + 1}, 0.03):
-                    """The authorization is still running."""
+                    pass  # the authorization is still running
                 may_continue.set()
                 assert (await saga.wait_for_driver(top_up)).status is Status.COMPLETED
-                assert await saga.wait_for_driver(top_up) is top_up  # no driver any more
+                assert await saga.wait_for_driver(top_up) is top_up  # the driver has ended
         finally:
             env.repository.renew_leases = renew_leases  # type: ignore[method-assign]
         assert not saga._leased_versions
 
 
 class TestCompleter:
-    async def test_due_top_up_is_continued_whatever_the_number_of_callers(self, env: CardEnvironment) -> None:
+    async def test_due_top_up_is_continued_for_any_number_of_callers(self, env: CardEnvironment) -> None:
         saga, may_continue = env.saga(limits=replace(NO_DELAYS, lease_seconds=30, drivers=1)), asyncio.Event()
         account = await env.bank.open("alice", "0")
         abandoned = await env.admit(account)
@@ -311,7 +311,7 @@ class TestVerification:
         assert marked.review is not None
         assert marked.id in {reviewed.id for reviewed in await env.repository.list_for_review()}
 
-        env.acquirer.payments[key] = payment  # the acquirer has corrected it
+        env.acquirer.payments[key] = payment  # the acquirer has corrected the payment
         await env.saga().retry(top_up.id)
         await env.finish(top_up)
         await env.assert_books_agree(top_up)

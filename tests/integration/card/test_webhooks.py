@@ -202,4 +202,4 @@ class TestDelivery:
         assert (ended.status, ended.failure) == (
             "VOIDED",
             "AUTHORIZATION_UNKNOWN",
-        )  # not DECLINED: the webhook is not trusted
+        )  # not DECLINED, because the service does not trust the webhook

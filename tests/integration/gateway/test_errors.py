@@ -39,7 +39,7 @@ DATA = dict.fromkeys(("needed", "available", "limit"), "1.00") | {
     "retry_after_seconds": "30",
 }
 NULLED = {"TOP_UP_NOT_FOUND"}
-"""Errors for which a query returns null without an error."""
+"""Codes of the errors for which a query returns null and no error."""
 
 
 def result_types() -> set[str]:

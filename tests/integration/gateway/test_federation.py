@@ -56,8 +56,8 @@ class Services(
     """Fake bank, card and identity services.
 
     Attributes:
-        ids: each id is that of an account, of its owner, of a transfer and of a top-up. The id's position, from 1, is
-            the amount of all of them.
+        ids: known ids. An account, its owner, a transfer and a top-up share each id. Their amount is the position of
+            the id, counted from 1.
         calls: names of the called methods with their keys.
     """
 

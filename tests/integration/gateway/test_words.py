@@ -1,4 +1,4 @@
-"""No response contains texts of libraries: invalid input of many kinds through a whole gateway."""
+"""No response of the gateway to invalid input of many kinds contains texts of libraries."""
 
 import json
 from collections.abc import Iterable

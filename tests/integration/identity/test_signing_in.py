@@ -30,7 +30,7 @@ NOBODY = "nobody-of-that-name"
 
 
 async def try_login(identity: RunningIdentity, username: str, password: Secret = WRONG) -> str:
-    """Try to log in; return the reason of the error, or IN."""
+    """Try to log in. Return `IN`, or the reason of the error."""
     try:
         with anonymous_caller():
             await identity.client.authenticate(username, password)
@@ -175,7 +175,7 @@ class TestHashes:
             assert "m=64,t=2" in hashes[user.username]
             assert "m=32,t=1" in hashes[other.username]
             assert await try_login(later, user.username, PASSWORD) == "IN"
-        assert await try_login(own_identity, user.username, PASSWORD) == "IN"  # and no hash becomes weaker
+        assert await try_login(own_identity, user.username, PASSWORD) == "IN"  # this login makes no hash weaker
         assert hashes == {row["username"]: row["password_hash"] for row in await own_identity.sql.fetch("TABLE users")}
 
     async def test_excess_hashes_are_refused_and_do_not_count(
