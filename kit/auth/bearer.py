@@ -1,5 +1,6 @@
 """Bearer tokens in requests: the `Authorization` value (RFC 6750, 2.1) and the challenge of a refusal (3)."""
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,6 +11,8 @@ AUTHORIZATION: Final = "Authorization"
 _SCHEME: Final = "bearer"
 _SPACE: Final = " \t"
 """Characters that HTTP allows around a header's value (RFC 9110, 5.5)."""
+_HAS_BEARER: Final = re.compile(rf"(?:^|,)\s*{_SCHEME}(?:[\s,]|$)", re.IGNORECASE)
+"""Matches a value with the scheme Bearer, also in the second of two lines that a proxy has joined."""
 _CHALLENGE: Final = 'Bearer realm="wallet"'
 
 
@@ -17,12 +20,16 @@ def parse_bearer(value: str) -> str:
     """Return the token of an `Authorization` value; an empty text if the value has none, as in `Bearer` alone.
 
     The scheme is matched without regard to case, and only spaces separate it from the token (RFC 9110, 11.1 and 11.4).
+    No token has a comma: a value with one consists of several lines that a proxy has joined (RFC 9110, 5.3).
 
     Raises:
+        InvalidInput: the value consists of several values.
         Unauthenticated: the value has no scheme, or another one than Bearer.
     """
     scheme, token = _split(value)
     if scheme.lower() == _SCHEME:
+        if "," in token:
+            raise repeated_authorization()
         return token
     if not scheme:
         return ""
@@ -30,16 +37,16 @@ def parse_bearer(value: str) -> str:
 
 
 def has_other_scheme(value: str) -> bool:
-    """Return whether an `Authorization` value has credentials of another scheme than Bearer, as in `Basic YTpi`."""
-    scheme, credentials = _split(value)
-    return bool(credentials) and scheme.lower() != _SCHEME
+    """Return whether an `Authorization` value has credentials, and none of the scheme Bearer, as in `Basic YTpi`."""
+    _, credentials = _split(value)
+    return bool(credentials) and not _HAS_BEARER.search(value)
 
 
 def parse_bearer_lines(values: Sequence[str]) -> str:
     """Return the token in the `Authorization` lines of an HTTP request; an empty text if there is none.
 
     Raises:
-        InvalidInput: there are several lines, so it is not clear which token counts.
+        InvalidInput: there are several lines, also as one joined line, so it is not clear which token counts.
         Unauthenticated: the value has no scheme, or another one than Bearer.
     """
     if len(values) > 1:

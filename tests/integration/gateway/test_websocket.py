@@ -157,7 +157,7 @@ class TestConnection:
             *(([], {"authorization": value}, 4403, "a bearer token is required") for value in ("", " ", "Bearer")),
             ([], {"authorization": "Bearer forged"}, 4403, "the token is not valid: it is malformed"),
             ([], {"authorization": "Bearer TOKEN\n"}, 4403, "the token is not valid: it is malformed"),
-            ([], {"authorization": "Bearer TOKEN, Bearer TOKEN"}, 4403, "the token is not valid: it is malformed"),
+            ([], {"authorization": "Bearer TOKEN, Bearer TOKEN"}, 4400, SEVERAL_LINES),
             *(
                 ([], {"authorization": value}, 4403, "`authorization` must be a string")
                 for value in (7, False, ["Bearer TOKEN"], {"Bearer": "TOKEN"})
@@ -183,6 +183,8 @@ class TestConnection:
                 for lines in (["Bearer TOKEN", "Bearer TOKEN"], ["Basic YTpi", "Bearer TOKEN"], ["Basic YTpi"] * 2)
                 for payload in ({}, {"authorization": "Bearer TOKEN"})
             ),
+            (["Bearer TOKEN, Basic YTpi"], {"authorization": "Bearer TOKEN"}, 4400, SEVERAL_LINES),
+            (["Basic YTpi, Bearer OTHER"], {"authorization": "Bearer TOKEN"}, 4403, NO_SCHEME),
             (["Bearer OTHER"], {"authorization": "Bearer TOKEN"}, 4400, SEVERAL_TOKENS),
             (["bearer OTHER"], {"headers": {"Authorization": "Bearer TOKEN"}}, 4400, SEVERAL_TOKENS),
             (["Bearer forged"], {"authorization": "Bearer TOKEN"}, 4400, SEVERAL_TOKENS),

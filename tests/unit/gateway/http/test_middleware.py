@@ -58,6 +58,8 @@ async def test_refused_authorization_has_a_status_and_a_challenge(keys: Keys, pa
         (["Bearer forged"], 401, f'{REALM}, error="invalid_token"'),
         ([f"Bearer {token}"] * 2, 400, f'{REALM}, error="invalid_request"'),
         ([f"Bearer {token}", "Bearer forged"], 400, f'{REALM}, error="invalid_request"'),
+        ([f"Bearer {token}, Bearer {token}"], 400, f'{REALM}, error="invalid_request"'),
+        ([f"Basic YTpi, Bearer {token}"], 401, REALM),
     )
     async with http_client(with_middleware(echo, keys)) as http:
         for lines, status, challenge in cases:
