@@ -19,7 +19,7 @@ _EVENT_TYPES: Final[dict[bytes, tuple[OperationType, type[TransferEvent | TopUpE
     TOP_UP_COMPLETED.encode(): (OperationType.TOP_UP, TopUpEvent),
 }
 _YEARS: Final = range(1970, 2200)
-"""Years that ClickHouse's `DateTime64(6)` stores safely. A ledger has no operations outside of them."""
+"""Years that ClickHouse's `DateTime64(6)` stores safely. A ledger has no operations outside of these years."""
 
 
 class InvalidEvent(Exception):

@@ -211,7 +211,8 @@ async def _adopt(client: AsyncClient, database: str, migrations: Sequence[Migrat
         "SELECT engine, sorting_key FROM system.tables WHERE database = {database:String} AND name = {table:String}",
         parameters,
     )
-    # A run at the same time may have created the table, and have changed it since. It recorded 0001 before the change.
+    # Another run at the same time may have created the table, and may have changed the table since. That run recorded
+    # 0001 before the change.
     if records := await _records(client, database):
         return records
     differences = sorted(set(map(tuple, columns.result_rows)) ^ set(_ADOPTED_COLUMNS))

@@ -32,7 +32,7 @@ def redate(
     the later of the two previous operations.
 
     Args:
-        transfers: all transfers that are dated in the future; on each account they are the last versions.
+        transfers: all transfers that are dated in the future. They have the last versions of each account.
         last_dates: for each account of these transfers, the date of the last operation that is not in the future. If
             there is none, the date of the account's opening.
         now: time of the database's clock, not earlier than any of `last_dates`.
@@ -59,7 +59,7 @@ def redate(
             continue
         transfer = queue[0]
         if queues[transfer.sender_id][0] is not transfer or queues[transfer.recipient_id][0] is not transfer:
-            continue  # the other account has an earlier operation, which appends that account to `pending` again
+            continue  # after the earlier operation of the other account, that account is appended to `pending` again
         earliest = max(last[transfer.sender_id], last[transfer.recipient_id])
         dates[transfer.id] = max(earliest, _requested_at(transfer.id, now) or earliest)
         for account_id in (transfer.sender_id, transfer.recipient_id):

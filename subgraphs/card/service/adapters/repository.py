@@ -83,8 +83,8 @@ class Repository:
     async def admit(self, new: NewTopUp, limits: Limits, *, lease_seconds: float) -> TopUp:
         """Return the top-up with the request's idempotency key. Create and lease it if the key is new.
 
-        If the top-up is created, the attempt with its id gets the state AUTHORIZING. If the key has a top-up already,
-        the attempt is deleted.
+        `AttemptRepository` has stored an attempt to use the card with the id of the new top-up. If the top-up is
+        created, this attempt gets the state AUTHORIZING. If the key has a top-up already, the attempt is deleted.
 
         Requests of one principal are admitted one after another, so that they cannot exceed the limits together.
 
@@ -184,7 +184,7 @@ class Repository:
 
         Args:
             limit: maximum number of top-ups.
-            lease_seconds: duration of the lease. After it the top-ups are due again, unless they were saved.
+            lease_seconds: duration of the lease. After the lease the top-ups are due again, unless they were saved.
             id_: claim only this top-up, if it is due.
         """
         due = select(top_ups.c.id).where(top_ups.c.next_attempt_at <= func.now())

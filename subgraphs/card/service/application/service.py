@@ -277,8 +277,8 @@ class TopUps:
     ) -> TopUp:
         """Let the acquirer tokenize the card of a reserved attempt, and start the top-up.
 
-        A cancelled call does not end the attempt: it counts until the end of `DeclineLimits.attempt_seconds`, because
-        the acquirer may have received the card.
+        If the call is cancelled, the attempt counts until the end of `DeclineLimits.attempt_seconds`, because the
+        acquirer may have received the card.
         """
         try:
             owner_id = await self._get_owner_id(caller, account_id, amount.currency)

@@ -61,7 +61,7 @@ class NewAttempt:
     card: bytes
 
     def subject(self, kind: LimitKind) -> Subject | None:
-        """Return the attempt's customer, address or card, by which the limit counts it; None if it does not count."""
+        """Return the customer, address or card by which a limit of this kind counts; None if the value is not known."""
         return {LimitKind.CUSTOMER: self.key.principal, LimitKind.ADDRESS: self.address, LimitKind.CARD: self.card}[
             kind
         ]
@@ -187,7 +187,7 @@ def _is_counted(attempt: StoredAttempt, limits: DeclineLimits) -> bool:
 
 
 def _blocked_seconds(attempts: Iterable[StoredAttempt], maximum: int, limits: DeclineLimits) -> float | None:
-    """Return the time until the number of counted declines is below the maximum; None if it is below now."""
+    """Return the time until the number of counted declines is below the maximum; None if it already is."""
     ages = sorted((each.age_seconds for each in attempts if each.state is AttemptState.DECLINED), reverse=True)
     return None if len(ages) < maximum else limits.window_seconds - ages[len(ages) - maximum]
 

@@ -1,4 +1,4 @@
-"""Payments at the acquirer, and its responses about them."""
+"""Payments at the acquirer, and the acquirer's responses about payments."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -30,7 +30,7 @@ class Payment:
 
     @property
     def holds_nothing(self) -> bool:
-        """Whether the payment is declined, voided, or refunded in full: the customer has lost no money by it."""
+        """Whether the payment is declined, voided, or refunded in full, so that it took no money from the customer."""
         return self.status is not PaymentStatus.AUTHORIZED and self.captured == self.refunded
 
 

@@ -85,7 +85,7 @@ def is_replay(top_up: TopUp, fingerprint_secret: bytes, card: CardDetails, accou
 def request_fingerprint(secret: bytes, token: str, account_id: UUID, amount: Money) -> bytes:
     """Return the fingerprint of a request: requests with one key and one fingerprint are the same request.
 
-    It contains the card only as the acquirer's token.
+    The fingerprint contains the card only as the acquirer's token.
     """
     text = "\0".join((token, account_id.hex, str(amount), amount.currency))
     return hmac.digest(secret, text.encode(), "sha256")

@@ -127,7 +127,7 @@ def find_obsolete_keys(keys: Sequence[SigningKey], now: float, *, keep_seconds: 
         now: Unix time.
         keep_seconds: lifetime of an access token.
     """
-    # A key of this age has replaced its predecessors, and all tokens that they signed have expired.
+    # A key of this age has replaced its predecessors, and all tokens that the predecessors signed have expired.
     seconds = ACTIVATION_SECONDS + READ_INTERVAL_SECONDS + keep_seconds
     replacing = [index for index, key in enumerate(keys) if key.created_at + seconds <= now]
     return list(keys[: replacing[-1]]) if replacing else []

@@ -11,7 +11,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One login and all refresh tokens that come from it, each the successor of the previous one."""
+    """One login and its sequence of refresh tokens. Each token is the successor of the previous token."""
 
     id: UUID
     user_id: UUID

@@ -27,8 +27,9 @@ from subgraphs.bank.service.domain.model import (
 )
 from wallet.errors import ERRORS_BY_REASON, Unavailable, WalletError
 
-# A locking read returns the accounts as they are when all of them are locked, but the keys as of the statement's start.
-# If another transaction has inserted a key since then, our insert of the key fails, which is a `Conflict`.
+# A locking read returns the state of the accounts at the time when all of them are locked, but the state of the keys at
+# the start of the statement. If another transaction has inserted a key since then, our insert of the key fails, which
+# is a `Conflict`.
 # The last row has the server's time, which is read after the accounts are locked.
 _READ: Final = """
     WITH named AS MATERIALIZED ({accounts} WHERE id = ANY($1) ORDER BY id {lock})
@@ -291,8 +292,8 @@ class Batch:
     async def confirm(self) -> None:
         """Wait until the synchronous standbys, if there are any, have the records that `read` returned.
 
-        Call it for a decision without new records. A decision with new records needs no such wait: its own commit
-        follows the commits of the records.
+        Call it for a decision without new records. A decision with new records needs no such wait, because its commit
+        comes after the commits of the records that were read.
         """
         self.is_writing = True
         await self._session.execute(CONFIRM_COMMITS)

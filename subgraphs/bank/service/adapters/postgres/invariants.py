@@ -346,7 +346,7 @@ class InvariantReader:
     @classmethod
     @asynccontextmanager
     async def begin(cls, pool: asyncpg.Pool) -> AsyncIterator["InvariantReader"]:
-        """Open a session. Its checks cover all rows that are committed now, and some that are committed later.
+        """Open a session. The reader's checks cover all rows that are committed now, and some that are committed later.
 
         Raises:
             Unavailable: the database is unreachable, the connection was lost, or a statement failed or timed out.

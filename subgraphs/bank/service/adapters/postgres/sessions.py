@@ -1,7 +1,8 @@
 """Check of the database sessions of the bank's pools.
 
 The bank keeps locks and settings in sessions, so the connections of a pool must not share sessions. The exception is a
-pool behind a pooler in transaction mode: it needs no session locks, and the settings must be defaults of its role.
+pool behind a pooler in transaction mode: the bank takes no session locks through this pool, and the settings must be
+defaults of the database role.
 """
 
 from typing import Final
