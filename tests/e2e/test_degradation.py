@@ -213,7 +213,7 @@ async def test_outage_has_the_documented_effect_and_recovers(
         for key in activity.unknown:
             assert await activity.pay(key) == "works"
         await until(activity.all_views_work)
-    # Every transfer was made once, even if its outcome was unknown. The subscription delivered each once, in order.
+    # Each transfer was made once, even if its outcome was unknown. The subscription delivered each one once, in order.
     count = len(activity.paid)
     assert len(set(activity.paid)) == count
     assert await activity.sender.balance() == Decimal("1000.00") - count
@@ -297,9 +297,8 @@ class TestFrozenParts:
         await until(activity.all_actions_work, within=30)
         started, answered = time.monotonic(), 0
         async with outage(system, ["bank"], "frozen"):
-            while (
-                answered < 10
-            ):  # without a failure in between: round-robin would send every other call to the frozen bank
+            # Ten in a row: round-robin would send every other call to the frozen bank.
+            while answered < 10:
                 result = table_word(await activity.sender.http.get(f"/accounts/{activity.sender.account}"))
                 answered = answered + 1 if result == "works" else 0
             print(f"calls moved from the frozen bank after {time.monotonic() - started:.1f} s")  # noqa: T201

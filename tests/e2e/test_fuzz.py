@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 CALLER_REFUSALS = {None: "UNAUTHENTICATED", Role.OPERATOR: "PERMISSION_DENIED"}
-"""By caller, the error code with which all valid requests of this caller may be refused."""
+"""By caller, the code of the error with which any valid request of the caller may be refused."""
 
 REPLACED_CHECK = "positive_data_acceptance"  # `fuzz_hooks.valid_request_is_accepted` runs it
 

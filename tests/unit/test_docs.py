@@ -73,7 +73,7 @@ def named_paths(text: str, *, is_decision: bool = False) -> Iterator[str]:
 
     Args:
         text: prose of a page.
-        is_decision: whether the page is a decision. These may name source files in folders that no longer exist.
+        is_decision: whether the page is a decision. Decisions may name source files in folders that no longer exist.
     """
     top = {name.partition("/")[0] for name in tracked_files()}
     for code in _CODE.findall(text):
@@ -84,7 +84,7 @@ def named_paths(text: str, *, is_decision: bool = False) -> Iterator[str]:
 
 
 def path_exists(page: Path, path: str) -> bool:
-    """Return whether a file or folder matches, from the root of the repository or from the page's folder."""
+    """Return whether a file or folder has the path, from the root of the repository or from the page's folder."""
     if any(path.startswith(folder) for folder in CREATED_AT_RUN_TIME):
         return True
     return any(any(folder.glob(path.rstrip("/"))) for folder in (ROOT, page.parent))

@@ -164,7 +164,7 @@ class TestQuotedKeys:
         for_bare, statements[:] = list(statements), []
         await alice(own_bank.client.transfer(sender, recipient, rub("1"), "k1", '"k1"'))
         assert statements == for_bare
-        assert len(for_bare) == 2, "one read and one write"
+        assert len(for_bare) == 2, "expected one read and one write"
 
     async def test_invalid_raw_form_is_refused(self, bank: RunningBank) -> None:
         sender, recipient = await bank.open("wrong"), await bank.open("bob")

@@ -281,7 +281,7 @@ class TestTopUpByGraphQL:
                 },
             },
         }
-        assert len(bank.requests) == 2, "the account and the transfer, each once"
+        assert len(bank.requests) == 2, "expected one call for the account and one for the transfer"
         (request,) = card.requests
         assert request.card == card_pb2.CardDetails(
             number="4242424242424242", expiry_month=12, expiry_year=2031, cvv="123"
@@ -431,7 +431,7 @@ class TestTopUpByGraphQL:
         assert [sorted(request.ids) for request in bank.requests[1:]] in (
             [sorted([str(ACCOUNT), unknown]), sorted([other, str(DEPOSIT)])],
             [sorted([other, str(DEPOSIT)]), sorted([str(ACCOUNT), unknown])],
-        ), "after the account itself, the page's accounts and its transfers"
+        ), "expected one call for the page's accounts and one for its transfers, after that for the account itself"
 
     async def test_invalid_page_argument_is_named(self, gateway: Gateway, card: FakeCard, bank: FakeBank) -> None:
         for arguments, field in (

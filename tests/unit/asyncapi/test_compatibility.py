@@ -254,7 +254,7 @@ VALUES: st.SearchStrategy[Any] = st.sampled_from([None, True, 0, 1, "", "a", [],
 
 
 class TestCompatibleChanges:
-    """The rules compared with a validator: readers accept events of either schema."""
+    """Changes that the rules allow, checked with a JSON Schema validator: each schema accepts the other's events."""
 
     @given(
         st.sets(st.sampled_from(sorted(ALLOWED))),

@@ -65,7 +65,7 @@ class TestCheck:
             {"x" * 129: ""},
             {"x": "x" * 129},
             {"a\0b": ""},
-            {"x": "a\0b"},  # PostgreSQL cannot store it
+            {"x": "a\0b"},  # PostgreSQL cannot store a NUL
         ],
         ids=["too many", "a name too long", "a text too long", "a NUL in a name", "a NUL in a text"],
     )

@@ -1,4 +1,4 @@
-"""Decisions on batches of commands: compared with a simple model of plain integers, and single cases."""
+"""Decisions on batches of commands, compared with a simple model, and decisions on single commands."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
@@ -99,7 +99,7 @@ def batches(draw: st.DrawFn) -> list[Command]:
 
 @dataclass
 class Model:
-    """Simple model of the rules."""
+    """Simple model of the ledger's rules, with balances as integers."""
 
     balance: dict[UUID, int]
     version: dict[UUID, int]

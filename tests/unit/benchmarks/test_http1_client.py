@@ -114,9 +114,13 @@ class TestRequestRepeatedly:
             async with http_server(app, target, lifespan="off"):
                 with pytest.raises(CallError, match="refuse"):
                     await request_repeatedly(replace(http_load(target, "refuse"), rate=50.0), time.monotonic() + 5)
-                await request_repeatedly(http_load(target, "a"), time.monotonic() + 0.2)  # until the others were due
+                await request_repeatedly(
+                    http_load(target, "a"), time.monotonic() + 0.2
+                )  # now the failed run's other requests become due
 
-        uvloop.run(fail_and_continue())  # as in the generator; asyncio ignores a write after the close
+        uvloop.run(
+            fail_and_continue()
+        )  # as in the load generator; asyncio's own loop would ignore a write after the close
         assert errors == []
 
     async def test_refused_connection_is_raised(self) -> None:

@@ -134,7 +134,7 @@ ATTEMPTS = st.lists(
 
 
 def expected_verdict(stored: list[StoredAttempt]) -> Verdict:
-    """Return the verdict by its definition: for each later second, count the attempts that still count then."""
+    """Return the verdict by its definition: search for the first second in which the declines are below the limit."""
     subjects = {LimitKind.CUSTOMER: (CUSTOMER, 2), LimitKind.ADDRESS: (ADDRESS, 3), LimitKind.CARD: (CARD, 2)}
     has_room, blocks = True, {}
     for kind, (subject, maximum) in subjects.items():

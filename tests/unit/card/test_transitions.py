@@ -153,7 +153,7 @@ class TestApplyResult:
 
 
 class AcquirerAndBank:
-    """Fake acquirer and bank that follow the contract, for one payment and account. `choose` decides what fails."""
+    """Fake acquirer and bank that follow the contract, for one payment. `choose` decides which calls fail."""
 
     def __init__(self, choose: Callable[[str], bool]) -> None:
         self._choose = choose
@@ -225,7 +225,7 @@ class AcquirerAndBank:
 class TestMoney:
     @given(st.data())
     def test_captured_amount_is_credited_refunded_or_in_progress(self, data: st.DataObject) -> None:
-        max_choices = 48  # later calls succeed, so that every run ends
+        max_choices = 48  # all later calls succeed, so that every run ends
         choices = 0
 
         def choose(what: str) -> bool:
@@ -248,7 +248,7 @@ class TestMoney:
                     Status.VOIDED,
                     Status.DECLINED,
                 }
-                assert fakes.status is not PaymentStatus.AUTHORIZED  # no amount stays held
+                assert fakes.status is not PaymentStatus.AUTHORIZED  # no authorized amount is left
         assert not current.is_in_progress
         if current.status is Status.NEEDS_REVIEW:
             assert current.step in {Step.VOID, Step.REFUND}  # refused permanently

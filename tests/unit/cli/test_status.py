@@ -97,7 +97,7 @@ class TestServices:
             timeouts.append(new_timeout(None if timeouts else 0))
             return timeouts[-1]
 
-        # Only for the module under test: servers of the session run on the same loop and have time-outs, too.
+        # Only the module under test gets these time-outs, because servers of the session use the same loop.
         monkeypatch.setattr(status, "asyncio", SimpleNamespace(**vars(asyncio) | {"timeout": expire_first}))
         with socket.create_server(("127.0.0.1", 0)) as frozen:  # accepts connections, never responds
             async with service({}) as gateway:

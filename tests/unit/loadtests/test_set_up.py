@@ -223,7 +223,7 @@ class TestExitCode:
             cwd=tmp_path,
             env={"PYTHONPATH": str(ROOT)},
             stderr=subprocess.PIPE,
-            # A shell starts background commands with the signal ignored, and their children inherit that.
+            # A shell starts background commands with SIGINT ignored, and their child processes inherit this.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         for _ in range(2):

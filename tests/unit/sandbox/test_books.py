@@ -251,7 +251,7 @@ class TestWebhooks:
 
     @pytest.mark.parametrize("spare_bytes", range(0, 20_000, 1_500))
     async def test_books_work_again_when_the_disk_has_space(self, file: Path, spare_bytes: int) -> None:
-        """On a full disk, a statement or a COMMIT fails. The remaining space determines which one is the first."""
+        """On a full disk, a statement or a COMMIT fails. The remaining space determines which of them fails first."""
         with Books.open(file, LATE) as books:
             books.save_card(card("approve"))
             size = file.with_name("books-wal").stat().st_size

@@ -42,7 +42,7 @@ class TestLife:
             assert Decimal(before.refunded) <= Decimal(now.refunded) <= Decimal(now.captured)
             if now != before:
                 statuses.append(now.status)
-        assert len(set(statuses)) == len(statuses), "no status is left and entered again"
+        assert len(set(statuses)) == len(statuses), "a payment returned to an earlier status"
         assert (now.captured == now.amount) == (PaymentStatus.captured in statuses)
         assert (now.refunded == now.amount) == (PaymentStatus.refunded in statuses)
         assert (now.decline_code is not None) == (now.status is PaymentStatus.declined)

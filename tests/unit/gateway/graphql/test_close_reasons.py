@@ -1,4 +1,4 @@
-"""The gateway replaces Strawberry's close reasons of WebSockets. Sending to a closed WebSocket raises one error."""
+"""The gateway replaces Strawberry's close reasons of WebSockets. Sending to a lost client raises one error."""
 
 import ast
 import inspect

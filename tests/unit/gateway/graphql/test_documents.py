@@ -96,7 +96,9 @@ class TestSharedSubfields:
             set(field) == {"name", "type"} and set(field["type"]) == {"kind"} for field in other["__type"]["fields"]
         )
 
-    async def test_document_is_validated_once(self, execute: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_execution_does_not_validate_the_document_again(
+        self, execute: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def validate_again(*_: Any, **__: Any) -> NoReturn:
             raise AssertionError("the document was validated again")
 
@@ -127,6 +129,6 @@ class TestTrustedDocuments:
 
     def test_operation_names_come_from_all_documents(self) -> None:
         texts = ("query A { a } mutation B { b }", "{ a }", "fragment F on T { a }")
-        documents = TrustedDocuments({hashlib.sha256(text.encode()).hexdigest(): text for text in texts})
-        assert documents.operation_names == ["A", "B"]
+        trusted = TrustedDocuments({hashlib.sha256(text.encode()).hexdigest(): text for text in texts})
+        assert trusted.operation_names == ["A", "B"]
         assert TrustedDocuments(None).operation_names is None

@@ -82,7 +82,7 @@ VALIDATOR: Final = Validator(introspection=False, suggestions=True)
 def new_app() -> GraphQLOverHTTP:
     """Return the endpoint of the merged graph as in production, but with suggestions, because these take time.
 
-    Each operation has an empty cache of documents, so that a request takes as long as its first time.
+    Each operation has an empty cache of documents, so that a repeated request takes as long as the first one.
     """
 
     def new_runner(execution_context: ExecutionContext) -> OperationRunner:
@@ -163,7 +163,7 @@ def chained_fragments(selections: Sequence[str], spread: str = "{...f0}", type_:
 
 
 def cycle_of_fragments() -> str:
-    """Return 25 fragments that all spread each other. One of them has a field, so that the cycle has levels."""
+    """Return an operation and 25 fragments: 24 spread all 25, and the first one spreads two of them below a field."""
     every = " ".join(f"...f{number}" for number in range(25))
     return chained_fragments(["m:me{...f0 ...f1}", *[every] * 24])
 

@@ -60,7 +60,7 @@ def refusal(text: str, limits: Limits) -> dict[str, Any]:
 
 
 def is_within(text: str, limits: Limits) -> bool:
-    """Return True if no limit refuses a text, even if it has validation errors. Otherwise an error is raised."""
+    """Return True if no limit refuses a text, even if the text has validation errors. Otherwise raise an error."""
     load_document(text, limits)
     return True
 

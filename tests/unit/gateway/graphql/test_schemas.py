@@ -31,7 +31,7 @@ class TestMergedSchema:
                     assert not missing, f"{name}.{type_name} lost {missing}"
 
     def test_types_with_one_name_have_the_same_fields_in_all_subgraphs(self) -> None:
-        # Strawberry's check is off in the merged schema: entities and root types differ on purpose, others must not.
+        # Strawberry does not check this in the merged schema, in which entities and root types differ on purpose.
         merged = {"Account", "Transfer", "TopUp", "User", "Query", "Mutation", "Subscription", "_Service"}
         fields: dict[str, set[frozenset[str]]] = defaultdict(set)
         for name in SUBGRAPHS:

@@ -89,7 +89,7 @@ class TestStreamPayment:
         assert time.waits == []
 
     async def test_stream_waits_while_the_rate_limit_is_exceeded(self, time: Time) -> None:
-        limiter = new_limiter("7200/minute", time)  # 100 events
+        limiter = new_limiter("7200/minute", time)  # the cost of 100 events
         assert len(await replay(1_000, limiter)) == 1_000
         assert 60 * 8 <= time.now <= 60 * 12  # about ten minutes: the events cost 72,000
         assert len(time.waits) < 1_000

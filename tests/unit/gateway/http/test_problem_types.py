@@ -18,7 +18,7 @@ from wallet.errors import ERRORS_BY_REASON, InsufficientFunds, WalletError
 
 ROOT = Path(__file__).parents[4]
 HTTP_ERRORS = {"NOT_FOUND", "METHOD_NOT_ALLOWED"}
-"""Codes of Starlette's errors: the names of their statuses."""
+"""Codes of the errors that Starlette raises. Each code is the name of the HTTP status."""
 
 
 def literal_codes() -> Iterator[str]:

@@ -40,7 +40,7 @@ async def test_body_timeout_does_not_limit_the_response(keys: Keys) -> None:
 
 @pytest.mark.parametrize("headers", [[], [(b"content-length", b"100")], [(b"content-length", b"1000000")]])
 async def test_disconnect_within_the_body_is_no_error(keys: Keys, headers: list[tuple[bytes, bytes]]) -> None:
-    """The app must not get an error: its handler would log the error as unexpected, with a traceback."""
+    """The app must not get an error, because its handler would log the error as unexpected, with a traceback."""
     messages = [{"type": "http.request", "body": b"half of", "more_body": True}]
     sent: list[Message] = []
 

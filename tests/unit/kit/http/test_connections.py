@@ -45,7 +45,7 @@ async def occupy(server: VirtualServer, count: int, address: str = "192.0.2.1") 
 
 
 async def status(client: Client, request: bytes = GET) -> bytes:
-    """Send a request and return the status of the response; empty if there is none yet."""
+    """Send a request. Return the status of the response, or an empty value if no response has arrived."""
     client.send(request)
     await client.settle()
     return client.received[9:12]

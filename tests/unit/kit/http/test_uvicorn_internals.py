@@ -1,4 +1,4 @@
-"""Limits of the HTTP server, and the parts of uvicorn that their code overrides or uses."""
+"""Limits of the HTTP server, and the parts of uvicorn that the code of these limits overrides or uses."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -228,7 +228,7 @@ class CircuitMachine(RuleBasedStateMachine):
         ignore_failure=st.booleans(),
     )
     def end(self, call: GuardedCall | None, error: BaseException | None, *, ignore_failure: bool) -> None:
-        if call is None:  # it was refused
+        if call is None:  # the call was refused
             return
         call.ignore_failure = ignore_failure
         call.__exit__(None if error is None else type(error), error, None)

@@ -31,7 +31,9 @@ class TestSources:
         monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
         assert Example.load().example_url.get_secret_value() == "postgresql://from-a-file"
 
-    def test_environment_wins_over_the_secrets_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_environment_has_precedence_over_the_secrets_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         (tmp_path / "example_url").write_text("from a file")
         monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
         monkeypatch.setenv("EXAMPLE_URL", "from the environment")
@@ -47,7 +49,7 @@ class TestDeprecatedNames:
         monkeypatch.setenv("EXAMPLE_VERBOSE", "true")
         assert Example.load().example_debug
 
-    def test_new_name_wins_over_the_old_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_new_name_has_precedence_over_the_old_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("EXAMPLE_VERBOSE", "true")
         monkeypatch.setenv("EXAMPLE_DEBUG", "false")
         assert not Example.load().example_debug

@@ -109,7 +109,7 @@ class TestConfigure:
     def test_fields_that_are_secret_by_name_or_type_are_redacted(self, log_format: str) -> None:
         text = "\n".join(run_and_read_logs(log_format))
         assert "hostile" in text
-        # The card's code is not searched for: a timestamp may have the same three digits.
+        # The test does not search for the card's code, because a timestamp may have the same three digits.
         assert "4242424242424242" not in text
         assert "hide" not in text
 

@@ -221,7 +221,7 @@ class TestUnavailableCollector:
                     for _ in range(otlp._QUEUE_SPANS):
                         tracing.start_span("not exported", SAMPLED).end()
                     assert exports.wait_for(count), "the exporter did not export"
-        assert count_dropped_spans() - before == 3 * otlp._QUEUE_SPANS  # includes those that a full queue drops
+        assert count_dropped_spans() - before == 3 * otlp._QUEUE_SPANS  # including the spans that a full queue drops
         lines = own_warnings([], caplog.records)
         assert len(lines) == 1
         assert "Failed to export" in lines[0].getMessage()
