@@ -158,9 +158,9 @@ _LENGTHS: Final = {
 def max_buckets(arguments: Mapping[str, Any]) -> int:
     """Return the maximum number of buckets of `Account.statistics` with these arguments.
 
-    For times that cannot be parsed, return `MAX_BUCKETS`. A range that analytics will refuse (it is empty, lacks an
-    offset or certainly has more than `MAX_BUCKETS` buckets) counts as one bucket, so that the caller gets the error of
-    the range and not an error about the cost.
+    For times that cannot be parsed, return `MAX_BUCKETS`. A range that analytics will refuse counts as one bucket, so
+    that the caller gets the error of the range and not an error about the cost. Such a range is empty, lacks an offset
+    or certainly has more than `MAX_BUCKETS` buckets.
     """
     try:
         since, until = (datetime.fromisoformat(arguments[name]) for name in ("from", "to"))

@@ -153,7 +153,7 @@ def _wrong_copies(differences: Iterable[Difference]) -> Iterator[Violation]:
 def _missing_operation(difference: Difference) -> Violation:
     row: dict[str, str | int] = {"account_id": str(difference.account_id), "version": difference.version}
     expected = difference.expected
-    text = _text(expected) if expected else "an operation that the ledger counts, and does not have either"
+    text = _text(expected) if expected else "an operation: the account's version includes it, but the ledger lacks it"
     return Violation(Invariant.OPERATION_IS_STORED, row, "nothing", text)
 
 
@@ -176,7 +176,7 @@ def _row_id(row: Row) -> dict[str, str | int]:
 def _describe_difference(found: Row, expected: Row | None) -> tuple[str, str]:
     """Return the values of the differing columns: those of the stored row, and those of the ledger's row."""
     if expected is None:
-        return _text(found), "an operation that the ledger counts, and does not have"
+        return _text(found), "an operation: the account's version includes it, but the ledger lacks it"
     stored, ledgers = _values(found), _values(expected)
     names = [name for name in stored if stored[name] != ledgers[name]]
     return _join({name: stored[name] for name in names}), _join({name: ledgers[name] for name in names})

@@ -1,8 +1,8 @@
 """Numbered migrations of the history's ClickHouse database.
 
-ClickHouse has neither transactions around DDL nor a lock that works without Keeper. So every statement of a migration
-must be safe to repeat (`CREATE TABLE IF NOT EXISTS`, `ADD COLUMN IF NOT EXISTS`): an interrupted migration runs again
-from its first statement, and two runs at the same time apply the same statements twice. ADR 32 gives the reasons.
+ClickHouse has neither transactions around DDL nor a lock that works without Keeper. An interrupted migration runs again
+from its first statement, and two runs at the same time apply the same statements twice. Therefore every statement of a
+migration must be safe to repeat (`CREATE TABLE IF NOT EXISTS`, `ADD COLUMN IF NOT EXISTS`). ADR 32 has the reasons.
 """
 
 import hashlib

@@ -49,7 +49,7 @@ def redate(
     for account_id, _, transfer in sorted(sides, key=lambda side: side[1]):
         queues[account_id].append(transfer)
     if queues.keys() - last_dates.keys():
-        raise ValueError("an account has a transfer in the future, but was not changed in the future")
+        raise ValueError("an account has a transfer that is dated in the future, but its last change is not")
     dates: dict[UUID, datetime] = {}
     last = dict(last_dates)
     pending = deque(queues)

@@ -27,9 +27,9 @@ from subgraphs.bank.service.domain.model import (
 )
 from wallet.errors import ERRORS_BY_REASON, Unavailable, WalletError
 
-# A locking read returns the state of the accounts at the time when all of them are locked, but the state of the keys at
-# the start of the statement. If another transaction has inserted a key since then, our insert of the key fails, which
-# is a `Conflict`.
+# A locking read returns the state of the accounts at the time when all of them are locked. It returns the state of the
+# keys at the start of the statement. If another transaction has inserted a key since then, our insert of the key fails,
+# which is a `Conflict`.
 # The last row has the server's time, which is read after the accounts are locked.
 _READ: Final = """
     WITH named AS MATERIALIZED ({accounts} WHERE id = ANY($1) ORDER BY id {lock})

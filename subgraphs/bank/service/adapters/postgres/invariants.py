@@ -3,8 +3,8 @@
 Each statement except `_TOTALS` reads one page of a table and returns the violations on this page.
 
 Concurrent commits cause no false alarms. One transaction writes a transfer with its accounts, entries, key and outbox
-row, and one statement sees one snapshot (READ COMMITTED): all of these rows or none. Each invariant compares rows of
-one statement only. The exception is `TRANSFER_HAS_ONE_KEY`, which is checked only for transfers that were committed
+row. One statement sees one snapshot (READ COMMITTED), which has all of these rows or none. Each invariant compares rows
+of one statement only. The exception is `TRANSFER_HAS_ONE_KEY`, which is checked only for transfers that were committed
 before the check began.
 
 A violation identifies its row without secrets: it shows no principal of an idempotency key.

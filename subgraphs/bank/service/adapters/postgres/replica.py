@@ -31,10 +31,11 @@ class Replica:
         self._paused_until = 0.0
 
     async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
-        """Return the rows that the replica has. Return none if the states of replica and primary differ (`state_of`):
-        the ledger was restored without the replica, or the replica does not have the last correction of dates yet.
+        """Return the rows that the replica has.
 
-        Also returns no rows if the replica fails or does not respond in half a second, and for five seconds after that.
+        Returns no rows if the states of the replica and the primary differ (`state_of`). Then the ledger was restored
+        without the replica, or the replica does not have the last correction of dates yet. Also returns no rows if the
+        replica fails or does not respond in half a second, and for five seconds after that.
 
         Args:
             query: returns transfers with the columns of `STATE`. Rows without a transfer are left out.
