@@ -18,15 +18,15 @@ EXPORTED = {name: ROOT / "subgraphs" / name / "graph" / "schema.graphql" for nam
 def compose(subgraphs: dict[str, Path]) -> dict[str, Any]:
     """Return the errors and hints of the composition, and the supergraph."""
     named = [f"{name}={file}" for name, file in subgraphs.items()]
-    answer: dict[str, Any] = run_script("compose.mjs", *named, package="@apollo/composition")
-    return answer
+    composition: dict[str, Any] = run_script("compose.mjs", *named, package="@apollo/composition")
+    return composition
 
 
 @pytest.mark.slow
 class TestSubgraphs:
     def test_subgraphs_compose_without_errors_and_hints(self) -> None:
-        answer = compose(EXPORTED)
-        assert (answer["errors"], answer["hints"]) == ([], [])
+        composition = compose(EXPORTED)
+        assert (composition["errors"], composition["hints"]) == ([], [])
 
     def test_composed_graph_is_the_merged_graph(self) -> None:
         routed, served = build_schema(compose(EXPORTED)["supergraph"]), build_merged_schema().core_schema
@@ -47,5 +47,5 @@ class TestMergedGraph:
     def test_merged_graph_composes_as_a_subgraph(self, tmp_path: Path) -> None:
         file = tmp_path / "merged.graphql"
         file.write_text(build_merged_schema(federation=True).as_str())
-        answer = compose({"wallet": file})
-        assert (answer["errors"], answer["hints"]) == ([], [])
+        composition = compose({"wallet": file})
+        assert (composition["errors"], composition["hints"]) == ([], [])

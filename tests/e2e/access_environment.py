@@ -176,23 +176,23 @@ class AccessEnvironment:
         name, method, path = call.split()
         url = f"{self.admin[name]}{path}".replace("{top_up_id}", self.top_up)
         url = url.replace("{kind}", "customer").replace("{attempt_id}", self.top_up)
-        answer = await self.http.request(method, url, headers=headers, timeout=60)
-        return "ok" if answer.is_success else str(answer.status_code)
+        response = await self.http.request(method, url, headers=headers, timeout=60)
+        return "ok" if response.is_success else str(response.status_code)
 
     async def _call_rest(self, call: str, headers: dict[str, str], *, is_owner: bool) -> str:
         method, _, path = call.partition(" ")
         path_values = {"accountId": self.account, "transferId": self.transfer, "topUpId": self.top_up}
         for name, value in path_values.items():
             path = path.replace(f"{{{name}}}", value)
-        answer = await self.http.request(
+        response = await self.http.request(
             method,
             path,
             headers=headers | {"Idempotency-Key": uuid.uuid4().hex},
             json=await self._request_body(call) if method == "POST" else None,
         )
-        REST.check(answer)
-        self._record_owner_response(call, answer.text, is_owner=is_owner)
-        return "ok" if answer.is_success else str(answer.status_code)
+        REST.check(response)
+        self._record_owner_response(call, response.text, is_owner=is_owner)
+        return "ok" if response.is_success else str(response.status_code)
 
     async def _request_body(self, call: str) -> dict[str, Any]:  # noqa: PLR0911  one per body
         match call.rpartition("/")[2]:
@@ -233,13 +233,13 @@ class AccessEnvironment:
         query = GRAPHQL[call]
         request = {"query": query, "variables": {each: variables[each] for each in re.findall(r"\$(\w+):", query)}}
         accept = {"Accept": "text/event-stream"} if root == "Subscription" else {}
-        async with self.http.stream("POST", "/graphql", json=request, headers=headers | accept) as answer:
-            if not answer.is_success:
-                return str(answer.status_code)
+        async with self.http.stream("POST", "/graphql", json=request, headers=headers | accept) as response:
+            if not response.is_success:
+                return str(response.status_code)
             if root == "Subscription":
-                text = await anext(line[6:] async for line in answer.aiter_lines() if line.startswith("data: {"))
+                text = await anext(line[6:] async for line in response.aiter_lines() if line.startswith("data: {"))
             else:
-                text = (await answer.aread()).decode()
+                text = (await response.aread()).decode()
         self._record_owner_response(call, text, is_owner=is_owner)
         return _graphql_outcome(json.loads(text), name)
 
@@ -253,13 +253,13 @@ class AccessEnvironment:
         try:
             if descriptor.server_streaming:
                 stream = channel.unary_stream(path, *coders)(request, metadata=metadata)
-                answer: Any = await stream.read()
+                response: Any = await stream.read()
                 stream.cancel()
             else:
-                answer = await channel.unary_unary(path, *coders)(request, metadata=metadata, timeout=60)
+                response = await channel.unary_unary(path, *coders)(request, metadata=metadata, timeout=60)
         except grpc.aio.AioRpcError as error:
             return STATUSES.get(error.code(), f"{error.code()}: {error.details()}")
-        message = MessageToDict(answer)
+        message = MessageToDict(response)
         self._record_owner_response(f"{service}.{method}", json.dumps(message), is_owner=is_owner)
         codes = {result["error"]["code"] for result in message.get("results", ()) if "error" in result}
         return {(): "ok", (5,): "404"}.get(tuple(codes), str(codes))

@@ -48,8 +48,8 @@ async def test_call_has_the_expected_result_for_every_caller(environment: Access
         async with limit:
             return await environment.call(call, tokens[caller])
 
-    answers = await asyncio.gather(*map(call_as, cells))
-    assert dict(zip(cells, answers, strict=True)) == cells
+    responses = await asyncio.gather(*map(call_as, cells))
+    assert dict(zip(cells, responses, strict=True)) == cells
 
 
 @pytest.mark.parametrize("call", EXPECTED)

@@ -141,10 +141,10 @@ async def follow_with_gql(user: User, after: str) -> AsyncGenerator[str, None]:
         try:
             async with (
                 Client(transport=transport) as session,
-                aclosing(session.subscribe(subscription)) as answers,
+                aclosing(session.subscribe(subscription)) as responses,
             ):
-                async for answer in answers:
-                    operation = answer["operationAdded"]
+                async for response in responses:
+                    operation = response["operationAdded"]
                     after = operation["cursor"]
                     yield operation["amount"]["amount"]
         except TransportConnectionFailed:

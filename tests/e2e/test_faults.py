@@ -32,15 +32,15 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
 
 async def balance_if_known(user: User) -> Decimal | None:
     try:
-        answer = await user.http.get(f"/accounts/{user.account}")
+        response = await user.http.get(f"/accounts/{user.account}")
     except httpx.TransportError:
         return None
-    return Decimal(answer.json()["balance"]) if answer.status_code == 200 else None
+    return Decimal(response.json()["balance"]) if response.status_code == 200 else None
 
 
 async def count_operations(user: User) -> int:
-    answer = await user.http.get(f"/accounts/{user.account}/operations")
-    return len(answer.json()["operations"]) if answer.status_code == 200 else -1
+    response = await user.http.get(f"/accounts/{user.account}/operations")
+    return len(response.json()["operations"]) if response.status_code == 200 else -1
 
 
 class TestKilledComponent:
@@ -52,8 +52,8 @@ class TestKilledComponent:
 
         os.kill(system.pid(name), signal.SIGKILL)
 
-        answer = await transfer_until_known(alice, bob.account, "2.00")
-        assert answer.status_code == 201
+        response = await transfer_until_known(alice, bob.account, "2.00")
+        assert response.status_code == 201
         # The process may have sent this response just before it was killed, so the balance may be unavailable now.
         assert await until(lambda: balance_if_known(alice), within=20) == Decimal("997.00")
 
@@ -103,9 +103,9 @@ class TestStoppedComponent:
         bank = system.pid("bank")
         await system.supervisor.stop_process("postgres")
         try:
-            answer = await alice.transfer(bob.account, "1.00", key="during")
-            assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
-            assert int(answer.headers["retry-after"]) >= 1
+            response = await alice.transfer(bob.account, "1.00", key="during")
+            assert (response.status_code, response.json()["code"]) == (503, "UNAVAILABLE")
+            assert int(response.headers["retry-after"]) >= 1
             read = await alice.http.get(f"/accounts/{alice.account}")
             assert read.status_code == 503
         finally:
@@ -121,8 +121,8 @@ class TestStoppedComponent:
         await system.supervisor.stop_process("bank")
         try:
             async with asyncio.timeout(6):
-                answer = await alice.transfer(bob.account, "1.00", key="during")
-            assert answer.status_code == 503
+                response = await alice.transfer(bob.account, "1.00", key="during")
+            assert response.status_code == 503
             result = await alice.query("query($id: ID!) { account(id: $id) { id } }", id=alice.account)
             assert result["errors"][0]["extensions"]["code"] == "UNAVAILABLE"
         finally:
@@ -139,8 +139,8 @@ class TestStoppedComponent:
         os.kill(system.pid("bank"), signal.SIGSTOP)
         try:
             async with asyncio.timeout(8):
-                answer = await alice.transfer(bob.account, "1.00", key="during")
-            assert (answer.status_code, answer.json()["code"]) == (504, "DEADLINE_EXCEEDED")
+                response = await alice.transfer(bob.account, "1.00", key="during")
+            assert (response.status_code, response.json()["code"]) == (504, "DEADLINE_EXCEEDED")
         finally:
             os.kill(system.pid("bank"), signal.SIGCONT)
         again = await transfer_until_known(alice, bob.account, "1.00")
@@ -154,8 +154,8 @@ class TestStoppedComponent:
     ) -> None:
         await system.supervisor.stop_process("kafka")
         try:
-            answers = [await alice.transfer(bob.account, "1.00") for _ in range(5)]
-            assert [answer.status_code for answer in answers] == [201] * 5
+            responses = [await alice.transfer(bob.account, "1.00") for _ in range(5)]
+            assert [response.status_code for response in responses] == [201] * 5
         finally:
             await system.supervisor.start_process("kafka")
 
@@ -168,8 +168,8 @@ class TestStoppedComponent:
         await system.supervisor.stop_process("clickhouse")
         try:
             assert (await alice.transfer(bob.account, "1.00")).status_code == 201
-            answer = await alice.http.get(f"/accounts/{alice.account}/operations")
-            assert answer.status_code == 503
+            response = await alice.http.get(f"/accounts/{alice.account}/operations")
+            assert response.status_code == 503
             query = "query($id: ID!) { account(id: $id) { balance { amount } operations { edges { cursor } } } }"
             partial = await alice.query(query, id=alice.account)
             assert partial["data"]["account"] == {"balance": {"amount": "999.00"}, "operations": None}

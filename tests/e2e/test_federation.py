@@ -59,14 +59,14 @@ def requests(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def run_router(subgraphs: dict[str, str], user: User, queries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Run a router over these subgraphs, which forwards the user's token, and return its responses."""
     given = {"subgraphs": subgraphs, "headers": {"authorization": f"Bearer {user.token}"}, "queries": queries}
-    answers: list[dict[str, Any]] = run_script("router.mjs", package="@apollo/gateway", stdin=json.dumps(given))
-    return answers
+    responses: list[dict[str, Any]] = run_script("router.mjs", package="@apollo/gateway", stdin=json.dumps(given))
+    return responses
 
 
-def comparable(answer: dict[str, Any]) -> dict[str, Any]:
+def comparable(response: dict[str, Any]) -> dict[str, Any]:
     """Return the data, and path and code of each error."""
-    errors = [(each["path"], each["extensions"]["code"]) for each in answer.get("errors", [])]
-    return {"data": answer["data"], "errors": sorted(errors)}
+    errors = [(each["path"], each["extensions"]["code"]) for each in response.get("errors", [])]
+    return {"data": response["data"], "errors": sorted(errors)}
 
 
 def day() -> dict[str, str]:
@@ -154,9 +154,11 @@ async def test_router_returns_the_same_results_as_the_gateway(
     expected = await query_gateway()
     apart = {name: f"{system.url}/subgraphs/{name}/graphql" for name in SUBGRAPHS}
     for subgraphs in (apart, {"wallet": f"{system.url}/graphql"}):
-        answers = await asyncio.to_thread(run_router, subgraphs, alice, list(operations.values()))
-        assert dict(zip(operations, map(comparable, answers), strict=True)) == expected
-    codes = {name: [code for _, code in answer["errors"]] for name, answer in expected.items() if answer["errors"]}
+        responses = await asyncio.to_thread(run_router, subgraphs, alice, list(operations.values()))
+        assert dict(zip(operations, map(comparable, responses), strict=True)) == expected
+    codes = {
+        name: [code for _, code in response["errors"]] for name, response in expected.items() if response["errors"]
+    }
     assert codes == ERRORS
     refused = {each["__typename"] for each in expected["RefusedTransfers"]["data"].values()}
     assert refused == {
@@ -186,8 +188,8 @@ async def test_subgraph_without_token_returns_its_schema_only(system: System) ->
         "variables": {"of": [{"__typename": "Account", "id": str(uuid.uuid4())}]},
     }
     async with httpx.AsyncClient(base_url=f"{system.url}/subgraphs/bank") as anonymous:
-        answer = (await anonymous.post("/graphql", json=schema)).json()
-        assert "type Account @key" in answer["data"]["_service"]["sdl"]
+        response = (await anonymous.post("/graphql", json=schema)).json()
+        assert "type Account @key" in response["data"]["_service"]["sdl"]
         refused = (await anonymous.post("/graphql", json=entities)).json()
         assert refused["data"] is None
         assert [error["extensions"]["code"] for error in refused["errors"]] == ["UNAUTHENTICATED"]

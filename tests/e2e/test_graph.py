@@ -60,16 +60,16 @@ async def transfer(user: User, recipient: str, amount: str, key: str | None = No
         "amount": amount,
         "idempotencyKey": key or str(uuid.uuid4()),
     }
-    answer = await user.query(TRANSFER, input=given | more)
-    assert "errors" not in answer, answer
-    result: dict[str, Any] = answer["data"]["transferMoney"]
+    response = await user.query(TRANSFER, input=given | more)
+    assert "errors" not in response, response
+    result: dict[str, Any] = response["data"]["transferMoney"]
     return result
 
 
 async def operations(user: User, **variables: Any) -> dict[str, Any]:
-    answer = await user.query(OPERATIONS, id=user.account, **variables)
-    assert "errors" not in answer, answer
-    page: dict[str, Any] = answer["data"]["account"]["operations"]
+    response = await user.query(OPERATIONS, id=user.account, **variables)
+    assert "errors" not in response, response
+    page: dict[str, Any] = response["data"]["account"]["operations"]
     return page
 
 
@@ -85,10 +85,10 @@ class TestTransferMoney:
         assert again["data"]["transfer"]["createdAt"] == done["transfer"]["createdAt"]
 
     async def test_graphql_and_rest_share_idempotency_keys(self, alice: User, bob: User) -> None:
-        by_rest = (await alice.transfer(bob.account, "10.00", key="k")).json()
-        by_graph = await transfer(alice, bob.account, "10.00", key="k")
-        assert by_graph["transfer"]["id"] == by_rest["id"]
-        assert by_graph["balance"]["amount"] == "990.00"
+        over_rest = (await alice.transfer(bob.account, "10.00", key="k")).json()
+        over_graphql = await transfer(alice, bob.account, "10.00", key="k")
+        assert over_graphql["transfer"]["id"] == over_rest["id"]
+        assert over_graphql["balance"]["amount"] == "990.00"
 
     async def test_expected_errors_are_data(self, alice: User, bob: User) -> None:
         poor = await transfer(alice, bob.account, "5000")
@@ -115,14 +115,14 @@ class TestTransferMoney:
 class TestQueries:
     async def test_account_of_another_user_is_null(self, alice: User, bob: User) -> None:
         for id_ in (bob.account, str(uuid.uuid4()), "42"):
-            answer = await alice.query("query($id: ID!) { account(id: $id) { id } }", id=id_)
-            assert answer == {"data": {"account": None}}
+            response = await alice.query("query($id: ID!) { account(id: $id) { id } }", id=id_)
+            assert response == {"data": {"account": None}}
 
     async def test_transfer_of_other_users_is_null(self, alice: User, bob: User, new_user: NewUser) -> None:
         done = await transfer(alice, bob.account, "1")
         eve = await new_user()
-        answer = await eve.query("query($id: ID!) { transfer(id: $id) { id } }", id=done["transfer"]["id"])
-        assert answer == {"data": {"transfer": None}}
+        response = await eve.query("query($id: ID!) { transfer(id: $id) { id } }", id=done["transfer"]["id"])
+        assert response == {"data": {"transfer": None}}
 
     async def test_operations_are_a_relay_connection(self, alice: User, bob: User) -> None:
         for number in range(1, 6):
@@ -159,11 +159,11 @@ class TestQueries:
             ({"filter": {"counterpartyId": "42"}}, "counterpartyId"),
             ({"filter": {"from": "2026-01-01T00:00:00"}}, "from"),
         ):
-            answer = await alice.query(OPERATIONS, id=alice.account, **variables)
-            (error,) = answer["errors"]
+            response = await alice.query(OPERATIONS, id=alice.account, **variables)
+            (error,) = response["errors"]
             assert error["extensions"]["code"] == "INVALID_INPUT", variables
             assert [each["field"] for each in error["extensions"]["fields"]] == [field]
-            assert answer["data"]["account"]["operations"] is None
+            assert response["data"]["account"]["operations"] is None
 
     async def test_statistics_equal_the_ledger(self, alice: User, bob: User) -> None:
         for amount in ("10.00", "20.50"):
@@ -177,9 +177,9 @@ class TestQueries:
         }
 
         async def all_there() -> dict[str, Any] | None:
-            answer = await alice.query(STATISTICS, id=alice.account, **three_days)
-            assert "errors" not in answer, answer
-            statistics: dict[str, Any] = answer["data"]["account"]["statistics"]
+            response = await alice.query(STATISTICS, id=alice.account, **three_days)
+            assert "errors" not in response, response
+            statistics: dict[str, Any] = response["data"]["account"]["statistics"]
             return statistics if sum(bucket["count"] for bucket in statistics["buckets"]) == 3 else None
 
         statistics = await until(all_there)
@@ -200,8 +200,8 @@ class TestQueries:
 
     async def test_statistics_without_operations_have_the_balance(self, alice: User) -> None:
         range_ = {"from": "2026-02-27T12:00:00+03:00", "to": "2026-03-01T00:00:00Z", "granularity": "DAY"}
-        answer = await alice.query(STATISTICS, id=alice.account, **range_)
-        statistics = answer["data"]["account"]["statistics"]
+        response = await alice.query(STATISTICS, id=alice.account, **range_)
+        statistics = response["data"]["account"]["statistics"]
         assert [bucket["start"] for bucket in statistics["buckets"]] == [
             "2026-02-27T09:00:00+00:00",
             "2026-02-28T00:00:00+00:00",
@@ -219,23 +219,23 @@ class TestQueries:
             ({"from": "2026-01-01T00:00:00"}, "from"),
             ({"to": "2026-01-02"}, "to"),
         ):
-            answer = await alice.query(STATISTICS, id=alice.account, **good | wrong)
-            (error,) = answer["errors"]
+            response = await alice.query(STATISTICS, id=alice.account, **good | wrong)
+            (error,) = response["errors"]
             assert error["extensions"]["code"] == "INVALID_INPUT", wrong
             assert [each["field"] for each in error["extensions"]["fields"]] == [field]
-            assert answer["data"]["account"]["statistics"] is None
+            assert response["data"]["account"]["statistics"] is None
 
     async def test_request_without_token_has_an_error_code(self, alice: User) -> None:
         request = {"query": "query($id: ID!) { account(id: $id) { id } }", "variables": {"id": alice.account}}
-        answer = await alice.http.post("/graphql", json=request, headers={"Authorization": ""})
-        (error,) = answer.json()["errors"]
+        response = await alice.http.post("/graphql", json=request, headers={"Authorization": ""})
+        (error,) = response.json()["errors"]
         assert error["extensions"]["code"] == "UNAUTHENTICATED"
-        assert error["extensions"]["requestId"] == answer.headers["x-request-id"]
+        assert error["extensions"]["requestId"] == response.headers["x-request-id"]
 
     async def test_invalid_document_has_an_error_code(self, alice: User) -> None:
         for query in ("{ nope }", "{", "query { account { id } }"):
-            answer = await alice.query(query)
-            assert answer["errors"][0]["extensions"]["code"] == "INVALID_GRAPHQL"
+            response = await alice.query(query)
+            assert response["errors"][0]["extensions"]["code"] == "INVALID_GRAPHQL"
 
 
 class TestMutationThenQuery:

@@ -70,9 +70,9 @@ async def test_alerts_and_dashboard_queries_are_evaluated_without_errors(
     async with prometheus(tmp_path, admins) as http:
 
         async def run_query(query: str) -> list[dict[str, Any]]:
-            answer = (await http.get("/query", params={"query": query})).json()
-            assert answer["status"] == "success", (query, answer)
-            found: list[dict[str, Any]] = answer["data"]["result"]
+            response = (await http.get("/query", params={"query": query})).json()
+            assert response["status"] == "success", (query, response)
+            found: list[dict[str, Any]] = response["data"]["result"]
             return found
 
         async def are_up() -> bool:

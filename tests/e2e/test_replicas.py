@@ -159,12 +159,12 @@ class Customer:
 
         async def known() -> int | None:
             with suppress(httpx.TransportError):
-                answer = await self.http.post(
+                response = await self.http.post(
                     f"/accounts/{self.account}/transfers",
                     json={"recipientId": recipient, "amount": amount},
                     headers={"Idempotency-Key": key},
                 )
-                return None if answer.status_code in {503, 504} else answer.status_code
+                return None if response.status_code in {503, 504} else response.status_code
             return None
 
         status = await until(known, within=30)
@@ -307,6 +307,6 @@ class TestReplicas:
             credentials = (
                 {"username": f"stranger{number}", "password": "guessed"} for number in range(2 * LOGINS_PER_MINUTE)
             )
-            answers = [await http.post("/auth/login", json=each) for each in credentials]
-        allowed = [answer for answer in answers if answer.status_code != 429]
+            responses = [await http.post("/auth/login", json=each) for each in credentials]
+        allowed = [response for response in responses if response.status_code != 429]
         assert LOGINS_PER_MINUTE <= len(allowed) < 1.5 * LOGINS_PER_MINUTE  # separate limits would allow twice as many

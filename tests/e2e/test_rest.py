@@ -39,10 +39,10 @@ class TestTransfer:
             assert (await eve.http.get(f"/accounts/{account}/transfers/{made['id']}")).status_code == 404
 
     async def test_repeated_key_has_the_same_response_and_one_effect(self, alice: User, bob: User) -> None:
-        answers = await asyncio.gather(*(alice.transfer(bob.account, "10.00", key="once") for _ in range(20)))
+        responses = await asyncio.gather(*(alice.transfer(bob.account, "10.00", key="once") for _ in range(20)))
 
-        assert {answer.status_code for answer in answers} == {201}
-        assert len({answer.text for answer in answers}) == 1
+        assert {response.status_code for response in responses} == {201}
+        assert len({response.text for response in responses}) == 1
         assert await alice.balance() == Decimal("990.00")
 
     async def test_refusal_is_replayed_after_the_balance_has_grown(self, alice: User, bob: User) -> None:
@@ -136,11 +136,11 @@ class TestTransfer:
         assert {field["field"] for field in refused.json()["fields"]} == {"recipientId", "amount", "currency", "body"}
 
     async def test_concurrent_transfers_never_overdraw_and_keep_the_sum(self, alice: User, bob: User) -> None:
-        answers = await asyncio.gather(*(alice.transfer(bob.account, "70.00") for _ in range(30)))
+        responses = await asyncio.gather(*(alice.transfer(bob.account, "70.00") for _ in range(30)))
 
-        made = sum(answer.status_code == 201 for answer in answers)
+        made = sum(response.status_code == 201 for response in responses)
         assert made == 14  # 1000 // 70
-        assert {answer.status_code for answer in answers} == {201, 400}
+        assert {response.status_code for response in responses} == {201, 400}
         assert await alice.balance() == Decimal(1000 - 14 * 70)
         assert await bob.balance() == Decimal(500 + 14 * 70)
 
@@ -165,15 +165,15 @@ class TestRequests:
         async with httpx.AsyncClient(base_url=alice.http.base_url) as anonymous:
             missing = await anonymous.post("/graphql", json=query)
             bad = await anonymous.post("/graphql", json=query, headers={"Authorization": "Bearer forged"})
-        for answer in (missing, bad):
-            (error,) = answer.json()["errors"]
-            assert error["extensions"] == {"code": "UNAUTHENTICATED", "requestId": answer.headers["x-request-id"]}
-            assert answer.headers["content-type"] == "application/json; charset=utf-8"
+        for response in (missing, bad):
+            (error,) = response.json()["errors"]
+            assert error["extensions"] == {"code": "UNAUTHENTICATED", "requestId": response.headers["x-request-id"]}
+            assert response.headers["content-type"] == "application/json; charset=utf-8"
         assert (missing.status_code, bad.status_code) == (200, 401)
 
     async def test_valid_request_id_is_returned_and_invalid_one_replaced(self, alice: User) -> None:
-        answer = await alice.http.get(f"/accounts/{alice.account}", headers={"X-Request-Id": "mine-42"})
-        assert answer.headers["x-request-id"] == "mine-42"
+        response = await alice.http.get(f"/accounts/{alice.account}", headers={"X-Request-Id": "mine-42"})
+        assert response.headers["x-request-id"] == "mine-42"
         odd = await alice.http.get(f"/accounts/{alice.account}", headers={"X-Request-Id": "a b"})
         assert odd.headers["x-request-id"] != "a b"
 

@@ -32,15 +32,15 @@ TOP_UP = """
 
 class TestTopUp:
     async def test_top_up_reaches_balance_and_history(self, alice: User) -> None:
-        answer = await top_up(alice, GOOD, "250.00")
-        assert answer.status_code == 202, answer.text
-        done = answer.json()
+        response = await top_up(alice, GOOD, "250.00")
+        assert response.status_code == 202, response.text
+        done = response.json()
         assert (done["status"], done["amount"], done["card"]) == (
             "COMPLETED",
             "250.00",
             {"brand": "VISA", "lastFour": "4242"},
         )
-        assert (await alice.http.get(answer.headers["Location"])).json() == done
+        assert (await alice.http.get(response.headers["Location"])).json() == done
         assert await alice.balance() == Decimal("1250.00")
 
         async def is_stored() -> bool:
@@ -51,17 +51,17 @@ class TestTopUp:
         assert (operation["id"], operation["direction"], operation["amount"]) == (done["transferId"], "IN", "250.00")
 
     async def test_repeated_key_tops_up_once(self, alice: User) -> None:
-        answers = await asyncio.gather(*(top_up(alice, GOOD, key="once") for _ in range(5)))
-        assert {answer.status_code for answer in answers} == {202}
-        assert len({answer.json()["id"] for answer in answers}) == 1
-        assert (await final_top_up(alice, answers[0].headers["Location"]))["status"] == "COMPLETED"
+        responses = await asyncio.gather(*(top_up(alice, GOOD, key="once") for _ in range(5)))
+        assert {response.status_code for response in responses} == {202}
+        assert len({response.json()["id"] for response in responses}) == 1
+        assert (await final_top_up(alice, responses[0].headers["Location"]))["status"] == "COMPLETED"
         assert await alice.balance() == Decimal("1100.00")
         assert (await top_up(alice, GOOD, "100.01", key="once")).status_code == 422
         assert (await top_up(alice, DECLINED, key="once")).status_code == 422
 
     async def test_declined_top_up_has_a_reason_and_moves_no_money(self, alice: User) -> None:
-        answer = await top_up(alice, DECLINED)
-        assert (answer.status_code, answer.json()["status"], answer.json()["failure"]) == (
+        response = await top_up(alice, DECLINED)
+        assert (response.status_code, response.json()["status"], response.json()["failure"]) == (
             202,
             "DECLINED",
             "DO_NOT_HONOR",
@@ -69,12 +69,12 @@ class TestTopUp:
         assert await alice.balance() == Decimal("1000.00")
 
     async def test_top_up_of_another_users_account_is_refused(self, alice: User, bob: User) -> None:
-        answer = await alice.http.post(
+        response = await alice.http.post(
             f"/accounts/{bob.account}/topup",
             json={"amount": "1.00", "card": card(GOOD)},
             headers={"Idempotency-Key": "account-of-another-user"},
         )
-        assert (answer.status_code, answer.json()["code"]) == (404, "ACCOUNT_NOT_FOUND")
+        assert (response.status_code, response.json()["code"]) == (404, "ACCOUNT_NOT_FOUND")
 
     async def test_graphql_top_up_resolves_fields_of_other_subgraphs(self, alice: User) -> None:
         sent = {"accountId": alice.account, "amount": "5.00", "card": card(GOOD), "idempotencyKey": "graph"}
@@ -86,12 +86,12 @@ class TestTopUp:
         assert (refused["code"], refused["declineCode"]) == ("CARD_DECLINED", "DO_NOT_HONOR")
 
     async def test_subscription_follows_a_pending_top_up_to_its_final_status(self, alice: User) -> None:
-        answer = await top_up(alice, UNSURE)
-        assert (answer.status_code, answer.json()["status"]) == (202, "CREATED")
+        response = await top_up(alice, UNSURE)
+        assert (response.status_code, response.json()["status"]) == (202, "CREATED")
         watched = "subscription($id: ID!) { topUpUpdated(id: $id) { status failure } }"
         async with websocket(alice) as connection:
             seen: list[str] = []
-            async with aclosing(subscribe(connection, watched, id=answer.json()["id"])) as feed:  # type: ignore[type-var]
+            async with aclosing(subscribe(connection, watched, id=response.json()["id"])) as feed:  # type: ignore[type-var]
                 while not seen or seen[-1] not in FINAL:
                     seen.append((await asyncio.wait_for(next_value(feed, "topUpUpdated"), 30))["status"])
         assert seen[-1] == "VOIDED"
@@ -105,10 +105,10 @@ class TestCardData:
         texts: list[str] = []
 
         async def pay(user: User, number: str) -> None:
-            answer = await top_up(user, number)
-            texts.append(answer.text)
-            if answer.status_code == 202 and (await final_top_up(user, answer.headers["Location"])):
-                texts.append((await user.http.get(answer.headers["Location"])).text)
+            response = await top_up(user, number)
+            texts.append(response.text)
+            if response.status_code == 202 and (await final_top_up(user, response.headers["Location"])):
+                texts.append((await user.http.get(response.headers["Location"])).text)
             for wrong in (number[:-1], int(number), [number], f" {number}", {"number": number}):
                 body = {"amount": "1.00", "card": {**card(number), "number": wrong}}
                 texts.append((await user.http.post(f"/accounts/{user.account}/topup", json=body)).text)

@@ -162,9 +162,9 @@ class TestSubscription:
         body = {"query": f"subscription Feed {{ {fields} }}"}
         async with (
             httpx.AsyncClient(base_url=system.url, timeout=15) as http,
-            http.stream("POST", "/graphql", json=body, headers=headers) as answer,
+            http.stream("POST", "/graphql", json=body, headers=headers) as response,
         ):
-            lines = answer.aiter_lines()
+            lines = response.aiter_lines()
             await wait_for_line(lines, "1000.00")
             await pay(Browser(), alice, bob)
             await wait_for_line(lines, "999.00")

@@ -40,8 +40,8 @@ def credentials(name: str | None = None, password: str = PASSWORD) -> dict[str, 
 
 
 async def query(anonymous: httpx.AsyncClient, tokens: dict[str, Any], text: str, **variables: Any) -> dict[str, Any]:
-    answer = await anonymous.post("/graphql", json={"query": text, "variables": variables}, headers=bearer(tokens))
-    result: dict[str, Any] = answer.json()
+    response = await anonymous.post("/graphql", json={"query": text, "variables": variables}, headers=bearer(tokens))
+    result: dict[str, Any] = response.json()
     return result
 
 
@@ -165,8 +165,8 @@ class TestRest:
         first = await refresh
 
         async def refreshed_again() -> httpx.Response | None:
-            answer = await anonymous.post("/auth/refresh", json=body)
-            return answer if answer.status_code == 200 else None
+            response = await anonymous.post("/auth/refresh", json=body)
+            return response if response.status_code == 200 else None
 
         again = await until(refreshed_again, within=30, every=0.2)
         assert again is not None
@@ -227,8 +227,8 @@ class TestGraph:
     async def test_account_without_owner_has_no_user(self, sign_token: Any, anonymous: httpx.AsyncClient) -> None:
         tokens = {"accessToken": sign_token("an-operator", Role.OPERATOR)}
         text = "query($id: ID!) { account(id: $id) { owner { id } } }"
-        answer = await query(anonymous, tokens, text, id=str(clearing_account_id("RUB")))
-        assert answer["data"] == {"account": {"owner": None}}
+        response = await query(anonymous, tokens, text, id=str(clearing_account_id("RUB")))
+        assert response["data"] == {"account": {"owner": None}}
 
     async def test_operator_and_admin_see_the_owner(
         self, sign_token: Any, open_account: OpenAccount, anonymous: httpx.AsyncClient
@@ -238,9 +238,9 @@ class TestGraph:
         account = await open_account(user["id"])
         tokens = {"accessToken": sign_token("an-operator", Role.OPERATOR)}
         text = "query($id: ID!) { account(id: $id) { owner { username accounts { edges { node { id } } } } } }"
-        answer = await query(anonymous, tokens, text, id=account)
+        response = await query(anonymous, tokens, text, id=account)
         edges = [{"node": {"id": account}}]
-        assert answer["data"]["account"]["owner"] == {"username": me["username"], "accounts": {"edges": edges}}
+        assert response["data"]["account"]["owner"] == {"username": me["username"], "accounts": {"edges": edges}}
 
 
 class TestDevelopment:

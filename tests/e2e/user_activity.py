@@ -98,12 +98,12 @@ class UserActivity:
         return [await self.do(column) for column in VIEWS] == ["works"] * len(VIEWS)
 
     async def account(self) -> str:
-        by_rest = table_word(await self.sender.http.get(f"/accounts/{self.sender.account}"))
-        by_graph = await self.sender.query(ACCOUNT, id=self.sender.account)
-        if "errors" in by_graph:
-            assert by_graph["data"]["account"] is None
-            check_errors(by_graph)
-        return by_rest if (by_rest == "503") == ("errors" in by_graph) else CHANGED
+        over_rest = table_word(await self.sender.http.get(f"/accounts/{self.sender.account}"))
+        over_graphql = await self.sender.query(ACCOUNT, id=self.sender.account)
+        if "errors" in over_graphql:
+            assert over_graphql["data"]["account"] is None
+            check_errors(over_graphql)
+        return over_rest if (over_rest == "503") == ("errors" in over_graphql) else CHANGED
 
     async def transfer(self) -> str:
         key = str(uuid4())
@@ -113,49 +113,51 @@ class UserActivity:
         return result
 
     async def pay(self, key: str) -> str:
-        answer = await self.sender.transfer(self.recipient.account, "1.00", key=key)
-        if table_word(answer) == "works":
-            self.paid.append(answer.json()["id"])
-        return table_word(answer)
+        response = await self.sender.transfer(self.recipient.account, "1.00", key=key)
+        if table_word(response) == "works":
+            self.paid.append(response.json()["id"])
+        return table_word(response)
 
     async def operations(self) -> str:
-        by_rest = await self.sender.http.get(f"/accounts/{self.sender.account}/operations", params={"limit": 1000})
-        by_graph = await self.sender.query(OPERATIONS, id=self.sender.account)
-        if table_word(by_rest) == "503":
-            if "errors" not in by_graph:
+        over_rest = await self.sender.http.get(f"/accounts/{self.sender.account}/operations", params={"limit": 1000})
+        over_graphql = await self.sender.query(OPERATIONS, id=self.sender.account)
+        if table_word(over_rest) == "503":
+            if "errors" not in over_graphql:
                 return CHANGED
-            account = by_graph["data"]["account"]
+            account = over_graphql["data"]["account"]
             assert account is None or (account["operations"] is None and account["balance"] is not None)
-            check_errors(by_graph)
+            check_errors(over_graphql)
             return "503"
-        stored = [each["id"] for each in by_rest.json()["operations"]]
+        stored = [each["id"] for each in over_rest.json()["operations"]]
         return "works" if sorted(stored) == sorted(self.paid) else "later"
 
     async def subscription(self) -> str:
         return "works" if len(self.balances) == len(self.paid) else "later"
 
     async def top_up(self) -> str:
-        answer = await self.payer.http.post(
+        response = await self.payer.http.post(
             f"/accounts/{self.payer.account}/topup",
             json={"amount": "2.00", "card": card(GOOD)},
             headers={"Idempotency-Key": str(uuid4())},
         )
-        return table_word(answer) if answer.status_code != 202 or answer.json()["status"] == "COMPLETED" else "later"
+        return (
+            table_word(response) if response.status_code != 202 or response.json()["status"] == "COMPLETED" else "later"
+        )
 
     async def sign_in(self) -> str:
         return table_word(await self.sender.http.post("/auth/login", json=self._credentials))
 
 
-def table_word(answer: httpx.Response) -> str:
+def table_word(response: httpx.Response) -> str:
     """Return the word of the resilience table for a response."""
-    if answer.is_success:
+    if response.is_success:
         return "works"
-    problem = answer.json()
-    assert (answer.status_code, problem["code"]) in UNAVAILABLE, problem
-    assert answer.status_code != 503 or int(answer.headers["retry-after"]) >= 1
+    problem = response.json()
+    assert (response.status_code, problem["code"]) in UNAVAILABLE, problem
+    assert response.status_code != 503 or int(response.headers["retry-after"]) >= 1
     return "503"
 
 
-def check_errors(answer: Mapping[str, Any]) -> None:
+def check_errors(response: Mapping[str, Any]) -> None:
     """Check that all errors have an expected code."""
-    assert {error["extensions"]["code"] for error in answer["errors"]} <= {code for _, code in UNAVAILABLE}
+    assert {error["extensions"]["code"] for error in response["errors"]} <= {code for _, code in UNAVAILABLE}

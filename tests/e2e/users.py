@@ -41,22 +41,22 @@ class User:
 
     async def balance(self) -> Decimal:
         """Return the account's current balance."""
-        answer = await self.http.get(f"/accounts/{self.account}")
-        assert answer.status_code == 200, answer.text
-        return Decimal(answer.json()["balance"])
+        response = await self.http.get(f"/accounts/{self.account}")
+        assert response.status_code == 200, response.text
+        return Decimal(response.json()["balance"])
 
     async def operations(self, **params: Any) -> dict[str, Any]:
         """Return a page of the account's operations."""
-        answer = await self.http.get(f"/accounts/{self.account}/operations", params=params)
-        assert answer.status_code == 200, answer.text
-        page: dict[str, Any] = answer.json()
+        response = await self.http.get(f"/accounts/{self.account}/operations", params=params)
+        assert response.status_code == 200, response.text
+        page: dict[str, Any] = response.json()
         return page
 
     async def query(self, query: str, **variables: Any) -> dict[str, Any]:
         """Send a GraphQL request and return the response body, errors included."""
-        answer = await self.http.post("/graphql", json={"query": query, "variables": variables})
-        assert answer.status_code == 200, answer.text
-        result: dict[str, Any] = answer.json()
+        response = await self.http.post("/graphql", json={"query": query, "variables": variables})
+        assert response.status_code == 200, response.text
+        result: dict[str, Any] = response.json()
         return result
 
 
@@ -66,14 +66,14 @@ async def transfer_until_known(user: User, recipient: str, amount: str) -> httpx
 
     async def known() -> httpx.Response | None:
         try:
-            answer = await user.transfer(recipient, amount, key=key)
+            response = await user.transfer(recipient, amount, key=key)
         except httpx.TransportError:
             return None
-        return answer if answer.status_code not in {503, 504} else None
+        return response if response.status_code not in {503, 504} else None
 
-    answer = await until(known, within=20)
-    assert answer is not None
-    return answer
+    response = await until(known, within=20)
+    assert response is not None
+    return response
 
 
 async def insert_user(sql: asyncpg.Connection, subject: str, username: str) -> None:

@@ -88,8 +88,8 @@ async def test_history_is_complete_after_50000_transfers_without_analytics(
 
         async def transfer(count: int) -> None:
             requests = [TransferRequest(*next(pairs), rub("0.01"), str(uuid.uuid4())) for _ in range(count)]
-            answers = await bank.user("alice")(bank.client.batch_transfer(requests))
-            assert all(isinstance(answer, Receipt) for answer in answers)
+            results = await bank.user("alice")(bank.client.batch_transfer(requests))
+            assert all(isinstance(result, Receipt) for result in results)
 
         async with analytics:
             await transfer(100)

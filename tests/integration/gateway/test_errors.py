@@ -66,7 +66,7 @@ async def http(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
         yield http
 
 
-class TestErrorByRest:
+class TestErrorOverRest:
     async def test_error_is_a_problem_with_the_request_id(self, http: httpx.AsyncClient, error: WalletError) -> None:
         body = {name: INPUT[name] for name in ("amount", "card")}
         response = await http.post(f"/accounts/{ACCOUNT}/topup", json=body, headers={"Idempotency-Key": "k"})
@@ -78,7 +78,7 @@ class TestErrorByRest:
         assert problem.get("fields", []) == (FIELDS if isinstance(error, InvalidInput) else [])
 
 
-class TestErrorByGraphQL:
+class TestErrorOverGraphQL:
     async def test_error_of_a_query_has_its_code_and_the_request_id(
         self, http: httpx.AsyncClient, error: WalletError
     ) -> None:
@@ -114,12 +114,12 @@ class TestUnexpectedError:
     ) -> None:
         card.result = "password=x"  # type: ignore[assignment]  # not a message, so the service fails
         start = len(gateway.log_lines)
-        by_graph = await http.post("/graphql", json={"query": TOP_UP, "variables": {"input": INPUT}})
+        over_graphql = await http.post("/graphql", json={"query": TOP_UP, "variables": {"input": INPUT}})
         body = {name: INPUT[name] for name in ("amount", "card")}
-        by_rest = await http.post(f"/accounts/{ACCOUNT}/topup", json=body, headers={"Idempotency-Key": "k"})
-        (error,) = by_graph.json()["errors"]
+        over_rest = await http.post(f"/accounts/{ACCOUNT}/topup", json=body, headers={"Idempotency-Key": "k"})
+        (error,) = over_graphql.json()["errors"]
         logged = {json.loads(line).get("request_id") for line in await logs_since(gateway, start)}
-        for details, response in ((error["extensions"], by_graph), (by_rest.json(), by_rest)):
+        for details, response in ((error["extensions"], over_graphql), (over_rest.json(), over_rest)):
             assert (details["code"], details["requestId"]) == ("INTERNAL", response.headers["x-request-id"])
             assert "password" not in response.text
             assert details["requestId"] in logged

@@ -115,7 +115,7 @@ async def collect_statuses(gateway: Gateway, id_: str) -> list[Any]:
         return [payload["data"]["topUpUpdated"]["status"] async for payload in feed(gateway, id_)]
 
 
-class TestTopUpByRest:
+class TestTopUpOverRest:
     async def test_card_service_gets_the_request_as_sent(self, gateway: Gateway, card: FakeCard) -> None:
         await post(gateway, amount="10.5", currency="USD")
         assert card.requests == [
@@ -255,7 +255,7 @@ class TestTopUpByRest:
             assert (response.status_code, response.json()["code"]) == (404, "TOP_UP_NOT_FOUND")
 
 
-class TestTopUpByGraphQL:
+class TestTopUpOverGraphQL:
     async def test_result_has_the_top_up_with_its_account_and_transfer(
         self, gateway: Gateway, card: FakeCard, bank: FakeBank
     ) -> None:
