@@ -20,16 +20,16 @@ def parse_bearer(value: str) -> str:
     """Return the token of an `Authorization` value; an empty text if the value has none, as in `Bearer` alone.
 
     The scheme is matched without regard to case, and only spaces separate it from the token (RFC 9110, 11.1 and 11.4).
-    No token has a comma: a value with one consists of several lines that a proxy has joined (RFC 9110, 5.3).
+    No token has a comma: a value with the scheme Bearer and a comma is several lines that a proxy has joined.
 
     Raises:
-        InvalidInput: the value consists of several values.
+        InvalidInput: the value is several lines.
         Unauthenticated: the value has no scheme, or another one than Bearer.
     """
+    if "," in value and _HAS_BEARER.search(value):
+        raise repeated_authorization()
     scheme, token = _split(value)
     if scheme.lower() == _SCHEME:
-        if "," in token:
-            raise repeated_authorization()
         return token
     if not scheme:
         return ""

@@ -184,7 +184,7 @@ class TestConnection:
                 for payload in ({}, {"authorization": "Bearer TOKEN"})
             ),
             (["Bearer TOKEN, Basic YTpi"], {"authorization": "Bearer TOKEN"}, 4400, SEVERAL_LINES),
-            (["Basic YTpi, Bearer OTHER"], {"authorization": "Bearer TOKEN"}, 4403, NO_SCHEME),
+            (["Basic YTpi, Bearer OTHER"], {"authorization": "Bearer TOKEN"}, 4400, SEVERAL_LINES),
             (["Bearer OTHER"], {"authorization": "Bearer TOKEN"}, 4400, SEVERAL_TOKENS),
             (["bearer OTHER"], {"headers": {"Authorization": "Bearer TOKEN"}}, 4400, SEVERAL_TOKENS),
             (["Bearer forged"], {"authorization": "Bearer TOKEN"}, 4400, SEVERAL_TOKENS),

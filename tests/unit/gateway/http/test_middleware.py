@@ -59,7 +59,7 @@ async def test_refused_authorization_has_a_status_and_a_challenge(keys: Keys, pa
         ([f"Bearer {token}"] * 2, 400, f'{REALM}, error="invalid_request"'),
         ([f"Bearer {token}", "Bearer forged"], 400, f'{REALM}, error="invalid_request"'),
         ([f"Bearer {token}, Bearer {token}"], 400, f'{REALM}, error="invalid_request"'),
-        ([f"Basic YTpi, Bearer {token}"], 401, REALM),
+        ([f"Basic YTpi, Bearer {token}"], 400, f'{REALM}, error="invalid_request"'),
     )
     async with http_client(with_middleware(echo, keys)) as http:
         for lines, status, challenge in cases:

@@ -56,10 +56,16 @@ class TestParsing:
             with pytest.raises(InvalidInput, match="Authorization: must be sent once"):
                 parse_bearer_lines(lines)
 
-    @pytest.mark.parametrize("more", [f", Bearer {TOKEN}", f",Bearer {TOKEN}", ", Basic YTpi", ","])
+    @pytest.mark.parametrize("more", [f"Bearer {TOKEN}", f"bearer {TOKEN}", "Basic YTpi", "Bearer", ""])
     def test_lines_that_a_proxy_has_joined_are_refused_as_several(self, more: str) -> None:
-        with pytest.raises(InvalidInput, match="Authorization: must be sent once"):
-            parse_bearer(f"Bearer {TOKEN}{more}")
+        line = f"Bearer {TOKEN}"
+        for value in (f"{line}, {more}", f"{line},{more}", f"{more}, {line}", f"{more},{line}"):
+            with pytest.raises(InvalidInput, match="Authorization: must be sent once"):
+                parse_bearer(value)
+
+    def test_comma_in_credentials_of_another_scheme_is_not_mistaken_for_several_lines(self) -> None:
+        with pytest.raises(Unauthenticated, match="write `Bearer` before the token"):
+            parse_bearer("Digest username=a, realm=bearer")
 
     @pytest.mark.parametrize(
         ("value", "expected"),
