@@ -69,6 +69,13 @@ A page of one row takes up to 7 ms of processor time in all services. With this 
 as many pages as the limit of REST requests.
 """
 
+IDEMPOTENCY_KEY: Final = (
+    "Chosen by the caller, one for each intended effect: 1 to 255 printable ASCII characters. As in the REST header "
+    "`Idempotency-Key`, spaces around the value are no part of it, and the text may be quoted: "
+    r'`"k1"` and `k1` are one key, and `\"` and `\\` in the quotation marks mean `"` and `\`.'
+)
+"""Description of the field `idempotencyKey` of each input."""
+
 MUTATION_COST: Final = 100
 """`@cost` of a mutation: one call of a service, which writes to its database."""
 

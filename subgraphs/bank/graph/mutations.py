@@ -8,6 +8,7 @@ from subgraphs.bank.graph.context import Info
 from subgraphs.bank.graph.types import Account, Transfer
 from wallet import inputs
 from wallet.graph import (
+    IDEMPOTENCY_KEY,
     MUTATION_COST,
     AccountClosed,
     AccountNotFound,
@@ -18,6 +19,7 @@ from wallet.graph import (
     Money,
     cost_directive,
 )
+from wallet.idempotency_key import parse_idempotency_key
 from wallet.money import DEFAULT_CURRENCY
 
 
@@ -27,9 +29,7 @@ class TransferMoneyInput:
     recipient_id: strawberry.ID
     amount: str = strawberry.field(description="A decimal number, such as 10.00.")
     currency: str = strawberry.field(default=DEFAULT_CURRENCY, description="ISO 4217.")
-    idempotency_key: str = strawberry.field(
-        description="Chosen by the caller, one for each intended effect: 1 to 255 printable ASCII characters.",
-    )
+    idempotency_key: str = strawberry.field(description=IDEMPOTENCY_KEY)
 
 
 @strawberry.type
@@ -53,9 +53,7 @@ TransferMoneyResult = Annotated[
 @strawberry.input
 class OpenAccountInput:
     currency: str = strawberry.field(default=DEFAULT_CURRENCY, description="ISO 4217.")
-    idempotency_key: str = strawberry.field(
-        description="Chosen by the caller, one for each intended effect: 1 to 255 printable ASCII characters.",
-    )
+    idempotency_key: str = strawberry.field(description=IDEMPOTENCY_KEY)
 
 
 @strawberry.type
@@ -80,7 +78,8 @@ class Mutation:
             sender_id = fields.parse("senderId", inputs.parse_uuid, input.sender_id)
             recipient_id = fields.parse("recipientId", inputs.parse_uuid, input.recipient_id)
             amount = fields.parse_money(input.amount, input.currency)
-        receipt = await info.context.bank.transfer(sender_id, recipient_id, amount, input.idempotency_key)
+            key = fields.parse("idempotencyKey", parse_idempotency_key, input.idempotency_key)
+        receipt = await info.context.bank.transfer(sender_id, recipient_id, amount, key.text, key.raw)
         return TransferMoneySuccess(
             transfer=Transfer.from_client(receipt.transfer),
             balance=Money.from_money(receipt.posting.balance_after),
@@ -92,5 +91,7 @@ class Mutation:
         directives=[cost_directive(MUTATION_COST)],
     )
     async def open_account(self, info: Info, input: OpenAccountInput) -> OpenAccountResult:  # noqa: A002
-        opened = await info.context.bank.open_account(input.currency, input.idempotency_key)
+        with inputs.FieldParser() as fields:
+            key = fields.parse("idempotencyKey", parse_idempotency_key, input.idempotency_key)
+        opened = await info.context.bank.open_account(input.currency, key.text, raw_idempotency_key=key.raw)
         return OpenAccountSuccess(account=Account.from_client(opened.account))

@@ -10,6 +10,7 @@ from subgraphs.card.graph.context import Info
 from subgraphs.card.graph.types import TopUp
 from wallet import inputs
 from wallet.graph import (
+    IDEMPOTENCY_KEY,
     MUTATION_COST,
     AccountClosed,
     AccountNotFound,
@@ -21,6 +22,7 @@ from wallet.graph import (
     TopUpLimitExceeded,
     cost_directive,
 )
+from wallet.idempotency_key import parse_idempotency_key
 from wallet.inputs import Secret
 from wallet.money import DEFAULT_CURRENCY
 
@@ -41,9 +43,7 @@ class TopUpAccountInput:
     amount: str = strawberry.field(description="A decimal number, such as 10.00.")
     currency: str = strawberry.field(default=DEFAULT_CURRENCY, description="ISO 4217.")
     card: CardInput = strawberry.field(description="Send it in a variable: query texts are stored in many places.")
-    idempotency_key: str = strawberry.field(
-        description="Chosen by the caller, one for each intended effect: 1 to 255 printable ASCII characters.",
-    )
+    idempotency_key: str = strawberry.field(description=IDEMPOTENCY_KEY)
 
 
 @strawberry.type
@@ -96,8 +96,9 @@ class Mutation:
             amount = fields.parse_money(input.amount, input.currency)
             number = fields.parse("card.number", inputs.parse_digits, input.card.number.text)
             cvv = fields.parse("card.cvv", inputs.parse_digits, input.card.cvv.text)
+            key = fields.parse("idempotencyKey", parse_idempotency_key, input.idempotency_key)
         card = CardDetails(number, input.card.expiry_month, input.card.expiry_year, cvv)
-        created = await info.context.card.create_top_up(account_id, amount, card, input.idempotency_key)
+        created = await info.context.card.create_top_up(account_id, amount, card, key.text, key.raw)
         top_up = created.top_up
         if top_up.status == _DECLINED:
             return CardDeclined.from_client(top_up)

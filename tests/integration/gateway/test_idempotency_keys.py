@@ -1,4 +1,4 @@
-"""The headers `Idempotency-Key` and `Idempotency-Replayed`, over a real bank and a fake card service."""
+"""Idempotency keys of REST and GraphQL, over a real bank and a fake card service."""
 
 import asyncio
 import json
@@ -12,6 +12,7 @@ import pytest
 
 from protos.wallet.card.v1 import card_pb2
 from tests.conftest import Keys
+from tests.idempotency_keys import quote
 from tests.integration.bank.harness import RunningBank, rub, run_bank
 from tests.integration.gateway.fake_services import ACCOUNT, FakeCard
 from tests.integration.gateway.gateway_process import Gateway, run_gateway
@@ -19,6 +20,55 @@ from tests.openapi import REST
 from wallet.errors import AccountClosed
 
 CARD = {"number": "4242424242424242", "expiryMonth": 12, "expiryYear": 2031, "cvv": "123"}
+
+TRANSFER = """
+    mutation ($input: TransferMoneyInput!) {
+      result: transferMoney(input: $input) {
+        ... on TransferMoneySuccess { transfer { id } }
+        ... on Error { code }
+        ... on InvalidInput { fields { field message } }
+        ... on IdempotencyConflict { idempotencyKey }
+      }
+    }
+"""
+OPEN = """
+    mutation ($input: OpenAccountInput!) {
+      result: openAccount(input: $input) {
+        ... on OpenAccountSuccess { account { id } }
+        ... on InvalidInput { fields { field message } }
+      }
+    }
+"""
+TOP_UP = """
+    mutation ($input: TopUpAccountInput!) {
+      result: topUpAccount(input: $input) {
+        ... on TopUpAccountSuccess { topUp { id } }
+        ... on InvalidInput { fields { field message } }
+      }
+    }
+"""
+NO_STRING = "starts with a quotation mark, so it must be one quoted string"
+NO_KEY = "must be 1 to 255 printable ASCII characters"
+INVALID_KEYS = [
+    ('"k1', NO_STRING),
+    ('"k1", "k2"', NO_STRING),
+    ('"k1";a=1', NO_STRING),
+    ('"', NO_STRING),
+    ("k1, k1", "must be sent once"),
+    ('""', NO_KEY),
+    ("x" * 256, NO_KEY),
+    ('"' + "x" * 256 + '"', NO_KEY),
+]
+"""Values that neither REST nor GraphQL accepts, and the start of the message."""
+
+
+async def mutate(http: httpx.AsyncClient, mutation: str, **arguments: Any) -> dict[str, Any]:
+    """Execute a mutation with these input fields, and return its result."""
+    response = await http.post("/graphql", json={"query": mutation, "variables": {"input": arguments}})
+    body = response.json()
+    assert "errors" not in body, body
+    result: dict[str, Any] = body["data"]["result"]
+    return result
 
 
 class Client:
@@ -35,6 +85,11 @@ class Client:
         headers = [("Idempotency-Key", key) for key in keys]
         body = {"recipientId": str(self.recipient), "amount": amount}
         return await self.http.post(f"/accounts/{self.account}/transfers", json=body, headers=headers)
+
+    async def transfer_by_graph(self, key: str, amount: str = "1.00") -> dict[str, Any]:
+        """Make a transfer with the mutation, and return its result."""
+        ids = {"senderId": str(self.account), "recipientId": str(self.recipient)}
+        return await mutate(self.http, TRANSFER, **ids, amount=amount, idempotencyKey=key)
 
     async def transfer_by_socket(self, key: str) -> tuple[str, str]:
         """Post a transfer without an HTTP client, because clients remove white space around the key.
@@ -132,11 +187,7 @@ class TestTransfers:
             ((), "is required"),
             (("k1", "k1"), "must be sent once"),
             (("k1", '"k1"'), "must be sent once"),
-            (("k1, k1",), "must be sent once"),
-            (('"k1',), "starts with a quotation mark"),
-            (('"k1", "k2"',), "starts with a quotation mark"),
-            (('""',), "must be 1 to 255 printable ASCII characters"),
-            (("x" * 256,), "must be 1 to 255 printable ASCII characters"),
+            *(((value,), problem) for value, problem in INVALID_KEYS),
         ],
     )
     async def test_missing_repeated_or_invalid_header_is_refused(
@@ -154,6 +205,48 @@ class TestTransfers:
         assert [field["field"] for field in refused.json()["fields"]] == ["Idempotency-Key", "amount"]
 
 
+class TestTransfersByGraph:
+    async def test_all_forms_of_a_key_are_one_transfer_in_both_apis(self, client: Client) -> None:
+        ids = set()
+        for form in ('"k1"', "k1", "k1 ", ' "k1"\t'):
+            ids.add((await client.transfer_by_graph(form))["transfer"]["id"])
+            ids.add((await client.transfer(form.strip())).json()["id"])
+        assert len(ids) == 1
+        assert await client.bank.balance(client.account) == 999
+
+    async def test_escaped_characters_are_part_of_the_key(self, client: Client) -> None:
+        by_graph = [
+            await client.transfer_by_graph(form) for form in (r"a\"b", r'"a\\\"b"', 'a"b', r'"a\"b"', r'"a\\b"')
+        ]
+        by_rest = [await client.transfer(form) for form in (r"a\"b", r'"a\\\"b"', 'a"b', r'"a\"b"', r'"a\\b"')]
+        assert [each["transfer"]["id"] for each in by_graph] == [each.json()["id"] for each in by_rest]
+        assert await client.bank.balance(client.account) == 997
+
+    @pytest.mark.parametrize("form", ['"k1"', "k1 ", ' "k1" ', '"k1'])
+    async def test_key_that_an_earlier_release_stored_as_sent_returns_the_first_transfer(
+        self, client: Client, form: str
+    ) -> None:
+        alice, transfer = client.bank.user("alice"), client.bank.client.transfer
+        earlier = await alice(transfer(client.account, client.recipient, rub("1.00"), form))
+        now = quote(form) if form == '"k1' else form  # quoted, because it is no key any more
+        assert (await client.transfer_by_graph(now))["transfer"]["id"] == str(earlier.transfer.id)
+        assert await client.bank.balance(client.account) == 999
+
+    async def test_other_request_with_another_form_of_the_key_is_a_conflict(self, client: Client) -> None:
+        await client.transfer("k1")
+        conflict = await client.transfer_by_graph(' "k1"', amount="2.00")
+        assert conflict == {"code": "IDEMPOTENCY_CONFLICT", "idempotencyKey": "k1"}
+        assert await client.bank.balance(client.account) == 999
+
+    @pytest.mark.parametrize(("value", "problem"), [*INVALID_KEYS, ("  ", NO_KEY), ("é", NO_KEY), ("k\n", NO_KEY)])
+    async def test_invalid_key_is_refused_with_its_field(self, client: Client, value: str, problem: str) -> None:
+        refused = await client.transfer_by_graph(value, amount="1.001")
+        assert refused["code"] == "INVALID_INPUT"
+        assert [each["field"] for each in refused["fields"]] == ["amount", "idempotencyKey"]
+        assert refused["fields"][1]["message"].startswith(problem)
+        assert await client.bank.balance(client.account) == 1000
+
+
 class TestAccounts:
     async def test_all_forms_of_a_key_open_one_account(self, client: Client) -> None:
         earlier = await client.bank.user("alice")(client.bank.client.open_account("RUB", '"earlier"'))
@@ -165,6 +258,17 @@ class TestAccounts:
         assert [replayed(response) for response in responses] == [None, "true", "true"]
         assert responses[0].json() == responses[1].json()
         assert responses[2].json()["id"] == str(earlier.account.id)
+
+    async def test_all_forms_of_a_key_open_one_account_in_both_apis(self, client: Client) -> None:
+        earlier = await client.bank.user("alice")(client.bank.client.open_account("RUB", '"earlier"'))
+        by_rest = await client.http.post("/accounts", json={"currency": "RUB"}, headers={"Idempotency-Key": "k1"})
+        by_graph = [await mutate(client.http, OPEN, idempotencyKey=form) for form in ('"k1"', "k1 ", '"earlier"')]
+        assert [each["account"]["id"] for each in by_graph] == [by_rest.json()["id"]] * 2 + [str(earlier.account.id)]
+
+    async def test_invalid_key_of_the_mutation_is_refused(self, client: Client) -> None:
+        (field,) = (await mutate(client.http, OPEN, idempotencyKey='"k1'))["fields"]
+        assert field["field"] == "idempotencyKey"
+        assert field["message"].startswith(NO_STRING)
 
 
 class TestTopUps:
@@ -178,6 +282,19 @@ class TestTopUps:
             assert (await self.post(gateway, key)).status_code == 202
         forms = [(request.idempotency_key, request.raw_idempotency_key) for request in card.requests]
         assert forms == [("k1", ""), ('k"1', r'"k\"1"'), ("x" * 254, "")]
+
+    async def test_card_service_gets_the_same_forms_from_both_apis(self, gateway: Gateway, card: FakeCard) -> None:
+        arguments = {"accountId": str(ACCOUNT), "amount": "10.00", "card": CARD}
+        for key in ("k1", r'"k\"1"', "k1 "):
+            await mutate(gateway.http, TOP_UP, **arguments, idempotencyKey=key)
+        forms = [(request.idempotency_key, request.raw_idempotency_key) for request in card.requests]
+        assert forms == [("k1", ""), ('k"1', r'"k\"1"'), ("k1", "k1 ")]
+
+    async def test_invalid_key_of_the_mutation_is_refused(self, gateway: Gateway, card: FakeCard) -> None:
+        arguments = {"accountId": "5", "amount": "10.00", "card": CARD}
+        refused = await mutate(gateway.http, TOP_UP, **arguments, idempotencyKey='"k1')
+        assert [each["field"] for each in refused["fields"]] == ["accountId", "idempotencyKey"]
+        assert not card.requests
 
     async def test_repeated_top_ups_are_marked_as_replays(self, gateway: Gateway, card: FakeCard) -> None:
         first = await self.post(gateway, "k1")

@@ -148,9 +148,10 @@ class TransferMoneyRequest(_message.Message):
     idempotency_key: _builtins.str
     """1 to 255 printable ASCII characters."""
     raw_idempotency_key: _builtins.str
-    """Another form of the key, which earlier releases stored: the quoted string of an `Idempotency-Key` header. If this
-    form has a record, its outcome is the response; otherwise the request is executed once under `idempotency_key`.
-    Empty if there is none. 1 to 255 printable ASCII characters.
+    """Another form of the key, which earlier releases stored: the value as the client sent it to REST or GraphQL, in
+    quotation marks or with spaces around it, if `idempotency_key` is its text without them. If this form has a
+    record, its outcome is the response; otherwise the request is executed once under `idempotency_key`. Empty if
+    there is none. 1 to 255 printable ASCII characters.
     """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:

@@ -137,8 +137,8 @@ class Bank:
             owner_id: owner of the account; empty for the caller.
             currency: currency of the account.
             idempotency_key: identifies the request for this caller.
-            raw_key: the key with the client's quotation marks, the form that earlier releases stored; None for a bare
-                key. If a request with this form has opened an account, that account is returned.
+            raw_key: the value as the client sent it, the form that earlier releases stored; None if it is the key
+                itself. If a request with this form has opened an account, that account is returned.
 
         Returns:
             The account, and whether an earlier request opened it.

@@ -63,8 +63,9 @@ STATUS_BY_STEP: Final[Mapping[Step, Status]] = {
 class IdempotencyKey:
     """Idempotency key of a request, unique for each principal.
 
-    `raw` is the key with the client's quotation marks, the form that earlier releases stored; None for a bare key. A
-    top-up with this form is found before one with `key`. New top-ups are stored with `key`.
+    `raw` is the value as the client sent it, in quotation marks or with spaces around it: the form that earlier
+    releases stored; None if it is the key itself. A top-up with this form is found before one with `key`. New top-ups
+    are stored with `key`.
     """
 
     principal: str

@@ -1,0 +1,17 @@
+"""Strategies of idempotency keys, and their quoted form."""
+
+import re
+from typing import Final
+
+from hypothesis import strategies as st
+
+PRINTABLE: Final = st.characters(min_codepoint=0x20, max_codepoint=0x7E)
+KEYS: Final = st.text(PRINTABLE, min_size=1, max_size=255)
+BARE_KEYS: Final = KEYS.filter(
+    lambda key: key == key.strip(" ") and not key.startswith('"') and not re.fullmatch(r"(.+?) *, *\1", key)
+)
+
+
+def quote(key: str) -> str:
+    """Return the key as a quoted string of RFC 8941."""
+    return '"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,0 +1,90 @@
+"""Syntax of idempotency keys, in REST and GraphQL."""
+
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.idempotency_keys import BARE_KEYS, KEYS, quote
+from wallet.idempotency_key import IdempotencyKey, parse_idempotency_key
+
+WHITE_SPACE: Final = st.text(" \t", max_size=3)
+
+
+class TestBareKeys:
+    @given(BARE_KEYS, WHITE_SPACE, WHITE_SPACE)
+    def test_bare_key_is_the_value_without_white_space_around_it(self, key: str, before: str, after: str) -> None:
+        assert parse_idempotency_key(before + key + after).text == key
+
+    @pytest.mark.parametrize(
+        ("value", "raw"),
+        [
+            ("k1", ""),
+            ("k1 ", "k1 "),
+            ("  k1", "  k1"),
+            ("k1\t", ""),
+            (" " + "x" * 255, ""),
+            (" " + "x" * 254, " " + "x" * 254),
+        ],
+    )
+    def test_raw_form_is_the_value_that_earlier_releases_stored(self, value: str, raw: str) -> None:
+        assert parse_idempotency_key(value) == IdempotencyKey(value.strip(), raw)
+
+    @pytest.mark.parametrize("key", ["k1", 'k"1', 'k"', "a,b", "a;b=1", "a\\b", "'k'", ":AQ==:", "?1", "x" * 255])
+    def test_bare_key_with_special_characters_is_unchanged(self, key: str) -> None:
+        assert parse_idempotency_key(key) == IdempotencyKey(key)
+
+    @pytest.mark.parametrize("value", ["k1, k1", "k1,k1", " k1 ,\tk1 ", "a,b, a,b", "x" * 127 + "," + "x" * 127])
+    def test_key_twice_with_a_comma_is_refused(self, value: str) -> None:
+        """`fetch` and proxies join two header lines with a comma."""
+        with pytest.raises(ValueError, match=r"^must be sent once; the value is the same text twice"):
+            parse_idempotency_key(value)
+
+    @pytest.mark.parametrize("value", ["k1, k2", "k1,k11", "kk1,k1", "k1,", ",k1", ",", ",,", "k1;k1", "k1k1"])
+    def test_comma_between_different_texts_is_part_of_the_key(self, value: str) -> None:
+        assert parse_idempotency_key(value) == IdempotencyKey(value)
+
+    @pytest.mark.parametrize("key", ["", " ", "\t", "x" * 256, "a\tb", "a\x7fb", "é"])
+    def test_invalid_bare_key_is_refused(self, key: str) -> None:
+        with pytest.raises(ValueError, match=r"^must be 1 to 255 printable ASCII characters$"):
+            parse_idempotency_key(key)
+
+
+class TestQuotedKeys:
+    @given(KEYS, WHITE_SPACE, WHITE_SPACE)
+    def test_quoted_key_is_its_unescaped_text(self, key: str, before: str, after: str) -> None:
+        value = before + quote(key) + after
+        is_stored = len(value) <= 255 and "\t" not in value
+        assert parse_idempotency_key(value) == IdempotencyKey(key, value if is_stored else "")
+
+    @given(BARE_KEYS)
+    def test_quoted_and_bare_form_are_one_key(self, key: str) -> None:
+        assert parse_idempotency_key(quote(key)).text == parse_idempotency_key(key).text
+
+    @pytest.mark.parametrize(
+        ("value", "key"),
+        [
+            ('"k1"', "k1"),
+            (r'"a\"b"', 'a"b'),
+            (r'"a\\b"', r"a\b"),
+            (r'"\\\""', r"\""),
+            ('" k "', " k "),
+            ('"a, b"', "a, b"),
+        ],
+    )
+    def test_escapes_are_removed(self, value: str, key: str) -> None:
+        assert parse_idempotency_key(value) == IdempotencyKey(key, value)
+
+    @pytest.mark.parametrize(
+        "value",
+        ['"', '"k1', '"k1\\"', '"k1" x', '"k1""k2"', '"k1", "k2"', '"k1";a=1', r'"a\b"', '"a\tb"', '"é"', '"a\\'],
+    )
+    def test_malformed_string_is_refused(self, value: str) -> None:
+        with pytest.raises(ValueError, match=r"^starts with a quotation mark, so it must be one quoted string"):
+            parse_idempotency_key(value)
+
+    @pytest.mark.parametrize("key", ["", "x" * 256])
+    def test_invalid_quoted_key_is_refused(self, key: str) -> None:
+        with pytest.raises(ValueError, match=r"^must be 1 to 255 printable ASCII characters$"):
+            parse_idempotency_key(quote(key))
