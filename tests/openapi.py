@@ -44,6 +44,15 @@ class Contract:
         assert media_type in documented["content"], f"{media_type} is not documented for {response.status_code}"
         self._validate(documented["content"][media_type]["schema"], response.json())
 
+    def operations(self) -> list[tuple[str, str]]:
+        """Return the method and the path of each operation, in capital letters and with placeholders."""
+        return [
+            (method.upper(), path)
+            for path, item in self._spec["paths"].items()
+            for method in item
+            if method in {"get", "post", "put", "patch", "delete"}
+        ]
+
     async def check_hook(self, response: httpx.Response) -> None:
         """Check a response as an httpx event hook."""
         await response.aread()

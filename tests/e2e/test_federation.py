@@ -27,6 +27,7 @@ pytestmark = pytest.mark.slow
 OPERATIONS = separate_operations(parse(Path(__file__).with_name("router.graphql").read_text()))
 
 ERRORS = {
+    "InvalidIds": ["INVALID_INPUT"] * 3,
     "PageSizeZero": ["INVALID_INPUT"],
     "BadCursorInOneOfTwo": ["INVALID_INPUT"],
     "SeveralErrorsInOneEntity": ["INVALID_INPUT"] * 4,

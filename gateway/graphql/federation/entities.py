@@ -11,6 +11,7 @@ from wallet import inputs
 from wallet.errors import InvalidInput
 
 ENTITIES: Final = "_entities"
+_FIELD: Final = "representations"
 
 
 def entities_field(entities: Sequence[type]) -> Any:
@@ -35,9 +36,13 @@ def entities_field(entities: Sequence[type]) -> Any:
 
 async def _resolve_reference(classes: Mapping[str, type], info: strawberry.Info, representation: Any) -> Any:
     try:
-        entity, id_ = classes[representation["__typename"]], inputs.parse_uuid(representation["id"])
-    except (TypeError, KeyError, AttributeError, ValueError):
-        raise InvalidInput.for_field("representations", "must have the __typename of an entity, and its id") from None
+        entity, text = classes[representation["__typename"]], representation["id"]
+    except (TypeError, KeyError):
+        raise InvalidInput.for_field(_FIELD, "must have the __typename of an entity, and its id") from None
+    try:
+        id_ = inputs.parse_uuid(text)
+    except (TypeError, AttributeError, ValueError):
+        raise InvalidInput.for_field(_FIELD, "must have a UUID as the id of the entity") from None
     if hasattr(entity, "resolve_reference"):
         return await entity.resolve_reference(info, id_)
     return entity(id=strawberry.ID(str(id_)))

@@ -22,14 +22,18 @@ class Query:
 
     @strawberry.field(description="An account; null if it does not exist or the caller may not read it.")
     async def account(self, info: Info, id: strawberry.ID) -> Account | None:  # noqa: A002
+        with inputs.FieldParser() as fields:
+            account_id = fields.parse("id", inputs.parse_uuid, id)
         try:
-            return Account.from_client(await info.context.accounts.load(inputs.parse_uuid(id)))
-        except (AccountNotFound, ValueError):
+            return Account.from_client(await info.context.accounts.load(account_id))
+        except AccountNotFound:
             return None
 
     @strawberry.field(description="A transfer; null if it does not exist or the caller may not read it.")
     async def transfer(self, info: Info, id: strawberry.ID) -> Transfer | None:  # noqa: A002
+        with inputs.FieldParser() as fields:
+            transfer_id = fields.parse("id", inputs.parse_uuid, id)
         try:
-            return Transfer.from_client(await info.context.transfers.load(inputs.parse_uuid(id)))
-        except (TransferNotFound, ValueError):
+            return Transfer.from_client(await info.context.transfers.load(transfer_id))
+        except TransferNotFound:
             return None

@@ -332,6 +332,10 @@ class TestEntities:
         errors = {each["path"][1]: each["extensions"]["code"] for each in response["errors"]}
         assert errors == {place: code for place, (_, code) in enumerate(bad, start=1)}
         assert all(each["extensions"]["requestId"] for each in response["errors"])
+        no_uuid = "representations: must have a UUID as the id of the entity"
+        no_entity = "representations: must have the __typename of an entity, and its id"
+        messages = [each["message"] for each in response["errors"] if each["extensions"]["code"] == "INVALID_INPUT"]
+        assert messages == [no_uuid] * 2 + [no_entity] * 6
 
     async def test_unknown_entity_is_null_even_if_only_its_id_is_selected(
         self, services: Services, execute: Execute, path: str

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from tests.integration.gateway.fake_services import ACCOUNT, FakeBank, FakeCard
 from tests.integration.gateway.gateway_process import Gateway
+from tests.openapi import REST
 from tests.tools import skip_without_tool
 
 TRANSFERS = f"/accounts/{ACCOUNT}/transfers"
@@ -93,6 +95,45 @@ class TestHead:
     async def test_head_of_a_path_without_get_is_405(self, gateway: Gateway, path: str) -> None:
         response = await gateway.http.head(path)
         assert (response.status_code, response.headers["allow"]) == (405, "POST")
+
+
+class TestUnknownQueryParameters:
+    """The rules of `docs/reference/http.md`."""
+
+    @pytest.mark.parametrize(("method", "path"), REST.operations())
+    async def test_rest_refuses_them_with_a_message(
+        self, gateway: Gateway, bank: FakeBank, card: FakeCard, method: str, path: str
+    ) -> None:
+        path = re.sub(r"\{\w+\}", str(ACCOUNT), path)
+        refused = await gateway.http.request(method, f"{path}?qqqq=1&_=2&utm_source=3", headers=JSON, content="{}")
+        assert (refused.status_code, refused.json()["code"]) == (400, "INVALID_INPUT")
+        (field,) = refused.json()["fields"]
+        assert field["field"] == "query"
+        assert field["message"].startswith("has an unknown parameter: ")
+        assert (bank.requests, card.requests) == ([], [])
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/health/live",
+            "/health/ready",
+            "/docs",
+            "/openapi.yaml",
+            "/problems",
+            "/problems/invalid-input",
+            "/assets/react-18.3.1/react.production.min.js",
+            "/graphql?query={__typename}",
+        ],
+    )
+    async def test_pages_health_and_graphql_ignore_them(self, gateway: Gateway, path: str) -> None:
+        plain = await gateway.http.get(path)
+        more = await gateway.http.get(path + ("&" if "?" in path else "?") + "qqqq=1&qqqq=2")
+        assert plain.status_code == more.status_code == 200
+        assert plain.content == more.content
+
+    async def test_graphql_by_post_ignores_the_name_of_the_operation(self, gateway: Gateway) -> None:
+        response = await gateway.http.post("/graphql?op=Name&query=wrong", json={"query": "query Name { __typename }"})
+        assert (response.status_code, response.json()) == (200, {"data": {"__typename": "Query"}})
 
 
 @pytest.mark.parametrize(

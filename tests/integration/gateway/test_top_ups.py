@@ -363,8 +363,7 @@ class TestTopUpOverGraphQL:
         card.result = top_up("VOIDED")
         known = await query(gateway, ONE, id=card.result.id)
         assert known == {"data": {"topUp": {"id": card.result.id, "status": "VOIDED"}}}
-        for id_ in (str(uuid4()), "42"):
-            assert await query(gateway, ONE, id=id_) == {"data": {"topUp": None}}
+        assert await query(gateway, ONE, id=str(uuid4())) == {"data": {"topUp": None}}
 
     async def test_several_top_ups_are_read_in_one_rpc(self, gateway: Gateway, card: FakeCard) -> None:
         card.result = top_up()
