@@ -35,12 +35,12 @@ from tests.databases import CleanDatabases
 from tests.kafka.brokers import Broker
 from tests.tools import skip_without_tool
 
-# No deadline for one example: it depends on the machine. pytest-timeout ends a test that hangs.
+# Examples have no deadline, because their duration depends on the machine. pytest-timeout ends a test that hangs.
 hypothesis.settings.register_profile("full", deadline=None)
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=25)
 hypothesis.settings.load_profile("quick")  # `make test ALL=1` passes --hypothesis-profile=full
 
-# As in production. The default formatter renders local variables, which takes a tenth of a second per traceback.
+# Log tracebacks as in production. The default formatter also renders local variables, which takes 0.1 s for each.
 structlog.configure(
     processors=[structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)],
     logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
@@ -59,7 +59,7 @@ def _default_context(*arguments: Any, **options: Any) -> ssl.SSLContext:
     return _public_authorities() if is_httpx_default else _create_default_context(*arguments, **options)
 
 
-# Every new httpx client reads all public certificate authorities, in 17 ms. The tests create some thousands of clients.
+# Each new httpx client would read all public certificate authorities (17 ms). The tests create thousands of clients.
 ssl.create_default_context = _default_context
 
 OWN_SYSTEMS = ("chaos", "degradation", "demo", "faults", "replicas", "tls")

@@ -1,4 +1,4 @@
-"""PostgreSQL databases with the migrations of one service, for tests; later tests use them again."""
+"""Migrated PostgreSQL databases for tests. A later test can use the database of an earlier one again."""
 
 import asyncio
 import io

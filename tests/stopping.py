@@ -1,4 +1,4 @@
-"""Wait for a process that was told to stop."""
+"""Wait for the end of a process that is stopping."""
 
 from stack.process import Child
 

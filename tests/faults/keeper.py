@@ -1,6 +1,6 @@
 """Restarts PostgreSQL whenever it ends, until SIGTERM: `python -m tests.faults.keeper HOME PORT`.
 
-It is a separate process because, as root, the start of PostgreSQL forks, and a fork of the test's process is not safe
+It is a separate process, because root starts PostgreSQL with a fork, and a fork of the test's process is not safe
 during gRPC calls.
 """
 

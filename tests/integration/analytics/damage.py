@@ -59,7 +59,7 @@ async def insert_in_one_part(database: Database, rows: Sequence[Row]) -> None:
 
 
 Damage = Callable[[AnalyticsEnvironment, Accounts], Awaitable[list[str]]]
-"""Damages the history and returns the violations that the integrity check must report."""
+"""Function that damages the history, and returns the violations that the integrity check must report."""
 
 
 def delete_version(version: int) -> Damage:

@@ -1,4 +1,7 @@
-"""Ledgers that were restored from an older backup, with and without `wallet ledger restored`."""
+"""Ledgers that were restored from an older backup, with and without `wallet ledger restored`.
+
+An epoch is one uninterrupted sequence of the ledger's operations. A restore from an older backup begins another epoch.
+"""
 
 import json
 from collections.abc import AsyncIterator
@@ -113,7 +116,7 @@ class TestDetection:
         assert env.bank.epoch not in {"", second}
 
     async def test_new_server_with_the_same_operations_keeps_the_epoch(self, env: AnalyticsEnvironment) -> None:
-        """A promotion without a loss changes the server and no operations. The history is compared once more."""
+        """A promotion without a loss changes the server but no operations. The history is compared once more."""
         event = env.bank.transfer(CLEARING, env.bank.open("alice"))
         await env.history.insert(rows_from_event(event))
         epochs, notices = env.epochs, list[str]()

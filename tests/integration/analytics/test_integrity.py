@@ -23,7 +23,7 @@ from tests.waiting import until
 
 
 class BlockedCopies(Copies):
-    """Copies whose reads wait until `released` is set."""
+    """`Copies` whose reads wait until `released` is set."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
@@ -110,7 +110,7 @@ class TestIntegrity:
         late = env.bank.transfer(accounts.alice, accounts.bob)
 
         class Arriving(Copies):
-            """Copies that miss an operation in the first comparison only."""
+            """`Copies` that lack an operation in the first comparison only."""
 
             reads = 0
 

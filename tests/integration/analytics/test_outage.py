@@ -1,4 +1,4 @@
-"""ClickHouse fails or is slow under load. Outages last two seconds, longer than a batch waits for more messages."""
+"""ClickHouse fails or is slow under load. An outage lasts two seconds, longer than a batch waits for messages."""
 
 import asyncio
 import signal

@@ -31,7 +31,7 @@ from wallet.errors import WalletError
 from wallet.money import Money
 
 Fault = Callable[[], Coroutine[Any, Any, None]]
-"""Causes a fault and returns when it is repaired."""
+"""Function that causes a fault, and returns when the fault has ended."""
 
 _OWNERS = ("alice", "bob")
 _CLIENTS = 16

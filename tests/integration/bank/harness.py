@@ -145,7 +145,10 @@ async def run_bank(keys: Keys, folder: Path, database_url: str, **overrides: Any
 def bank_process(
     keys: Keys, folder: Path, database_url: str, *, clock_ahead_seconds: float = 0, **overrides: Any
 ) -> tuple[Child, dict[str, str]]:
-    """Return a bank process that is not started yet, and its settings. Its clock is ahead by `clock_ahead_seconds`."""
+    """Return a bank process that is not started yet, and its settings.
+
+    The clock of the process is ahead by `clock_ahead_seconds`.
+    """
     environment = bank_environment(keys, folder, bank_database_url=database_url, **overrides)
     upper = {name.upper(): value for name, value in environment.items()}
     live = probes.http(f"http://{environment['bank_admin_listen']}/health/live")

@@ -1,4 +1,4 @@
-"""Small ledger for integrity checks, which tests corrupt with SQL."""
+"""Small ledger that tests of the integrity check corrupt with SQL."""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager

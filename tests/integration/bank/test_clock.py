@@ -1,4 +1,4 @@
-"""A replica whose clock is wrong: the database dates the operations, and the replica is not ready."""
+"""A bank replica with a wrong clock is not ready. Its operations are dated with the time of the database."""
 
 from pathlib import Path
 

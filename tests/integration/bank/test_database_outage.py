@@ -1,4 +1,4 @@
-"""Outages of PostgreSQL: stopped, read-only, killed, frozen, lost sessions. No acknowledged transfer is lost."""
+"""PostgreSQL is stopped, read-only, killed or frozen, or loses sessions. No acknowledged transfer is lost."""
 
 import asyncio
 import os

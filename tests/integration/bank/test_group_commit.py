@@ -1,4 +1,4 @@
-"""Rejected commands and overload of the pipeline, as callers see them."""
+"""Rejected commands and overload of the bank's group-commit pipeline, as callers see them."""
 
 from uuid import uuid4
 

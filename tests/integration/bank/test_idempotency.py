@@ -98,7 +98,7 @@ class TestTransferKeys:
 
 
 class TestQuotedKeys:
-    """Requests with a raw form of their key, as the gateway sends them for a quoted header."""
+    """Requests with a key and its raw form, which has quotation marks. The gateway sends both for a quoted header."""
 
     async def test_transfer_of_an_earlier_release_is_replayed_by_its_raw_form(self, own_bank: RunningBank) -> None:
         sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")

@@ -55,7 +55,7 @@ async def pooled_role(postgres: Postgres, ledger_url: str) -> AsyncIterator[str]
 
 
 async def assert_banks_work(banks: list[RunningBank], sql: asyncpg.Pool, broker: Broker) -> None:
-    """Make transfers at all banks. Assert that each can be read and repeated, and is published once."""
+    """Make transfers at all banks. Assert that each transfer can be read and repeated, and is published once."""
     async with reading(broker) as topic:
         first = banks[0]
         sender, recipient = await first.open("alice", "1000"), await first.open("bob", "0")

@@ -148,8 +148,8 @@ async def standby_ledger(standby: Standby, ledger_url: str, bank: RunningBank) -
 async def pay(bank: RunningBank, sender: UUID, recipient: UUID, count: int) -> list[UUID]:
     """Make `count` transfers of one rouble and return their ids.
 
-    A transfer is repeated with its key while the bank is unavailable, because the copy of the cluster keeps the disk
-    busy.
+    The bank may be unavailable, because the copy of the cluster keeps the disk busy. The transfer is then repeated with
+    its key.
     """
     alice = bank.user("alice")
 

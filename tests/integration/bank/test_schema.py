@@ -141,7 +141,7 @@ class TestMigrations:
 
 
 async def _upgrade_in_a_process(url: str) -> int:
-    """Run the migrations as an operator does."""
+    """Run the migrations in a process, as an operator does. Return the exit code."""
     environment = {**os.environ, "BANK_DATABASE_URL": url}
     migration = await asyncio.create_subprocess_exec(sys.executable, "-m", MIGRATIONS, env=environment, cwd=ROOT)
     return await migration.wait()

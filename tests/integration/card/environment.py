@@ -101,7 +101,7 @@ class CardEnvironment:
         return AttemptRepository(self.database)
 
     def saga(self, crash_point: CrashPoint | None = None, limits: SagaLimits = NO_DELAYS) -> Saga:
-        """Create the saga of a new process, which dies at the crash point."""
+        """Create the saga of a new process. The process dies at the crash point."""
         wrap = crash_point.wrap if crash_point else lambda part: part
         return Saga(wrap(self.repository), wrap(self.acquirer), wrap(self.ledger), limits)
 

@@ -17,7 +17,7 @@ REFUND_REFUSED = "4000000000040024"
 
 
 def open_top_ups() -> dict[str, float]:
-    """Return the gauges that are not 0: open top-ups by status, and those that need a review."""
+    """Return the gauges that are not 0: the numbers of open top-ups by status, and of top-ups that need a review."""
     gauges = {
         status: REGISTRY.get_sample_value("wallet_card_top_ups_open", {"status": status})
         for status in ("CREATED", "AUTHORIZED", "CAPTURED", "NEEDS_REVIEW")

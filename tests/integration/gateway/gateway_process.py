@@ -48,7 +48,7 @@ async def run_gateway_process(
     identity: str = "",
     log_format: str = "json",
 ) -> AsyncIterator[Gateway]:
-    """Run a gateway process over these gRPC targets. Analytics is unreachable, and so is identity if it is empty."""
+    """Run a gateway process over these gRPC targets. Analytics is unreachable; without a target, identity is, too."""
     jwks = folder / "users.json"
     jwks.write_text(keys.jwks(USERS))
     key_file = folder / "gateway.pem"

@@ -81,5 +81,5 @@ async def test_limiters_count_in_memory_while_redis_is_down(
     one, other = limiters
     assert [await count_accepted(each, 12) for each in limiters] == [10, 10]
     async with redis(port):
-        one._use_shared_from = other._use_shared_from = 0.0  # ends the pause after the failure
+        one._use_shared_from = other._use_shared_from = 0.0  # ends the limiters' pause after the failure
         assert await count_accepted(one, 6) + await count_accepted(other, 6) == 10

@@ -1,4 +1,4 @@
-"""Rules of the limits of declined cards."""
+"""Rules of the decline limits."""
 
 import uuid
 from dataclasses import replace

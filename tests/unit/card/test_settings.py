@@ -30,7 +30,7 @@ class TestSettings:
         assert defaults.card_limits == {"RUB": LimitSetting(top_up=Decimal(100_000), day=Decimal(300_000))}
         assert defaults.card_webhook_listen == "127.0.0.1:8091"
         assert defaults.acquirer_timeout_seconds < SagaLimits().authorization_window_seconds
-        assert ANSWER_TIMEOUT_SECONDS < 5.0  # the gateway's time-out of the call
+        assert ANSWER_TIMEOUT_SECONDS < 5.0  # the gateway's time-out for the call
 
     def test_repr_hides_secrets(self) -> None:
         secrets = [REQUIRED[name] for name in REQUIRED if name.endswith(("_secret", "_api_key"))]

@@ -1,4 +1,4 @@
-"""Messages and exit codes of a replay."""
+"""Messages and exit codes of `wallet replay`."""
 
 import asyncio
 import json

@@ -138,7 +138,7 @@ class TestLimits:
     @pytest.mark.parametrize("last", ["a", "...Missing"])
     @pytest.mark.parametrize("spread", ["...F{0} ...F{0}", "a {{ ...F{0} ...F{0} }}", "... {{ ...F{0} }} ...F{0}"])
     def test_time_of_the_check_is_linear_in_the_text(self, spread: str, last: str) -> None:
-        # Two to the power of sixty fields or spreads, in 60 fragments.
+        # Expanded, the 60 fragments have 2^60 fields or spreads.
         fragments = " ".join(f"fragment F{each} on A {{ {spread.format(each + 1)} }}" for each in range(60))
         text = f"{{ a {{ ...F0 }} }} {fragments} fragment F60 on A {{ {last} }}"
         # A check that visits each of them would not end before the time-out of the test.
@@ -162,7 +162,7 @@ class TestLimits:
     def test_time_of_a_cycle_is_linear_in_the_text(self) -> None:
         spreads = " ".join(f"...F{each}" for each in range(25))
         fragments = " ".join(f"fragment F{each} on A {{ {spreads} }}" for each in range(1, 25))
-        # A count of repeats that follows the cycle takes millions of steps.
+        # A count of repeats that followed the cycle would take millions of steps.
         with pytest.raises(OperationRefused):
             load_document(f"{{ ...F0 }} fragment F0 on A {{ a {{ ...F0 ...F1 }} }} {fragments}")
 

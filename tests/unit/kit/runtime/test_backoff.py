@@ -71,7 +71,7 @@ async def test_retry_starts_no_attempt_after_its_budget(monkeypatch: pytest.Monk
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    # Only the module under test gets this `sleep`: servers of the test session sleep on the same loop.
+    # Only the module under test gets this `sleep`, because servers of the test session sleep on the same loop.
     monkeypatch.setattr(backoff, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": sleep}))
     call = FailingCall(failures=9)
     with pytest.raises(CallError):
