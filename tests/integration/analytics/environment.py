@@ -151,10 +151,10 @@ class AnalyticsEnvironment:
     async def until_stored(self, account_id: UUID, versions: list[int], within: float = 10.0) -> None:
         """Wait until exactly these versions of the account are stored."""
 
-        async def same() -> bool:
+        async def is_equal() -> bool:
             return await self.stored_versions(account_id) == versions
 
-        await until(same, within=within)
+        await until(is_equal, within=within)
 
     async def read_dead_letters(self, count: int) -> list[Any]:
         """Return the first `count` dead letters."""
@@ -175,11 +175,11 @@ class AnalyticsEnvironment:
     async def until_committed(self, count: int, within: float = 10.0) -> None:
         """Wait until the group has committed exactly `count` messages."""
 
-        async def same() -> bool:
+        async def is_equal() -> bool:
             return await self.committed() == count
 
         try:
-            await until(same, within=within)
+            await until(is_equal, within=within)
         except AssertionError:
             raise AssertionError(f"{await self.committed()} messages committed, expected {count}") from None
 
@@ -249,7 +249,7 @@ def make_settings(keys: Keys, folder: Path, clickhouse_dsn: str, **more: Any) ->
 async def until_equal(probe: Callable[[], int], expected: int, within: float = 10.0) -> None:
     """Wait until the probe returns the expected number."""
 
-    async def same() -> bool:
+    async def is_equal() -> bool:
         return probe() == expected
 
-    await until(same, within=within)
+    await until(is_equal, within=within)

@@ -33,7 +33,9 @@ async def run_check(integrity: IntegrityCheck) -> tuple[Verdict, list[Violation]
 
 
 @asynccontextmanager
-async def admin_port(env: AnalyticsEnvironment, integrity: IntegrityCheck | None = None) -> AsyncIterator[str]:
+async def serve_admin_interface(
+    env: AnalyticsEnvironment, integrity: IntegrityCheck | None = None
+) -> AsyncIterator[str]:
     """Serve the admin interface; yield its URL."""
     app = admin_app({})
     app.include_router(integrity_router(integrity or make_integrity_check(env)))

@@ -100,7 +100,7 @@ async def assert_history_equals_ledger(bank: RunningBank, env: AnalyticsEnvironm
         (row["account_id"], row["version"]): (row["transfer_id"], row["amount"], row["balance_after"])
         for row in await bank.sql.fetch("SELECT * FROM entries")
     }
-    assert await turnovers(env, accounts, bank.sql) == await turnovers_of_ledger(bank.sql)
+    assert await history_turnovers(env, accounts, bank.sql) == await ledger_turnovers(bank.sql)
     ledger = BankLedger(bank.client, ServiceTokenProvider(bank.keys.signers["analytics"], "analytics"))
     reports = history_integrity(env.copies, ledger, wait_seconds=0, max_delay_seconds=0).run()
     verdict = [report async for report in reports][-1]
@@ -112,7 +112,7 @@ async def assert_history_equals_ledger(bank: RunningBank, env: AnalyticsEnvironm
 Turnovers = dict[tuple[UUID, OperationType, Direction], Turnover]
 
 
-async def turnovers(env: AnalyticsEnvironment, accounts: list[UUID], sql: asyncpg.Pool) -> Turnovers:
+async def history_turnovers(env: AnalyticsEnvironment, accounts: list[UUID], sql: asyncpg.Pool) -> Turnovers:
     """Return each account's total turnovers, added up from the hourly statistics."""
     first, last = (await sql.fetch("SELECT min(created_at), max(created_at) FROM transfers"))[0]
     range_, totals = StatisticsRange(first, last + timedelta(microseconds=1), Granularity.HOUR), Turnovers()
@@ -128,7 +128,7 @@ async def turnovers(env: AnalyticsEnvironment, accounts: list[UUID], sql: asyncp
     return totals
 
 
-async def turnovers_of_ledger(sql: asyncpg.Pool) -> Turnovers:
+async def ledger_turnovers(sql: asyncpg.Pool) -> Turnovers:
     """Return each account's total turnovers, added up from the ledger's entries."""
     kinds = {"TRANSFER": OperationType.TRANSFER, "DEPOSIT": OperationType.TOP_UP}
     rows = await sql.fetch("""

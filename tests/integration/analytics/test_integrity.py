@@ -18,7 +18,7 @@ from subgraphs.analytics.service.domain.rows import rows_from_event
 from tests.integration.analytics.damage import DAMAGES, Damage, open_accounts
 from tests.integration.analytics.environment import AnalyticsEnvironment
 from tests.integration.analytics.fake_bank import CLEARING
-from tests.integration.analytics.integrity import admin_port, command_output, make_integrity_check, run_check
+from tests.integration.analytics.integrity import command_output, make_integrity_check, run_check, serve_admin_interface
 from tests.waiting import until
 
 
@@ -68,7 +68,7 @@ class TestIntegrity:
             for account in (accounts.alice, accounts.bob, CLEARING)
         }
         expected = await damage(env, accounts)
-        async with admin_port(env) as admin:
+        async with serve_admin_interface(env) as admin:
             assert await asyncio.to_thread(check_integrity, AdminEndpoint(admin)) == IntegrityResult.BROKEN
             *lines, verdict = command_output(capsys)
             assert verdict.startswith(f"broken: {len(expected)} violations")
@@ -156,7 +156,7 @@ class TestIntegrity:
     ) -> None:
         await open_accounts(env)
         env.bank.is_down = True
-        async with admin_port(env) as admin:
+        async with serve_admin_interface(env) as admin:
             assert await asyncio.to_thread(check_integrity, AdminEndpoint(admin)) == IntegrityResult.NOT_PROVEN
         assert "became unavailable during the check" in capsys.readouterr().out
 
@@ -164,7 +164,7 @@ class TestIntegrity:
         await open_accounts(env)
         async with (
             block_copies(env) as copies,
-            admin_port(env, integrity := make_integrity_check(env, copies)) as admin,
+            serve_admin_interface(env, integrity := make_integrity_check(env, copies)) as admin,
             httpx.AsyncClient(trust_env=False, base_url=admin) as http,
         ):
             async with http.stream("GET", "/integrity"):
@@ -180,7 +180,7 @@ class TestIntegrity:
     async def test_metrics_have_the_last_finished_check(self, env: AnalyticsEnvironment) -> None:
         accounts = await open_accounts(env)
         await DAMAGES["another amount"](env, accounts)
-        async with admin_port(env) as admin, httpx.AsyncClient(trust_env=False, base_url=admin) as http:
+        async with serve_admin_interface(env) as admin, httpx.AsyncClient(trust_env=False, base_url=admin) as http:
             response = await http.get("/integrity")
             metrics = (await http.get("/metrics")).text
         first, *_, last = [orjson.loads(line) for line in response.text.splitlines()]

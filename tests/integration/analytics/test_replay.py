@@ -23,7 +23,7 @@ from tests.integration.analytics.damage import (
 )
 from tests.integration.analytics.environment import AnalyticsEnvironment
 from tests.integration.analytics.fake_bank import CLEARING
-from tests.integration.analytics.integrity import admin_port, command_output, make_integrity_check, run_check
+from tests.integration.analytics.integrity import command_output, make_integrity_check, run_check, serve_admin_interface
 from tests.waiting import until
 
 
@@ -66,7 +66,7 @@ class TestReplay:
 
     async def test_second_replay_is_refused(self, env: AnalyticsEnvironment) -> None:
         await open_accounts(env)
-        async with admin_port(env) as admin, httpx.AsyncClient(trust_env=False, base_url=admin) as http:
+        async with serve_admin_interface(env) as admin, httpx.AsyncClient(trust_env=False, base_url=admin) as http:
             env.bank.gate.clear()
             async with asyncio.TaskGroup() as group:
                 first = group.create_task(http.post("/replay", params={"all_operations": True}))
@@ -166,7 +166,7 @@ class TestCommand:
         accounts = await open_accounts(env)
         await DAMAGES["an account that the ledger does not have"](env, accounts)
         await DAMAGES["deleted in the middle"](env, accounts)
-        async with admin_port(env) as admin:
+        async with serve_admin_interface(env) as admin:
             for account, all_operations in ((accounts.alice, False), (UNKNOWN_ACCOUNT, True), (None, True)):
                 code = await asyncio.to_thread(
                     replay_history, AdminEndpoint(admin), account, all_operations=all_operations
@@ -185,7 +185,7 @@ class TestCommand:
     async def test_replay_of_an_unknown_account_reports_it(
         self, env: AnalyticsEnvironment, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        async with admin_port(env) as admin:
+        async with serve_admin_interface(env) as admin:
             assert (
                 await asyncio.to_thread(replay_history, AdminEndpoint(admin), uuid4(), all_operations=True)
                 == ReplayResult.NOT_FINISHED
@@ -196,7 +196,7 @@ class TestCommand:
         self, env: AnalyticsEnvironment, capsys: pytest.CaptureFixture[str]
     ) -> None:
         env.bank.is_down = True
-        async with admin_port(env) as admin:
+        async with serve_admin_interface(env) as admin:
             assert (
                 await asyncio.to_thread(replay_history, AdminEndpoint(admin), None, all_operations=False)
                 == ReplayResult.NOT_FINISHED

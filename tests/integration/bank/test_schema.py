@@ -87,7 +87,7 @@ class TestMigrations:
         assert await read_schema(sql) == before
         assert await sql.fetchval("SELECT count(*) FROM accounts") == len(EXPONENTS)
 
-    async def test_migration_that_waits_for_a_table_lets_reads_pass(
+    async def test_reads_do_not_wait_for_a_migration_that_waits_for_a_table(
         self, ledger_url: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(migrations, "_LOCK_TIMEOUT", "100ms")

@@ -7,7 +7,7 @@ from benchmarks.ledger import Ledger
 from tests.integration.benchmarks.accounts import open_accounts
 
 
-async def test_each_check_counts_the_transfers_since_the_one_before(ledger_url: str, sql: asyncpg.Connection) -> None:
+async def test_check_counts_the_transfers_since_the_previous_check(ledger_url: str, sql: asyncpg.Connection) -> None:
     await open_accounts(sql, 2)
     await transfer_by_sql(sql, 0, 1)
     async with Ledger.open(ledger_url) as ledger:

@@ -146,7 +146,7 @@ class TestCustomer:
         assert kinds(list(results)) == {"DECLINED": 5, "TopUpDeclinesExceeded": 95}
         assert env.acquirer.calls["authorize"] == 5
 
-    async def test_cards_that_cannot_be_tokenized_count_too(self, client: Client) -> None:
+    async def test_cards_that_cannot_be_tokenized_count_as_declined(self, client: Client) -> None:
         env, top_ups = client.env, client.env.top_ups(LIMITS)
         env.acquirer.failures["tokenize"] = [Failure.REFUSED] * 100
         results = await asyncio.gather(*(client.try_card(top_ups, number) for number in islice(card_numbers(), 30)))
@@ -355,7 +355,7 @@ class TestDeadProcess:
 
 
 class TestOperator:
-    async def test_lifted_block_of_a_customer_lets_the_customer_try_again(self, client: Client) -> None:
+    async def test_customer_can_try_again_after_the_block_is_lifted(self, client: Client) -> None:
         env, limits = client.env, DeclineLimits(per_customer=2, per_address=2, per_card=1_000)
         top_ups = env.top_ups(limits)
         for _ in range(2):

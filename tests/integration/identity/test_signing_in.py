@@ -69,7 +69,7 @@ class TestRefusal:
                 await identity.client.authenticate(username, WRONG)
             assert caught.value.metadata() == {}
 
-    async def test_login_with_an_unknown_name_computes_a_hash_too(
+    async def test_login_with_an_unknown_name_computes_a_hash(
         self, identity: RunningIdentity, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         user, verify, parameters = await identity.register_user(), PasswordHasher.verify, list[str]()

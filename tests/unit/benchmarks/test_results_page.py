@@ -34,7 +34,7 @@ def test_page_has_a_plot_of_ratios_and_of_times(folder: Path) -> None:
         assert figure in (folder / f"{name}.svg").read_text()
 
 
-def test_kept_line_has_time_python_version_and_details(folder: Path) -> None:
+def test_stored_result_has_time_python_version_and_details(folder: Path) -> None:
     line = orjson.loads((folder / "results.jsonl").read_bytes().splitlines()[0])
     assert line["details"] == {"rounds": [1, 2]}
     assert line["at"].endswith("Z")

@@ -33,7 +33,7 @@ def test_trusted_proxies_have_no_limit_by_address() -> None:
     assert (limits.per_address, limits.exempt) == (7, ["10.0.0.0/8"])
 
 
-def test_login_rate_is_read_from_its_old_name_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_login_rate_can_be_set_by_its_old_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_RATE_SIGN_IN", "7/minute")
     assert settings().rate_limit_options().login == "7/minute"
     assert ("GATEWAY_RATE_SIGN_IN", "GATEWAY_RATE_LOGIN") in Settings.deprecated_names_in_use()

@@ -55,7 +55,7 @@ class TestChooseSigningKey:
         assert choose_signing_key([old, newer, newest], 1060) is newer
         assert choose_signing_key([old, newer, newest], 1090) is newest
 
-    def test_oldest_key_signs_while_none_is_activated(self) -> None:
+    def test_oldest_key_signs_while_all_keys_are_new(self) -> None:
         first, second = keys_created_at(0, 1)
         assert choose_signing_key([first, second], 2) is first
 

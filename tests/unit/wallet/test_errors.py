@@ -48,7 +48,7 @@ class TestEveryError:
         assert cls.from_metadata(example(cls).metadata()) == example(cls)
 
     @every_error
-    def test_message_is_formatted_whatever_the_fields_contain(self, cls: type[WalletError]) -> None:
+    def test_message_is_formatted_with_any_field_values(self, cls: type[WalletError]) -> None:
         assert str(example(cls, "{0} {unknown} %s")) == example(cls, "{0} {unknown} %s").message != ""
 
     @every_error

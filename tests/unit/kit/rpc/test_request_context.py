@@ -55,13 +55,13 @@ class TestCurrentPrincipal:
 
     @pytest.mark.parametrize("anonymous", [None, RequestContext("r")])
     def test_anonymous_request_is_unauthenticated(self, anonymous: RequestContext | None) -> None:
-        def ask() -> None:
+        def read_principal() -> None:
             if anonymous is not None:
                 current_request.set(anonymous)
             request_context.current_principal()
 
         with pytest.raises(Unauthenticated):
-            Context().run(ask)
+            Context().run(read_principal)
 
 
 class TestAsService:
@@ -85,12 +85,12 @@ class TestAsService:
         current_request.reset(reset)
 
     def test_service_call_without_a_request_starts_a_trace(self) -> None:
-        def ask() -> None:
+        def check() -> None:
             with request_context.as_service(lambda: "a token"):
                 assert current_request.get().request_id == current_request.get().trace.trace_id
             assert current_request.get(None) is None
 
-        Context().run(ask)
+        Context().run(check)
 
 
 async def _current() -> RequestContext:

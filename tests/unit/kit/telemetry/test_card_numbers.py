@@ -23,7 +23,7 @@ CARDS = (
 
 @pytest.mark.parametrize("card", CARDS)
 @pytest.mark.parametrize("text", ["CARD", "xCARDy", "ACARDb", "_CARD_", "/x/CARD?", "\x1b[35mCARD\x1b[0m", "CARD 737"])
-def test_card_number_is_masked_whatever_is_next_to_it(card: str, text: str) -> None:
+def test_card_number_next_to_other_characters_is_masked(card: str, text: str) -> None:
     masked = "".join("9" if each.isdigit() else each for each in card)
     assert mask_card_numbers(text.replace("CARD", card).encode()) == text.replace("CARD", masked).encode()
     assert has_card_number(text.replace("CARD", card))
@@ -49,13 +49,13 @@ def test_longer_sequence_of_digits_with_a_card_number_is_masked_completely(text:
         "2026-11-30T08:30:33.123456Z",
     ],
 )
-def test_other_number_is_kept(text: str) -> None:
+def test_other_number_is_not_masked(text: str) -> None:
     assert mask_card_numbers(text.encode()) == text.encode()
     assert not has_card_number(text)
 
 
 @given(st.uuids(version=4), st.sampled_from(["{}", "/accounts/{}/operations", '"{}","{}"']))
-def test_ids_are_kept(id_: uuid.UUID, text: str) -> None:
+def test_ids_are_not_masked(id_: uuid.UUID, text: str) -> None:
     for each in (str(id_), id_.hex.replace("0", "a")):
         line = text.replace("{}", each).encode()
         assert mask_card_numbers(line) == line
