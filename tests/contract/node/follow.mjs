@@ -1,6 +1,6 @@
-// node follow.mjs < REQUEST: subscribe to an account's operations with the client of graphql-ws, of its version 5 or of
-// graphql-sse, which reconnects automatically. REQUEST is JSON: `client`, `url`, `token`, and `payload`, the
-// subscription. Each event is printed at once, as one line of JSON.
+// node follow.mjs < REQUEST: subscribe to an account's operations with the client of graphql-ws, graphql-ws 5 or
+// graphql-sse. Each client reconnects automatically. REQUEST is JSON with `client`, `url`, `token` and `payload`;
+// `payload` is the subscription. Each event is printed at once, as one line of JSON.
 import { text } from 'node:stream/consumers';
 import { setTimeout } from 'node:timers/promises';
 import WebSocket from 'ws';
@@ -21,7 +21,7 @@ const webSocket = (connectionParams) =>
     webSocketImpl: WebSocket,
     retryAttempts: 100,
     retryWait: pause,
-    shouldRetry: () => true, // the default gives up if the server is not up yet; fatal close codes stay fatal
+    shouldRetry: () => true, // by default the client gives up while the server is down; fatal close codes stay fatal
     isFatalConnectionProblem: () => false, // the same in version 5
     on: { connected, closed: ({ code }) => print({ closed: code }) },
   });
