@@ -62,8 +62,8 @@ def _default_context(*arguments: Any, **options: Any) -> ssl.SSLContext:
 # Each new httpx client would read all public certificate authorities (17 ms). The tests create thousands of clients.
 ssl.create_default_context = _default_context
 
-OWN_SYSTEMS = ("chaos", "degradation", "demo", "faults", "replicas", "tls")
-"""Modules `tests/e2e/test_*.py` that start their own systems."""
+OWN_SYSTEMS = ("outages/", "test_chaos.py", "test_demo.py", "test_replicas.py")
+"""Modules in `tests/e2e` that start their own systems, and the folder whose modules share another system."""
 
 USERS = "https://users.test"
 SERVICES = ("analytics", "card", "gateway")
@@ -80,9 +80,9 @@ class ByEngine(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
 
     def _split_scope(self, nodeid: str) -> str:
         module: str = super()._split_scope(nodeid)
-        if module.startswith("tests/e2e/test_"):
-            name = module.removeprefix("tests/e2e/test_").removesuffix(".py")
-            return "separate systems" if name in OWN_SYSTEMS else "the shared system"
+        if module.startswith("tests/e2e/"):
+            has_own_system = module.removeprefix("tests/e2e/").startswith(OWN_SYSTEMS)
+            return "separate systems" if has_own_system else "the shared system"
         if module.startswith("tests/integration/analytics/") or module == "tests/integration/bank/test_outbox_relay.py":
             return "ClickHouse and Apache Kafka"
         return module

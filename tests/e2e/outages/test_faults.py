@@ -1,33 +1,21 @@
-"""Killed and stopped components: the system recovers, loses no transfer, and returns the documented errors.
-
-The tests run on a separate system, because they kill and stop components.
-"""
+"""Killed and stopped components: the system recovers, loses no transfer, and returns the documented errors."""
 
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import Iterable
 from decimal import Decimal
 
 import httpx
 import pytest
 
-from stack.engines.cluster import remove_cluster
-from stack.ports import Ports
-from stack.system import System, run_system
+from stack.system import System
 from tests.e2e.feeds import BALANCE_CHANGED, OPERATION_ADDED, next_value, subscribe, websocket
+from tests.e2e.outages.plan import BANKS
 from tests.e2e.users import User, transfer_until_known
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    data = tmp_path_factory.mktemp("faults")
-    async with run_system(Ports.free(), data) as system:
-        yield system
-    remove_cluster(data)
 
 
 async def balance_if_known(user: User) -> Decimal | None:
@@ -43,6 +31,12 @@ async def count_operations(user: User) -> int:
     return len(response.json()["operations"]) if response.status_code == 200 else -1
 
 
+def send(system: System, names: Iterable[str], number: signal.Signals) -> None:
+    """Send a signal to processes."""
+    for name in names:
+        os.kill(system.pid(name), number)
+
+
 class TestKilledComponent:
     @pytest.mark.parametrize("name", ["bank", "analytics", "gateway", "clickhouse", "kafka", "postgres"])
     async def test_system_recovers_from_kill_without_losing_transfers(
@@ -50,7 +44,7 @@ class TestKilledComponent:
     ) -> None:
         await transfer_until_known(alice, bob.account, "1.00")
 
-        os.kill(system.pid(name), signal.SIGKILL)
+        send(system, BANKS if name == "bank" else [name], signal.SIGKILL)
 
         response = await transfer_until_known(alice, bob.account, "2.00")
         assert response.status_code == 201
@@ -73,7 +67,7 @@ class TestKilledComponent:
     ) -> None:
         async def transfer_and_kill(number: int) -> int:
             if number in {10, 25}:
-                os.kill(system.pid("bank"), signal.SIGKILL)
+                send(system, BANKS, signal.SIGKILL)
             return (await transfer_until_known(alice, bob.account, "1.00")).status_code
 
         limit = asyncio.Semaphore(4)
@@ -100,7 +94,7 @@ class TestStoppedComponent:
         alice: User,
         bob: User,
     ) -> None:
-        bank = system.pid("bank")
+        banks = [system.pid(name) for name in BANKS]
         await system.supervisor.stop_process("postgres")
         try:
             response = await alice.transfer(bob.account, "1.00", key="during")
@@ -112,13 +106,13 @@ class TestStoppedComponent:
             await system.supervisor.start_process("postgres")
         again = await alice.transfer(bob.account, "1.00", key="during")
         assert again.status_code == 201
-        assert system.pid("bank") == bank, "the bank was restarted"
+        assert [system.pid(name) for name in BANKS] == banks, "a bank was restarted"
         assert await alice.balance() == Decimal("999.00")
 
     async def test_stopped_bank_gives_unavailable_within_the_deadline(
         self, system: System, alice: User, bob: User
     ) -> None:
-        await system.supervisor.stop_process("bank")
+        await asyncio.gather(*map(system.supervisor.stop_process, BANKS))
         try:
             async with asyncio.timeout(6):
                 response = await alice.transfer(bob.account, "1.00", key="during")
@@ -126,7 +120,7 @@ class TestStoppedComponent:
             result = await alice.query("query($id: ID!) { account(id: $id) { id } }", id=alice.account)
             assert result["errors"][0]["extensions"]["code"] == "UNAVAILABLE"
         finally:
-            await system.supervisor.start_process("bank")
+            await asyncio.gather(*map(system.supervisor.start_process, BANKS))
 
         async def is_transferred() -> bool:
             return (await alice.transfer(bob.account, "1.00", key="during")).status_code == 201
@@ -136,13 +130,13 @@ class TestStoppedComponent:
 
     async def test_frozen_bank_gives_504_within_the_deadline(self, system: System, alice: User, bob: User) -> None:
         await alice.balance()
-        os.kill(system.pid("bank"), signal.SIGSTOP)
+        send(system, BANKS, signal.SIGSTOP)
         try:
             async with asyncio.timeout(8):
                 response = await alice.transfer(bob.account, "1.00", key="during")
             assert (response.status_code, response.json()["code"]) == (504, "DEADLINE_EXCEEDED")
         finally:
-            os.kill(system.pid("bank"), signal.SIGCONT)
+            send(system, BANKS, signal.SIGCONT)
         again = await transfer_until_known(alice, bob.account, "1.00")
         assert again.status_code == 201
 

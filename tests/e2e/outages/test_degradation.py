@@ -6,15 +6,12 @@ during the outage.
 
 import asyncio
 import os
-import random
 import re
-import shutil
 import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -24,36 +21,24 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from stack import probes
-from stack.engines.cluster import remove_cluster
-from stack.ports import HOST, Ports, free_ports
-from stack.process import Command, Process
-from stack.system import System, run_system
-from tests.e2e.plans import CHEAP_HASHES, full_system_with, no_rate_limits, with_settings
+from stack.ports import HOST
+from stack.system import System
+from tests.e2e.outages.plan import BANKS, CALL_LIMIT
 from tests.e2e.user_activity import ACTIONS, VIEWS, UserActivity, table_word
 from tests.e2e.users import PASSWORD, NewUser
 from tests.stopping import assert_stops
-from tests.tools import skip_without_tool
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "resilience.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "resilience.md"
 OUTAGE_SECONDS: Final = 2.0
-CALL_SECONDS: Final = 2.0
-CALL_LIMIT: Final = 50
-SETTINGS: Final[Mapping[str, str]] = {
-    "CALL_TIMEOUT_SECONDS": str(CALL_SECONDS),
-    "CALL_LIMIT": str(CALL_LIMIT),
-    **no_rate_limits("REQUESTS", "ANONYMOUS", "LOGIN"),
-    **CHEAP_HASHES,
-}
 
 OUTAGES: Final[Mapping[str, Sequence[str]]] = {
     "postgres": ["postgres"],
     "kafka": ["kafka"],
     "clickhouse": ["clickhouse"],
-    "bank": ["bank", "bank-2"],
+    "bank": BANKS,
     "card": ["card"],
     "analytics": ["analytics"],
     "identity": ["identity"],
@@ -85,58 +70,6 @@ def cases() -> Iterator[object]:
         if name != "one bank of two":  # `TestFrozenParts` tests a frozen bank
             marks = [pytest.mark.faults] if name != "analytics" else []
             yield pytest.param(name, "frozen", id=f"{name} frozen", marks=marks)
-
-
-def delayed(seconds: float, process: Process) -> Process:
-    """Return the process with a delay before its first start and without dependencies."""
-    first = True
-
-    async def command() -> Command:
-        nonlocal first
-        await asyncio.sleep(seconds if first else 0)
-        first = False
-        return await process.command()
-
-    return replace(process, command=command, depends_on=())
-
-
-def planner(seed: int, ports: Ports, data: Path) -> Sequence[Process]:
-    """Plan the system with a second bank and rate limits in Redis; services start in a random order."""
-    program = shutil.which("redis-server")
-    if program is None:
-        skip_without_tool("there is no redis-server")
-    redis, grpc, admin = free_ports(3)
-
-    async def serve_redis() -> Command:
-        arguments = ("--port", str(redis), "--bind", HOST, "--save", "", "--appendonly", "no")
-        return Command((program, *arguments), dict(os.environ))
-
-    plan = {process.name: process for process in full_system_with(SETTINGS)(ports, data)}
-    plan["redis"] = Process(name="redis", command=serve_redis, ready=probes.tcp(HOST, redis))
-    listens = {"BANK_GRPC_LISTEN": f"{HOST}:{grpc}", "BANK_ADMIN_LISTEN": f"{HOST}:{admin}"}
-    plan["bank-2"] = replace(
-        with_settings(plan["bank"], listens),
-        name="bank-2",
-        ready=probes.http(f"http://{HOST}:{admin}/health/ready"),
-        ports={},
-        urls={"metrics": f"http://{HOST}:{admin}"},
-    )
-    banks = f"ipv4:{HOST}:{ports.bank_grpc},{HOST}:{grpc}"
-    for name in ("card", "analytics", "gateway"):
-        targets = {"BANK_GRPC_TARGET": banks, "GATEWAY_RATE_STORE": f"redis://{HOST}:{redis}/0"}
-        plan[name] = with_settings(plan[name], targets)
-    order = [name for name in plan if plan[name].ready]
-    random.Random(seed).shuffle(order)
-    print(f"seed {seed}: started in the order {', '.join(order)}")  # noqa: T201  shown when a test fails
-    return [delayed(0.3 * order.index(name), plan[name]) if name in order else plan[name] for name in plan]
-
-
-@pytest.fixture(scope="module")
-async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    data = tmp_path_factory.mktemp("degradation")
-    async with run_system(Ports.free(), data, planner=partial(planner, random.getrandbits(32))) as system:
-        yield system
-    remove_cluster(data)
 
 
 @pytest.fixture

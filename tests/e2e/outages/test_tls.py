@@ -1,16 +1,13 @@
 """The whole system with mutual TLS between services."""
 
-from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from stack.engines.cluster import remove_cluster
 from stack.ports import HOST, Ports
-from stack.system import System, full_system_plan, run_system
+from stack.system import System
 from tests.e2e.feeds import BALANCE_CHANGED, next_value, subscribe, websocket
 from tests.e2e.top_ups import GOOD, final_top_up, top_up
 from tests.e2e.users import User
@@ -19,14 +16,6 @@ pytestmark = pytest.mark.slow
 
 GRPC_PORTS = [name for name, _ in Ports().items() if name.endswith("_grpc")]
 """Names of the gRPC ports of all services."""
-
-
-@pytest.fixture(scope="module")
-async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    data = tmp_path_factory.mktemp("wallet")
-    async with run_system(Ports.free(), data, planner=partial(full_system_plan, tls=True)) as system:
-        yield system
-    remove_cluster(data)
 
 
 class TestMutualTLS:

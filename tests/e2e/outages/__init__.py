@@ -1,0 +1,1 @@
+"""Tests of outages, on one system. A fixture of the scope `package` needs this file."""
