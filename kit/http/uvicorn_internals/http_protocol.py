@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from kit.http import metrics
 from kit.http.addresses import is_valid_host
 from kit.http.connections import DISCARDED_BYTES, PROGRESS_BYTES, Connection, Stage
+from kit.http.uvicorn_internals.parser_messages import describe_parser_error
 from kit.http.uvicorn_internals.websocket_protocol import BoundedWebSocketProtocol
 
 if TYPE_CHECKING:
@@ -216,8 +217,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._upgrade(data[upgrade.args[0] :])
             return
-        except httptools.HttpParserError:
-            self._refuse(HTTPStatus.BAD_REQUEST, "this is not a valid HTTP/1.1 request")
+        except httptools.HttpParserError as error:
+            self._refuse(HTTPStatus.BAD_REQUEST, describe_parser_error(error, data))
             return
         if self._part != _Part.BODY:
             self._head_bytes += len(data)
@@ -230,7 +231,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Count bytes of a body that are not content. The parser collects trailers, and reports them at their end."""
         self._framing_bytes += received_bytes
         if self._framing_bytes > _FRAMING_BYTES + _FRAMING_BYTES_PER_PART * self._body_parts:
-            detail = f"chunk extensions and trailers of a body must be at most {_FRAMING_BYTES // 1024} KiB"
+            detail = f"send chunk extensions and trailers of at most {_FRAMING_BYTES // 1024} KiB"
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
 
     def _upgrade(self, rest: bytes | memoryview) -> None:
@@ -297,12 +298,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 raise _RefusedError
             if value != self._valid_host:
                 if not is_valid_host(value):
-                    self._refuse(HTTPStatus.BAD_REQUEST, "the Host field must be a host, or a host and a port")
+                    self._refuse(HTTPStatus.BAD_REQUEST, "send a Host field with a host, or with a host and a port")
                     raise _RefusedError
                 self._valid_host = value
         elif name == b"transfer-encoding":
             if value.lower() != b"chunked":
-                self._refuse(HTTPStatus.NOT_IMPLEMENTED, "the only supported Transfer-Encoding is chunked")
+                self._refuse(
+                    HTTPStatus.NOT_IMPLEMENTED,
+                    "send the body with Content-Length, or with Transfer-Encoding: chunked alone",
+                )
                 raise _RefusedError
         elif value.lower() == b"100-continue":
             self.expect_100_continue = True
@@ -312,14 +316,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refuse_head()
             raise _RefusedError
         if not self._host_fields and self.parser.get_http_version() not in _VERSIONS_WITHOUT_HOST:
-            self._refuse(HTTPStatus.BAD_REQUEST, "a request needs a Host field (HTTP/1.1)")
+            self._refuse(HTTPStatus.BAD_REQUEST, "send a Host field: it is required in HTTP/1.1")
             raise _RefusedError
         if len(self.pipeline) >= _PIPELINED_REQUESTS:
             self.transport.close()
             raise _RefusedError
         if self.parser.should_upgrade() and not self._should_upgrade():
             if self.parser.get_method() == b"CONNECT":
-                self._refuse(HTTPStatus.NOT_IMPLEMENTED, "this server is no proxy: it does not support CONNECT")
+                self._refuse(
+                    HTTPStatus.NOT_IMPLEMENTED, "this server is no proxy: send the request itself, without CONNECT"
+                )
                 raise _RefusedError
             self._is_upgrade_ignored = True
             return
@@ -359,7 +365,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def _refuse_head(self) -> None:
-        detail = f"the head of a request must be at most {_HEAD_BYTES // 1024} KiB in {_HEAD_FIELDS} fields"
+        detail = f"send a shorter head: at most {_HEAD_BYTES // 1024} KiB, with at most {_HEAD_FIELDS} fields"
         self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
 
     def _refuse(self, status: HTTPStatus, detail: str) -> None:

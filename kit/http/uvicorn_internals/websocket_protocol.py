@@ -28,12 +28,12 @@ _VERSION: Final = "13"
 _REFUSALS: Final[Mapping[int, str]] = {
     400: f"send Sec-WebSocket-Version: {_VERSION}, a Sec-WebSocket-Key of 16 bytes in Base64, and no body\n",
     403: "no WebSocket is accepted here: check the path and the origin\n",
-    405: "a WebSocket starts with GET\n",
-    414: "the path of the request is too long\n",
-    426: "a WebSocket needs Upgrade: websocket and Connection: Upgrade\n",
-    431: "the head of the request is too long\n",
+    405: "open a WebSocket with GET\n",
+    414: "send a shorter path and query\n",
+    426: "send Upgrade: websocket and Connection: Upgrade\n",
+    431: "send fewer and shorter header fields\n",
     500: "the WebSocket could not be opened: try again\n",
-    505: "a WebSocket needs HTTP/1.1\n",
+    505: "open a WebSocket with HTTP/1.1\n",
 }
 """Response bodies of refused handshakes, by status."""
 
@@ -132,15 +132,15 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         self._update_reading()
 
     def data_received(self, data: bytes) -> None:  # noqa: D102
-        if not self.handshake_initiated:  # the head of the request, from the HTTP protocol
+        if self._is_refused:
+            self._discarded_bytes += len(data)
+            if self._discarded_bytes > DISCARDED_BYTES:
+                self.transport.close()
+        elif not self.handshake_initiated:  # the head of the request, from the HTTP protocol
             super().data_received(data)
             if not self.handshake_initiated:
                 self._refuse_handshake()
             self._update_reading()
-        elif self._is_refused:
-            self._discarded_bytes += len(data)
-            if self._discarded_bytes > DISCARDED_BYTES:
-                self.transport.close()
         else:
             self._unparsed += data
             if not self._is_scheduled:
@@ -212,7 +212,11 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         """Refuse a request that `websockets` does not accept: it has a body, or too many or too long fields."""
         answer = b"".join(self.conn.data_to_send())
         if not answer:
-            answer = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+            body = _REFUSALS[400].encode()
+            answer = (
+                b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n"
+                b"content-length: %d\r\n\r\n%b" % (len(body), body)
+            )
         metrics.REQUESTS_REFUSED.labels(answer[9:12].decode()).inc()
         self.transport.write(answer)
         self.close_sent = True

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.http.addresses import is_valid_host
+from kit.http.uvicorn_internals.parser_messages import describe_parser_error
 from tests.unit.kit.http.virtual_server import run, virtual_server
 
 WEBSOCKET = (
@@ -247,6 +248,87 @@ def test_other_transfer_codings_than_chunked_are_refused(coding: bytes) -> None:
 )
 def test_request_whose_end_is_ambiguous_is_refused(fields: bytes) -> None:
     assert status(b"POST / HTTP/1.1\r\nhost: x\r\n" + fields + b"\r\nbody") == b"400"
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+LENGTH = "send one Content-Length"
+FIELD = "send each field as one line"
+CHUNK = "send each chunk as"
+METHOD = "start the request with a method"
+TARGET = "send the path in ASCII"
+VERSION = "end the first line"
+
+
+@pytest.mark.parametrize(
+    ("request_", "text"),
+    [
+        *(
+            (b"POST / HTTP/1.1\r\nhost: x\r\n" + fields + b"\r\n\r\nbody", text)
+            for fields, text in [
+                (
+                    b"content-length: 4\r\ntransfer-encoding: chunked",
+                    "send Content-Length or Transfer-Encoding, not both",
+                ),
+                (
+                    b"transfer-encoding: chunked\r\ncontent-length: 4",
+                    "send Content-Length or Transfer-Encoding, not both",
+                ),
+                (b"content-length: 4\r\ncontent-length: 4", LENGTH),
+                (b"content-length: 4, 4", LENGTH),
+                (b"content-length: +4", LENGTH),
+                (b"content-length: ", LENGTH),
+                (b"content-length: " + b"9" * 30, LENGTH),
+                (b"content-length : 4", FIELD),
+                (b"a b: c", FIELD),
+                (b"no colon", FIELD),
+                (b": no name", FIELD),
+                (b"a: b\x00", FIELD),
+                (b"a\x00: b", FIELD),
+                (b"a: b\r\n c", FIELD),
+                (b"a: b\nc: d", FIELD),
+                (b"a: b\rc: d", FIELD),
+                (b"transfer-encoding: gzip, chunked", "with Transfer-Encoding: chunked alone"),
+            ]
+        ),
+        (CHUNKED + b"zz\r\nbody", CHUNK),
+        (CHUNKED + b"f" * 20 + b"\r\nbody", CHUNK),
+        (CHUNKED + b"1\r\nbody\r\n", CHUNK),
+        (CHUNKED + b"1;\x00\r\nb\r\n", CHUNK),
+        (CHUNKED + b"1\nb\r\n", CHUNK),
+        (CHUNKED + b"0\r\na b: c\r\n\r\n", FIELD),
+        (b"FOO / HTTP/1.1\r\nhost: x\r\n\r\n", METHOD),
+        (b"get / HTTP/1.1\r\nhost: x\r\n\r\n", METHOD),
+        (b"\x00\x00", METHOD),
+        (b"GET a b HTTP/1.1\r\nhost: x\r\n\r\n", TARGET),
+        (b"GET /\x00 HTTP/1.1\r\nhost: x\r\n\r\n", TARGET),
+        ("GET /é HTTP/1.1\r\nhost: x\r\n\r\n".encode(), TARGET),
+        (b"GET / HTTP/3.0\r\nhost: x\r\n\r\n", VERSION),
+        (b"GET / HTTP/1.1\nhost: x\n\n", VERSION),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "use HTTP/1.1"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "this port speaks HTTP without TLS: use http://"),
+        (b"GET / HTTP/1.1\r\n\r\n", "send a Host field"),
+        (b"GET / HTTP/1.1\r\nhost: a/b\r\n\r\n", "send a Host field with a host"),
+        (b"CONNECT x:1 HTTP/1.1\r\nhost: x:1\r\n\r\n", "without CONNECT"),
+        (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 129 + b"\r\n", "send a shorter head"),
+    ],
+)
+def test_refusal_says_what_to_send_and_closes_the_connection(request_: bytes, text: str) -> None:
+    app = Recorder()
+
+    async def check() -> None:
+        head, _, body = (await exchange(app, request_ + SECOND)).partition(b"\r\n\r\n")
+        fields = head.split(b"\r\n")[1:]
+        assert b"connection: close" in fields
+        assert b"content-type: text/plain; charset=utf-8" in fields
+        assert b"content-length: %d" % len(body) in fields
+        assert text in body.decode()
+
+    run(check)
+    assert [scope["path"] for scope in app.scopes if scope["path"] == "/second"] == []
+
+
+def test_message_about_an_unknown_parser_error_says_what_to_send() -> None:
+    assert describe_parser_error(ValueError("a new text of llhttp"), b"GET").startswith("send a request as in RFC 9112")
 
 
 def test_expect_100_continue_gets_a_100_response() -> None:

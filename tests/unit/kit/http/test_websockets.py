@@ -78,8 +78,28 @@ def test_invalid_handshake_gets_an_error_response_and_is_closed(head: bytes, sta
         async with virtual_server(Listener()) as server:
             client = server.connect()
             client.send(head + b"\r\n")
-            assert (await client.read_until_closed(5)).startswith(b"HTTP/1.1 %d " % status)
+            start, _, body = (await client.read_until_closed(5)).partition(b"\r\n\r\n")
+            assert start.startswith(b"HTTP/1.1 %d " % status)
+            assert b"\r\nconnection: close" in start.lower()
+            assert b"\r\ncontent-type: text/plain; charset=utf-8" in start.lower()
+            assert body.startswith((b"send ", b"open a WebSocket with "))
             assert len(server.connections) == 0
+
+    run(check)
+
+
+@pytest.mark.parametrize("fields", [b"content-length: 5\r\n", b"x: y\r\n" * 200])
+def test_data_after_a_refused_handshake_is_dropped(fields: bytes) -> None:
+    async def check() -> None:
+        async with virtual_server(Listener()) as server:
+            client = server.connect()
+            client.transport.is_client_reading = False
+            client.send(UPGRADE + fields + b"\r\n")
+            await client.settle()
+            client.send(UPGRADE + b"\r\n")
+            client.transport.is_client_reading = True
+            client.transport.flush()
+            assert (await client.read_until_closed(35)).count(b"HTTP/1.1 ") == 1
 
     run(check)
 

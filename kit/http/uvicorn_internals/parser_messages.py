@@ -1,0 +1,40 @@
+"""Our messages for requests that httptools cannot parse, instead of those of its parser, llhttp."""
+
+from typing import Final
+
+_TLS_HANDSHAKE: Final = b"\x16\x03"
+"""First bytes of a TLS connection."""
+
+_FIELD: Final = (
+    "send each field as one line `Name: value` that ends with CR LF: no space before the name and the colon, "
+    "and no control character in it"
+)
+_MESSAGES: Final = (
+    ("can't be present with", "send Content-Length or Transfer-Encoding, not both: they contradict each other"),
+    ("content-length", "send one Content-Length, as the decimal number of bytes of the body"),
+    ("header", _FIELD),
+    ("chunk", "send each chunk as its size in hexadecimal, CR LF, as many bytes, and CR LF"),
+    ("method", "start the request with a method in capital letters, such as GET"),
+    ("url", "send the path in ASCII and percent-encoded, starting with /, with one space before and after it"),
+    ("pri", "this server speaks HTTP/1.1: use HTTP/1.1, or connect through a proxy that speaks HTTP/2"),
+    ("version", "end the first line of the request with HTTP/1.1 and CR LF"),
+)
+"""Part of llhttp's text in lower case, and our message. The first part that the text contains decides."""
+
+_TLS: Final = "this port speaks HTTP without TLS: use http://, or connect to the proxy that has the certificate"
+_OTHERS: Final = (
+    "send a request as in RFC 9112: a first line such as `GET / HTTP/1.1`, the fields, an empty line, the body"
+)
+
+
+def describe_parser_error(error: Exception, data: bytes | memoryview) -> str:
+    """Return what to send instead of a request that the parser has refused. The message quotes nothing of the request.
+
+    Args:
+        error: httptools' error.
+        data: received data that the parser has refused.
+    """
+    if data[: len(_TLS_HANDSHAKE)] == _TLS_HANDSHAKE:
+        return _TLS
+    text = str(error).lower()
+    return next((message for part, message in _MESSAGES if part in text), _OTHERS)
