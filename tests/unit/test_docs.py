@@ -1,5 +1,6 @@
 """Tests of the documentation: links, anchors, repository paths, module names and the length of README."""
 
+import ast
 import re
 import subprocess
 from collections.abc import Iterator
@@ -97,6 +98,19 @@ def is_logged(event: str) -> bool:
     return any(f'"{event}"' in (ROOT / name).read_text() for name in sources)
 
 
+def warnings_and_errors() -> Iterator[str]:
+    """Yield the log events of warnings and errors in the sources of the services."""
+    for name in sorted(tracked_files()):
+        if re.match(r"(?:gateway|kit|subgraphs)/.*\.py$", name):
+            for node in ast.walk(ast.parse((ROOT / name).read_text())):
+                match node:
+                    case ast.Call(
+                        func=ast.Attribute(attr="warning" | "error" | "exception" | "critical"),
+                        args=[ast.Constant(value=str(event)), *_],
+                    ):
+                        yield event
+
+
 def module_exists(module: str) -> bool:
     """Return whether `python -m` can run the module."""
     pattern = re.sub(r"<[^>]*>", "*", module).rstrip(".").replace(".", "/")
@@ -119,6 +133,13 @@ def test_repository_paths_in_the_page_exist(name: str) -> None:
 def test_log_events_that_the_page_quotes_are_in_the_code(name: str) -> None:
     quoted = set(_LOG_EVENT.findall((ROOT / name).read_text()))
     assert sorted(event for event in quoted if not is_logged(event)) == []
+
+
+def test_every_warning_and_error_is_on_a_page_for_operators() -> None:
+    pages = "".join((ROOT / name).read_text() for name in PAGES if name.startswith(("docs/how-to/", "docs/reference/")))
+    events = set(warnings_and_errors())
+    assert len(events) > 50
+    assert sorted(event for event in events if f"`{event}`" not in pages) == []
 
 
 @pytest.mark.parametrize("name", PAGES)
