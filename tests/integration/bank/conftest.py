@@ -8,7 +8,7 @@ import pytest
 from kit.auth.principal import Role
 from tests.conftest import Keys
 from tests.databases import CleanDatabases
-from tests.integration.bank.harness import Caller, RunningBank, run_bank
+from tests.integration.bank.harness import Caller, RunningBank, run_bank, run_bank_without_relay
 from tests.integration.bank.small_ledger import SmallLedger, create_small_ledger
 
 
@@ -16,10 +16,10 @@ from tests.integration.bank.small_ledger import SmallLedger, create_small_ledger
 async def bank(
     ledgers: CleanDatabases, keys: Keys, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[RunningBank]:
-    """Shared bank without a broker: outbox rows stay in the outbox. Each test opens new accounts."""
+    """Shared bank without a relay: outbox rows stay in the outbox. Each test opens new accounts."""
     async with (
         ledgers.one() as url,
-        run_bank(keys, tmp_path_factory.mktemp("bank"), url) as bank,
+        run_bank_without_relay(keys, tmp_path_factory.mktemp("bank"), url) as bank,
     ):
         yield bank
 

@@ -3,11 +3,12 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import patch
 from uuid import UUID
 
 import asyncpg
@@ -22,8 +23,10 @@ from stack import probes
 from stack.ports import free_ports
 from stack.process import Child, Process, module
 from subgraphs.bank.client import BankClient
+from subgraphs.bank.service import __main__ as bank_main
 from subgraphs.bank.service.__main__ import serve
 from subgraphs.bank.service.adapters.postgres import outbox
+from subgraphs.bank.service.application.outbox_relay import OutboxRelay
 from subgraphs.bank.service.settings import Settings
 from tests.conftest import SERVICES, USERS, Keys
 from tests.waiting import until
@@ -140,6 +143,29 @@ async def run_bank(keys: Keys, folder: Path, database_url: str, **overrides: Any
     finally:
         stop.set()
         await serving
+
+
+class _IdleRelay(OutboxRelay):
+    """Relay that neither publishes nor measures."""
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    async def measure(self) -> None:
+        await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def run_bank_without_relay(keys: Keys, folder: Path, database_url: str) -> AsyncIterator[RunningBank]:
+    """Run a bank in this process that does not publish its outbox, and does not set the outbox's gauges.
+
+    Gauges and the classes of aiokafka belong to the process. So the relay of a bank that many tests share would change
+    what the tests of another bank's relay see.
+    """
+    async with AsyncExitStack() as stack:
+        with patch.object(bank_main, "OutboxRelay", _IdleRelay):
+            bank = await stack.enter_async_context(run_bank(keys, folder, database_url))
+        yield bank
 
 
 def bank_process(

@@ -7,7 +7,7 @@ import pytest
 from stack.engines.postgres import Postgres
 from tests.conftest import Keys
 from tests.databases import CleanDatabases
-from tests.integration.bank.harness import RunningBank, run_bank
+from tests.integration.bank.harness import RunningBank, run_bank_without_relay
 from tests.integration.card.card_process import RunningCard, card_settings, run_card
 from tests.integration.card.environment import CardEnvironment, card_environment
 from tests.integration.sandbox import running as sandbox
@@ -19,7 +19,7 @@ async def bank(
 ) -> AsyncIterator[RunningBank]:
     async with (
         ledgers.one() as url,
-        run_bank(keys, tmp_path_factory.mktemp("bank"), url) as bank,
+        run_bank_without_relay(keys, tmp_path_factory.mktemp("bank"), url) as bank,
     ):
         yield bank
 
