@@ -6,12 +6,15 @@ from typing import Final
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import Scope, Send
 
+_NO_TELEMETRY: Final = TelemetryConfig(tracing=False, metrics=False, logs=False)
+"""FastAPI's own spans, metrics and logs are off: the project has its own, and the check for them costs time."""
 _METHODS: Final = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 
@@ -21,7 +24,7 @@ def new_app() -> FastAPI:
     Errors are `{"detail": …}`, also those of unknown paths and methods. An app with errors of another form replaces
     the handler of HTTPException.
     """
-    app = FastAPI(openapi_url=None, redirect_slashes=False)
+    app = FastAPI(openapi_url=None, redirect_slashes=False, telemetry=_NO_TELEMETRY)
 
     @app.exception_handler(HTTPException)
     async def handle_http_error(request: Request, error: HTTPException) -> Response:
