@@ -31,7 +31,9 @@ async def authenticate(verifier: TokenVerifier, scope: Scope, headers: Mapping[b
     """
     if _HEADER not in headers or scope["type"] != "http":
         return None
-    if scope["path"] in PUBLIC_PATHS or scope["path"].startswith(PUBLIC_PREFIXES) or _is_graphiql(scope, headers):
+    if scope["path"] in PUBLIC_PATHS or scope["path"].startswith(PUBLIC_PREFIXES):
+        return None
+    if scope["method"] != "POST" and _is_graphiql(scope, headers):
         return None
     try:
         if len(headers) == len(scope["headers"]):  # no header is repeated

@@ -31,11 +31,11 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        length = next((int(value) for name, value in scope["headers"] if name == b"content-length"), None)
-        if length is not None:  # the server passes on at most that many bytes
-            app = self._app if length <= self._limit else self._reject
-            await app(scope, receive, send)
-            return
+        for name, value in scope["headers"]:
+            if name == b"content-length":  # the server passes on at most that many bytes
+                app = self._app if int(value) <= self._limit else self._reject
+                await app(scope, receive, send)
+                return
         received = 0
         started = False
 

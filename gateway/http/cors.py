@@ -132,7 +132,10 @@ def with_cors(app: ASGIApp, options: CorsOptions) -> ASGIApp:
 
     async def only_with_origin(scope: Scope, receive: Receive, send: Send) -> None:
         """Call the CORS middleware only for requests with an `Origin`. Other requests do not need it."""
-        has_origin = any(name == b"origin" for name, _ in scope.get("headers", ()))
-        await (cors if has_origin else app)(scope, receive, send)
+        for name, _ in scope.get("headers", ()):
+            if name == b"origin":
+                await cors(scope, receive, send)
+                return
+        await app(scope, receive, send)
 
     return only_with_origin
