@@ -180,6 +180,35 @@ class MemorySlidingWindowStorage:
         return windows, elapsed
 
 
+class _StorageWithFallback:
+    """Shared storage, and a storage in this process for the time in which the shared one is unavailable."""
+
+    def __init__(self, shared: SlidingWindowStorage, local: SlidingWindowStorage) -> None:
+        self._shared = shared
+        self._local = local
+        self._use_shared_from = 0.0
+
+    async def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        return await self._call(lambda storage: storage.acquire_sliding_window_entry(key, limit, expiry, amount))
+
+    async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
+        return await self._call(lambda storage: storage.get_sliding_window(key, expiry))
+
+    async def _call(self, call: Callable[[SlidingWindowStorage], Awaitable[Answer]]) -> Answer:
+        if time.monotonic() >= self._use_shared_from:
+            try:
+                return await call(self._shared)
+            except StorageError as error:
+                STORE_ERRORS.inc()
+                log.warning(
+                    "rate limit store unavailable, counting in memory",
+                    seconds=_RETRY_PAUSE_SECONDS,
+                    error=repr(error.storage_error),
+                )
+                self._use_shared_from = time.monotonic() + _RETRY_PAUSE_SECONDS
+        return await call(self._local)
+
+
 def _weighted_count(previous: int, overlap_seconds: float, current: int, seconds: int) -> int:
     """Estimate the hits of the last `seconds`, assuming that those of the previous window were spread evenly."""
     return floor(previous * overlap_seconds / seconds + current)
@@ -206,9 +235,8 @@ class RateLimiter:
         self.anonymous = Limit("anonymous", options.anonymous)
         self.login = Limit("sign-in", options.login)  # released name, which clients and dashboards use
         self._is_on = options.is_on
-        self._local = local or MemorySlidingWindowStorage()
-        self._shared = shared
-        self._use_shared_from = 0.0
+        local = local or MemorySlidingWindowStorage()
+        self._storage = local if shared is None else _StorageWithFallback(shared, local)
         self._sleep = sleep
 
     @classmethod
@@ -268,16 +296,15 @@ class RateLimiter:
         """Count hits, and return whether the limit allows them."""
         if not self._is_on:
             return True
-        entry = limit.key(client), limit.amount, limit.seconds, amount
-        return await self._call_storage(lambda storage: storage.acquire_sliding_window_entry(*entry))
+        return await self._storage.acquire_sliding_window_entry(limit.key(client), limit.amount, limit.seconds, amount)
 
     async def status(self, limit: Limit, client: str) -> RateLimitStatus | None:
         """Return the remaining quota of a client; None if limits are off."""
         return await self._read_status(limit, client) if self._is_on else None
 
     async def _read_status(self, limit: Limit, client: str) -> RateLimitStatus:
-        key, seconds = limit.key(client), limit.seconds
-        window = await self._call_storage(lambda storage: storage.get_sliding_window(key, seconds))
+        seconds = limit.seconds
+        window = await self._storage.get_sliding_window(limit.key(client), seconds)
         previous, previous_seconds, current, current_seconds = window
         # Hits of the previous window expire one by one, those of the current window all together.
         next_previous = previous_seconds % (seconds / previous) if previous else seconds
@@ -287,17 +314,3 @@ class RateLimiter:
             remaining=max(0, limit.amount - _weighted_count(previous, previous_seconds, current, seconds)),
             reset_seconds=max(1, ceil(min(next_previous, next_current))) if previous or current else 1,
         )
-
-    async def _call_storage(self, call: Callable[[SlidingWindowStorage], Awaitable[Answer]]) -> Answer:
-        if self._shared is not None and time.monotonic() >= self._use_shared_from:
-            try:
-                return await call(self._shared)
-            except StorageError as error:
-                STORE_ERRORS.inc()
-                log.warning(
-                    "rate limit store unavailable, counting in memory",
-                    seconds=_RETRY_PAUSE_SECONDS,
-                    error=repr(error.storage_error),
-                )
-                self._use_shared_from = time.monotonic() + _RETRY_PAUSE_SECONDS
-        return await call(self._local)

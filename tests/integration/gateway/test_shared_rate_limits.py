@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gateway.http import rate_limits
 from gateway.http.rate_limits import STORE_ERRORS, RateLimiter, RateLimitOptions
 from stack import probes
 from stack.ports import HOST, free_ports
@@ -76,10 +77,10 @@ async def test_concurrent_hits_do_not_exhaust_the_connection_pool(port: int) -> 
 
 
 async def test_limiters_count_in_memory_while_redis_is_down(
-    port: int, limiters: tuple[RateLimiter, RateLimiter]
+    port: int, limiters: tuple[RateLimiter, RateLimiter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(rate_limits, "_RETRY_PAUSE_SECONDS", 0.0)
     one, other = limiters
     assert [await count_accepted(each, 12) for each in limiters] == [10, 10]
     async with redis(port):
-        one._use_shared_from = other._use_shared_from = 0.0  # ends the limiters' pause after the failure
         assert await count_accepted(one, 6) + await count_accepted(other, 6) == 10
