@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 import jwt
-from cachetools import TLRUCache
+from cachetools import LRUCache
 
 from kit.auth.jwk import ALGORITHM, PublicKey
 from kit.auth.keys import KeySet
@@ -141,11 +141,7 @@ class TokenVerifier:
         self._algorithm = algorithm
         self._roles_claim = roles_claim
         self._leeway = leeway_seconds
-        self._cache: TLRUCache[str, _CachedToken] = TLRUCache(  # a hit takes 1 µs
-            _CACHED_TOKENS,
-            ttu=lambda _, cached, __: cached.principal.valid_until,
-            timer=lambda: time.time(),  # noqa: PLW0108  tests replace the module
-        )
+        self._cache: LRUCache[str, _CachedToken] = LRUCache(_CACHED_TOKENS)
 
     @classmethod
     @asynccontextmanager
@@ -193,10 +189,14 @@ class TokenVerifier:
             TokenTooLong: the token is longer than `MAX_TOKEN_BYTES`.
             Unavailable: the issuer's keys have never been read.
         """
-        cached = self._cache.get(token)
+        try:
+            cached: _CachedToken | None = self._cache[token]  # in a third of the time of `get`
+        except KeyError:
+            cached = None
         if cached is None or not cached.keys.is_current(cached.key):
             cached = self._cache[token] = await self._decode(token)
         if cached.principal.valid_until < time.time():
+            del self._cache[token]
             raise Unauthenticated.for_token("the token has expired; get a new one")
         return cached.principal
 
