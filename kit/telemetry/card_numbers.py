@@ -5,10 +5,9 @@ from typing import Final
 
 from wallet.luhn import has_valid_check_digit
 
-_ZEROED: Final = bytes.maketrans(b"123456789-", b"000000000 ")
+_ZEROED: Final = bytes.maketrans(b"123456789", b"000000000")
 _NINES: Final = bytes.maketrans(b"012345678", b"999999999")
 _DIGITS: Final = b"0" * 13
-_GROUPS: Final = b"0000 0000"
 _HEX: Final = b"0123456789abcdef"
 _HEX_ID_LENGTHS: Final = frozenset({32, 64})
 """Lengths of trace ids and hashes, which may have many digits in a row."""
@@ -22,6 +21,8 @@ _GROUPED_NUMBERS: Final = (
     re.compile(_BEFORE_GROUPS + rb"\d{4}\1\d{4}\1\d{4}\1\d{1,3}" + _AFTER_GROUPS),
 )
 """Groups as cards have them: 4-4-4-4, 4-6-5 and 4-4-4-4-3. The text around them excludes UUIDs."""
+_ZEROED_GROUPS: Final = re.compile(rb"0000(?<!0{5})(?<![0a-f]-0000)([ -])(?:0000\1|00)0000\1?0")
+"""What all of `_GROUPED_NUMBERS` have in a zeroed text. It begins with a literal, so the search is fast."""
 
 
 def mask_card_numbers(text: bytes) -> bytes:
@@ -34,7 +35,8 @@ def mask_card_numbers(text: bytes) -> bytes:
     zeroed = text.translate(_ZEROED)  # takes a tenth of the time of the patterns
     if _DIGITS in zeroed:
         text = _NUMBER.sub(_mask_number, text)
-    return _mask_grouped_numbers(text, zeroed) if _GROUPS in zeroed else text
+    first = _ZEROED_GROUPS.search(zeroed)
+    return text if first is None else _mask_grouped_numbers(text, zeroed, first)
 
 
 def has_card_number(text: str) -> bool:
@@ -59,15 +61,15 @@ def _is_part_of_id(match: re.Match[bytes]) -> bool:
     return others > 0 and others + len(match[0]) in _HEX_ID_LENGTHS
 
 
-def _mask_grouped_numbers(text: bytes, zeroed: bytes) -> bytes:
+def _mask_grouped_numbers(text: bytes, zeroed: bytes, groups: re.Match[bytes] | None) -> bytes:
     masked = bytearray(text)
-    start = zeroed.find(_GROUPS)
-    while start >= 0:
+    while groups is not None:
+        start = groups.start()
         for pattern in _GROUPED_NUMBERS:
             found = pattern.match(text, start)
             if found is not None and has_valid_check_digit(found[0].replace(found[1], b"").decode()):
                 masked[start : found.end()] = found[0].translate(_NINES)
                 start = found.end() - 1
                 break
-        start = zeroed.find(_GROUPS, start + 1)
+        groups = _ZEROED_GROUPS.search(zeroed, start + 1)
     return bytes(masked)
