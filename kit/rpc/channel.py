@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -149,7 +148,7 @@ class RpcClient:
         self._service = service
         self._limits = limits
         self._calls = 0
-        self._calls_by_caller: Counter[str] = Counter()
+        self._calls_by_caller: dict[str, int] = {}
         self._circuits: dict[object, CircuitBreaker] = {}
 
     async def unary(
@@ -180,12 +179,13 @@ class RpcClient:
         if self._calls >= self._limits.max_calls:
             raise self._refusal(method, request, "limit")
         caller = "" if call.principal is None else call.principal.scope
-        if caller and self._calls_by_caller[caller] >= self._limits.max_per_caller:
+        own_calls = self._calls_by_caller.get(caller, 0)
+        if caller and own_calls >= self._limits.max_per_caller:
             metrics.CALLS_REFUSED.labels(method_name(method), "caller").inc()
             raise RateLimited("calls at once", "1")
         circuit = self._circuits.get(method) or self._new_circuit(method)
         self._calls += 1
-        self._calls_by_caller[caller] += 1
+        self._calls_by_caller[caller] = own_calls + 1
         try:
             with circuit.guard(caller or address_key((call.client_address,))) as guarded, _span(method, call) as span:
                 try:
@@ -197,8 +197,10 @@ class RpcClient:
             raise self._refusal(method, request, "circuit") from None
         finally:
             self._calls -= 1
-            self._calls_by_caller[caller] -= 1
-            if not self._calls_by_caller[caller]:
+            own_calls = self._calls_by_caller[caller] - 1
+            if own_calls:
+                self._calls_by_caller[caller] = own_calls
+            else:
                 del self._calls_by_caller[caller]
 
     async def stream(

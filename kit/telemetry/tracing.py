@@ -8,8 +8,8 @@ Spans have the operation and its result, by the semantic conventions. They never
 Log lines with the same trace id name the caller.
 """
 
+import os
 import re
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
@@ -51,7 +51,7 @@ class TraceContext(NamedTuple):
     @classmethod
     def new(cls) -> Self:
         """Start a trace; `TRACE_RATIO` is the fraction that is sampled."""
-        trace_id = secrets.token_hex(16)
+        trace_id = os.urandom(16).hex()
         is_sampled = _recording.bound > 0 and int(trace_id[16:], 16) < _recording.bound
         return cls(trace_id, flags=_RANDOM | _SAMPLED if is_sampled else _RANDOM)
 
@@ -135,6 +135,8 @@ class Span:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self._recorded is None:
+            return
         if kind is not None and issubclass(kind, Exception):
             self.fail(kind.__name__)
         self.end()
