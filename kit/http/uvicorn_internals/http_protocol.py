@@ -43,7 +43,9 @@ class _FlowControl(FlowControl):
         self.is_held = False
 
     def resume_reading(self) -> None:
-        if self.read_paused and self.is_held:
+        if not self.read_paused:
+            return
+        if self.is_held:
             self.read_paused = False
             self._resume()
         else:
@@ -150,10 +152,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._running = None
         self.parser = None  # type: ignore[assignment]  # as uvicorn does for a lost connection
         self._connection = None
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle
-        super()._start_asgi_task(cycle, app)
 
     def _disconnect_running(self) -> None:
         """Notify the running request that the client has disconnected; the rest of its response is dropped."""
@@ -334,6 +332,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._framing_bytes = 0
         self._discarded_bytes = 0
         super().on_headers_complete()
+        if not self.pipeline:  # the request runs now
+            self._running = self.cycle
 
     def on_chunk_header(self) -> None:
         """Count a chunk of a body. httptools calls it for chunked bodies only."""
@@ -358,8 +358,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self.pipeline:
-            cycle, app = self.pipeline.pop()
-            self._start_asgi_task(cycle, app)
+            self._running, app = self.pipeline.pop()
+            self._start_asgi_task(self._running, app)
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
