@@ -13,7 +13,7 @@ from gateway.http.body_limit import BodyLimit
 from gateway.http.content_encoding import ContentDecoding
 from gateway.http.exchange import CLIENT_CLOSED_REQUEST, Exchange
 from gateway.http.rate_limits import RateLimiter
-from gateway.http.timeouts import BodyTimeoutError, run_with_timeouts
+from gateway.http.timeouts import BodyTimeoutError, RequestTimeouts
 from gateway.policy import AUTH_PREFIX
 from kit.auth.principal import TokenVerifier
 from kit.http.addresses import address_key
@@ -62,6 +62,7 @@ class RequestMiddleware:
         self._verifier = verifier
         self._rate_limiter = rate_limiter
         self._timeout_seconds = timeout_seconds
+        self._timeouts = RequestTimeouts(timeout_seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  ASGI
         if scope["type"] not in {"http", "websocket"}:
@@ -80,7 +81,7 @@ class RequestMiddleware:
                 raise invalid_token  # noqa: TRY301  the handlers below send the response to every error
             if scope["type"] == "http":
                 app = self._decoding_app if b"content-encoding" in exchange.headers else self._app
-                await run_with_timeouts(app, scope, receive, exchange.send, self._timeout_seconds)
+                await self._timeouts.run(app, scope, receive, exchange.send)
             else:
                 with metrics.WEBSOCKETS.track_inprogress():
                     await self._app(scope, receive, exchange.send)

@@ -5,97 +5,158 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_WATCH_DELAY_SECONDS: Final = 0.05
-"""The watchers start after this time, because most requests finish sooner."""
+_TICK_SECONDS: Final = 0.05
+"""Time between two ticks. Most requests finish before their second tick, and so without a timer of their own."""
 
 
 class BodyTimeoutError(Exception):
     """The request body did not arrive in time. No response was started."""
 
 
-async def run_with_timeouts(app: ASGIApp, scope: Scope, receive: Receive, send: Send, timeout_seconds: float) -> None:
-    """Run the app until it returns, the client disconnects or the body time-out passes.
+class RequestTimeouts:
+    """Ends HTTP requests whose body is late, and those whose client has disconnected.
 
-    A disconnect cancels the app, even while it reads the body, so the app never gets an incomplete body or an error of
-    the connection. The request then ends without a response and is recorded as closed by its client.
+    One timer ticks for all requests of an event loop. It starts to watch a request at the second tick after the start
+    of the request.
 
-    Args:
-        app: ASGI app.
-        scope: ASGI scope of an HTTP request.
-        receive: ASGI receive.
-        send: ASGI send.
-        timeout_seconds: maximum time until the last byte of the body. The response has no time limit here.
-
-    Raises:
-        BodyTimeoutError: the body did not arrive in time.
+    Attributes:
+        is_ticking: whether the timer runs. It ends after the last request.
     """
-    try:
-        async with asyncio.timeout(None) as timeout:
-            watcher = _Watcher(receive, timeout, timeout_seconds, has_body=scope["method"] not in {"GET", "HEAD"})
-            try:
-                await app(scope, watcher.receive, send)
-            finally:
-                watcher.stop()
-    except TimeoutError:
-        if not timeout.expired():
-            raise
-        if not watcher.is_disconnected:
-            raise BodyTimeoutError from None
+
+    def __init__(self, timeout_seconds: float) -> None:
+        """Args:
+        timeout_seconds: maximum time until the last byte of the body. The response has no time limit here.
+        """
+        self._timeout_seconds = timeout_seconds
+        self._new: set[_Request] = set()  # started since the last tick
+        self._old: set[_Request] = set()  # started before the last tick, and not watched
+        self.is_ticking = False
+
+    async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app until it returns, the client disconnects or the body time-out passes.
+
+        A disconnect cancels the app, even while it reads the body, so the app never gets an incomplete body or an error
+        of the connection. The request then ends without a response and is recorded as closed by its client.
+
+        Args:
+            app: ASGI app.
+            scope: ASGI scope of an HTTP request.
+            receive: ASGI receive.
+            send: ASGI send.
+
+        Raises:
+            BodyTimeoutError: the body did not arrive in time.
+        """
+        has_body = scope["method"] not in {"GET", "HEAD"}  # the body of a GET is never read
+        request = _Request(receive, self._timeout_seconds, is_body_complete=not has_body)
+        self._new.add(request)
+        if not self.is_ticking:
+            self.is_ticking = True
+            request.loop.call_later(min(_TICK_SECONDS, self._timeout_seconds), self._tick, request.loop)
+        try:
+            await app(scope, request.receive, send)
+        except asyncio.CancelledError:
+            if not request.is_cancelled or request.task.cancelling() > 1:  # also cancelled by other code
+                raise
+            if not request.is_disconnected:
+                raise BodyTimeoutError from None
+        finally:
+            self._new.discard(request)
+            self._old.discard(request)
+            request.stop()
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        for request in self._old:
+            request.watch()
+        self._old, self._new = self._new, set()
+        self.is_ticking = bool(self._old)
+        if self.is_ticking:
+            loop.call_later(min(_TICK_SECONDS, self._timeout_seconds), self._tick, loop)
 
 
-class _Watcher:
-    """Expires the time-out if the body is late, or if the client disconnects.
+class _Request:
+    """One running request. It is cancelled if its body is late, or if its client disconnects.
 
     ASGI reports a disconnect only to a pending `receive`, so after the body this class keeps receiving.
     """
 
-    def __init__(self, receive: Receive, timeout: asyncio.Timeout, timeout_seconds: float, *, has_body: bool) -> None:
-        self._receive = receive
-        self._timeout = timeout
-        self._timeout_seconds = timeout_seconds
-        self._loop = asyncio.get_running_loop()
-        self._is_body_complete = not has_body  # the body of a GET is never read
-        self._is_watching = False
-        self._timer = self._loop.call_later(min(_WATCH_DELAY_SECONDS, timeout_seconds), self._watch)
-        self._listener: asyncio.Task[None] | None = None
+    __slots__ = (
+        "_is_body_complete",
+        "_is_watched",
+        "_listener",
+        "_receive",
+        "_timeout_at",
+        "_timer",
+        "is_cancelled",
+        "is_disconnected",
+        "loop",
+        "task",
+    )
+
+    def __init__(self, receive: Receive, timeout_seconds: float, *, is_body_complete: bool) -> None:
+        self.task: asyncio.Task[None] = asyncio.current_task()  # type: ignore[assignment]  # ASGI apps run in tasks
+        self.loop = self.task.get_loop()
+        self.is_cancelled = False
         self.is_disconnected = False
+        self._receive = receive
+        self._timeout_at = self.loop.time() + timeout_seconds
+        self._is_body_complete = is_body_complete
+        self._is_watched = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._listener: asyncio.Task[None] | None = None
 
     async def receive(self) -> Message:
         """ASGI receive that detects the end of the body. After a disconnect within the body, it never returns."""
         message = await self._receive()
-        if message["type"] == "http.disconnect" and not self._is_body_complete:
-            self._cancel_request()
-            await asyncio.Event().wait()
-        if not self._is_body_complete and not message.get("more_body", False):
-            self._is_body_complete = True
-            if self._is_watching:
-                self._watch()
+        if not self._is_body_complete:
+            if message["type"] == "http.disconnect":
+                self._disconnect()
+                await asyncio.Event().wait()
+            if not message.get("more_body", False):
+                self._is_body_complete = True
+                if self._is_watched:
+                    self.watch()
         return message
 
-    def stop(self) -> None:
-        self._timer.cancel()
-        if self._listener is not None:
-            self._listener.cancel()
+    def watch(self) -> None:
+        """Limit the time of the body or, after the body, wait for a disconnect.
 
-    def _watch(self) -> None:
-        """Limit the time of the body or, after the body, watch for a disconnect.
-
-        The timer calls it first. If the body is then incomplete, it is called again at the end of the body.
+        If the body is incomplete, the method is called again at the end of the body.
         """
-        self._is_watching = True
+        self._is_watched = True
+        if self.is_cancelled:
+            return
         if self._is_body_complete:
-            self._timeout.reschedule(None)
-            self._listener = self._loop.create_task(self._wait_for_disconnect())
+            self._stop_timer()
+            self._listener = self.loop.create_task(self._wait_for_disconnect())
         else:
-            remaining = max(0.0, self._timeout_seconds - _WATCH_DELAY_SECONDS)
-            self._timeout.reschedule(self._loop.time() + remaining)
+            self._timer = self.loop.call_at(self._timeout_at, self._cancel)
+
+    def stop(self) -> None:
+        """End the watch. Call it in the request's task."""
+        if self._is_watched:
+            self._stop_timer()
+            if self._listener is not None:
+                self._listener.cancel()
+        if self.is_cancelled:
+            self.task.uncancel()
 
     async def _wait_for_disconnect(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._cancel_request()
+        self._disconnect()
 
-    def _cancel_request(self) -> None:
+    def _disconnect(self) -> None:
         self.is_disconnected = True
-        self._timer.cancel()  # it may be due in this turn of the loop, and would set the body time-out again
-        self._timeout.reschedule(self._loop.time())
+        self._stop_timer()
+        self._cancel()
+
+    def _cancel(self) -> None:
+        if not self.is_cancelled:
+            self.is_cancelled = True
+            self.task.cancel()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

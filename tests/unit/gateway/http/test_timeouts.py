@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from gateway.http import timeouts
 from tests.conftest import Keys
 from tests.unit.gateway.http.asgi import echo, http_client, with_middleware
+from tests.waiting import until
 
 
 async def test_late_body_is_rejected_with_408(keys: Keys) -> None:
@@ -65,14 +66,16 @@ async def test_disconnect_within_the_body_is_no_error(keys: Keys, headers: list[
     ]
 
 
-async def test_disconnect_at_the_start_of_the_watchers_ends_the_request(
-    keys: Keys, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("turns", range(1, 6))
+async def test_disconnect_at_the_start_of_the_watch_ends_the_request(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch, turns: int
 ) -> None:
-    """The timer of the watchers must not set the body time-out after the disconnect has ended the request."""
-    monkeypatch.setattr(timeouts, "_WATCH_DELAY_SECONDS", 0)
+    """The watch must not set the body time-out after the disconnect has ended the request."""
+    monkeypatch.setattr(timeouts, "_TICK_SECONDS", 0)
 
     async def receive() -> Message:
-        await asyncio.sleep(0)  # the disconnect and the timer are in the same turn of the loop, in this order
+        for _ in range(turns):  # after some of them, the disconnect and the start are in the same turn of the loop
+            await asyncio.sleep(0)
         return {"type": "http.disconnect"}
 
     async def send(message: Message) -> None:
@@ -81,3 +84,46 @@ async def test_disconnect_at_the_start_of_the_watchers_ends_the_request(
     scope = {"type": "http", "method": "POST", "path": "/accounts", "headers": [], "client": ("127.0.0.1", 1)}
     async with asyncio.timeout(10):
         await with_middleware(echo, keys, timeout_seconds=60)(scope, receive, send)
+
+
+async def test_cancellation_by_other_code_is_not_a_timeout(keys: Keys) -> None:
+    """The server cancels requests that run at its end. The request must not respond with 408 then."""
+    started = asyncio.Event()
+
+    async def wait_forever(scope: Scope, receive: Receive, send: Send) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        pytest.fail(f"the app sent {message!r}")
+
+    scope = {"type": "http", "method": "POST", "path": "/accounts", "headers": [], "client": ("127.0.0.1", 1)}
+    request = asyncio.create_task(with_middleware(wait_forever, keys)(scope, receive, send))
+    await started.wait()
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+
+
+async def test_ticks_end_with_the_last_request() -> None:
+    """An idle process must not wake up."""
+    requests = timeouts.RequestTimeouts(60)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        pytest.fail(f"the app sent {message!r}")
+
+    async def finish(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+
+    await requests.run(finish, {"type": "http", "method": "POST"}, receive, send)
+
+    async def is_idle() -> bool:
+        return not requests.is_ticking
+
+    await until(is_idle)
