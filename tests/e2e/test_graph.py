@@ -108,7 +108,9 @@ class TestTransferMoney:
         wrong = await transfer(alice, "42", "1e3")
         assert wrong["__typename"] == "InvalidInput"
         assert {field["field"] for field in wrong["fields"]} == {"recipientId", "amount"}
-        wrong = await transfer(alice, alice.account, "-1", key="k" * 300)
+        wrong = await transfer(alice, alice.account, "-1")
+        assert {field["field"] for field in wrong["fields"]} == {"recipientId", "amount"}
+        wrong = await transfer(alice, "42", "1e3", key="k" * 300)
         assert {field["field"] for field in wrong["fields"]} == {"recipientId", "amount", "idempotencyKey"}
 
 
