@@ -43,9 +43,9 @@ def signed_headers(
     }
 
 
-async def post(card: RunningCard, body: bytes, headers: dict[str, str]) -> int:
+async def post(card: RunningCard, body: bytes, headers: dict[str, str], query: str = "") -> int:
     async with httpx.AsyncClient(trust_env=False, verify=False) as http:
-        return (await http.post(card.webhooks, content=body, headers=headers)).status_code
+        return (await http.post(card.webhooks + query, content=body, headers=headers)).status_code
 
 
 async def row(card: RunningCard, top_up: TopUp) -> dict[str, Any]:
@@ -146,6 +146,10 @@ class TestSignedWebhooks:
             body = event_body(payment, kind)
             assert await post(card, body, signed_headers(body)) == 204
         assert await row(card, top_up) == before
+
+    async def test_query_parameters_of_the_acquirer_are_ignored(self, card: RunningCard, top_up: TopUp) -> None:
+        body = event_body(await get_payment(card, top_up), "captured")
+        assert await post(card, body, signed_headers(body), query="?qqqq=1") == 204
 
     async def test_repeated_webhook_is_stored_once(self, card: RunningCard, top_up: TopUp) -> None:
         body = event_body(await get_payment(card, top_up), "captured")

@@ -173,6 +173,11 @@ class TestAdmin:
             {"detail": "id: must be a UUID; limit: must be a whole number"},
         )
 
+    @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics"])
+    async def test_query_parameters_of_monitoring_are_ignored(self, path: str) -> None:
+        async with serve_admin({}) as http:
+            assert (await http.get(f"{path}?qqqq=1&qqqq=2")).status_code == 200
+
     async def test_metrics_have_the_prometheus_format(self) -> None:
         metrics.RPC_SECONDS.labels("/test.Admin/Metrics", "OK").observe(0.1)
         async with serve_admin({}) as http:
