@@ -13,7 +13,8 @@ class MalformedJSONError(ValueError):
 def loads(text: bytes | str) -> Any:
     """Parse one JSON text (RFC 8259) without duplicate names in its objects.
 
-    The text is parsed twice: orjson is strict about the syntax, but it silently keeps the last of duplicate names.
+    orjson is strict about the syntax, but it silently keeps the last of duplicate names. So the text is parsed twice,
+    unless orjson writes the value as the same text: then no name was dropped. Most clients send JSON in that form.
 
     Raises:
         MalformedJSONError: the text is not JSON, contains a lone surrogate, is nested too deeply, or has a duplicate
@@ -23,11 +24,20 @@ def loads(text: bytes | str) -> Any:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
         raise MalformedJSONError(_describe(text)) from None
+    if _is_written_as(value, text if isinstance(text, bytes) else text.encode()):
+        return value
     try:
         _DUPLICATE_CHECKER.decode(text if isinstance(text, str) else text.decode())
     except RecursionError:
         raise MalformedJSONError("is nested too deeply") from None
     return value
+
+
+def _is_written_as(value: Any, text: bytes) -> bool:
+    try:
+        return orjson.dumps(value) == text
+    except orjson.JSONEncodeError:  # it is nested too deeply for orjson to write it
+        return False
 
 
 def _describe(text: bytes | str) -> str:

@@ -20,6 +20,19 @@ def test_valid_json_is_parsed_unchanged(value: Any) -> None:
     assert loads(json.dumps(value).encode()) == value
 
 
+@given(st.lists(st.tuples(st.text("ab\u00e9", max_size=2), st.integers(0, 999)), min_size=1, max_size=4))
+def test_duplicate_names_are_rejected_in_compact_json(pairs: list[tuple[str, int]]) -> None:
+    """Compact JSON has a faster path: the second parse is left out if orjson writes the same text."""
+    members = ",".join(f'"{name}":{value}' for name, value in pairs)
+    text = f'[{{"a":{{{members}}}}}]'
+    if len(dict(pairs)) == len(pairs):
+        assert loads(text) == loads(text.encode()) == [{"a": dict(pairs)}]
+    else:
+        for each in (text, text.encode()):
+            with pytest.raises(MalformedJSONError, match=r"^has a duplicate name"):
+                loads(each)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
