@@ -16,6 +16,7 @@ from graphql import (
     SKIP,
     ASTValidationRule,
     DocumentNode,
+    FragmentDefinitionNode,
     GraphQLError,
     GraphQLInputType,
     GraphQLLeafType,
@@ -24,8 +25,10 @@ from graphql import (
     ListValueNode,
     Node,
     ObjectValueNode,
+    Token,
     TokenKind,
     TypeInfo,
+    TypeInfoVisitor,
     ValidationContext,
     ValueNode,
     ValuesOfCorrectTypeRule,
@@ -40,6 +43,7 @@ from graphql.language.visitor import EnterLeaveVisitor
 from graphql.pyutils import RefMap
 from graphql.type import GraphQLResolveInfoHelpers
 from graphql.utilities import validate_input_literal
+from graphql.validation.validation_context import VariableUsageVisitor
 
 SubfieldCache: TypeAlias = dict[tuple[GraphQLObjectType, int], Any]
 """Cache of collected sub-fields by type and `id` of the AST node.
@@ -58,9 +62,11 @@ class NameTooLong(Exception):
 
 
 class LimitedParser(Parser):
-    """Parser that limits the number of tokens and the length of names.
+    """Parser that limits the number of tokens and the length of names, and whose document has no reference cycles.
 
-    The error of graphql-core's own token limit cannot be distinguished from other syntax errors.
+    The error of graphql-core's own token limit cannot be distinguished from other syntax errors. Each token refers to
+    the next one and to the previous one. With these cycles, hostile documents would make the garbage collector run
+    twice a second, and it stops the process for 20 ms.
     """
 
     def __init__(self, text: str, max_tokens: int, max_name_characters: int) -> None:
@@ -72,6 +78,7 @@ class LimitedParser(Parser):
         super().__init__(text)
         self._allowed = max_tokens
         self._name_characters = max_name_characters
+        self._first_token: Token = self._lexer.token
 
     def advance_lexer(self) -> None:
         """Read the next token and check the limits.
@@ -86,6 +93,13 @@ class LimitedParser(Parser):
         token = self._lexer.token
         if token.end - token.start > self._name_characters and token.kind is TokenKind.NAME:
             raise NameTooLong
+
+    def unlink_tokens(self) -> None:
+        """Remove the references of all tokens to the previous ones. Call it once, after parsing or an error."""
+        token: Token | None = self._first_token
+        while token is not None:
+            token.prev = None
+            token = token.next
 
 
 class _InvalidLiteral(Exception):
@@ -263,7 +277,7 @@ class _Walk(Visitor):
 
 
 class _CachingContext(ValidationContext):
-    """Validation context whose caches compare nodes by identity.
+    """Validation context whose caches compare nodes by identity, and which leaves no reference cycles.
 
     graphql-core's caches compare them by value, and so hash a node with all nodes below it at each look-up.
     """
@@ -276,7 +290,18 @@ class _CachingContext(ValidationContext):
 
     def get_variable_usages(self, node: Any) -> Any:
         """Return the uses of variables in a definition. It is not walked if it has no `$`."""
-        return super().get_variable_usages(node) if _has_variables(node) else []
+        if not _has_variables(node):
+            return []
+        usages = self._variable_usages.get(node)
+        if usages is None:
+            fragment = node if isinstance(node, FragmentDefinitionNode) else None
+            visitor = VariableUsageVisitor(self._type_info, fragment)
+            walk = TypeInfoVisitor(self._type_info, visitor)
+            visit(node, walk)
+            for each in (visitor, walk):
+                each.enter_leave_map.clear()  # its methods refer to the visitor
+            usages = self._variable_usages[node] = visitor.usages
+        return usages
 
 
 def _has_variables(node: Node) -> bool:

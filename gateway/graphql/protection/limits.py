@@ -143,6 +143,7 @@ def parse_document(text: str, limits: Limits, budget: RequestBudget) -> Document
         pass  # `_too_deep` is raised after this block, so that its error does not keep the long traceback
     finally:
         budget.tokens -= min(budget.tokens, parser.token_count)
+        parser.unlink_tokens()
     raise _too_deep(limits.depth)
 
 
