@@ -102,10 +102,17 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
         "50 items",
     )
     gateway_rate_cost: Rate = Field(
-        RateLimitOptions.cost, description="limit of the estimated cost of GraphQL operations, per caller"
+        RateLimitOptions.cost,
+        description="limit of the estimated cost of GraphQL operations, and of the cost of documents that the gateway "
+        "has not cached, per caller",
     )
     gateway_rate_anonymous: Rate = Field(
         RateLimitOptions.anonymous, description="limit of requests without a token and of new WebSockets, per address"
+    )
+    gateway_rate_anonymous_cost: Rate = Field(
+        RateLimitOptions.anonymous_cost,
+        description="limit of the cost of GraphQL documents that the gateway has not cached, in requests without a "
+        "token, per address",
     )
     gateway_rate_login: Rate = Field(RateLimitOptions.login, description="limit of requests to `/auth/…`, per address")
 
@@ -149,5 +156,6 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
             requests=self.gateway_rate_requests,
             cost=self.gateway_rate_cost,
             anonymous=self.gateway_rate_anonymous,
+            anonymous_cost=self.gateway_rate_anonymous_cost,
             login=self.gateway_rate_login,
         )

@@ -60,8 +60,9 @@ class RateLimitOptions:
         is_on: False disables all limits.
         store: URL of the counters' storage: `memory://`, or `redis://host:port/0`, which several gateways share.
         requests: requests of one caller; each message on a WebSocket counts as a request.
-        cost: estimated cost of one caller's GraphQL operations.
+        cost: estimated cost of one caller's GraphQL operations, and cost of documents that are not cached.
         anonymous: requests without a valid token and new WebSockets, of one address.
+        anonymous_cost: cost of documents that are not cached, in requests without a token, of one address.
         login: requests to `/auth/…`, of one address.
     """
 
@@ -70,6 +71,7 @@ class RateLimitOptions:
     requests: Rate = "6000/minute"
     cost: Rate = "3000000/minute"
     anonymous: Rate = "600/minute"
+    anonymous_cost: Rate = "750000/minute"
     login: Rate = "60/minute"
 
 
@@ -233,6 +235,7 @@ class RateLimiter:
         self.requests = Limit("requests", options.requests)
         self.cost = Limit("cost", options.cost)
         self.anonymous = Limit("anonymous", options.anonymous)
+        self.anonymous_cost = Limit("anonymous-cost", options.anonymous_cost)
         self.login = Limit("sign-in", options.login)  # released name, which clients and dashboards use
         self._is_on = options.is_on
         local = local or MemorySlidingWindowStorage()
@@ -275,6 +278,12 @@ class RateLimiter:
         if caller is None:
             return self.anonymous, address_key(address)
         return self.requests, caller.scope
+
+    def cost_limit_for(self, caller: Principal | None, address: Sequence[object] | None) -> tuple[Limit, str]:
+        """Return the limit of a GraphQL document's cost, and the client who pays. The arguments are as above."""
+        if caller is None:
+            return self.anonymous_cost, address_key(address)
+        return self.cost, caller.scope
 
     async def hit(self, limit: Limit, client: str, amount: int = 1) -> None:
         """Count `amount` hits of a client.

@@ -1,7 +1,11 @@
 """Parsed and validated documents, and their cache."""
 
+import asyncio
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,15 +15,20 @@ from graphql.language import OperationDefinitionNode
 
 from gateway.errors import INVALID_GRAPHQL, OperationRefused
 from gateway.graphql.execution.graphql_core_internals import SubfieldCache
+from gateway.graphql.execution.turns import Turns
 from gateway.graphql.execution.validation import Validator
 from gateway.graphql.protection.cost import OperationCost
 from gateway.graphql.protection.limits import Limits, RequestBudget, check_limits, parse_document
 
-_MAX_CHARACTERS: Final = 2**19
-"""Maximum total length of the cached texts. A parsed document takes about a hundred times the memory of its text.
+_MAX_CACHED_COST: Final = 1_000_000
+"""Maximum total cost of the cached documents (`document_cost`): about a thousand ordinary ones.
 
-Without the cache a mutation takes three times as long.
+A caller who replaces all of them pays as much: a third of the default limit per minute. The memory of a document is in
+proportion to its cost, 50 bytes for a unit. Without the cache a mutation takes three times as long.
 """
+
+_SWITCH_SECONDS: Final = 0.0005
+"""Time for which the thread of documents may keep the interpreter from the event loop. Python's default is 5 ms."""
 
 UNKNOWN_OPERATION: Final = "the document has no operation of the name in `operationName`"
 
@@ -31,7 +40,7 @@ class Document:
     """Parsed and validated document.
 
     Attributes:
-        characters: length of the text.
+        cost: cost of parsing and validating it.
         node: AST.
         errors: the first validation errors; empty if the document is valid.
         schema: schema that the document is for.
@@ -40,99 +49,156 @@ class Document:
             depend on variables.
     """
 
-    characters: int
+    cost: int
     node: DocumentNode
     errors: list[GraphQLError]
     schema: GraphQLSchema
     operations: Mapping[str | None, OperationDefinitionNode]
     subfields: SubfieldCache | None
-    _costs: dict[str | None, OperationCost] = field(default_factory=dict)
+    _operation_costs: dict[str | None, OperationCost] = field(default_factory=dict)
 
-    def cost(self, name: str | None) -> OperationCost:
-        """Return the cost of the operation with this name.
+    def operation_cost(self, name: str | None) -> OperationCost:
+        """Return the cost of the operation that a request selects.
 
         The cost of an operation is planned when the operation is first executed. Planning all operations of a document
         of fifty would take longer than validating the document.
 
+        Args:
+            name: name of the operation in the request, or None.
+
         Raises:
-            KeyError: the document has no such operation.
+            OperationRefused: the name selects no operation.
         """
-        cost = self._costs.get(name)
+        cost = self._operation_costs.get(name)
         if cost is None:
-            cost = self._costs[name] = OperationCost(self.schema, self.node, self.operations[name])
+            operation = _select_operation(self.operations, name)
+            cost = self._operation_costs[name] = OperationCost(self.schema, self.node, operation)
         return cost
 
 
-class DocumentCache:
-    """LRU cache of parsed and validated documents.
+class DocumentLoader:
+    """Parses and validates documents, with an LRU cache.
 
-    Invalid documents and documents with literal values are not cached: literals may contain card numbers, and such
-    documents are rarely repeated. Documents that use variables are cached.
+    Documents are processed one at a time in a thread, so that other requests are served meanwhile, and callers take
+    turns. Invalid documents and documents with literal values are not cached: literals may contain card numbers, and
+    such documents are rarely repeated. Documents that use variables are cached.
     """
 
-    def __init__(self, limits: Limits, validator: Validator) -> None:
+    def __init__(self, limits: Limits, validator: Validator, executor: Executor | None = None) -> None:
         """Args:
         limits: limits of each document.
         validator: validates documents.
+        executor: runs the work of one document at a time. None: a thread.
         """
         self._limits = limits
         self._validator = validator
+        self._executor = executor or ThreadPoolExecutor(1, "document")
+        self._turns = Turns()
         self._documents: LRUCache[tuple[GraphQLSchema, str], Document] = LRUCache(
-            _MAX_CHARACTERS, getsizeof=lambda document: document.characters
+            _MAX_CACHED_COST, getsizeof=lambda document: document.cost
         )
 
     def __len__(self) -> int:
         """Number of cached documents."""
         return len(self._documents)
 
-    def load(
-        self, schema: GraphQLSchema, text: str, budget: RequestBudget, operation_name: str | None = None
-    ) -> Document:
-        """Return the cached document of a text, or parse and validate the text.
+    def cached(self, schema: GraphQLSchema, text: str) -> Document | None:
+        """Return the cached document of a text.
 
         Args:
             schema: schema that the document is for.
             text: text of the document.
-            budget: budget of the request. A cached document takes nothing from it.
+        """
+        return self._documents.get((schema, text))
+
+    async def load(
+        self,
+        schema: GraphQLSchema,
+        text: str,
+        *,
+        cost: int,
+        client: str,
+        budget: RequestBudget,
+        operation_name: str | None = None,
+    ) -> Document:
+        """Parse and validate a text, and cache the document.
+
+        Args:
+            schema: schema that the document is for.
+            text: text of the document.
+            cost: cost of this work.
+            client: key of the caller, who waits until the caller's other documents are processed.
+            budget: budget of the request. A document that is cached meanwhile takes nothing from it.
             operation_name: name of the operation to execute, if the request has one.
 
         Raises:
             OperationRefused: the document exceeds a limit, or it has several operations and the name selects none.
             GraphQLSyntaxError: the text is not a GraphQL document.
         """
-        key = schema, text
-        document = self._documents.get(key)
-        if document is not None:
-            _check_operation_name(document.operations, operation_name)
+        async with self._turns.take(client):
+            document = self.cached(schema, text)
+            if document is None:
+                loop = asyncio.get_running_loop()
+                document = await loop.run_in_executor(
+                    self._executor, self._read, schema, text, cost, budget, operation_name
+                )
+                if not document.errors and not _LITERALS.search(text) and cost <= _MAX_CACHED_COST:
+                    self._documents[schema, text] = document
             return document
-        document = self._read(schema, text, budget, operation_name)
-        if not document.errors and not _LITERALS.search(text) and len(text) <= _MAX_CHARACTERS:
-            self._documents[key] = document
-        return document
 
-    def _read(self, schema: GraphQLSchema, text: str, budget: RequestBudget, operation_name: str | None) -> Document:
-        node = parse_document(text, self._limits, budget)
-        check_limits(node, self._limits, budget)
-        operations = {
-            each.name.value if each.name else None: each
-            for each in node.definitions
-            if isinstance(each, OperationDefinitionNode)
-        }
-        _check_operation_name(operations, operation_name)
-        errors = self._validator.validate(schema, node)
-        return Document(
-            characters=len(text),
-            node=node,
-            errors=errors,
-            schema=schema,
-            operations=operations,
-            subfields=None if "@" in text else {},
-        )
+    def _read(
+        self, schema: GraphQLSchema, text: str, cost: int, budget: RequestBudget, operation_name: str | None
+    ) -> Document:
+        with _frequent_switches():
+            return read_document(schema, text, self._limits, self._validator, budget, operation_name, cost)
 
 
-def _check_operation_name(operations: Mapping[str | None, OperationDefinitionNode], name: str | None) -> None:
-    """Refuse a request that selects none of several operations, because validating all of them takes long."""
+def read_document(
+    schema: GraphQLSchema,
+    text: str,
+    limits: Limits,
+    validator: Validator,
+    budget: RequestBudget,
+    operation_name: str | None = None,
+    cost: int = 0,
+) -> Document:
+    """Parse and validate a document. The arguments and errors are those of `DocumentLoader`."""
+    node = parse_document(text, limits, budget)
+    check_limits(node, limits, budget)
+    operations = {
+        each.name.value if each.name else None: each
+        for each in node.definitions
+        if isinstance(each, OperationDefinitionNode)
+    }
+    if len(operations) > 1:  # validating all of them takes long
+        _select_operation(operations, operation_name)
+    return Document(
+        cost=cost,
+        node=node,
+        errors=validator.validate(schema, node),
+        schema=schema,
+        operations=operations,
+        subfields=None if "@" in text else {},
+    )
+
+
+@contextmanager
+def _frequent_switches() -> Iterator[None]:
+    """Make this thread give way to the event loop after `_SWITCH_SECONDS`, as long as the block runs."""
+    default = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(default)
+
+
+def _select_operation(
+    operations: Mapping[str | None, OperationDefinitionNode], name: str | None
+) -> OperationDefinitionNode:
     if len(operations) > 1 and not name:
         raise OperationRefused(INVALID_GRAPHQL, "`operationName` must say which operation is meant")
-    if len(operations) > 1 and name not in operations:
+    operation = next(iter(operations.values()), None) if name is None else operations.get(name)
+    if operation is None:
         raise OperationRefused(INVALID_GRAPHQL, UNKNOWN_OPERATION)
+    return operation

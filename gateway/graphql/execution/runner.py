@@ -7,28 +7,24 @@ from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
-from graphql import GraphQLError, OperationType
+from graphql import GraphQLError, GraphQLSchema, OperationType
 from strawberry.types import ExecutionContext
 
-from gateway.errors import (
-    INVALID_GRAPHQL,
-    OperationRefused,
-    format_graphql_error,
-    rate_limited_to_graphql,
-)
+from gateway.errors import INVALID_GRAPHQL, OperationRefused, format_graphql_error, rate_limited_to_graphql
 from gateway.graphql.execution.context import Context
-from gateway.graphql.execution.documents import UNKNOWN_OPERATION, DocumentCache
-from gateway.graphql.execution.graphql_core_internals import SubfieldCache
+from gateway.graphql.execution.documents import Document, DocumentLoader
 from gateway.graphql.execution.metrics import NOT_READ, OTHER, OperationNames, record_operation
 from gateway.graphql.execution.strawberry_internals import (
     InvalidDocument,
-    SchemaExtensionsRunner,
-    has_operation_name,
+    PreparingRunner,
+    check_operation_type,
+    requested_operation_name,
 )
 from gateway.graphql.execution.validation import Validator
 from gateway.graphql.protection.cost import OperationCost
+from gateway.graphql.protection.document_cost import document_cost
 from gateway.graphql.protection.limits import Limits, RequestBudget
-from gateway.http.rate_limits import RateLimiter
+from gateway.http.rate_limits import Limit, RateLimiter
 from gateway.http.stream_limits import StreamLimiter
 from kit.rpc import request_context
 from kit.rpc.request_context import RequestContext
@@ -52,16 +48,18 @@ class ExecutionPolicy:
     Attributes:
         limits: limits of each request.
         validator: validates documents and variables.
-        documents: cache of parsed and validated documents.
+        documents: parses and validates documents, with a cache.
         operation_names: operation names that are metric labels.
         streams: limiter of the open streams of each caller.
+        are_documents_trusted: only documents of an allow-list are executed, so callers do not pay for loading them.
     """
 
     limits: Limits
     validator: Validator
-    documents: DocumentCache
+    documents: DocumentLoader
     operation_names: OperationNames
     streams: StreamLimiter
+    are_documents_trusted: bool = False
 
     def request_budget(self, context: Context) -> RequestBudget:
         """Return the budget of an operation's request. All operations of an HTTP request share one budget.
@@ -78,16 +76,13 @@ class ExecutionPolicy:
         return budget
 
 
-class OperationRunner(SchemaExtensionsRunner):
+class OperationRunner(PreparingRunner):
     """Runner of one operation: loads the document, checks limits, charges the cost, records metrics and the span.
 
     It replaces Strawberry's extensions runner instead of being an extension. Strawberry's runner creates context
     managers for each hook, even without extensions, which takes about 10 % of an operation's time (ADR 22).
     Strawberry's own document caches are not used, because its validation cache hashes all nodes of a document on each
     lookup.
-
-    Attributes:
-        subfields: cache of sub-fields of the document, which the executor reads.
     """
 
     def __init__(self, policy: ExecutionPolicy, execution_context: ExecutionContext) -> None:
@@ -96,7 +91,6 @@ class OperationRunner(SchemaExtensionsRunner):
         execution_context: Strawberry's context of this execution.
         """
         super().__init__(execution_context)
-        self.subfields: SubfieldCache | None = None
         self._policy = policy
         self._cost: OperationCost | None = None
         self._codes: dict[str, int] = {}  # number of errors by code: a stream may have an error in each event
@@ -140,43 +134,55 @@ class OperationRunner(SchemaExtensionsRunner):
         if self._span.is_recorded:
             request_context.current_request.set(self._outer_context)
 
-    def parsing(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]
-        """Load the document, count an open stream for a subscription, and check the estimated cost.
-
-        Returns:
-            A context manager that charges the cost to the caller.
+    async def prepare(self) -> None:
+        """Load the document, count an open stream for a subscription, and charge the estimated cost to the caller.
 
         Raises:
             GraphQLSyntaxError: the text is not a document.
             InvalidDocument: the document has validation errors.
             OperationRefused: the document or the cost is above a limit, the request does not name an operation of the
-                document, or the caller has too many open streams.
+                document, the transport does not execute its type, the caller has too many open streams, or the
+                caller's rate limit of cost is exceeded.
         """
-        context = self.execution_context
-        schema = context.schema.core_schema  # type: ignore[attr-defined]  # attribute of `GraphSchema`
-        budget = self._budget
-        name = context.operation_name if has_operation_name(context) else None
-        document = self._policy.documents.load(schema, context.query or "", budget, name)
+        context, budget = self.execution_context, self._budget
+        schema: GraphQLSchema = context.schema.core_schema  # type: ignore[attr-defined]  # attribute of `GraphSchema`
+        text, name = context.query, requested_operation_name(context)
+        if not text:
+            raise OperationRefused(INVALID_GRAPHQL, "the query is empty: send a document in `query`")
+        document = self._policy.documents.cached(schema, text)
+        if document is None:
+            document = await self._load_document(schema, text, name)
         context.graphql_document = document.node
         if document.errors:
             raise InvalidDocument(document.errors)
-        context.pre_execution_errors = []  # so Strawberry does not validate the document again
-        if context.operation_name not in document.operations:
-            raise OperationRefused(INVALID_GRAPHQL, UNKNOWN_OPERATION)
-        self._cost = document.cost(context.operation_name)
+        self._cost = cost = document.operation_cost(name)
         self.subfields = document.subfields
-        self._is_stream = self._cost.operation_type is OperationType.SUBSCRIPTION
+        check_operation_type(context, cost.type_name)
+        self._is_stream = cost.operation_type is OperationType.SUBSCRIPTION
         if self._is_stream:
             self._acquire_stream()
-        estimated = self._cost.estimate(context.variables)
+        estimated = cost.estimate(context.variables)
         context.context.cost.estimated += estimated
         if estimated > budget.cost:
             raise _too_expensive(estimated, budget)
         budget.cost -= estimated
         caller = request_context.current_request.get().principal
-        if self._is_stream and caller is not None:
-            self._payment = _StreamPayment(context.context.rate_limiter, caller.scope, estimated)
-        return _CostCharge(context.context.rate_limiter, estimated)
+        if caller is not None and estimated:  # anonymous callers are refused at the root field
+            rate_limiter = context.context.rate_limiter
+            if self._is_stream:
+                self._payment = _StreamPayment(rate_limiter, caller.scope, estimated)
+            await _charge(rate_limiter, rate_limiter.cost, caller.scope, estimated)
+
+    async def _load_document(self, schema: GraphQLSchema, text: str, operation_name: str | None) -> Document:
+        """Parse and validate a document that is not cached. The caller pays for it before, unless it is trusted."""
+        current, rate_limiter = request_context.current_request.get(), self.execution_context.context.rate_limiter
+        limit, client = rate_limiter.cost_limit_for(current.principal, (current.client_address,))
+        cost = document_cost(text, self._budget.tokens)
+        if not self._policy.are_documents_trusted:
+            await _charge(rate_limiter, limit, client, min(cost, limit.amount))
+        return await self._policy.documents.load(
+            schema, text, cost=cost, client=client, budget=self._budget, operation_name=operation_name
+        )
 
     def _acquire_stream(self) -> None:
         """Count an open stream and remove the request's deadline: each RPC of a stream has its own time-out."""
@@ -186,10 +192,6 @@ class OperationRunner(SchemaExtensionsRunner):
             if self._release_stream is None:
                 raise too_many_streams(self._policy.streams.limit)
         request_context.current_request.set(replace(current, deadline=None))
-
-    def validation(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]
-        """Return a no-op: `parsing` raises an error if the document is not valid."""
-        return _NOTHING
 
     def executing(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]
         """Return a no-op: nothing is measured around the execution alone."""
@@ -213,7 +215,7 @@ class OperationRunner(SchemaExtensionsRunner):
         errors = result.errors
         if self._cost is not None and any(_is_in_variables(error) for error in errors):
             context = self.execution_context
-            schema = context.schema.core_schema  # type: ignore[attr-defined]  # as in `parsing`
+            schema = context.schema.core_schema  # type: ignore[attr-defined]  # as in `prepare`
             errors = self._policy.validator.check_variables(schema, self._cost.operation, context.variables)
         shown = errors[: self._budget.errors]
         if len(shown) < len(errors):
@@ -232,7 +234,7 @@ class OperationRunner(SchemaExtensionsRunner):
         context = self.execution_context
         operation_type, name = NOT_READ, OTHER
         if self._cost is not None:
-            operation_type = self._cost.operation_type.value
+            operation_type = self._cost.type_name
             name = self._policy.operation_names.label(self._cost.name, is_valid=True)
         else:
             with suppress(RuntimeError):  # there is no document, or it has no such operation
@@ -247,28 +249,16 @@ class OperationRunner(SchemaExtensionsRunner):
         self._span.end()
 
 
-class _CostCharge(AbstractAsyncContextManager[None]):
-    """Charges the estimated cost of an operation to the caller's rate limit."""
+async def _charge(rate_limiter: RateLimiter, limit: Limit, client: str, cost: int) -> None:
+    """Charge a cost to a client.
 
-    def __init__(self, rate_limiter: RateLimiter, cost: int) -> None:
-        self._rate_limiter = rate_limiter
-        self._cost = cost
-
-    async def __aenter__(self) -> None:
-        """Charge the cost.
-
-        Raises:
-            OperationRefused: the caller's rate limit is exceeded.
-        """
-        caller = request_context.current_request.get().principal
-        if caller is not None and self._cost:  # anonymous callers are refused at the root field
-            try:
-                await self._rate_limiter.hit(self._rate_limiter.cost, caller.scope, self._cost)
-            except RateLimited as error:
-                raise rate_limited_to_graphql(error) from None
-
-    async def __aexit__(self, *_: object) -> None:
-        pass
+    Raises:
+        OperationRefused: the client's rate limit is exceeded.
+    """
+    try:
+        await rate_limiter.hit(limit, client, cost)
+    except RateLimited as error:
+        raise rate_limited_to_graphql(error) from None
 
 
 class _StreamPayment(AbstractAsyncContextManager[None]):

@@ -5,7 +5,7 @@ from functools import partial
 from types import ModuleType
 from typing import Final
 
-from gateway.graphql.execution.documents import DocumentCache
+from gateway.graphql.execution.documents import DocumentLoader
 from gateway.graphql.execution.metrics import OperationNames
 from gateway.graphql.execution.options import GraphOptions
 from gateway.graphql.execution.runner import ExecutionPolicy, OperationRunner
@@ -42,9 +42,10 @@ def build_schemas(options: GraphOptions, streams: StreamLimiter) -> dict[str, Gr
     policy = ExecutionPolicy(
         limits=options.limits,
         validator=validator,
-        documents=DocumentCache(options.limits, validator),
+        documents=DocumentLoader(options.limits, validator),
         operation_names=OperationNames(options.documents.operation_names),
         streams=streams,
+        are_documents_trusted=options.documents.texts is not None,
     )
     new_runner = partial(OperationRunner, policy)
     schemas = {GRAPH_PATH: build_merged_schema(new_runner, federation=options.federation)}

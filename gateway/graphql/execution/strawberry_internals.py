@@ -20,11 +20,9 @@ from graphql import (
     is_leaf_type,
     is_object_type,
 )
-from strawberry.exceptions import MissingQueryError
 from strawberry.extensions.runner import SchemaExtensionsRunner
 from strawberry.resolvers import is_default_resolver
 from strawberry.schema.config import StrawberryConfig
-from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
@@ -51,8 +49,10 @@ __all__ = [
     "GraphSchema",
     "InvalidDocument",
     "NewRunner",
+    "PreparingRunner",
     "SchemaExtensionsRunner",
-    "has_operation_name",
+    "check_operation_type",
+    "requested_operation_name",
     "schema_config",
     "strawberry_definition",
 ]
@@ -98,9 +98,43 @@ def strawberry_definition(core: Any) -> Any:
     return core.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
 
 
-def has_operation_name(context: ExecutionContext) -> bool:
-    """Whether the request names its operation. Otherwise `context.operation_name` is the document's first operation."""
-    return bool(context._provided_operation_name)  # noqa: SLF001
+def requested_operation_name(context: ExecutionContext) -> str | None:
+    """Return the name in the request, or None. `context.operation_name` is then that of the first operation."""
+    name: str | None = context._provided_operation_name  # noqa: SLF001
+    return name
+
+
+_OPERATION_TYPES: Final = {each.value: each for each in OperationType}
+
+
+def check_operation_type(context: ExecutionContext, type_name: str) -> None:
+    """Check that the transport executes operations of this type: `query`, `mutation` or `subscription`.
+
+    Raises:
+        OperationRefused: it does not.
+    """
+    operation_type = _OPERATION_TYPES[type_name]
+    if operation_type not in context.allowed_operations:
+        raise _not_allowed(operation_type)
+
+
+class PreparingRunner(SchemaExtensionsRunner):
+    """Runner that prepares an operation itself, instead of Strawberry's steps of parsing and validation.
+
+    Attributes:
+        subfields: cache of sub-fields of the document, which the executor reads.
+    """
+
+    subfields: SubfieldCache | None = None
+
+    async def prepare(self) -> None:
+        """Set the document of the execution context, a valid one, and decide whether the operation is executed.
+
+        Raises:
+            GraphQLError: the request is refused.
+            InvalidDocument: the document has validation errors.
+        """
+        raise NotImplementedError
 
 
 class _Executor(ShortcutExecutor, StrawberryGraphQLCoreExecutionContext):
@@ -167,22 +201,20 @@ class GraphSchema(strawberry.Schema):
         return super()._stream(execution_context, extensions_runner, *rest, **options)
 
     async def _prepare_operation_async(self, context: ExecutionContext, extensions_runner: Any) -> Any:
-        """Convert an exception about an invalid request to a result, for single responses and for streams.
+        """Let the runner prepare the operation, and convert an exception about an invalid request to a result.
 
         Otherwise the exception would end a stream without a response, or count as a defect of the system.
         """
-        try:
+        if not isinstance(extensions_runner, PreparingRunner):
             return await super()._prepare_operation_async(context, extensions_runner)
+        try:
+            await extensions_runner.prepare()
         except InvalidDocument as error:
             errors = error.errors
         except GraphQLError as error:
             errors = [error]
-        except MissingQueryError:
-            errors = [OperationRefused(INVALID_GRAPHQL, "the query is empty: send a document in `query`")]
-        except CannotGetOperationTypeError:
-            errors = [OperationRefused(INVALID_GRAPHQL, "the document has no such operation")]
-        except InvalidOperationTypeError as error:
-            errors = [_not_allowed(error.operation_type)]
+        else:
+            return None
         return PreExecutionError(data=None, errors=errors)
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:

@@ -55,6 +55,7 @@ class OperationCost:
     Attributes:
         operation: AST of the operation.
         operation_type: query, mutation or subscription.
+        type_name: the operation type as a text.
         name: name of the operation, if it has one.
     """
 
@@ -66,6 +67,7 @@ class OperationCost:
         """
         self.operation = operation
         self.operation_type = operation.operation
+        self.type_name: str = operation.operation.value
         self.name = operation.name.value if operation.name else None
         self._base = _EVENT_COST if operation.operation is OperationType.SUBSCRIPTION else 0
         self._defaults = {

@@ -11,6 +11,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from gateway.graphql.protection.document_cost import document_cost
+from gateway.graphql.protection.limits import Limits
 from tests.conftest import Keys
 from tests.integration.gateway.gateway_process import run_gateway
 from tests.integration.gateway.slow_services import SlowServices
@@ -110,14 +112,17 @@ async def test_each_request_of_a_graphql_batch_is_counted(gateway_with: Any, key
             assert remaining == ["1", "0", "0"]
 
 
-QUERY = f'{{ account(id: "{ACCOUNT}") {{ balance {{ amount }} }} }}'  # estimated cost: 21
+QUERY = f'{{ account(id: "{ACCOUNT}") {{ balance {{ amount }} }} }}'
+QUERY_COST = 21 + document_cost(QUERY, Limits().tokens)
 
 
 async def test_graphql_operations_are_limited_by_estimated_cost(
     gateway_with: Any, keys: Keys, slow_services: SlowServices
 ) -> None:
     slow_services.proceed.set()
-    async with gateway_with(gateway_rate_cost="22/hour") as http:
+    async with gateway_with(gateway_rate_cost=f"{QUERY_COST + 1}/hour") as http:
+        cached = {"query": "{ __typename }"}
+        await http.post("/graphql", json=cached, headers=bearer(keys, "bob"))
         request = {
             "json": {"query": QUERY},
             "headers": bearer(keys, "alice") | {"Accept": "application/graphql-response+json"},
@@ -128,9 +133,29 @@ async def test_graphql_operations_are_limited_by_estimated_cost(
         (error,) = refused.json()["errors"]
         assert error["extensions"]["code"] == "RATE_LIMITED"
         assert 1 <= error["extensions"]["retryAfter"] <= 3_600
-        assert (
-            await http.post("/graphql", json={"query": "{ __typename }"}, headers=bearer(keys, "alice"))
-        ).json() == {"data": {"__typename": "Query"}}
+        response = await http.post("/graphql", json=cached, headers=bearer(keys, "alice"))
+        assert response.json() == {"data": {"__typename": "Query"}}
+
+
+@pytest.mark.parametrize("caller", ["alice", None])
+async def test_documents_that_are_not_valid_are_charged_in_every_kind_of_request(
+    gateway_with: Any, keys: Keys, caller: str | None
+) -> None:
+    document = "{ wrong }"
+    rate = f"{document_cost(document, Limits().tokens)}/hour"
+    headers = bearer(keys, caller) if caller else {}
+    events = headers | {"Accept": "text/event-stream"}
+    requests: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("POST", {"json": {"query": document}, "headers": headers}),
+        ("GET", {"params": {"query": document}, "headers": headers}),
+        ("POST", {"json": [{"query": document}] * 2, "headers": headers}),
+        ("POST", {"json": {"query": document}, "headers": events}),
+    )
+    for method, request in requests:
+        async with gateway_with(gateway_rate_cost=rate, gateway_rate_anonymous_cost=rate) as http:
+            texts = [(await http.request(method, "/graphql", **request)).text for _ in range(2)]
+            assert "".join(texts).count("INVALID_GRAPHQL") == 1
+            assert "RATE_LIMITED" in texts[1]
 
 
 async def test_websocket_operations_are_limited_by_estimated_cost(gateway_with: Any, keys: Keys) -> None:
@@ -141,6 +166,19 @@ async def test_websocket_operations_are_limited_by_estimated_cost(gateway_with: 
         await subscribe(socket, QUERY)
         response = json.loads(await socket.recv())
         assert (response["type"], response["payload"][0]["extensions"]["code"]) == ("error", "RATE_LIMITED")
+
+
+async def test_documents_that_are_not_valid_are_charged_on_a_websocket(gateway_with: Any, keys: Keys) -> None:
+    document = "subscription { wrong }"
+    async with (
+        gateway_with(gateway_rate_cost=f"{document_cost(document, Limits().tokens)}/hour") as http,
+        connect_as_alice(str(http.base_url).rstrip("/"), keys) as socket,
+    ):
+        codes = []
+        for _ in range(2):
+            await subscribe(socket, document)
+            codes.append(json.loads(await socket.recv())["payload"][0]["extensions"]["code"])
+        assert codes == ["INVALID_GRAPHQL", "RATE_LIMITED"]
 
 
 async def test_each_websocket_message_is_counted_as_a_request(gateway_with: Any, keys: Keys) -> None:

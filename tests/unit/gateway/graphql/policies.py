@@ -1,6 +1,10 @@
-"""Document caches and execution policies as the gateway builds them, for tests."""
+"""Loaders of documents and execution policies as the gateway builds them, for tests."""
 
-from gateway.graphql.execution.documents import Document, DocumentCache
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any
+
+from gateway.graphql.execution.documents import Document, DocumentLoader, read_document
 from gateway.graphql.execution.metrics import OperationNames
 from gateway.graphql.execution.runner import ExecutionPolicy
 from gateway.graphql.execution.schemas import build_merged_schema
@@ -12,19 +16,38 @@ SCHEMA = build_merged_schema().core_schema
 VALIDATOR = Validator(introspection=True, suggestions=True)
 
 
-def new_policy(limits: Limits | None = None, validator: Validator = VALIDATOR) -> ExecutionPolicy:
+class InlineExecutor(Executor):
+    """Executor that runs each function at once, in the caller's thread, so that its work can be counted."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*arguments, **options))
+        except Exception as error:  # noqa: BLE001  as every executor
+            future.set_exception(error)
+        return future
+
+
+def new_policy(
+    limits: Limits | None = None,
+    validator: Validator = VALIDATOR,
+    executor: Executor | None = None,
+    *,
+    are_documents_trusted: bool = False,
+) -> ExecutionPolicy:
     """Return a policy with an empty cache."""
     limits = limits or Limits()
     return ExecutionPolicy(
         limits=limits,
         validator=validator,
-        documents=DocumentCache(limits, validator),
+        documents=DocumentLoader(limits, validator, executor),
         operation_names=OperationNames(None),
         streams=StreamLimiter(2),
+        are_documents_trusted=are_documents_trusted,
     )
 
 
 def load_document(text: str, limits: Limits | None = None, *, is_anonymous: bool = False) -> Document:
     """Load a document as the only one of its request."""
     limits = limits or Limits()
-    return DocumentCache(limits, VALIDATOR).load(SCHEMA, text, limits.new_budget(is_anonymous=is_anonymous))
+    return read_document(SCHEMA, text, limits, VALIDATOR, limits.new_budget(is_anonymous=is_anonymous))

@@ -1,8 +1,12 @@
-"""Document cache, shared cache of collected sub-fields, and trusted documents."""
+"""Loading of documents and their cache, shared cache of collected sub-fields, and trusted documents."""
 
+import asyncio
 import hashlib
 import json
+import sys
+from collections import deque
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,46 +16,78 @@ from graphql import GraphQLError
 
 from gateway.graphql.execution import documents
 from gateway.graphql.execution.context import Context
-from gateway.graphql.execution.documents import Document, DocumentCache
+from gateway.graphql.execution.documents import Document, DocumentLoader, read_document
 from gateway.graphql.execution.runner import OperationRunner
 from gateway.graphql.execution.schemas import build_merged_schema
+from gateway.graphql.protection.document_cost import document_cost
 from gateway.graphql.protection.limits import Limits
 from gateway.graphql.protection.trusted_documents import TrustedDocuments
 from gateway.http.rate_limits import RateLimiter, RateLimitOptions
 from kit.rpc import request_context
-from tests.unit.gateway.graphql.policies import SCHEMA, VALIDATOR, new_policy
+from tests.unit.gateway.graphql.policies import SCHEMA, VALIDATOR, InlineExecutor, new_policy
 
 
 @pytest.fixture
-def cache() -> DocumentCache:
-    return DocumentCache(Limits(), VALIDATOR)
+def loader() -> DocumentLoader:
+    return DocumentLoader(Limits(), VALIDATOR)
 
 
-def load(cache: DocumentCache, text: str) -> Document:
+class HeldExecutor(InlineExecutor):
+    """Executor that runs the next function when the test says so."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._held: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._count = asyncio.Semaphore(0)
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._held.append((future, partial(function, *arguments, **options)))
+        self.texts.append(arguments[1])
+        self._count.release()
+        return future
+
+    async def receive(self) -> None:
+        """Wait until one more text is submitted."""
+        async with asyncio.timeout(5):
+            await self._count.acquire()
+
+    def run_next(self) -> None:
+        """Run the next function, unless it is cancelled."""
+        future, function = self._held.popleft()
+        if future.set_running_or_notify_cancel():
+            future.set_result(function())
+
+
+async def load(loader: DocumentLoader, text: str, client: str = "alice") -> Document:
     """Load the document of a new request."""
-    return cache.load(SCHEMA, text, Limits().new_budget(is_anonymous=False))
+    budget = Limits().new_budget(is_anonymous=False)
+    cost = document_cost(text, budget.tokens)
+    return await loader.load(SCHEMA, text, cost=cost, client=client, budget=budget)
 
 
 class TestDocumentCache:
-    def test_document_with_variables_is_cached(self, cache: DocumentCache) -> None:
+    async def test_document_with_variables_is_cached(self, loader: DocumentLoader) -> None:
         text = "query($name: String!) { __type(name: $name) { name } }"
-        assert load(cache, text) is load(cache, text)
-        assert len(cache) == 1
+        document = await load(loader, text)
+        assert loader.cached(SCHEMA, text) is document
+        assert await load(loader, text) is document
+        assert len(loader) == 1
 
-    def test_invalid_document_is_not_cached(self, cache: DocumentCache) -> None:
-        assert load(cache, "{ wrong }").errors
-        assert len(cache) == 0
+    async def test_invalid_document_is_not_cached(self, loader: DocumentLoader) -> None:
+        assert (await load(loader, "{ wrong }")).errors
+        assert len(loader) == 0
 
-    def test_least_recently_used_document_is_evicted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_least_recently_used_document_is_evicted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         one, two, three = [f"query {name} {{ __typename }}" for name in ("One", "Two", "Tri")]
-        monkeypatch.setattr(documents, "_MAX_CHARACTERS", 2 * len(one))
-        cache = DocumentCache(Limits(), VALIDATOR)
-        first, second = load(cache, one), load(cache, two)
-        assert load(cache, one) is first  # so `two` is the least recently used
-        load(cache, three)
-        assert load(cache, one) is first
-        assert len(cache) == 2
-        assert load(cache, two) is not second
+        monkeypatch.setattr(documents, "_MAX_CACHED_COST", 2 * document_cost(one, 100))
+        loader = DocumentLoader(Limits(), VALIDATOR)
+        first, second = await load(loader, one), await load(loader, two)
+        assert loader.cached(SCHEMA, one) is first  # so `two` is the least recently used
+        await load(loader, three)
+        assert loader.cached(SCHEMA, one) is first
+        assert len(loader) == 2
+        assert await load(loader, two) is not second
 
     @pytest.mark.parametrize(
         "text",
@@ -61,14 +97,83 @@ class TestDocumentCache:
             "{ x(number: 4242, cvv: 739) }",
         ],
     )
-    def test_document_with_literal_values_is_not_cached(self, cache: DocumentCache, text: str) -> None:
-        assert load(cache, text) is not load(cache, text)
-        assert len(cache) == 0
+    async def test_document_with_literal_values_is_not_cached(self, loader: DocumentLoader, text: str) -> None:
+        assert await load(loader, text) is not await load(loader, text)
+        assert len(loader) == 0
 
-    def test_syntax_error_is_not_cached(self, cache: DocumentCache) -> None:
+    async def test_syntax_error_is_not_cached(self, loader: DocumentLoader) -> None:
         with pytest.raises(GraphQLError, match="Syntax Error"):
-            load(cache, "{")
-        assert len(cache) == 0
+            await load(loader, "{")
+        assert len(loader) == 0
+
+    async def test_replacing_the_cached_documents_costs_as_much_as_all_of_them(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(documents, "_MAX_CACHED_COST", 20_000)
+        loader, ordinary, paid = DocumentLoader(Limits(), VALIDATOR), "{ me { id } }", 0
+        await load(loader, ordinary)
+        for number in range(100):
+            if loader._documents.keys() & {(SCHEMA, ordinary)}:
+                padded = "{ __typename }" + " " * (60_000 + number)
+                paid += document_cost(padded, 2_000)
+                await load(loader, padded)
+        assert 20_000 - document_cost(ordinary, 2_000) < paid < 30_000
+
+
+class TestThread:
+    async def test_event_loop_runs_while_a_document_is_processed(self) -> None:
+        thread = HeldExecutor()
+        loader = DocumentLoader(Limits(), VALIDATOR, thread)
+        loading = asyncio.create_task(load(loader, "{ me { id } }"))
+        await thread.receive()
+        assert not loading.done()
+        thread.run_next()
+        assert not (await loading).errors
+
+    async def test_clients_take_turns(self) -> None:
+        thread = HeldExecutor()
+        loader = DocumentLoader(Limits(), VALIDATOR, thread)
+        texts = [f"{{ a{number}: me {{ id }} }}" for number in range(4)]
+        loads = [asyncio.create_task(load(loader, text, "mallory")) for text in texts]
+        loads.append(asyncio.create_task(load(loader, "{ me { id } }", "alice")))
+        for _ in range(5):
+            await thread.receive()
+            thread.run_next()
+        await asyncio.gather(*loads)
+        assert thread.texts == [texts[0], "{ me { id } }", *texts[1:]]
+
+    async def test_text_that_many_callers_send_at_once_is_processed_once(self) -> None:
+        thread = HeldExecutor()
+        loader = DocumentLoader(Limits(), VALIDATOR, thread)
+        loads = [asyncio.create_task(load(loader, "{ me { id } }", f"caller {number}")) for number in range(20)]
+        await thread.receive()
+        thread.run_next()
+        first, *others = await asyncio.gather(*loads)
+        assert all(each is first for each in others)
+
+    async def test_cancelled_request_gives_its_turn_to_the_next_one(self) -> None:
+        thread = HeldExecutor()
+        loader = DocumentLoader(Limits(), VALIDATOR, thread)
+        cancelled = asyncio.create_task(load(loader, "{ a: me { id } }"))
+        await thread.receive()
+        waiting = asyncio.create_task(load(loader, "{ b: me { id } }"))
+        cancelled.cancel()
+        await thread.receive()
+        thread.run_next()
+        thread.run_next()
+        assert not (await waiting).errors
+
+    async def test_thread_gives_way_to_the_event_loop_soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        default, during = sys.getswitchinterval(), []
+
+        def read(*arguments: Any) -> Document:
+            during.append(sys.getswitchinterval())
+            return read_document(*arguments)
+
+        monkeypatch.setattr(documents, "read_document", read)
+        await load(DocumentLoader(Limits(), VALIDATOR), "{ me { id } }")
+        assert during == [pytest.approx(0.0005)]
+        assert sys.getswitchinterval() == default
 
 
 class TestSharedSubfields:

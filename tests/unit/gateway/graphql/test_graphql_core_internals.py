@@ -5,6 +5,7 @@ import inspect
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -53,6 +54,7 @@ from gateway.graphql.execution.strawberry_internals import STRAWBERRY_RULES
 from tests.unit.gateway.graphql.example_operations import example_operations
 from tests.unit.gateway.graphql.hostile import documents
 from tests.unit.gateway.graphql.policies import SCHEMA as GRAPH
+from tests.unit.gateway.graphql.policies import load_document
 
 RULES = [*specified_rules, *STRAWBERRY_RULES]
 
@@ -314,6 +316,28 @@ class TestLeaves:
 
 
 class TestMemory:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "query($id: ID!) { account(id: $id) { id ...F } } fragment F on Account { statistics(from: $id) { id } }",
+            "{ me { id wrong } #comment\n }",
+            "{ me { id } } }",
+            "{ " + "me { " * 100,
+        ],
+        ids=["valid tokens and variables", "invalid, with a comment", "syntax error", "too deep"],
+    )
+    def test_document_leaves_no_reference_cycle(self, text: str) -> None:
+        with suppress(GraphQLError):  # creates what is created only once
+            load_document(text)
+        gc.collect()
+        gc.disable()
+        try:
+            with suppress(GraphQLError):
+                load_document(text)
+            assert gc.collect() == 0
+        finally:
+            gc.enable()
+
     def test_execution_leaves_no_reference_cycle(self) -> None:
         item = Item(1)
         collected = weakref.ref(item)

@@ -26,7 +26,7 @@ from kit.rpc import request_context
 from subgraphs.bank import client as bank
 from tests.unit.gateway.graphql.full_services import FullServices
 from tests.unit.gateway.graphql.hostile import BODY_BYTES, MARK, NUMBER, bodies
-from tests.unit.gateway.graphql.policies import new_policy
+from tests.unit.gateway.graphql.policies import InlineExecutor, new_policy
 from wallet.errors import Unavailable
 
 MAX_CALLS: Final = 330_000
@@ -86,7 +86,7 @@ def new_app() -> GraphQLOverHTTP:
     """
 
     def new_runner(execution_context: ExecutionContext) -> OperationRunner:
-        return OperationRunner(new_policy(validator=VALIDATOR), execution_context)
+        return OperationRunner(new_policy(validator=VALIDATOR, executor=InlineExecutor()), execution_context)
 
     schema = build_merged_schema(new_runner)
     guard_root_fields(schema.core_schema)

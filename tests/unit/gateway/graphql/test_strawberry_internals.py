@@ -17,14 +17,18 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext, validate_document
 from strawberry.types import ExecutionContext
 from strawberry.types.base import StrawberryObjectDefinition
+from strawberry.types.graphql import OperationType
 
+from gateway.errors import OperationRefused
 from gateway.graphql.execution.graphql_core_internals import AttributeResolver, LeafResolver, SubfieldCache
 from gateway.graphql.execution.schemas import build_merged_schema
 from gateway.graphql.execution.strawberry_internals import (
     STRAWBERRY_RULES,
     GraphSchema,
+    PreparingRunner,
     SchemaExtensionsRunner,
-    has_operation_name,
+    check_operation_type,
+    requested_operation_name,
     schema_config,
     strawberry_definition,
 )
@@ -134,8 +138,6 @@ class TestSignatures:
             (strawberry.Schema.create_extensions_runner, ["self", "execution_context", "extensions"]),
             (strawberry.Schema.process_errors, ["self", "errors", "execution_context"]),
             (SchemaExtensionsRunner.operation, ["self"]),
-            (SchemaExtensionsRunner.parsing, ["self"]),
-            (SchemaExtensionsRunner.validation, ["self"]),
             (SchemaExtensionsRunner.executing, ["self"]),
             (SchemaExtensionsRunner.on_stream_result, ["self", "result"]),
         ],
@@ -249,9 +251,14 @@ class RecordingRunner(SchemaExtensionsRunner):
         self.created.append(context)
 
 
-class FailingRunner(SchemaExtensionsRunner):
-    def parsing(self) -> Any:
+class FailingRunner(PreparingRunner):
+    async def prepare(self) -> None:
         raise GraphQLError("refused")
+
+
+class PreparedRunner(PreparingRunner):
+    async def prepare(self) -> None:
+        self.execution_context.graphql_document = parse("query A { things { number } }")
 
 
 class TestRunner:
@@ -286,10 +293,24 @@ class TestRunner:
             assert [error.message for error in result.errors or ()] == ["refused"]
         assert len(streamed) == 1
 
+    async def test_document_of_the_runner_is_executed_without_validation(self) -> None:
+        schema = GraphSchema(PreparedRunner, query=Query)
+        result = await schema.execute("{ invalid }")
+        assert result.data == {"things": [{"number": 1}, {"number": 0}, None, None]}
+
     def test_only_a_request_that_names_its_operation_has_an_operation_name(self) -> None:
         named, unnamed = execution_context(SCHEMA, "A"), execution_context(SCHEMA)
         unnamed.graphql_document = parse("query A { things { number } }")
-        assert (has_operation_name(named), has_operation_name(unnamed), unnamed.operation_name) == (True, False, "A")
+        assert [requested_operation_name(each) for each in (named, unnamed)] == ["A", None]
+        assert unnamed.operation_name == "A"
+
+    @pytest.mark.parametrize("type_name", ["query", "mutation", "subscription"])
+    def test_operation_of_a_type_that_the_transport_does_not_execute_is_refused(self, type_name: str) -> None:
+        context = execution_context(SCHEMA)
+        with pytest.raises(OperationRefused):
+            check_operation_type(context, type_name)
+        context.allowed_operations = frozenset({OperationType(type_name)})
+        check_operation_type(context, type_name)
 
 
 class TestDirectives:

@@ -22,7 +22,7 @@ from wallet import cursor
 CUSTOMER = Principal("issuer", "alice", is_service=False, expires_at=2.0**33, roles=frozenset({Role.CUSTOMER}))
 SUBSCRIPTION = "subscription($id: ID!, $after: String) { operationAdded(accountId: $id, after: $after) { id type } }"
 EVENT_COST = 60 + 10 + 1 + 1
-SCHEMA = build_merged_schema(partial(OperationRunner, new_policy()))
+SCHEMA = build_merged_schema(partial(OperationRunner, new_policy(are_documents_trusted=True)))
 
 
 @dataclass
