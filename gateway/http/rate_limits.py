@@ -280,7 +280,7 @@ class RateLimiter:
         return self.requests, caller.scope
 
     def cost_limit_for(self, caller: Principal | None, address: Sequence[object] | None) -> tuple[Limit, str]:
-        """Return the limit of a GraphQL document's cost, and the client who pays. The arguments are as above."""
+        """Return the limit of a GraphQL document's cost, and the client who pays; arguments as in `limit_for`."""
         if caller is None:
             return self.anonymous_cost, address_key(address)
         return self.cost, caller.scope
