@@ -23,7 +23,7 @@ NULLS: Final = {
     "Query.transfer(id)": ("query($id: ID!) { field: transfer(id: $id) { id } }", "id"),
     "Query.topUp(id)": ("query($id: ID!) { field: topUp(id: $id) { id } }", "id"),
 }
-"""Queries whose field is null for an unknown id, by argument, and the name of the invalid field."""
+"""By argument, a query that is null for an unknown id, and the name of the invalid field."""
 
 SUBSCRIPTIONS: Final = {
     "Subscription.topUpUpdated(id)": ("subscription($id: ID!) { topUpUpdated(id: $id) { id } }", "id"),
