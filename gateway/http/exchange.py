@@ -58,8 +58,10 @@ class Exchange:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.started = time.monotonic()
         self.span = tracing.start_span(scope.get("method", "GET"), _parent_trace(self.headers), SpanKind.SERVER)
-        proposed_id = self.headers.get(b"x-request-id", b"").decode("latin-1")
-        self.request_id = request_context.choose_request_id(proposed_id, self.span.trace)
+        proposed_id = self.headers.get(b"x-request-id")
+        self.request_id = self.span.trace.trace_id
+        if proposed_id is not None:
+            self.request_id = request_context.choose_request_id(proposed_id.decode("latin-1"), self.span.trace)
         self.read_rate_limit_status: Callable[[], Awaitable[RateLimitStatus | None]] | None = None
         self.is_health_check = is_health_check(scope)
         self.status: int = CLIENT_CLOSED_REQUEST

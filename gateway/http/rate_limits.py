@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import ceil, floor
-from typing import Annotated, Final, Protocol, Self, TypeVar
+from typing import Annotated, Final, NamedTuple, Protocol, Self, TypeVar
 
 import structlog
 from limits import parse
@@ -90,8 +90,7 @@ class Limit:
         return f"{self.name}/{client}/{self.amount}/{self.seconds}"
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimitStatus:
+class RateLimitStatus(NamedTuple):
     """Remaining quota of one limit.
 
     Attributes:

@@ -87,13 +87,13 @@ class JSONResult:
         """
         self._content = orjson.dumps(body)
         self._status = status
-        lines = {
-            "content-type": f"{media_type}; charset=utf-8",
-            "content-length": str(len(self._content)),
-            "vary": "Accept",
-            **(headers or {}),
-        }
-        self._headers = [(name.lower().encode(), value.encode()) for name, value in lines.items()]
+        self._headers = [
+            (b"content-type", f"{media_type}; charset=utf-8".encode()),
+            (b"content-length", b"%d" % len(self._content)),
+            (b"vary", b"Accept"),
+        ]
+        if headers:
+            self._headers += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002, D102  ASGI
         await send({"type": "http.response.start", "status": self._status, "headers": self._headers})
