@@ -6,7 +6,7 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _TICK_SECONDS: Final = 0.05
-"""Time between two ticks. Most requests finish before their second tick, and so without a timer of their own."""
+"""Time between two ticks. Most requests finish before their second tick, and need no other timer."""
 
 
 class BodyTimeoutError(Exception):
@@ -14,7 +14,7 @@ class BodyTimeoutError(Exception):
 
 
 class RequestTimeouts:
-    """Ends HTTP requests whose body is late, and those whose client has disconnected.
+    """Cancels an HTTP request if its body is late or its client disconnects.
 
     One timer ticks for all requests of an event loop. It starts to watch a request at the second tick after the start
     of the request.
