@@ -212,7 +212,7 @@ class GraphSchema(strawberry.Schema):
         except InvalidDocument as error:
             errors = error.errors
         except GraphQLError as error:
-            errors = [error]
+            errors = [error.with_traceback(None)]  # it refers to this frame: a cycle that keeps the document in memory
         else:
             return None
         return PreExecutionError(data=None, errors=errors)

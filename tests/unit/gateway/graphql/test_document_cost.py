@@ -1,5 +1,7 @@
 """A caller pays for the work of parsing and validating a document before it is done, unless it is cached or trusted."""
 
+import asyncio
+import gc
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -23,7 +25,7 @@ from kit.rpc import request_context
 from tests.unit.gateway.graphql.example_operations import example_operations
 from tests.unit.gateway.graphql.full_services import FullServices
 from tests.unit.gateway.graphql.hostile import bodies
-from tests.unit.gateway.graphql.policies import InlineExecutor, load_document, new_policy
+from tests.unit.gateway.graphql.policies import load_document, new_policy
 from tests.unit.gateway.graphql.test_hostile_requests import EXAMPLES
 
 CALLS_PER_UNIT: Final = 70
@@ -100,7 +102,7 @@ class Graph:
     """The merged graph with a rate limiter, whose clock stands still."""
 
     def __init__(self, options: RateLimitOptions | None = None, *, are_documents_trusted: bool = False) -> None:
-        policy = new_policy(executor=InlineExecutor(), are_documents_trusted=are_documents_trusted)
+        policy = new_policy(are_documents_trusted=are_documents_trusted)
         self.now = 0.0
         self.limiter = RateLimiter(options or RateLimitOptions(), MemorySlidingWindowStorage(lambda: self.now))
         self._schema = build_merged_schema(partial(OperationRunner, policy))
@@ -191,3 +193,19 @@ class TestCharge:
             ["INVALID_GRAPHQL"]
         ]
         assert await graph.charged(graph.limiter.cost, CUSTOMER.scope) == document_cost(text, TOKENS)
+
+    @pytest.mark.parametrize(
+        "text", [INVALID, "}", "{ me " * 20 + "}" * 20, "query A { me { id } } query B { me { id } }"]
+    )
+    async def test_refused_document_is_freed_without_the_garbage_collector(self, text: str) -> None:
+        graph = Graph()
+        for _ in range(2):  # the first time creates what later requests share
+            gc.collect()
+            gc.disable()
+            try:
+                assert len(await graph.execute(text)) == 1
+                await asyncio.sleep(0)
+                garbage = gc.collect()
+            finally:
+                gc.enable()
+        assert garbage == 0
