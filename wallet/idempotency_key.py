@@ -18,8 +18,8 @@ class IdempotencyKey:
 
     Attributes:
         text: the key, without white space around it, quotation marks and escapes.
-        raw: the value as the client sent it, which earlier releases stored as the key; empty if it is equal to the
-            text, and if earlier releases refused it.
+        raw: the value as the client sent it, which earlier releases stored as the key; empty if it is equal to
+            `text`, or if earlier releases refused it.
     """
 
     text: str
@@ -31,8 +31,8 @@ def parse_idempotency_key(value: str) -> IdempotencyKey:
 
     Raises:
         ValueError: the value starts with a quotation mark but is not a string as in RFC 8941; or a bare value is one
-            text twice with a comma between; or the key is empty, too long or not printable ASCII. The message is the
-            rest of a sentence that begins with the name of the field.
+            text twice with a comma between; or the key is empty, too long or not printable ASCII. The message
+            continues the name of the field, as in "must be sent once".
     """
     text = value.strip(_WHITE_SPACE)
     if text.startswith(_QUOTE):

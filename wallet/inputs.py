@@ -61,7 +61,7 @@ def is_idempotency_key(text: str) -> bool:
 def idempotency_key_violations(key: str, raw_key: str | None = None) -> list[FieldViolation]:
     """Return the violations of an idempotency key, and of its raw form if the request has one.
 
-    The raw form is the key with the client's quotation marks. Earlier releases stored it.
+    The raw form is the value as the client sent it, for example with quotation marks. Earlier releases stored it.
     """
     violations = [] if is_idempotency_key(key) else [FieldViolation("idempotencyKey", IDEMPOTENCY_KEY_RULE)]
     if raw_key is not None and not is_idempotency_key(raw_key):
