@@ -18,7 +18,7 @@ from subgraphs.identity.client import IdentityClient
 def rest_routes(
     bank: BankClient, analytics: AnalyticsClient, card: CardClient, identity: IdentityClient, limiter: RateLimiter
 ) -> list[BaseRoute]:
-    """Build the contract's routes, which call the services through these clients. The router tries them in this order.
+    """Build the contract's routes, in the order in which the router tries them.
 
     Args:
         bank: gRPC client of the bank.

@@ -21,4 +21,4 @@ def _parse_lines(lines: list[str]) -> IdempotencyKey:
         raise ValueError("is required; choose a new key for each intended effect")
     if len(lines) > 1:
         raise ValueError(f"must be sent once; the request has it {len(lines)} times")
-    return parse_idempotency_key(lines[0].strip(_WHITE_SPACE))  # by RFC 9110 no part of the header's value
+    return parse_idempotency_key(lines[0].strip(_WHITE_SPACE))  # not part of the value (RFC 9110, 5.5)

@@ -10,11 +10,11 @@ ITEMS_PER_REQUEST: Final = 50
 """Items of a page that count as one request: the default size of a page."""
 
 ChargePage: TypeAlias = Callable[[int], Awaitable[None]]
-"""Counts a page by the number of items that the caller requests. Raises RateLimited above the caller's limit."""
+"""Counts a page with this number of items as requests of the caller. Raises RateLimited above the caller's limit."""
 
 
 def page_charge(limiter: RateLimiter) -> ChargePage:
-    """Return the function that charges pages to the current caller, beyond the request that the middleware has counted.
+    """Return a function that counts a page of the current caller. The middleware has already counted one request.
 
     Call the function before the page is read, so that a refused page costs nothing.
     """

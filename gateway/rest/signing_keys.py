@@ -11,7 +11,7 @@ from kit.auth.principal import TokenVerifier
 from wallet.errors import Unavailable
 
 _CACHE_SECONDS: Final = 60
-"""Time for which clients may cache the keys. A service that reads the keys from a URL also keeps them so long."""
+"""Time for which clients may cache the keys. A service that reads the keys from a URL reads them every minute, too."""
 
 
 def signing_key_routes(verifier: TokenVerifier) -> APIRouter:

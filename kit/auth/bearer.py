@@ -23,7 +23,7 @@ def parse_bearer(value: str) -> str:
     No token has a comma: a value with the scheme Bearer and a comma is several lines that a proxy has joined.
 
     Raises:
-        InvalidInput: the value is several lines.
+        InvalidInput: the value consists of several joined lines.
         Unauthenticated: the value has no scheme, or another one than Bearer.
     """
     if "," in value and _HAS_BEARER.search(value):

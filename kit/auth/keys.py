@@ -123,7 +123,8 @@ class KeySet:
         """Return the key with this `kid`. An unknown `kid` causes a read, at most every two seconds.
 
         Args:
-            kid: `kid` of the token; None if the token has none, which suffices only if one key is published.
+            kid: `kid` of the token; None if the token has none. A token without `kid` needs an issuer that publishes
+                one key.
 
         Raises:
             Unavailable: no read has succeeded yet.
@@ -138,7 +139,7 @@ class KeySet:
         return key
 
     async def refresh(self) -> None:
-        """Read the key set now. A failure is never raised; it is logged unless it repeats the previous one."""
+        """Read the key set now. A failure is not raised; it is logged unless the previous read failed alike."""
         self._refreshed_at = time.monotonic()
         try:
             text = await self._read()
@@ -160,7 +161,7 @@ class KeySet:
         return self._keys.get(kid) if isinstance(kid, str) else None
 
     async def _ensure_refreshed(self) -> None:
-        """Read the key set unless the last read is recent; wait at most the caller's time-out. Callers share a read."""
+        """Read the key set unless the last read is recent. Concurrent callers share a read, and wait at most 2 s."""
         if self._refreshing is None:
             if time.monotonic() - self._refreshed_at < self._min_interval_seconds:
                 return

@@ -190,7 +190,7 @@ class TokenVerifier:
             Unavailable: the issuer's keys have never been read.
         """
         try:
-            cached: _CachedToken | None = self._cache[token]  # in a third of the time of `get`
+            cached: _CachedToken | None = self._cache[token]  # takes a third of the time of `get`
         except KeyError:
             cached = None
         if cached is None or not cached.keys.is_current(cached.key):

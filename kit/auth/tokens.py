@@ -49,7 +49,7 @@ class TokenSigner:
             subject: `sub` of the token.
             lifetime_seconds: time until the token expires.
             roles: roles of a user; a service has none. A user without roles has no access.
-            session: `sid` of the token: the login that it comes from, if any.
+            session: `sid` of the token: id of the login session; None if the token does not come from a login.
         """
         now = time.time()
         claims: dict[str, Any] = {

@@ -1,8 +1,8 @@
 """Open connections of an HTTP server: their limits, in total and by address, and the end of those without progress.
 
 At every moment a connection is in one `Stage`. In all stages but one it waits for its client, and ends if it makes no
-progress for the stage's time. In the stage `APP`, the app runs a task with its own time-outs. Once a second,
-one timer of the server compares each connection with its previous state, so requests set no timers.
+progress for the stage's time. In the stage `APP`, the app runs a task with its own time-outs. Once a second, one timer
+of the server compares each connection with its previous state (a sweep), so requests set no timers.
 """
 
 import resource
@@ -27,8 +27,8 @@ OTHER_DESCRIPTORS: Final = 256
 """Descriptors that a process reserves for everything except the connections of its largest listener."""
 
 DISCARDED_BYTES: Final = 1024 * 1024
-"""Maximum of received bytes that are dropped, of a body that the app has not read or after the last response. A client
-that sends more is disconnected.
+"""Maximum of received bytes that are dropped: the rest of a body that the app does not read, or data after the last
+response. A client that sends more is disconnected.
 """
 PROGRESS_BYTES: Final = 16 * 1024
 """Bytes of the output buffer that the client of a closed connection must read to make progress."""
@@ -40,7 +40,7 @@ _EVICTION_CANDIDATES: Final = 8
 
 
 class Stage(Enum):
-    """Stage of a connection, and the seconds without progress after which it ends; None: the app has time-outs."""
+    """Stage of a connection, and the seconds without progress after which the connection ends; None: no such limit."""
 
     HEAD = "head", 10.0
     """The head of a request is not complete. Only the complete head counts as progress."""
@@ -137,7 +137,7 @@ class _Group:
         for connection in list(islice(self.members, _EVICTION_CANDIDATES)):
             if connection.owner.stage()[0].seconds is not None:
                 return connection
-            del self.members[connection]  # to the end: the next search looks at others
+            del self.members[connection]  # to the end, so that the next search finds others
             self.members[connection] = None
         return None
 
@@ -180,7 +180,7 @@ class Connections:
         else:
             self._all.members[connection] = None
             if address is not None:
-                # The group is looked up again: an eviction may have removed an empty one.
+                # Look up the group again, because an eviction removes the group if it becomes empty.
                 self._by_address.setdefault(address, _Group()).members[connection] = None
         return connection
 
@@ -219,7 +219,7 @@ class Connections:
         if stage is not connection.stage or token != connection.token:
             connection.stage, connection.token, connection.since = stage, token, now
         elif stage.seconds is not None and now - connection.since >= stage.seconds:
-            if stage is not Stage.IDLE and stage is not Stage.LINGERING:  # the usual ends
+            if stage is not Stage.IDLE and stage is not Stage.LINGERING:  # the usual last stages
                 metrics.ENDED.labels(self._listen, stage.label, "timeout").inc()
             connection.owner.end(stage)
 

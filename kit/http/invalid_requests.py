@@ -130,7 +130,7 @@ def _is_list(annotation: Any) -> bool:
 
 
 def _find_similar(name: str, known: Collection[str]) -> str | None:
-    """Return the known name that the name is like: in another case, with brackets or underscores, or misspelled."""
+    """Return the known name that is similar: in another case, with brackets or underscores, or misspelled; or None."""
     by_folded = {each.casefold(): each for each in known}
     longest = 2 * max(map(len, known), default=0)
     folded = name[:longest].casefold().replace("_", "").replace("-", "").rstrip("[]")

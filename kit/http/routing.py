@@ -55,7 +55,7 @@ def answer_head(routes: Iterable[BaseRoute]) -> None:
 
 
 def allowed_methods(routes: Iterable[BaseRoute], scope: Scope) -> list[str]:
-    """Return the methods of all routes of the request's path. Starlette lists those of the first route only."""
+    """Return the methods of all routes of the request's path. Starlette lists only the methods of the first route."""
     candidates = [route for route in routes if not isinstance(route, Mount)]
     return [
         method

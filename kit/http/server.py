@@ -94,7 +94,7 @@ def _sweeping(connections: Connections) -> Iterator[None]:
 
     def sweep() -> None:
         nonlocal timer
-        timer = loop.call_later(SWEEP_SECONDS, sweep)  # first: an error in a sweep must not end the sweeps
+        timer = loop.call_later(SWEEP_SECONDS, sweep)  # before the sweep, so that an error does not end the sweeps
         connections.sweep(loop.time())
 
     timer = loop.call_later(SWEEP_SECONDS, sweep)

@@ -3,8 +3,8 @@
 `make gen` runs this module as `python -m gateway.graphql.federation.breaking_changes`.
 
 `released.graphql` is the graph that clients may rely on. It is committed together with `schema.graphql`, so a fresh
-clone is enough to compare the two. Both contain the same graph in every commit, so a removal from `schema.graphql`
-always differs from `released.graphql`. The digest in its first line detects manual edits.
+clone is enough to compare the two. Both contain the same graph in every commit, so the comparison shows each
+removal from `schema.graphql`. The digest in its first line detects manual edits.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ def update_released_schema(folder: Path) -> list[str]:
 
     Returns:
         Descriptions of dangerous changes. They break no request, but clients may not handle them: a new member of an
-        enum or a union, another default.
+        enum or a union, or another default value.
 
     Raises:
         BreakingChangeError: a change breaks clients, or `released.graphql` was edited. The file is unchanged.
@@ -68,7 +68,7 @@ def update_released_schema(folder: Path) -> list[str]:
 def _lost_defaults(old: GraphQLSchema, new: GraphQLSchema) -> Iterator[str]:
     """Describe arguments and input fields that are required now because their default was removed.
 
-    graphql-core reports a removed default as dangerous only.
+    graphql-core reports a removed default only as a dangerous change.
     """
     after = dict(_inputs(new))
     for name, before in _inputs(old):

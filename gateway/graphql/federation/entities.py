@@ -17,10 +17,11 @@ _FIELD: Final = "representations"
 def entities_field(entities: Sequence[type]) -> Any:
     """Return the field `_entities`.
 
-    The result is in the order of the representations. Each representation is resolved separately: the result of an
-    invalid one is null, with an error. Loaders batch the lookups: one RPC loads up to 1,000 entities of a type. A class
-    with `async resolve_reference(cls, info, id)` resolves its references itself. Entities of other classes are built
-    from the id alone, and their fields load lazily.
+    A representation is an object with the `__typename` and the key of an entity. The results are in the order of the
+    representations. Each representation is resolved separately: the result of an invalid one is null, with an error.
+    Loaders batch the lookups: one RPC loads up to 1,000 entities of a type. A class with `async resolve_reference(cls,
+    info, id)` resolves its references itself. Entities of other classes are built from the id alone, and their fields
+    load lazily.
 
     Args:
         entities: entity classes; the key of each is its `id`, a UUID.

@@ -1,7 +1,7 @@
 """Merges the classes of several subgraphs: root types and entities.
 
-The merged class inherits from the classes of all subgraphs, so it has the fields of all of them. It does not matter
-which subgraph's class a resolver returns.
+The merged class inherits from the classes of all subgraphs, so it has the fields of all of them. A resolver may return
+the class of any subgraph.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from strawberry.types import get_object_definition
 
 
 def merge_root_type(name: str, modules: Sequence[ModuleType], fields: Mapping[str, Any] | None = None) -> Any:
-    """Return the root type with the fields of all subgraphs, or None where no subgraph has any.
+    """Return the root type with the fields of all subgraphs; None if it has no fields.
 
     Args:
         name: `Query`, `Mutation` or `Subscription`.

@@ -23,7 +23,7 @@ _SLICE_BYTES: Final = 8 * 1024
 _HEAD_BYTES: Final = 32 * 1024
 _HEAD_FIELDS: Final = 128
 _BODY_PARTS: Final = 2_000
-"""Maximum of chunks and trailers of one body. Even a small one costs a call."""
+"""Maximum number of chunks and trailers of one body. Each costs a call of the parser, even if it is small."""
 _FRAMING_BYTES: Final = 32 * 1024
 _FRAMING_BYTES_PER_PART: Final = 8
 """Received bytes of a body that are not content, such as chunk extensions and trailers. Their limit is the sum of
@@ -133,8 +133,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End the requests of the connection: notify the running one, and discard the pipelined ones.
 
-        uvicorn notifies only the latest request. Unless notified, the running one would write to the closed transport,
-        which raises.
+        uvicorn notifies only the latest request. If the running request is not notified, it writes to the closed
+        transport, which raises an error.
         """
         self._disconnect_running()
         for cycle, _ in self.pipeline:
@@ -147,7 +147,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._release()
 
     def _release(self) -> None:
-        """Break the reference cycles: garbage collections, which stop the event loop, are then rarely needed."""
+        """Break the reference cycles, so that garbage collections, which stop the event loop, are rarely needed."""
         self.flow.release()
         self._running = None
         self.parser = None  # type: ignore[assignment]  # as uvicorn does for a lost connection
@@ -235,8 +235,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _upgrade(self, rest: bytes | memoryview) -> None:
         """Upgrade to a WebSocket, or parse the request again without its upgrade, and then the rest of the data.
 
-        A server may ignore an upgrade (RFC 9110, 7.8). The parser cannot: for it, the request ends with its head, and
-        the body belongs to the other protocol.
+        A server may ignore an upgrade (RFC 9110, 7.8), but the parser cannot. For the parser, the request ends with its
+        head, and the body belongs to the other protocol.
         """
         if not self._is_upgrade_ignored:
             self.handle_websocket_upgrade()

@@ -6,7 +6,7 @@ _TLS_HANDSHAKE: Final = b"\x16\x03"
 """First bytes of a TLS connection."""
 
 _FIELD: Final = (
-    "send each field as one line `Name: value` that ends with CR LF: no space before the name and the colon, "
+    "send each field as one line `Name: value` that ends with CR LF: no space before the name or the colon, "
     "and no control character in it"
 )
 _MESSAGES: Final = (

@@ -65,8 +65,9 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
 
     Received data is parsed in small slices, one in each turn of the loop, and only while the app has read the previous
     message and the client reads our output. A client that sends more frames than the allowed rate is slowed down; if
-    that lasts for five seconds, the connection closes with 1008. If the app closes the connection meanwhile, the rest
-    of the data is dropped: the client's close frame may be the last of thousands of frames.
+    that lasts for five seconds, the connection closes with 1008. If the app closes the connection while the client is
+    slowed down, the rest of the received data is dropped. Otherwise the close would wait for the client's close frame,
+    which may be the last of thousands of frames.
     """
 
     def __init__(self, *args: Any, connection: Connection | None = None, **kwargs: Any) -> None:
@@ -157,7 +158,7 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         )
 
     def _parse_slice(self) -> None:
-        """Parse the next slice if that is allowed now. The next turn of the loop continues."""
+        """Parse the next slice if this is allowed now. The next turn of the loop parses the following slice."""
         self._is_scheduled = False
         if self._unparsed and self._may_parse():
             piece = bytes(self._unparsed[:_FRAME_SLICE_BYTES])
@@ -200,7 +201,8 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         if self._slow_since is None:
             self._slow_since = now
         if now - self._slow_since > _FLOOD_SECONDS:
-            self._fail(1008, f"too many frames: send at most {FRAMES_PER_SECOND} a second, 2 KiB each")
+            limit = f"send at most {FRAMES_PER_SECOND} a second; each 2 KiB count as one more frame"
+            self._fail(1008, f"too many frames: {limit}")
         else:
             self._slow_timer = self.loop.call_later(-self._allowance / FRAMES_PER_SECOND, self._continue)
 
@@ -257,7 +259,9 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         self._linger()
 
     def _linger(self) -> None:
-        """End the output, and drop received data until the client ends its side, or a sweep closes the connection.
+        """End the output, and drop received data until the client ends its side or a sweep closes the connection.
+
+        A sweep is the check of all connections once a second (`kit.http.connections`).
 
         Closing at once would reset the connection, and the client could lose the close frame.
         """
