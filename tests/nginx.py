@@ -43,8 +43,7 @@ class Nginx:
     def trust(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(self.authority))
 
-    @property
-    def client(self) -> httpx.AsyncClient:
+    def new_client(self) -> httpx.AsyncClient:
         return client(f"https://{self.https}", verify=self.trust)
 
 

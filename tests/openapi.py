@@ -45,7 +45,7 @@ class Contract:
         self._validate(documented["content"][media_type]["schema"], response.json())
 
     def operations(self) -> list[tuple[str, str]]:
-        """Return the method and the path of each operation, in capital letters and with placeholders."""
+        """Return each operation's method, in capital letters, and its path, with placeholders."""
         return [
             (method.upper(), path)
             for path, item in self._spec["paths"].items()

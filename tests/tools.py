@@ -1,4 +1,4 @@
-"""Tools from outside Python and parts of the machine, which may be missing."""
+"""Skips tests that need a program or a network feature that this machine does not have."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ import pytest
 def skip_without_tool(reason: str) -> NoReturn:
     """Skip the test because a tool is missing. In CI, which installs all tools, fail it."""
     if os.environ.get("CI") == "true":
-        pytest.fail(f"{reason}; .ci/run installs it")
+        pytest.fail(f"{reason}, although .ci/run should have installed it")
     pytest.skip(f"{reason}; .ci/run shows how to install it")
 
 

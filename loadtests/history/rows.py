@@ -1,4 +1,4 @@
-"""Rows of the ledger after a run, read by SQL that only the checker uses."""
+"""Rows of the ledger after a load test. The history checker, which verifies them, shares no SQL with the bank."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -143,7 +143,8 @@ async def read_rows(
 async def sum_balance_changes(connection: asyncpg.Connection) -> Decimal:
     """Return the change of the sum of all balances since the accounts were opened.
 
-    In a correct ledger it is 0 at every moment, because one statement reads all balances of one moment.
+    In a correct ledger it is always 0: a transfer adds to one balance what it takes from another, and one statement
+    reads all balances of the same moment.
     """
     change: Decimal = await connection.fetchval(_BALANCE_CHANGE)
     return change

@@ -149,7 +149,7 @@ class TestQueries:
         few = await operations(alice, filter={"minAmount": "2", "maxAmount": "3", "direction": "OUT"})
         assert [edge["node"]["amount"]["amount"] for edge in few["edges"]] == ["3.00", "2.00"]
 
-    async def test_invalid_paging_is_an_error_with_code_and_fields(self, alice: User) -> None:
+    async def test_invalid_paging_or_filter_is_an_error_with_code_and_fields(self, alice: User) -> None:
         for variables, field in (
             ({"first": 0}, "first"),
             ({"first": 1, "last": 1}, "last"),

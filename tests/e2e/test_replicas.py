@@ -303,7 +303,7 @@ class TestReplicas:
         assert sum([await metric_sum(system, name, "wallet_bank_outbox_is_leader") for name in banks]) == 1
 
     async def test_gateways_share_rate_limits(self, front: Nginx) -> None:
-        async with front.client as http:
+        async with front.new_client() as http:
             credentials = (
                 {"username": f"stranger{number}", "password": "guessed"} for number in range(2 * LOGINS_PER_MINUTE)
             )

@@ -64,7 +64,8 @@ class AnalyticsClient:
             older_than: returns the newest operations below this version of the account (`Operation.account_version`).
             newer_than: returns the oldest operations above this version; 0: the oldest of all. Not together with
                 `older_than`.
-            epoch: `Operation.epoch` to which `older_than` or `newer_than` belongs.
+            epoch: id of the ledger's epoch (`Operation.epoch`) to which the version in `older_than` or `newer_than`
+                belongs.
             filter: conditions that each operation satisfies.
         """
         request = analytics_pb2.GetOperationsRequest(
@@ -106,7 +107,13 @@ class AnalyticsClient:
     async def watch_operations(
         self, account_id: UUID, after_version: int, epoch: str = ""
     ) -> AsyncGenerator[Operation, None]:
-        """Yield an account's operations after a version of an epoch, then new ones, in version order."""
+        """Yield an account's operations with versions above `after_version`, then new ones, in version order.
+
+        Args:
+            account_id: id of the account.
+            after_version: version of the account (`Operation.account_version`); 0: all operations.
+            epoch: id of the ledger's epoch (`Operation.epoch`) to which `after_version` belongs.
+        """
         request = analytics_pb2.WatchOperationsRequest(
             account_id=str(account_id), after_version=after_version, epoch=epoch
         )

@@ -102,7 +102,7 @@ class Statistics:
         buckets: they cover the range without gaps.
         as_of_version: the account's version up to which operations are counted.
         is_complete: whether all operations of the range that the ledger had when the request arrived are counted.
-        epoch: epoch of `as_of_version`.
+        epoch: id of the ledger's epoch (`Operation.epoch`) to which `as_of_version` belongs.
     """
 
     buckets: tuple[StatisticsBucket, ...]

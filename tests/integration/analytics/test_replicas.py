@@ -1,4 +1,4 @@
-"""Several replicas behind one address: a stream continues on another replica without gaps or repeats."""
+"""Several replicas in one gRPC target: a stream continues on another replica without gaps or repeats."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -66,7 +66,8 @@ class Feeds:
         try:
             await until(all_have)
         except AssertionError:
-            raise AssertionError(f"at {[versions[-1:] for versions in self.versions]}, not at {version}") from None
+            reached = [versions[-1:] for versions in self.versions]
+            raise AssertionError(f"the streams have reached versions {reached}, not {version}") from None
 
 
 @on_apache

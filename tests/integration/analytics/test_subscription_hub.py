@@ -16,7 +16,7 @@ from tests.kafka.brokers import on_both
 from tests.waiting import until
 from wallet.errors import AccountNotFound, ResourceExhausted, SubscriberTooSlow, Unavailable, WalletError
 
-no_decision = pytest.mark.parametrize(
+bank_outages = pytest.mark.parametrize(
     "outage", [Unavailable("the bank"), ResourceExhausted()], ids=lambda outage: type(outage).__name__
 )
 
@@ -47,7 +47,7 @@ class Reader:
         async with asyncio.timeout(5):
             return [(await self._next()).account_version for _ in range(count)]
 
-    async def follow(self, publish: Callable[[], None]) -> None:
+    async def publish_until_error(self, publish: Callable[[], None]) -> None:
         """Publish and take operations until the stream raises its error."""
         while True:
             publish()
@@ -220,9 +220,7 @@ class TestOrder:
             env.bank.transfer(alice, bob)
             assert await reader.take(1) == [1]
 
-    async def test_requested_check_compares_every_stream_at_once(
-        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
-    ) -> None:
+    async def test_requested_check_runs_without_a_wait(self, env: AnalyticsEnvironment, alice: UUID, bob: UUID) -> None:
         hub = env.hub()
         async with reading(env, hub, alice, 0) as reader, background(hub.run_checks()):
             await reader.wait_until_idle()
@@ -230,7 +228,7 @@ class TestOrder:
             hub.request_check()
             assert await reader.take(1) == [1]
 
-    @no_decision
+    @bank_outages
     async def test_gap_that_cannot_be_filled_ends_the_stream_so_that_it_can_resume(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID, outage: WalletError
     ) -> None:
@@ -419,10 +417,10 @@ class TestLostAccess:
             with pytest.raises(AccountNotFound):
                 await quiet.take(1)
             with pytest.raises(AccountNotFound):
-                await busy.follow(lambda: hub.publish(env.bank.transfer(bob, alice)))
+                await busy.publish_until_error(lambda: hub.publish(env.bank.transfer(bob, alice)))
 
-    @no_decision
-    async def test_bank_without_a_decision_does_not_end_streams(
+    @bank_outages
+    async def test_outage_of_the_bank_does_not_end_streams(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID, outage: WalletError
     ) -> None:
         env.bank.outage = outage

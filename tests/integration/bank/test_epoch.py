@@ -43,12 +43,14 @@ class TestVerifyHistory:
     async def test_posting_that_the_ledger_lacks_begins_an_epoch(
         self, own_bank: RunningBank, wrong: dict[str, object]
     ) -> None:
-        held = await make_posting(own_bank)
-        posting = HeldPosting(**{"account_id": held.account_id, "version": 1, "transfer_id": held.transfer_id} | wrong)  # type: ignore[arg-type]
-        epoch = (await verify(own_bank, "", [held, posting])).epoch
+        known = await make_posting(own_bank)
+        values = {"account_id": known.account_id, "version": 1, "transfer_id": known.transfer_id} | wrong
+        posting = HeldPosting(**values)  # type: ignore[arg-type]
+        epoch = (await verify(own_bank, "", [known, posting])).epoch
         assert UUID(epoch)
-        assert (await verify(own_bank, "", [posting])).epoch == epoch  # postings of another epoch are not compared
-        assert (await verify(own_bank, epoch, [held], past=("",))).epoch == epoch
+        # The caller's epoch is not the ledger's any more, so its postings are not looked up in the ledger.
+        assert (await verify(own_bank, "", [posting])).epoch == epoch
+        assert (await verify(own_bank, epoch, [known], past=("",))).epoch == epoch
         reason = await own_bank.sql.fetchval("SELECT reason FROM ledger_epoch")
         assert str(posting.transfer_id) in reason
 

@@ -49,7 +49,7 @@ async def test_statement_finds_rows_by_index(ledger_url: str, statement: str, *,
         assert "Index Cond" in scan or "Recheck Cond" in scan
 
 
-async def test_pooled_session_keeps_its_settings(ledger_url: str) -> None:
+async def test_pooled_session_keeps_its_settings_and_no_lock(ledger_url: str) -> None:
     async with open_pool(ledger_url, max_size=1) as pool:
         before = await pool.fetch("SELECT name, setting FROM pg_settings ORDER BY name")
         async with outbox.Outbox.lead(pool) as led:

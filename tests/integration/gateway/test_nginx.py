@@ -80,7 +80,7 @@ def alice(keys: Keys) -> dict[str, str]:
 class TestHTTPS:
     async def test_response_has_strict_transport_security(self, nginx: Nginx, alice: dict[str, str]) -> None:
         query = f'{{ account(id: "{ACCOUNT}") {{ balance {{ amount }} }} }}'
-        async with nginx.client as http:
+        async with nginx.new_client() as http:
             response = await http.post("/graphql", json={"query": query}, headers=alice)
         assert response.json() == {"data": {"account": {"balance": {"amount": "990.00"}}}}
         assert response.headers["strict-transport-security"] == "max-age=63072000"
@@ -101,7 +101,7 @@ class TestHTTPS:
             "Upgrade": "h2c",
             "HTTP2-Settings": "AAMAAABkAAQAoAAAAAIAAAAA",
         }
-        async with nginx.client as http:
+        async with nginx.new_client() as http:
             response = await http.post("/graphql", json={"query": "{ __typename }"}, headers=alice | upgrade)
         assert response.json() == {"data": {"__typename": "Query"}}
 
@@ -118,7 +118,7 @@ class TestHTTPS:
         assert (response.status_code, response.headers["location"]) == (308, f"https://{nginx.https}/accounts?a=b")
 
     async def test_gateway_rejects_a_large_body_and_nginx_a_larger_one(self, nginx: Nginx) -> None:
-        async with nginx.client as http:
+        async with nginx.new_client() as http:
             by_gateway = await http.post("/graphql", content=b"x" * 100_000)
             (error,) = by_gateway.json()["errors"]
             assert (by_gateway.status_code, error["extensions"]["code"]) == (413, "CONTENT_TOO_LARGE")
@@ -126,13 +126,13 @@ class TestHTTPS:
             assert (by_nginx.status_code, by_nginx.headers["content-type"]) == (413, "text/html")
 
     async def test_metrics_are_not_reachable(self, nginx: Nginx) -> None:
-        async with nginx.client as http:
+        async with nginx.new_client() as http:
             assert (await http.get("/health/live")).status_code == 200
             assert (await http.get("/metrics")).status_code == 404
 
     async def test_unreachable_gateway_is_reported_as_a_problem_with_503(self, tmp_path: Path) -> None:
         unused = f"{HOST}:{free_ports(1)[0]}"
-        async with run_nginx(tmp_path, unused) as nginx, nginx.client as http:
+        async with run_nginx(tmp_path, unused) as nginx, nginx.new_client() as http:
             response = await http.post(f"/accounts/{ACCOUNT}/transfers", json={})
         problem = Problem.model_validate_json(response.content)
         assert (response.status_code, problem.status, problem.code) == (503, 503, "UNAVAILABLE")
@@ -149,7 +149,7 @@ class TestStreams:
         headers = alice | {"Accept": "text/event-stream"}
         async with (
             asyncio.timeout(10),
-            nginx.client as http,
+            nginx.new_client() as http,
             http.stream("POST", "/graphql", json={"query": WATCH}, headers=headers) as response,
         ):
             async for line in response.aiter_lines():
@@ -193,7 +193,7 @@ class TestForwardedHeaders:
         async with (
             http_server(app, address, trusted_proxies=[HOST]),
             run_nginx(tmp_path, address) as nginx,
-            nginx.client as http,
+            nginx.new_client() as http,
         ):
             assert (await http.get("/", headers=forged)).text == "ok"
         assert received == ["https", HOST, HOST]

@@ -254,7 +254,10 @@ VALUES: st.SearchStrategy[Any] = st.sampled_from([None, True, 0, 1, "", "a", [],
 
 
 class TestCompatibleChanges:
-    """Changes that the rules allow, checked with a JSON Schema validator: each schema accepts the other's events."""
+    """The changes in `ALLOWED`, checked with a JSON Schema validator.
+
+    The changed schema treats old events as the unchanged schema does, and the unchanged schema accepts new events.
+    """
 
     @given(
         st.sets(st.sampled_from(sorted(ALLOWED))),

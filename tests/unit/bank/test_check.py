@@ -69,7 +69,7 @@ class TestCheck:
         ],
         ids=["too many", "a name too long", "a text too long", "a NUL in a name", "a NUL in a text"],
     )
-    def test_descriptor_that_is_too_long_or_contains_nul_is_refused(self, descriptor: dict[str, str]) -> None:
+    def test_descriptor_that_is_too_large_or_contains_nul_is_refused(self, descriptor: dict[str, str]) -> None:
         assert refused_fields(replace(GOOD, kind=TransferKind.DEPOSIT, descriptor=descriptor)) == ["descriptor"]
 
     def test_largest_descriptor_with_non_ascii_text_is_accepted(self) -> None:
@@ -104,6 +104,6 @@ class TestFingerprint:
         other = replace(GOOD, amount=Money(Decimal("1e1"), "RUB"), descriptor={"b": "2", "a": "1"})
         assert one.fingerprint == other.fingerprint
 
-    def test_fingerprint_separates_descriptor_texts(self) -> None:
+    def test_fingerprint_distinguishes_descriptor_names_from_values(self) -> None:
         one, other = replace(GOOD, descriptor={"a": "b, c"}), replace(GOOD, descriptor={"a, b": "c"})
         assert one.fingerprint != other.fingerprint

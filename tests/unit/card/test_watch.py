@@ -57,7 +57,7 @@ async def watch_versions(bank: FailingBank) -> list[int]:
 @pytest.mark.parametrize(
     "error", [Unavailable("the bank"), DeadlineExceeded("the bank"), ResourceExhausted(), RateLimited("calls", "1")]
 )
-async def test_bank_without_a_decision_does_not_end_the_stream(error: WalletError) -> None:
+async def test_outage_of_the_bank_does_not_end_the_stream(error: WalletError) -> None:
     bank = FailingBank(error)
     assert (await watch_versions(bank), bank.calls) == ([1, 2], 2)
 

@@ -1,4 +1,7 @@
-"""The services' gRPC clients: every call gets the remaining time of its request as its time-out."""
+"""The services' gRPC clients: the time-out of each unary call is the time until the deadline of the current request.
+
+`request_context.current_request` has this deadline.
+"""
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -102,7 +105,7 @@ async def first_page(pages: AsyncIterator[Any]) -> Any:
     ],
     ids=["bank", "analytics", "card", "identity"],
 )
-async def test_timeout_of_every_call_is_the_remaining_time(
+async def test_timeout_of_every_unary_call_is_the_remaining_time(
     client: Callable[..., Any], calls: Callable[[Any], list[Awaitable[Any]]], file: FileDescriptor
 ) -> None:
     request_context.current_request.set(

@@ -37,7 +37,7 @@ class TestTable:
         assert in_void
         assert all(Step.CAPTURE in each.refuses for each in in_void)
 
-    def test_only_authorizations_have_endless_faults(self) -> None:
+    def test_only_authorizations_have_endless_or_late_faults(self) -> None:
         endless = {step for each in CARDS.values() for step, fault in each.faults.items() if fault.times is None}
         late = {step for each in CARDS.values() for step, fault in each.faults.items() if fault.kind is FaultKind.LATE}
         assert endless == {Step.AUTHORIZE}

@@ -11,7 +11,10 @@ from subgraphs.card.service.domain.top_up import IdempotencyKey
 
 
 def with_key(key: IdempotencyKey) -> Select[Any]:
-    """Select the top-ups with a key: at most one for each form of the key."""
+    """Select the top-ups of an idempotency key.
+
+    The key is stored as `key.key`, or as `key.raw` by earlier releases. Each of the two texts has at most one top-up.
+    """
     forms = [key.key] if key.raw is None else [key.key, key.raw]
     return select(top_ups).where(top_ups.c.principal == key.principal, top_ups.c.idempotency_key.in_(forms))
 

@@ -114,9 +114,7 @@ class TestDocument:
         assert [node.loc.start_token.column for node in error.nodes or () if node.loc] == [column]
 
     @pytest.mark.parametrize("rule", sorted(MESSAGES))
-    def test_validator_without_the_message_of_a_rule_does_not_start(
-        self, rule: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_validator_needs_a_message_for_each_rule(self, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(MESSAGES, rule)
         with pytest.raises(KeyError, match=rule):
             Validator(introspection=False, suggestions=True)

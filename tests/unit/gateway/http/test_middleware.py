@@ -37,14 +37,14 @@ async def test_invalid_token_is_rejected_with_401(keys: Keys) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER", "Bearer "])
-async def test_scheme_of_the_token_may_have_any_case(keys: Keys, scheme: str) -> None:
+async def test_scheme_of_the_token_may_have_any_case_and_another_space(keys: Keys, scheme: str) -> None:
     async with http_client(with_middleware(echo, keys)) as http:
         response = await http.get("/", headers={"Authorization": f"{scheme} {keys.user('alice')}"})
     assert response.text == "alice: "
 
 
 @pytest.mark.parametrize("value", ["", "Bearer", "Bearer "])
-async def test_header_without_a_token_is_anonymous(keys: Keys, value: str) -> None:
+async def test_request_without_a_token_is_anonymous(keys: Keys, value: str) -> None:
     async with http_client(with_middleware(echo, keys)) as http:
         assert (await http.get("/", headers={"Authorization": value})).text == "anonymous: "
 
