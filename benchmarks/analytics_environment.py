@@ -101,8 +101,9 @@ class AnalyticsEnvironment(BenchEnvironment):
 class TwoHistoriesEnvironment(AnalyticsEnvironment):
     """Two analytics services with empty histories on one ClickHouse: one for a small history, one for a large one.
 
-    A stub of the bank returns every requested account. It lists no account versions, so analytics has nothing to
-    repair: it compares its rows with these versions and inserts missing operations. Calls are made as an administrator.
+    A stub of the bank returns every requested account, and an empty list of account versions. So the repair of
+    analytics, which compares its rows with these versions, finds no missing operations. Calls are made as an
+    administrator.
     """
 
     small: AnalyticsProcess

@@ -82,7 +82,7 @@ async def _time_until_stored(environment: OneOwnerEnvironment, receipt: Receipt)
 
 
 async def fanout(environment: OneOwnerEnvironment, options: Options) -> Figure:
-    """Time from a commit to its message on 1,000 WebSockets for 200 accounts, at 50 transfers per second."""
+    """Time from a transfer's commit to its messages on 1,000 WebSockets of 200 accounts; 50 transfers per second."""
     await environment.transfer_at_rate(_FANOUT_RATE, options.warm_up_seconds)  # the first transfer creates the topic
     subscribed = [account for account in environment.accounts for _ in range(_SUBSCRIBERS_PER_ACCOUNT)]
     balances = [await environment.bank.get_balance(account) for account in subscribed]

@@ -63,7 +63,7 @@ _SUMS: Final = """
 """
 
 _TOTALS_PER_TRANSFER: Final = {"versions": 2, "entries": 2, "transfers": 1, "keys": 1}
-"""Growth of the sums by one transfer, or by one deposit."""
+"""Growth of the columns of `_SUMS` by one transfer, or by one deposit."""
 
 _INVARIANTS: Final = {
     "balance = opening balance + entries, and versions have no gaps": """

@@ -14,7 +14,7 @@ class ReplayResult(IntEnum):
 
     COMPLETE = 0
     INCOMPLETE = 1
-    """The bank returned fewer operations of an account than its version says. The version is their number."""
+    """The bank returned fewer operations of an account than the account has according to its version."""
     NOT_FINISHED = 2
     """A service or database is down, another replay is running, or the account does not exist."""
 

@@ -51,7 +51,7 @@ def list_blocks(admin: AdminEndpoint) -> ReviewResult:
 
 
 def lift_block(admin: AdminEndpoint, block_id: str) -> ReviewResult:
-    """End the block with this id. The declines that caused it no longer count for this kind of limit."""
+    """End the block with this id. The declined cards that caused the block no longer count for this kind of limit."""
     try:
         (report,) = stream_reports("POST", admin, f"/declines/{quote(block_id)}/lift")
     except NoResultError as error:

@@ -1,4 +1,7 @@
-"""Random choices of the users: accounts, amounts, cards, and which requests they send. The plan's seed decides them."""
+"""Random choices of the users: accounts, amounts, cards, and which requests they send.
+
+The seed in the plan of the run decides all choices.
+"""
 
 import random
 from collections.abc import Iterator

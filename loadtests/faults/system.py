@@ -64,7 +64,7 @@ class SystemUnderTest:
 def _plan_processes(
     ports: Ports, data: Path, *, proxies: Mapping[str, Proxy], second: tuple[int, int], broker: BrokerFactory | None
 ) -> Sequence[Process]:
-    """Return the full plan with a second replica of the bank. All clients connect through the proxies."""
+    """Return all processes of the system and a second replica of the bank. All clients connect through the proxies."""
     postgres = Postgres(data, proxies["postgres"].port)
     banks = ",".join(f"{HOST}:{proxies[name].port}" for name in BANKS)
     addresses = {
@@ -91,7 +91,7 @@ def _plan_processes(
     )
     if broker:
         plan["kafka"] = replace(broker(ports, data / "kafka"), name="kafka")
-        plan["analytics"] = replace(plan["analytics"], restart_with=())  # this broker keeps its data
+        plan["analytics"] = replace(plan["analytics"], restart_with=())  # this broker keeps its data when it restarts
     return list(plan.values())
 
 

@@ -48,8 +48,8 @@ RULES_IN_WORDS: Final[Mapping[str, re.Pattern[str]]] = {
     "from": re.compile("must be before to"),
     "Idempotency-Key": re.compile("must be sent once; the value is the same text twice.*"),
 }
-"""By field, the messages about rules that the contract states in words, because they compare several values or a value
-with stored data, and a schema cannot state such rules."""
+"""By field, the messages about rules that the contract states in words. A schema cannot state these rules, because they
+compare several values, or a value with stored data."""
 
 
 @schemathesis.hook

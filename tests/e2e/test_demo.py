@@ -1,4 +1,4 @@
-"""The tour of `make demo`."""
+"""`make demo`, which shows the API step by step, runs all steps, and fails when a step fails."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -240,8 +240,8 @@ class BankClient:
         """Compare postings that the caller has stored with the ledger. For services only.
 
         Args:
-            epoch: epoch of the operations that the caller stores.
-            past_epochs: epochs of the operations that the caller stored before.
+            epoch: id of the ledger's epoch (see `types`) to which the caller's stored operations belong.
+            past_epochs: epochs to which the caller's stored operations belonged before.
             postings: postings of `epoch` that the caller has stored; at most 1,000.
 
         Returns:

@@ -15,7 +15,8 @@ from subgraphs.analytics.service.application.replay import Replay
 from tests.integration.analytics.environment import AnalyticsEnvironment
 
 MAX_DELAY_SECONDS = 1.0
-"""Every operation of the fake bank is older than this, so a missing operation is a violation, not pending."""
+"""Every operation of the fake bank is older than this, so a missing operation is a violation. A younger one would be
+reported as pending, because it may still be on its way to the history."""
 
 
 def make_integrity_check(

@@ -1,3 +1,8 @@
+"""Epochs of the ledger, in the comparison with a reader's history, in responses and in commands.
+
+An epoch is one uninterrupted sequence of the ledger's operations. A restore from an older backup begins another epoch.
+"""
+
 import asyncio
 from collections.abc import Callable
 from pathlib import Path

@@ -35,7 +35,7 @@ LIMITS = {currency: Limit(Decimal(10_000), Decimal(20_000)) for currency in EXPO
 NO_DELAYS = SagaLimits(
     interval_seconds=0.02, lease_seconds=0.0, first_pause_seconds=0.0, longest_pause_seconds=0.0, max_captures=3
 )
-"""Every top-up is due at once, so that any driver can claim it."""
+"""Every top-up is due at once, so that any driver (a task that makes a top-up's calls) can take it."""
 
 
 def card(number: str = VISA, cvv: str = "123", month: int = 12) -> CardDetails:

@@ -98,7 +98,7 @@ class TestHead:
 
 
 class TestUnknownQueryParameters:
-    """The rules of `docs/reference/http.md`."""
+    """Query parameters that a route does not have, by the rules of `docs/reference/http.md`."""
 
     @pytest.mark.parametrize(("method", "path"), REST.operations())
     async def test_rest_refuses_them_with_a_message(

@@ -228,7 +228,8 @@ class TestTransfersByGraph:
     ) -> None:
         alice, transfer = client.bank.user("alice"), client.bank.client.transfer
         earlier = await alice(transfer(client.account, client.recipient, rub("1.00"), form))
-        now = quote(form) if form == '"k1' else form  # quoted, because it is no key any more
+        # A key that starts with a quotation mark is accepted as a quoted string only.
+        now = quote(form) if form == '"k1' else form
         assert (await client.transfer_by_graph(now))["transfer"]["id"] == str(earlier.transfer.id)
         assert await client.bank.balance(client.account) == 999
 

@@ -29,7 +29,7 @@ class TestLoadMigrations:
             load_migrations(tmp_path)
 
     def test_released_migrations_are_unchanged(self) -> None:
-        """Write a new migration instead: services refuse a database that has applied another text of a migration."""
+        """Write a new migration instead of editing one: services refuse databases that applied the old text."""
         assert {str(each): each.checksum for each in MIGRATIONS} == {
             "0001_operations": "85cc2d09bd3ee9ea3aaefe780238cfeba6fe3442ce270d827fd323fc5ca6462f"
         }

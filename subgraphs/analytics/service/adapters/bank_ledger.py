@@ -1,4 +1,7 @@
-"""The bank's ledger, read with the identity of analytics."""
+"""The bank's ledger, read with the identity of analytics.
+
+An epoch is one uninterrupted sequence of the ledger's operations. A restore from an older backup begins another epoch.
+"""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final

@@ -1,4 +1,7 @@
-"""Stores the events of the operations topic in the history, in batches, and then commits their offsets."""
+"""Stores the events of the operations topic in the history, in batches, and then commits their offsets.
+
+An epoch is one uninterrupted sequence of the ledger's operations. A restore from an older backup begins another epoch.
+"""
 
 import asyncio
 from collections import deque
@@ -212,7 +215,7 @@ class Consumer:
             raise TooManyDeadLetters(f"{sum(recent)} of the last {len(recent)} messages are invalid")
 
     async def _take_own_epoch(self, events: Sequence[Event]) -> tuple[str, list[Event]]:
-        """Return the epoch of the history, and the events that belong to it.
+        """Return the epoch of the history, and the events that belong to this epoch.
 
         Raises:
             EpochChanged: the ledger has another epoch than the history.
@@ -221,8 +224,8 @@ class Consumer:
         own = [event for event in events if event.epoch == epoch]
         if skipped := len(events) - len(own):
             await self._retry(self._epochs.verify)
-            # The ledger has the history's epoch, so these events were published before that epoch began. The ledger may
-            # lack their operations; the repair inserts those that it has.
+            # The ledger has the history's epoch, so the skipped events were published before this epoch began. The
+            # ledger may lack operations of these events; the repair inserts the operations that the ledger has.
             metrics.OTHER_EPOCH_EVENTS.inc(skipped)
             log.warning("events of another epoch skipped", events=skipped, epoch=epoch)
             self._repair.suspect_all()
@@ -276,8 +279,8 @@ class Consumer:
 
     async def _commit(self, consumer: AIOKafkaConsumer, messages: Iterable[Message], generation: int) -> None:
         if generation != self._generation:
-            # A commit could now reset offsets that another member has committed. The messages are consumed again, which
-            # is harmless.
+            # A commit could now reset offsets that another member of the group has committed. Without the commit the
+            # messages are consumed again, which is harmless.
             log.info("offsets not committed", error="the group has been rebalanced")
             return
         offsets: dict[TopicPartition, int] = {}

@@ -1,4 +1,7 @@
-"""Finds operations that the history lacks, and restores them from the ledger."""
+"""Finds operations that the history lacks, and restores them from the ledger.
+
+An epoch is one uninterrupted sequence of the ledger's operations. A restore from an older backup begins another epoch.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping

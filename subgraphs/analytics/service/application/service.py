@@ -1,4 +1,7 @@
-"""Use cases of analytics."""
+"""Use cases of analytics.
+
+An epoch is one uninterrupted sequence of the ledger's operations. A restore from an older backup begins another epoch.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator

@@ -1,4 +1,7 @@
-"""Streams of an account's operations: stored ones, then new ones, in version order, without gaps or repeats."""
+"""Streams of an account's operations: stored ones, then new ones, in version order, without gaps or repeats.
+
+An epoch is one uninterrupted sequence of the ledger's operations. A restore from an older backup begins another epoch.
+"""
 
 import asyncio
 from collections import defaultdict
@@ -75,7 +78,8 @@ class _Subscription:
         if len(self._buffer) < self._buffer_size:
             self._buffer[row.account_version] = row
         elif self.is_live and self.is_delivering:
-            # The subscriber is too slow. In all other states this process is too slow, and fetches the operation later.
+            # The buffer is full because the subscriber is too slow. In all other states the buffer is full because this
+            # process is too slow; it drops the operation here and fetches it later.
             self.is_overrun = True
             self._buffer.clear()
 

@@ -139,7 +139,7 @@ class Statistics:
         buckets: oldest first, without gaps.
         as_of_version: the account's version up to which operations are counted.
         is_complete: whether all operations of the range that the ledger had when the request arrived are counted.
-        epoch: epoch of the history.
+        epoch: id of the ledger's epoch (see `domain.model`) to which the operations of the history belong.
     """
 
     currency: str

@@ -1,4 +1,7 @@
-"""Admin routes of the bank: the epoch of the ledger, and the redating of operations that are dated in the future."""
+"""Admin routes of the bank: the epoch of the ledger, and the redating of operations that are dated in the future.
+
+An epoch is one uninterrupted sequence of the ledger's operations. A restore from an older backup begins another epoch.
+"""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing

@@ -200,7 +200,7 @@ class Bank:
         return (await self.get_account_and_epoch(caller, account_id))[0]
 
     async def get_account_and_epoch(self, caller: Principal, account_id: UUID) -> tuple[Account, str]:
-        """Return the current state of an account and the ledger's epoch.
+        """Return the current state of an account and the ledger's epoch (see `LedgerIdentity`).
 
         Raises:
             AccountNotFound: the account does not exist, or the caller may not read it.
@@ -242,13 +242,19 @@ class Bank:
         return await self._reader.list_versions(after, limit)
 
     async def list_transfers(self, account_id: UUID, after_version: int, limit: int) -> tuple[list[Transfer], str]:
-        """Return an account's transfers after a version of the account, in version order, and the ledger's epoch."""
+        """Return an account's transfers after a version of the account, in version order, and the ledger's epoch.
+
+        See `LedgerIdentity` for epochs.
+        """
         return await self._reader.list_transfers(account_id, after_version, limit)
 
     async def verify_history(
         self, reader_epoch: str, past_epochs: Sequence[str], postings: Sequence[HeldPosting]
     ) -> LedgerIdentity:
-        """Compare a reader's postings and epochs with the ledger; see `Epochs.verify`."""
+        """Compare the postings and epochs that a reader such as analytics has stored with the ledger.
+
+        See `Epochs.verify`.
+        """
         return await self._epochs.verify(reader_epoch, past_epochs, postings)
 
 

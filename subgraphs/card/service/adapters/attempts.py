@@ -124,7 +124,9 @@ class AttemptRepository:
             return declines.find_blocks(map(_attempt_from_row, stored), limits)
 
     async def lift_block(self, kind: LimitKind, attempt_id: UUID, operator: str) -> int:
-        """Stop counting the declines of a block, for this kind of limit only. The lift is stored permanently.
+        """Lift a block, which is a reached limit: stop counting its declines, for this kind of limit only.
+
+        The lift is stored permanently.
 
         Args:
             kind: kind of the limit.

@@ -61,7 +61,10 @@ open_database: Final = partial(Database.open, service="card", label="the top-ups
 
 
 class LeaseLostError(Exception):
-    """Another driver has saved the top-up since this driver read it. This save had no effect."""
+    """Another driver has saved the top-up since this driver read it. This save had no effect.
+
+    A driver is a task that makes a top-up's calls.
+    """
 
 
 class Repository:

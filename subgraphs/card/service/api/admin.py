@@ -1,4 +1,7 @@
-"""Admin routes of the card service: reviews of top-ups, and blocks after declined cards."""
+"""Admin routes of the card service: reviews of top-ups, and blocks after declined cards.
+
+A driver is a task that makes a top-up's calls. A block is a reached limit of declined cards.
+"""
 
 from collections.abc import AsyncGenerator
 from math import ceil

@@ -1,4 +1,7 @@
-"""Periodic job for the limits of declined cards: deletes old attempts and updates the metrics of blocks."""
+"""Periodic job for the limits of declined cards: deletes old attempts and updates the metrics of blocks.
+
+A block is a limit that is reached now.
+"""
 
 import asyncio
 from collections import Counter

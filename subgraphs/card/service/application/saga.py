@@ -1,4 +1,8 @@
-"""Saga of a top-up: calls step after step until the top-up is final, even if the process that started it dies."""
+"""Saga of a top-up: calls step after step until the top-up is final, even if the process that started it dies.
+
+A driver is a task that makes a top-up's calls. The completer is the background task that starts drivers for unfinished
+top-ups without a driver.
+"""
 
 import asyncio
 import random
@@ -66,8 +70,8 @@ class Saga:
     """Changes top-ups after their creation. No other component does.
 
     The row stores the next call before the call is made, so any process can repeat the call with the same key. A driver
-    leases the row. If a driver loses its lease, two drivers may make the same calls for a while: the first to save its
-    result continues, the other stops.
+    leases the row: for a few seconds, no other driver takes it. If a driver loses its lease, two drivers may make the
+    same calls for a while. The driver that saves its result first continues, and the other driver stops.
     """
 
     def __init__(

@@ -37,8 +37,8 @@ _STATUSES_AFTER: Final[Mapping[Step, frozenset[PaymentStatus]]] = {
     Step.VOID: frozenset({PaymentStatus.CAPTURED, PaymentStatus.VOIDED, PaymentStatus.REFUNDED}),
     Step.REFUND: frozenset({PaymentStatus.REFUNDED}),
 }
-"""Possible statuses of the payment after a step, also if another driver has called later steps. Any other status is a
-contradiction."""
+"""Possible statuses of the payment after a step. A second driver (a task that makes the top-up's calls) may have called
+later steps already, so statuses after these steps are possible too. Any other status is a contradiction."""
 
 
 def apply_result(top_up: TopUp, result: Result, *, max_captures: int) -> TopUp:  # noqa: PLR0911  one line for each case
@@ -245,8 +245,8 @@ def matches_deposit(top_up: TopUp, deposit: Deposit) -> bool:
 def needs_acquirer_call(top_up: TopUp, reported: PaymentStatus) -> bool:
     """Return whether a webhook is a reason to call the acquirer. Webhooks may be late and out of order.
 
-    If the top-up is in progress, a call is needed only after an attempt at its step with an unknown outcome. Until then
-    a driver works on the top-up.
+    If the top-up is in progress, a call is needed only after an attempt at its step with an unknown outcome. Before
+    such an attempt, a driver (a task that makes the top-up's calls) is working on the top-up.
 
     Args:
         top_up: current state.

@@ -1,4 +1,7 @@
-"""Epoch of the ledger: the id of one uninterrupted sequence of operations."""
+"""Epoch of the ledger: the id of one uninterrupted sequence of operations.
+
+A restore from an older backup begins another epoch.
+"""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime

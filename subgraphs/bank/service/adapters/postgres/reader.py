@@ -1,4 +1,4 @@
-"""Reads of committed accounts and transfers."""
+"""Reads of committed accounts and transfers, and of the ledger's epoch (see `epoch.py`)."""
 
 from collections.abc import Iterable
 from typing import Final
