@@ -42,7 +42,8 @@ def header_block(target: str, path: str, timeout_seconds: float, token: str) -> 
         "grpc-timeout": f"{timeout_seconds:.0f}S",
         "authorization": f"Bearer {token}",
     }
-    return b"\x83\x86" + b"".join(_encode_header(name, value) for name, value in fields.items())  # POST, http
+    # The first two bytes are the method POST and the scheme http, as indexes of the static table.
+    return b"\x83\x86" + b"".join(_encode_header(name, value) for name, value in fields.items())
 
 
 async def call_repeatedly(

@@ -270,7 +270,7 @@ class ManyOwnersEnvironment(SystemEnvironment):
             The outcome, and the folder with the report.
 
         Raises:
-            BenchError: the checker found violations.
+            BenchError: the history checker found violations.
         """
         plan = Plan(
             host=self.target.host,
@@ -282,10 +282,10 @@ class ManyOwnersEnvironment(SystemEnvironment):
         )
         folder = create_report_folder("bench")
         outcome = await run_load(self.target, plan, 100, folder)
-        await self.ledger.ignore_earlier_transfers()  # the checker has verified the transfers of the load test
+        await self.ledger.ignore_earlier_transfers()  # the history checker verified them
         print_progress(f"   {outcome}")
         if outcome.verdict != "SOUND":
-            raise BenchError(f"the checker found {len(outcome.violations)} violations: see {folder}")
+            raise BenchError(f"the history checker found {len(outcome.violations)} violations: see {folder}")
         return outcome, folder
 
     async def _measure(

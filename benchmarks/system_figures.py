@@ -29,7 +29,7 @@ _SUBSCRIBERS: Final = 500
 _MAXIMUM_LOAD_SHARE: Final = 0.4  # share of the soak's duration: load at the maximum rate, before the soak
 _SETTLE_SHARE: Final = 0.2  # share of the soak's duration: load of the soak that is not measured
 _TIGERFANS_PER_SECOND: Final = 390.0
-"""Published rate of TigerFans, another program on another machine; no target."""
+"""Published rate of TigerFans, a program of others, on another machine. It is shown for comparison and is no target."""
 
 
 async def transfers_vs_bank_grpc(environment: ManyOwnersEnvironment) -> Figure:

@@ -57,7 +57,7 @@ def create_report_folder(name: str = "") -> Path:
 
 
 class Verdict(IntEnum):
-    """Verdict of the checker. The number is the exit code."""
+    """Verdict of the history checker. The number is the exit code."""
 
     SOUND = 0
     BROKEN = 1
@@ -79,7 +79,7 @@ class Outcome:
         latency_ms: p50, p95 and p99 of these requests, from their due time.
         errors: number of other requests by error.
         dropped: number of requests that were due and never sent.
-        calls: number of calls and balance snapshots that the checker verified.
+        calls: number of calls and balance snapshots that the history checker verified.
         verdict: name of the `Verdict`.
         violations: violated invariants with their evidence, as text.
         faults: injected faults with their times.

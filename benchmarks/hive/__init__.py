@@ -49,7 +49,7 @@ async def run_hive_gateway(bank: str, folder: Path) -> AsyncIterator[tuple[Child
         command=_program(
             *("mesh-compose", "--config-path", "compose.mjs", "--output", str(supergraph)),
             BANK_GRPC_TARGET=bank,
-            GOOGLE_PROTOS=sysconfig.get_path("purelib"),  # of googleapis-common-protos
+            GOOGLE_PROTOS=sysconfig.get_path("purelib"),  # googleapis-common-protos is there
         ),
     )
     gateway = Process(

@@ -44,7 +44,7 @@ class Outage:
         errors: number of failed requests by error.
         longest_ms: longest duration of one of those requests, successful or not, without subscriptions.
         recovery_seconds: time from the start command until everything works again, without manual steps.
-        verdict: verdict of the checker.
+        verdict: verdict of the history checker.
     """
 
     component: str

@@ -28,7 +28,7 @@ class FaultRun:
             depends on the machine.
         cycles: number of faults, each followed by an automatic recovery.
         slowest: longest recovery in seconds, and its fault.
-        outcome: result of the load, with the verdict of the checker.
+        outcome: result of the load, with the verdict of the history checker.
     """
 
     seed: int

@@ -196,7 +196,7 @@ class TestRunbook:
 
 
 class TestQueryChecker:
-    """Check of the checker itself."""
+    """Tests of `promql.Query`, with which the tests above check the queries."""
 
     KNOWN = {"a_total": {"job", "code"}, "b": {"job"}}  # noqa: RUF012  constant
 

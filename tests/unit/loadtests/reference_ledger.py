@@ -135,7 +135,7 @@ class ReferenceLedger:
         return LedgerRows(list(self.accounts.values()), self.transfers, self.entries, self.keys, read_at)
 
     def violated_invariants(self) -> set[Invariant]:
-        """Return the invariants that the checker reports as violated."""
+        """Return the invariants that the history checker reports as violated."""
         return {violation.invariant for violation in check_history(self.rows, self.calls, self.snapshots)}
 
     def falsify_call(self, place: int = -1, **values: object) -> None:

@@ -137,8 +137,9 @@ class Bank:
             owner_id: owner of the account; empty for the caller.
             currency: currency of the account.
             idempotency_key: identifies the request for this caller.
-            raw_key: the value as the client sent it, the form that earlier releases stored; None if it is the key
-                itself. If a request with this form has opened an account, that account is returned.
+            raw_key: the key as the client sent it, in quotation marks or with spaces around it; None if the client
+                sent `idempotency_key` itself. If a request with the raw key has opened an account in an earlier
+                release, this account is returned.
 
         Returns:
             The account, and whether an earlier request opened it.

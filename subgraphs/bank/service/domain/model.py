@@ -76,9 +76,9 @@ class Command:
         owner_id: required owner of the sender's account; None if the caller may move money from every account.
         descriptor: texts that the deposit's event carries unchanged.
         traceparent: trace context, if sampled; not part of the fingerprint.
-        raw_key: the value as the client sent it, in quotation marks or with spaces around it: the form that earlier
-            releases stored; None if it is the key itself. If there is a record of this form, it has the command's
-            outcome. New records are stored with `key`.
+        raw_key: the key as the client sent it, in quotation marks or with spaces around it; None if the client sent
+            `key` itself. Earlier releases stored records with the raw key: if there is such a record, it has the
+            command's outcome. New records are stored with `key`.
     """
 
     transfer_id: UUID

@@ -1,7 +1,7 @@
 """Saga of a top-up: calls step after step until the top-up is final, even if the process that started it dies.
 
-A driver is a task that makes a top-up's calls. The completer is the background task that starts drivers for unfinished
-top-ups without a driver.
+A driver is a task that makes a top-up's calls: it drives the top-up. The completer is the background task that starts
+drivers for unfinished top-ups without a driver.
 """
 
 import asyncio
@@ -169,7 +169,7 @@ class Saga:
                     await self._wake_requested.wait()
 
     async def renew_leases(self) -> None:
-        """Renew the leases of all driven top-ups periodically.
+        """Periodically renew the leases of all top-ups that have a driver in this process.
 
         Raises:
             Unavailable: the database is unavailable.

@@ -134,8 +134,9 @@ class TopUps:
             card: card to charge.
             idempotency_key: identifies the request for this caller.
             address: address or network of the client, if the gateway stated it.
-            raw_key: the value as the client sent it, the form that earlier releases stored; None if it is the key
-                itself. If there is a top-up with this form, that top-up is returned.
+            raw_key: the key as the client sent it, in quotation marks or with spaces around it; None if the client
+                sent `idempotency_key` itself. If an earlier release stored a top-up with the raw key, this top-up is
+                returned.
 
         Returns:
             The top-up in its current state, and whether an earlier request started it.

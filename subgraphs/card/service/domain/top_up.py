@@ -63,9 +63,9 @@ STATUS_BY_STEP: Final[Mapping[Step, Status]] = {
 class IdempotencyKey:
     """Idempotency key of a request, unique for each principal.
 
-    `raw` is the value as the client sent it, in quotation marks or with spaces around it: the form that earlier
-    releases stored; None if it is the key itself. A top-up with this form is found before one with `key`. New top-ups
-    are stored with `key`.
+    `raw` is the key as the client sent it, in quotation marks or with spaces around it; None if the client sent `key`
+    itself. Earlier releases stored top-ups with the raw key. A search returns such a top-up even if there is a top-up
+    with `key`, too. New top-ups are stored with `key`.
     """
 
     principal: str
