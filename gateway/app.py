@@ -55,7 +55,8 @@ def build_app(
         stop: set at shutdown; it ends the open streams of server-sent events.
         cors: allowed origins and request headers of cross-origin requests.
         body_limit_bytes: maximum size of a request body.
-        timeout_seconds: maximum duration of an HTTP request; streams have no limit.
+        timeout_seconds: time limit of an HTTP request, for its body and for its calls to the services; streams have no
+            limit.
         graph: options of the GraphQL endpoints.
     """
     app = new_app()
@@ -90,7 +91,7 @@ def build_app(
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         """Call the GraphQL endpoint of the path, or FastAPI if there is none.
 
-        GraphQL requests bypass FastAPI, because it would take as long as a whole query.
+        GraphQL requests bypass FastAPI, because FastAPI would take as much time as a whole query.
         """
         endpoint = endpoints.get((scope["type"], scope.get("path", "")))
         if endpoint is not None:

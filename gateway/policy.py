@@ -60,4 +60,4 @@ GRAPH_RULES: Final[Mapping[str, AccessRule]] = {
     "Subscription.operationAdded": READ_ACCESS,
     "Subscription.topUpUpdated": READ_ACCESS,
 }
-"""Rules of the graph by root field. Access to the fields below depends on ownership, which the services check."""
+"""Rules of the graph by root field. Access to nested fields depends on ownership, which the services check."""

@@ -1,4 +1,4 @@
-"""Idempotency keys as clients send them: a bare text, or a quoted one, which is a string as in RFC 8941."""
+"""Idempotency keys as clients send them: as bare text, or as a quoted string of RFC 8941."""
 
 import re
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ class IdempotencyKey:
 
 
 def parse_idempotency_key(value: str) -> IdempotencyKey:
-    """Parse a key of REST or GraphQL. Spaces and tabs around the value are no part of the key.
+    """Parse a key of REST or GraphQL. Spaces and tabs around the value are not part of the key.
 
     Raises:
-        ValueError: the value starts with a quotation mark but is not a string as in RFC 8941; or a bare value is one
-            text twice with a comma between; or the key is empty, too long or not printable ASCII. The message
-            continues the name of the field, as in "must be sent once".
+        ValueError: the value starts with a quotation mark but is not a string as in RFC 8941; or a bare value is the
+            same text twice with a comma between; or the key is empty, too long or not printable ASCII. The message
+            completes a sentence that begins with the name of the field, for example "must be sent once".
     """
     text = value.strip(_WHITE_SPACE)
     if text.startswith(_QUOTE):
@@ -54,7 +54,10 @@ def parse_idempotency_key(value: str) -> IdempotencyKey:
 
 
 def _is_repeated(value: str) -> bool:
-    """Return whether the value is one text twice. `fetch` and proxies join two header lines with a comma."""
+    """Return whether the value is the same text twice with a comma between.
+
+    `fetch` and proxies join two header lines in this way.
+    """
     parts = value.split(",")
     half, odd = divmod(len(parts), 2)
     first, second = ",".join(parts[:half]).rstrip(_WHITE_SPACE), ",".join(parts[half:]).lstrip(_WHITE_SPACE)

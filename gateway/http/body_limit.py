@@ -59,7 +59,7 @@ class BodyLimit:
             await self._reject(scope, receive, send)
 
     async def _reject(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read the rest of the body, up to a limit, then respond: a client does not read while it is sending."""
+        """Read the rest of the body, up to a limit, then respond, because a client may not read while it is sending."""
         drained = 0
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_TIMEOUT_SECONDS):

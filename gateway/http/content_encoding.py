@@ -100,7 +100,9 @@ async def _read(receive: Receive) -> bytes | None:
 
 
 async def _decode(encoded: bytes, limit: int) -> bytes | None:
-    """Return the content of a gzip body, or None if it has more than `limit` bytes. At most `limit + 1` are decoded.
+    """Return the content of a gzip body, or None if it has more than `limit` bytes.
+
+    At most `limit + 1` bytes are decoded.
 
     Raises:
         InvalidInput: the body is not one complete gzip member.

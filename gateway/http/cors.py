@@ -84,7 +84,7 @@ def check_header(name: str) -> str:
 
 
 class _Cors(CORSMiddleware):
-    """Starlette's middleware, with another response to refused preflight requests: it tells developers the reason."""
+    """Starlette's middleware, but the response to a refused preflight request tells developers the reason."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)

@@ -43,7 +43,8 @@ class Exchange:
         span: span of the request.
         request_id: the caller's `X-Request-Id` if it is safe to log, else the trace id.
         read_rate_limit_status: reads the remaining quota for the response headers; None if the request has no limit.
-            The quota is read when the response starts, because a request may count several times, such as an array.
+            The quota is read when the response starts, because one request may count several times, such as an array of
+            GraphQL requests.
         is_health_check: whether the request is a health check, which has no rate limit and is logged at debug level if
             it passes.
         status: status of the response; `CLIENT_CLOSED_REQUEST` until the response starts.

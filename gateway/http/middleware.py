@@ -54,7 +54,8 @@ class RequestMiddleware:
         app: ASGI app with the routes.
         verifier: validates bearer tokens.
         rate_limiter: limits the requests of each caller and of each address.
-        timeout_seconds: maximum duration of an HTTP request; streams have no limit.
+        timeout_seconds: time limit of an HTTP request, for its body and for its calls to the services; streams have no
+            limit.
         body_limit_bytes: maximum size of a request body, both as sent and after decoding.
         """
         self._app = BodyLimit(app, body_limit_bytes)

@@ -204,7 +204,7 @@ def content_security_policy(page: str) -> str:
     """Build the Content-Security-Policy of a page.
 
     Scripts: those of this origin, and the page's inline scripts by their hashes. Connections: this origin only. Inline
-    styles are allowed, because the libraries of both pages need them.
+    styles are allowed, because GraphiQL and Swagger UI need them.
     """
     scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
     hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in scripts)

@@ -49,7 +49,7 @@ def _check_rate(text: str) -> str:
 
 
 Rate = Annotated[str, AfterValidator(_check_rate)]
-"""A number of hits per period in the notation of `limits`: `6000/minute`, `20 per 5 minutes`."""
+"""A number of hits per period in the notation of the library `limits`: `6000/minute`, `20 per 5 minutes`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +60,11 @@ class RateLimitOptions:
         is_on: False disables all limits.
         store: URL of the counters' storage: `memory://`, or `redis://host:port/0`, which several gateways share.
         requests: requests of one caller; each message on a WebSocket counts as a request.
-        cost: estimated cost of one caller's GraphQL operations, and cost of documents that are not cached.
+        cost: of one caller: estimated cost of GraphQL operations plus cost of parsing and validating documents that the
+            gateway has not cached.
         anonymous: requests without a valid token and new WebSockets, of one address.
-        anonymous_cost: cost of documents that are not cached, in requests without a token, of one address.
+        anonymous_cost: of one address: cost of parsing and validating documents that the gateway has not cached, in
+            requests without a token.
         login: requests to `/auth/…`, of one address.
     """
 
@@ -295,7 +297,10 @@ class RateLimiter:
             raise RateLimited(limit.name, str((await self._read_status(limit, client)).reset_seconds))
 
     async def wait(self, limit: Limit, client: str, amount: int) -> None:
-        """Count `amount` hits of a client as soon as the limit allows it. At most the whole limit is counted."""
+        """Count `amount` hits of a client as soon as the limit allows it.
+
+        An amount above the limit is counted as the limit.
+        """
         while not await self._acquire(limit, client, min(amount, limit.amount)):
             DELAYED.labels(limit.name).inc()
             await self._sleep((await self._read_status(limit, client)).reset_seconds)

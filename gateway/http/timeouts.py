@@ -6,7 +6,7 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _TICK_SECONDS: Final = 0.05
-"""Time between two ticks. Most requests finish before their second tick, and need no other timer."""
+"""Interval of the common timer. Most requests end before its second tick after their start, and need no other timer."""
 
 
 class BodyTimeoutError(Exception):
@@ -16,20 +16,20 @@ class BodyTimeoutError(Exception):
 class RequestTimeouts:
     """Cancels an HTTP request if its body is late or its client disconnects.
 
-    One timer ticks for all requests of an event loop. It starts to watch a request at the second tick after the start
-    of the request.
+    One timer ticks for all requests of an event loop. A request is watched from the second tick after its start.
 
     Attributes:
-        is_ticking: whether the timer runs. It ends after the last request.
+        is_ticking: whether the timer runs. It stops when no request is left.
     """
 
     def __init__(self, timeout_seconds: float) -> None:
         """Args:
-        timeout_seconds: maximum time until the last byte of the body. The response has no time limit here.
+        timeout_seconds: maximum time from the start of the request to the last byte of its body. The response has no
+            time limit here.
         """
         self._timeout_seconds = timeout_seconds
         self._new: set[_Request] = set()  # started since the last tick
-        self._old: set[_Request] = set()  # started before the last tick, and not watched
+        self._old: set[_Request] = set()  # started before the last tick, and not watched yet
         self.is_ticking = False
 
     async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,7 +77,8 @@ class RequestTimeouts:
 class _Request:
     """One running request. It is cancelled if its body is late, or if its client disconnects.
 
-    ASGI reports a disconnect only to a pending `receive`, so after the body this class keeps receiving.
+    ASGI reports a disconnect only to a pending `receive`, so this class calls `receive` again after the end of the
+    body.
     """
 
     __slots__ = (
@@ -106,7 +107,10 @@ class _Request:
         self._listener: asyncio.Task[None] | None = None
 
     async def receive(self) -> Message:
-        """ASGI receive that detects the end of the body. After a disconnect within the body, it never returns."""
+        """ASGI receive that detects the end of the body.
+
+        If the client disconnects before the end, this call cancels the task.
+        """
         message = await self._receive()
         if not self._is_body_complete:
             if message["type"] == "http.disconnect":
@@ -119,9 +123,9 @@ class _Request:
         return message
 
     def watch(self) -> None:
-        """Limit the time of the body or, after the body, wait for a disconnect.
+        """Start the time-out of the body or, if the body is complete, wait for a disconnect.
 
-        If the body is incomplete, the method is called again at the end of the body.
+        If the body is incomplete, `receive` calls this method again at the end of the body.
         """
         self._is_watched = True
         if self.is_cancelled:

@@ -15,7 +15,10 @@ _CACHE_SECONDS: Final = 60
 
 
 def signing_key_routes(verifier: TokenVerifier) -> APIRouter:
-    """Build the route of `/.well-known/jwks.json`. It serves the gateway's copy, also while the issuer is down."""
+    """Build the route of `/.well-known/jwks.json`.
+
+    It serves the gateway's copy of the keys, also while the issuer is down.
+    """
     router = APIRouter(route_class=GuardedRoute)
 
     @router.get("/.well-known/jwks.json")

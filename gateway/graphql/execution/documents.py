@@ -21,14 +21,18 @@ from gateway.graphql.protection.cost import OperationCost
 from gateway.graphql.protection.limits import Limits, RequestBudget, check_limits, parse_document
 
 _MAX_CACHED_COST: Final = 1_000_000
-"""Maximum total cost of the cached documents (`document_cost`): about a thousand ordinary ones.
+"""Maximum sum of the costs (`document_cost`) of the cached documents: about a thousand ordinary documents.
 
-A caller who replaces all of them pays as much: a third of the default limit per minute. The memory of a document is in
-proportion to its cost, 50 bytes for a unit. Without the cache a mutation takes three times as long.
+A caller who replaces all cached documents by new ones pays this cost: a third of the default limit per minute. A cached
+document takes about 50 bytes of memory per unit of its cost. If its document is not cached, a mutation takes three
+times as long.
 """
 
 _SWITCH_SECONDS: Final = 0.0005
-"""Time for which the thread of documents may keep the interpreter from the event loop. Python's default is 5 ms."""
+"""Python's switch interval while the document thread works.
+
+After this time the thread must release the interpreter lock to the event loop. Python's default is 5 ms.
+"""
 
 UNKNOWN_OPERATION: Final = "the document has no operation of the name in `operationName`"
 
@@ -40,10 +44,10 @@ class Document:
     """Parsed and validated document.
 
     Attributes:
-        cost: cost of parsing and validating it.
+        cost: cost of parsing and validating the document.
         node: AST.
         errors: the first validation errors; empty if the document is valid.
-        schema: schema that the document is for.
+        schema: schema that the document was validated against.
         operations: operations by name.
         subfields: cache of sub-fields that all executions share; None for a document with directives, where sub-fields
             depend on variables.
@@ -60,8 +64,8 @@ class Document:
     def operation_cost(self, name: str | None) -> OperationCost:
         """Return the cost of the operation that a request selects.
 
-        The cost of an operation is planned when the operation is first executed. Planning all operations of a document
-        of fifty would take longer than validating the document.
+        The cost of an operation is planned when the operation is first executed. In a document of fifty operations,
+        planning all of them would take longer than validating the document.
 
         Args:
             name: name of the operation in the request, or None.
@@ -79,9 +83,9 @@ class Document:
 class DocumentLoader:
     """Parses and validates documents, with an LRU cache.
 
-    Documents are processed one at a time in a thread, so that other requests are served meanwhile, and callers take
-    turns. Invalid documents and documents with literal values are not cached: literals may contain card numbers, and
-    such documents are rarely repeated. Documents that use variables are cached.
+    One thread processes the documents one at a time, so that the event loop serves other requests meanwhile. Callers
+    take turns. Invalid documents and documents with literal values are not cached: literals may contain card numbers,
+    and such documents are rarely repeated. Documents that use variables are cached.
     """
 
     def __init__(self, limits: Limits, validator: Validator, executor: Executor | None = None) -> None:
@@ -126,9 +130,10 @@ class DocumentLoader:
         Args:
             schema: schema that the document is for.
             text: text of the document.
-            cost: cost of this work.
-            client: key of the caller, who waits until the caller's other documents are processed.
-            budget: budget of the request. A document that is cached meanwhile takes nothing from it.
+            cost: cost of parsing and validating the text (`document_cost`).
+            client: key of the caller. The documents of one caller are processed one after another.
+            budget: budget of the request. It stays unchanged if another request caches the document while this one
+                waits.
             operation_name: name of the operation to execute, if the request has one.
 
         Raises:
@@ -162,7 +167,7 @@ def read_document(
     operation_name: str | None = None,
     cost: int = 0,
 ) -> Document:
-    """Parse and validate a document. The arguments and errors are those of `DocumentLoader`."""
+    """Parse and validate a document. Arguments and exceptions: see `DocumentLoader.load`."""
     node = parse_document(text, limits, budget)
     check_limits(node, limits, budget)
     operations = {
@@ -170,7 +175,7 @@ def read_document(
         for each in node.definitions
         if isinstance(each, OperationDefinitionNode)
     }
-    if len(operations) > 1:  # validating all of them takes long
+    if len(operations) > 1:  # refused before validation, which would take long
         _select_operation(operations, operation_name)
     return Document(
         cost=cost,
@@ -184,7 +189,7 @@ def read_document(
 
 @contextmanager
 def _frequent_switches() -> Iterator[None]:
-    """Make this thread give way to the event loop after `_SWITCH_SECONDS`, as long as the block runs."""
+    """Set the switch interval of the interpreter to `_SWITCH_SECONDS` while the block runs."""
     default = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_SECONDS)
     try:

@@ -54,7 +54,7 @@ for documents without directives, because with `@skip` or `@include` the sub-fie
 
 
 class TooManyTokens(Exception):
-    """The text has more tokens, or more lines, than the parser accepts."""
+    """The text has more tokens than the parser accepts."""
 
 
 class NameTooLong(Exception):
@@ -64,9 +64,9 @@ class NameTooLong(Exception):
 class LimitedParser(Parser):
     """Parser that limits the number of tokens and the length of names, and whose document has no reference cycles.
 
-    The error of graphql-core's own token limit cannot be distinguished from other syntax errors. Each token refers to
-    the next one and to the previous one. With these cycles, hostile documents would make the garbage collector run
-    twice a second, and it stops the process for 20 ms.
+    graphql-core's own token limit is not used, because its error cannot be distinguished from other syntax errors. Each
+    token refers to the next one and to the previous one. Because of these cycles, hostile documents would make the
+    garbage collector run twice a second, and each run stops the process for 20 ms.
     """
 
     def __init__(self, text: str, max_tokens: int, max_name_characters: int) -> None:
@@ -163,7 +163,7 @@ class RuleSet:
 
     The result is that of graphql-core's `validate`. That function takes three times as long for a document of many
     small operations: for each document it looks up the methods of all rules for all kinds of nodes, and its caches hash
-    whole operations. It also limits the nesting of fragments, which `check_limits` does here.
+    whole operations. `validate` also limits the nesting of fragments, which `check_limits` does here.
     """
 
     def __init__(self, rules: Sequence[type[ASTValidationRule]]) -> None:
@@ -184,8 +184,8 @@ class RuleSet:
         Args:
             schema: schema that the document is for.
             document: the document.
-            max_errors: number of errors after which validation stops. Then, and if validation takes too much work, the
-                last error has no nodes.
+            max_errors: number of errors after which validation stops. If it stops for this reason, or because it takes
+                too much work, the last error has no nodes.
         """
         errors: list[GraphQLError] = []
 
@@ -279,7 +279,7 @@ class _Walk(Visitor):
 class _CachingContext(ValidationContext):
     """Validation context whose caches compare nodes by identity, and which leaves no reference cycles.
 
-    graphql-core's caches compare them by value, and so hash a node with all nodes below it at each look-up.
+    graphql-core's caches compare nodes by value, so each look-up hashes a node and all nodes below it.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -289,7 +289,7 @@ class _CachingContext(ValidationContext):
         self._recursive_variable_usages: Any = RefMap()
 
     def get_variable_usages(self, node: Any) -> Any:
-        """Return the uses of variables in a definition. It is not walked if it has no `$`."""
+        """Return the uses of variables in a definition. A definition without `$` is not visited."""
         if not _has_variables(node):
             return []
         usages = self._variable_usages.get(node)
@@ -299,7 +299,7 @@ class _CachingContext(ValidationContext):
             walk = TypeInfoVisitor(self._type_info, visitor)
             visit(node, walk)
             for each in (visitor, walk):
-                each.enter_leave_map.clear()  # its methods refer to the visitor
+                each.enter_leave_map.clear()  # the map's methods refer to the visitor: a cycle
             usages = self._variable_usages[node] = visitor.usages
         return usages
 
@@ -395,7 +395,7 @@ class ShortcutExecutor(Executor[Any]):
         return collected
 
     def handle_field_error(self, raw_error: Any, return_type: Any, field_details_list: Any, path: Any) -> None:
-        """Handle the error of a field without computing its line: a response may have thousands of errors."""
+        """Handle a field's error without computing its line, which would take long for thousands of errors."""
         if not isinstance(raw_error, GraphQLError) or raw_error.path is None:
             nodes = getattr(raw_error, "nodes", None) or [field_details_list[0].node]
             raw_error = GraphQLError(str(raw_error), path=path.as_list(), original_error=raw_error)

@@ -36,7 +36,7 @@ CANCELLED: Final = "CANCELLED"
 """Error code in metrics and logs of an operation that was cancelled because the client disconnected."""
 
 _PAYMENT: Final = 500
-"""Unpaid cost at which the events of a subscription are charged: one call of the rate limiter covers many events."""
+"""Unpaid cost at which a subscription's events are charged, so that one call of the rate limiter covers many events."""
 
 _NOTHING: Final = nullcontext()
 
@@ -51,7 +51,8 @@ class ExecutionPolicy:
         documents: parses and validates documents, with a cache.
         operation_names: operation names that are metric labels.
         streams: limiter of the open streams of each caller.
-        are_documents_trusted: only documents of an allow-list are executed, so callers do not pay for loading them.
+        are_documents_trusted: only documents of an allow-list are executed, so callers do not pay for parsing and
+            validating them.
     """
 
     limits: Limits
@@ -65,7 +66,8 @@ class ExecutionPolicy:
         """Return the budget of an operation's request. All operations of an HTTP request share one budget.
 
         Args:
-            context: context of the request or the WebSocket. Each message on a WebSocket is a request.
+            context: context of the request or the WebSocket. Each message on a WebSocket is a request with its own
+                budget.
         """
         if context.budget is not None:
             return context.budget
@@ -141,8 +143,8 @@ class OperationRunner(PreparingRunner):
             GraphQLSyntaxError: the text is not a document.
             InvalidDocument: the document has validation errors.
             OperationRefused: the document or the cost is above a limit, the request does not name an operation of the
-                document, the transport does not execute its type, the caller has too many open streams, or the
-                caller's rate limit of cost is exceeded.
+                document, the transport does not execute operations of this type, the caller has too many open streams,
+                or the caller's rate limit of cost is exceeded.
         """
         context, budget = self.execution_context, self._budget
         schema: GraphQLSchema = context.schema.core_schema  # type: ignore[attr-defined]  # attribute of `GraphSchema`
@@ -174,7 +176,10 @@ class OperationRunner(PreparingRunner):
             await _charge(rate_limiter, rate_limiter.cost, caller.scope, estimated)
 
     async def _load_document(self, schema: GraphQLSchema, text: str, operation_name: str | None) -> Document:
-        """Parse and validate a document that is not cached. The caller pays for it before, unless it is trusted."""
+        """Parse and validate a document that is not cached.
+
+        Charge the caller first, unless all documents are trusted.
+        """
         current, rate_limiter = request_context.current_request.get(), self.execution_context.context.rate_limiter
         limit, client = rate_limiter.cost_limit_for(current.principal, (current.client_address,))
         cost = document_cost(text, self._budget.tokens)
@@ -185,7 +190,7 @@ class OperationRunner(PreparingRunner):
         )
 
     def _acquire_stream(self) -> None:
-        """Count an open stream and remove the request's deadline: each RPC of a stream has its own time-out."""
+        """Count an open stream and remove the request's deadline, because each RPC of a stream has its own time-out."""
         current = request_context.current_request.get()
         if current.principal is not None:  # anonymous callers are refused at the root field
             self._release_stream = self._policy.streams.acquire(current.principal)
@@ -264,9 +269,10 @@ async def _charge(rate_limiter: RateLimiter, limit: Limit, client: str, cost: in
 class _StreamPayment(AbstractAsyncContextManager[None]):
     """Charges the events of a subscription to the caller's rate limit. Entered once for each event.
 
-    With `after`, a subscription may replay the account's whole history, which the charge at its start does not cover.
-    While the caller's rate limit is exceeded, the stream waits. The empty sleep before each event lets other requests
-    run: all events of a replayed page are available at once, and many streams may replay at the same time.
+    With the argument `after`, a subscription may replay the account's whole history, which the charge at its start does
+    not cover. While the caller's rate limit is exceeded, the stream waits. `sleep(0)` before each event lets other
+    requests run. Otherwise a replay would send all events of a page without a pause, and many streams may replay at the
+    same time.
     """
 
     def __init__(self, rate_limiter: RateLimiter, client: str, event_cost: int) -> None:

@@ -85,7 +85,8 @@ def _build_schema(modules: Sequence[ModuleType], new_runner: NewRunner, *, feder
         query=merge_root_type("Query", modules, query_fields),
         mutation=merge_root_type("Mutation", modules),
         subscription=merge_root_type("Subscription", modules),
-        # Merged entities come first: Strawberry uses the first class of a name for all references to that name.
+        # Strawberry registers `types` before the types of fields. It uses the first class that it registers under a
+        # name for all references to that name: here the merged entity.
         types=entities,
         config=schema_config(SCALARS, is_merged=len(modules) > 1),
         exception_handlers=ERRORS_AS_DATA,

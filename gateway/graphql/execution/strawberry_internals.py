@@ -61,7 +61,7 @@ STRAWBERRY_RULES: Final = (MaybeNullValidationRule, OneOfInputValidationRule)
 """Validation rules that Strawberry adds to graphql-core's."""
 
 _MAX_LOGGED_ERRORS: Final = 5
-"""Maximum number of unexpected errors of one execution that are logged with their traceback, which takes 1 ms each."""
+"""Maximum number of unexpected errors of one execution that are logged with a traceback. Logging one takes 1 ms."""
 
 log = structlog.get_logger(__name__)
 
@@ -99,7 +99,10 @@ def strawberry_definition(core: Any) -> Any:
 
 
 def requested_operation_name(context: ExecutionContext) -> str | None:
-    """Return the name in the request, or None. `context.operation_name` is then that of the first operation."""
+    """Return the operation name in the request.
+
+    If it is None, `context.operation_name` is the name of the first operation.
+    """
     name: str | None = context._provided_operation_name  # noqa: SLF001
     return name
 
@@ -111,7 +114,7 @@ def check_operation_type(context: ExecutionContext, type_name: str) -> None:
     """Check that the transport executes operations of this type: `query`, `mutation` or `subscription`.
 
     Raises:
-        OperationRefused: it does not.
+        OperationRefused: the transport does not execute operations of this type.
     """
     operation_type = _OPERATION_TYPES[type_name]
     if operation_type not in context.allowed_operations:
@@ -119,7 +122,7 @@ def check_operation_type(context: ExecutionContext, type_name: str) -> None:
 
 
 class PreparingRunner(SchemaExtensionsRunner):
-    """Runner that prepares an operation itself, instead of Strawberry's steps of parsing and validation.
+    """Runner whose method `prepare` replaces Strawberry's parsing and validation.
 
     Attributes:
         subfields: cache of sub-fields of the document, which the executor reads.
@@ -128,7 +131,7 @@ class PreparingRunner(SchemaExtensionsRunner):
     subfields: SubfieldCache | None = None
 
     async def prepare(self) -> None:
-        """Set the document of the execution context, a valid one, and decide whether the operation is executed.
+        """Set a valid document in the execution context, or refuse the operation.
 
         Raises:
             GraphQLError: the request is refused.
@@ -142,9 +145,10 @@ class _Executor(ShortcutExecutor, StrawberryGraphQLCoreExecutionContext):
 
 
 class _SubscriptionExecutor:
-    """Builds the `_Executor` of a subscription with `subfields`, because Strawberry passes it no keyword arguments.
+    """Builds the `_Executor` of a subscription with `subfields`, because Strawberry passes no keyword arguments to it.
 
-    The runner loads the document after the call of `_stream` and before the call of `build`.
+    The runner loads the document after the call of `_stream` and before the call of `build`, so `build` reads
+    `subfields`.
     """
 
     def __init__(self, runner: Any) -> None:
@@ -184,9 +188,9 @@ class GraphSchema(strawberry.Schema):
         return self._new_runner(execution_context)
 
     async def _execute_operation(self, context: ExecutionContext, runner: Any, *rest: Any) -> Any:
-        """Pass the runner's `subfields` to the executor: the last argument is the dict of its keyword arguments.
+        """Pass the runner's `subfields` to the executor, whose keyword arguments are the dict in the last argument.
 
-        graphql-core finds invalid variables here. They are a request error, like an invalid document.
+        graphql-core finds invalid variables here. The result is then a request error, as for an invalid document.
         """
         rest[-1]["subfields"] = _subfields(runner)
         rest[-1]["max_coercion_errors"] = 1  # the runner describes invalid variables itself
@@ -212,7 +216,7 @@ class GraphSchema(strawberry.Schema):
         except InvalidDocument as error:
             errors = error.errors
         except GraphQLError as error:
-            errors = [error.with_traceback(None)]  # it refers to this frame: a cycle that keeps the document in memory
+            errors = [error.with_traceback(None)]  # the traceback refers to this frame: a cycle
         else:
             return None
         return PreExecutionError(data=None, errors=errors)
@@ -250,7 +254,10 @@ class FederationSchema(GraphSchema, strawberry.federation.Schema):
     """Schema for federation routers: with `_service`, the federation directives and `@cost`."""
 
     def __init__(self, new_runner: NewRunner = SchemaExtensionsRunner, **options: Any) -> None:
-        """Args: as `GraphSchema`. The SDL is printed only once, because printing takes milliseconds."""
+        """Create the schema, with the arguments of `GraphSchema`.
+
+        The SDL is printed only once, because printing takes milliseconds.
+        """
         super().__init__(new_runner, **options)
         sdl = self.as_str()
         service = self.core_schema.type_map["_Service"]

@@ -1,4 +1,4 @@
-"""Turns of clients at work that is done one piece at a time."""
+"""Turns of clients at work that one task does at a time."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,10 +7,10 @@ from weakref import WeakValueDictionary
 
 
 class Turns:
-    """Lets one task at a time work, and clients take turns.
+    """Lock that one task holds at a time, and for which clients take turns.
 
-    Of each client, only one task waits in the common queue. So a client with many tasks delays each task of another
-    client by at most one of its own.
+    At most one task of each client waits in the common queue. So a client with many waiting tasks delays a task of
+    another client by only one of them.
     """
 
     def __init__(self) -> None:
@@ -18,12 +18,12 @@ class Turns:
 
     @asynccontextmanager
     async def take(self, client: str) -> AsyncIterator[None]:
-        """Wait for a turn of the client, and end it with the block."""
+        """Wait for the client's turn. The turn ends when the `async with` block ends."""
         async with self._lock(client), self._lock(None):
             yield
 
     def _lock(self, client: str | None) -> asyncio.Lock:
-        """Return the lock of a client, or the common one. It exists as long as a task holds it or waits for it."""
+        """Return the lock of a client, or the common lock for None. A lock is deleted when no task uses it."""
         lock = self._locks.get(client)
         if lock is None:
             lock = self._locks[client] = asyncio.Lock()

@@ -270,7 +270,7 @@ def _invalid(message: str, nodes: Iterable[Any] | None = None) -> OperationRefus
 
 
 def _undescribed(error: GraphQLError) -> OperationRefused:
-    """Replace an error that a rule has reported without `report_error`, or the error that validation was stopped."""
+    """Replace an error that a rule reports without `report_error`, or the last error of a stopped validation."""
     nodes = error.nodes or []
     if not nodes:
         return _invalid("validation has stopped here: correct the other errors first, or nest fewer fragments")
@@ -289,7 +289,7 @@ def _describe_missing_arguments(context: ValidationContext, error: GraphQLError)
     return f"`{place}` requires {_quote(missing)}"
 
 
-def _describe_leaf(context: ValidationContext, error: GraphQLError) -> str:  # noqa: ARG001  as the others
+def _describe_leaf(context: ValidationContext, error: GraphQLError) -> str:  # noqa: ARG001  signature of `_Describe`
     type_ = context.get_type()
     if is_leaf_type(get_named_type(type_)):
         return f"`{_field_coordinate(context)}` is of type `{type_}`: it has no sub-fields"
@@ -358,14 +358,14 @@ def _type_at(type_: Any, path: Sequence[str | int]) -> Any:
         if isinstance(each, int):
             type_ = nullable.of_type if is_list_type(nullable) else type_
         else:
-            while is_list_type(nullable):  # a single value may stand for a list of one
+            while is_list_type(nullable):  # a single value may stand for a list of one item
                 nullable = get_nullable_type(nullable.of_type)
             type_ = nullable.fields[each].type if is_input_object_type(nullable) else type_
     return type_
 
 
 def _value_at(value: Any, path: Sequence[str | int]) -> Any:
-    """Return the part of a JSON value at a path; None if a single value stands for a list of one."""
+    """Return the part of a JSON value at a path; None if a single value stands for a list of one item."""
     for each in path:
         if isinstance(value, list) and isinstance(each, int):
             value = value[each]

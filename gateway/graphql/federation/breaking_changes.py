@@ -4,7 +4,7 @@
 
 `released.graphql` is the graph that clients may rely on. It is committed together with `schema.graphql`, so a fresh
 clone is enough to compare the two. Both contain the same graph in every commit, so the comparison shows each
-removal from `schema.graphql`. The digest in its first line detects manual edits.
+removal from `schema.graphql`. The digest in the first line of `released.graphql` detects manual edits.
 """
 
 import hashlib

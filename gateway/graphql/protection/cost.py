@@ -1,7 +1,7 @@
 """Cost of an operation, by `@cost` and `@listSize` on the graph's fields.
 
-The directives are IBM's GraphQL Cost Directives (https://ibm.github.io/graphql-specs/cost-spec.html). The sum follows
-the rules of Apollo Router, with some additions:
+The directives are IBM's GraphQL Cost Directives (https://ibm.github.io/graphql-specs/cost-spec.html). The costs are
+added up by the rules of Apollo Router, with some additions:
 
 - A field costs 1, a field with a resolver 10, unless it has `@cost`. The subgraphs' SDL has `@cost` on object fields
   whose cost differs from the specification's default (`prices`). A unit is about 3 µs of the gateway's time.
@@ -50,7 +50,9 @@ class RequestCost:
 
 
 class OperationCost:
-    """Cost of one operation of a valid document. The plan is computed once; only variables are evaluated per execution.
+    """Cost of one operation of a valid document.
+
+    Its fields are found only once. Each execution only evaluates the variables.
 
     Attributes:
         operation: AST of the operation.
@@ -101,9 +103,10 @@ class OperationCost:
         return self._fixed
 
     def _argument_sizes(self, variables: Variables | None) -> Mapping[str, int]:
-        """Return the sizes of the variables in bytes; nothing if they cannot make a field's arguments cost more.
+        """Return the sizes of the variables in bytes; an empty mapping if variables cannot add to the cost of a field.
 
-        That is so if they fit into the free bytes together with the longest literals of a field.
+        They cannot if the longest literal arguments of a field fit into the free bytes (`FREE_ARGUMENT_BYTES`) together
+        with all variables, counted once for each use in one field.
         """
         if not self._max_references:
             return {}

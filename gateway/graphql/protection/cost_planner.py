@@ -82,7 +82,7 @@ class FieldPlanner:
             parent: type of the selection set.
             selections: selection set, or None for a leaf.
             sizes: sizes by field name, from `sizedFields` of the field above.
-            conditions: conditions of the fragments around the selection set.
+            conditions: `@skip` and `@include` conditions of the fragments around the selection set.
         """
         for node in selections.selections if selections else ():
             node_conditions = _variable_conditions(node)

@@ -93,7 +93,7 @@ class FieldCost:
         has_references: the arguments of the field, or of a field below, contain variables.
         is_certain: the field is not a list, is never null or left out, and always has the same cost.
         unit_cost: actual cost of one item with all fields below; None if items differ in cost.
-        fixed: the estimate for small variables, or None if it depends on the values of variables.
+        fixed: the estimate if the sizes of variables add nothing to it; None if it depends on the values of variables.
     """
 
     key: str
@@ -118,11 +118,11 @@ class FieldCost:
         object.__setattr__(self, "has_references", has_references)
 
     def estimate(self, variables: Variables, sizes: Mapping[str, int]) -> int:
-        """Return the estimate.
+        """Return the estimated cost of the field with all its items.
 
         Args:
             variables: values of the variables.
-            sizes: their sizes in bytes; empty if they are small.
+            sizes: sizes of the variables in bytes; empty if they add nothing to the cost.
         """
         if self.fixed is not None and not (sizes and self.has_references):
             return self.fixed

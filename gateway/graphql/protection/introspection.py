@@ -49,8 +49,8 @@ class _Sizes:
     Attributes:
         lists: lengths of the lists, by field name.
         descriptions: lengths of the descriptions, in characters.
-        wrapped: item n is the share of types with more than n wrappers (list or non-null) in those with at least n,
-            over the types of all fields, input fields and arguments.
+        wrapped: shares of the types of all fields, input fields and arguments. Item n: of the types with at least n
+            wrappers (list or non-null), the share that has more than n.
     """
 
     lists: Mapping[str, _ListLength]

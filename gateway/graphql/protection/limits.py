@@ -21,7 +21,7 @@ from gateway.graphql.execution.graphql_core_internals import LimitedParser, Name
 from gateway.graphql.execution.validation import MESSAGES
 
 _ANONYMOUS_DIVISOR: Final = 4
-"""Anonymous callers have this part of the limits of cost and comparisons."""
+"""Divisor of the limits of cost and comparisons for anonymous callers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,8 @@ class Limits:
         spreads: fragment spreads and inline fragments of all operations of the document together.
         aliases: aliases in each operation and in each fragment.
         directives: directives in each operation and in each fragment.
-        repeats: selections of one response key at one level; overlapping-field validation is quadratic in it.
+        repeats: selections of one response key at one level; the time of overlapping-field validation grows with the
+            square of their number.
         comparisons: pairs that overlapping-field validation compares, in all documents of one request: selections of
             one response key at one level, and fragments at one level. Anonymous callers have a quarter of it.
         cost: estimated cost of all operations of one request; see `cost.OperationCost`. Anonymous callers have a
@@ -129,7 +130,7 @@ def parse_document(text: str, limits: Limits, budget: RequestBudget) -> Document
         OperationRefused: the text has too many tokens or lines, too long a name, or is nested too deeply.
         GraphQLSyntaxError: the text is not a GraphQL document.
     """
-    if text.count("\n") + text.count("\r") > budget.tokens:  # for each error, the lines up to its place are counted
+    if text.count("\n") + text.count("\r") > budget.tokens:  # graphql-core counts the lines before each error
         raise _too_many_tokens(budget.max_tokens)
     parser = LimitedParser(text, budget.tokens, limits.name_characters)
     try:
@@ -156,8 +157,8 @@ def check_limits(document: DocumentNode, limits: Limits, budget: RequestBudget) 
     for cycles of fragments, the document need not be valid.
 
     Raises:
-        OperationRefused: a limit is exceeded, or a fragment spreads itself. Such a document has no size, and steps that
-            follow each spread would never end.
+        OperationRefused: a limit is exceeded, or a fragment spreads itself. A document with such a cycle has no finite
+            size, and code that follows each spread would never end.
     """
     if len(document.definitions) > limits.definitions:
         raise _too_many("DEFINITIONS", "operations and fragments", limits.definitions)
@@ -285,11 +286,14 @@ class _DocumentSizes:
         return most, comparisons
 
     def _is_spread(self, definition: _Root) -> bool:
-        """Return whether another definition spreads this fragment. Its size is then included there."""
+        """Return whether another definition spreads this fragment.
+
+        The size of that definition includes the fragment's size.
+        """
         if isinstance(definition, OperationDefinitionNode):
             return False
         name = definition.name.value
-        return name in self._spread and self._fragments[name] is definition  # another one may have the same name
+        return name in self._spread and self._fragments[name] is definition  # another fragment may have the same name
 
     def _measure_definition(self, definition: _Root) -> _SelectionSize:
         if isinstance(definition, FragmentDefinitionNode) and self._fragments[definition.name.value] is definition:
@@ -309,7 +313,7 @@ class _DocumentSizes:
 
         Args:
             selections: selection set.
-            directives: number of directives of its definition.
+            directives: number of directives of the operation or fragment itself; 0 for a selection set inside it.
         """
         size = _SelectionSize(directives=directives)
         depth = nesting = 0

@@ -53,7 +53,8 @@ def default_cost(definition: Any) -> int:
 def add_cost_directive(field: GraphQLField, definition: Any) -> None:
     """Add `@cost` to a field if the directives' specification has another default than this gateway.
 
-    The specification's default is 1 for objects and 0 for leaves. Federation routers then estimate the same cost.
+    The specification's default is 1 for objects and 0 for leaves. With the directive, federation routers estimate the
+    same cost as this gateway.
     """
     cost = default_cost(definition)
     expected = 0 if is_leaf_type(get_named_type(field.type)) else FIELD_COST

@@ -21,7 +21,10 @@ REASONS: Final[Mapping[str, str]] = {
     "WebSocket message must be valid JSON": "a message must be JSON, without duplicate names and deep nesting",
     "WebSocket message type must be text": "a message must be a text frame",
 }
-"""The gateway's close reason for each of Strawberry's. A close reason has at most 123 bytes (RFC 6455, 5.5)."""
+"""The gateway's close reason for each close reason of Strawberry.
+
+A close reason has at most 123 bytes (RFC 6455, 5.5).
+"""
 
 
 class DescribedWebSocket(ASGIWebSocketAdapter):

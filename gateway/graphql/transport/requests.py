@@ -32,7 +32,7 @@ class RequestRefused(Exception):
 
     Attributes:
         status: HTTP status of the response.
-        message: rule that the request breaks.
+        message: rule that the request breaks, or what to send instead.
         headers: further headers of the response.
     """
 
@@ -120,8 +120,8 @@ async def read_request(scope: Scope, receive: Receive, batch_limit: int) -> Grap
 def negotiate(accept: str, offers: Sequence[str]) -> str:
     """Return the media type that an Accept header prefers (RFC 9110, 12.5.1), or an empty string if none is acceptable.
 
-    Of several offers with the same quality, the last one that the header names is chosen. If the header names none of
-    them (`*/*`), the first offer is chosen, because such a client may not know the others.
+    If the header gives several offers the same quality, the last one in `offers` that the header names is chosen. If
+    the header names none of them (`*/*`), the first offer is chosen, because such a client may not support the others.
 
     Args:
         accept: the header's value.

@@ -41,7 +41,7 @@ _REQUIRED_MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {"subscribe": ("id", "
 """Members that a message must have, besides its type."""
 _AUTHORIZATION_MEMBER: Final = AUTHORIZATION.lower()
 _CLOSE_CODES: Final[dict[type[WalletError], int]] = {InvalidInput: 4400, Unavailable: 1013}
-"""Close codes of errors in `connection_init`. All other errors in it close with 4403."""
+"""Close codes of errors in `connection_init`. All other errors there close the WebSocket with 4403."""
 
 
 class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
@@ -90,7 +90,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
         await self.websocket.close(code=4403, reason="the token has expired; get a new one")
 
     async def shutdown(self) -> None:
-        """Cancel the connection's tasks and drop the references to them: a task's error refers to the handler."""
+        """Cancel the connection's tasks and drop the references to them, because a task's error refers to the handler."""
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
@@ -128,7 +128,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
             else:
                 await self.websocket.close(code=1013, reason=error.message)
             return
-        await super().handle_message(message)  # type: ignore[arg-type]  # Strawberry checks its shape
+        await super().handle_message(message)  # type: ignore[arg-type]  # Strawberry checks the message's shape
 
     async def _count_message(self) -> None:
         """Count a message for the caller's rate limit, after authentication. The middleware has counted the handshake.
@@ -196,7 +196,7 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
             schema,
             subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,),
             connection_init_wait_timeout=timedelta(seconds=limits.init_seconds),
-            max_subscriptions_per_connection=None,  # `_Handler` checks it, with a stable code
+            max_subscriptions_per_connection=None,  # `_Handler` checks this limit, with a stable error code
             allowed_origins=list(cors.origins),
         )
         self._allow_localhost = cors.localhost
@@ -230,7 +230,7 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         """Authenticate the caller for all operations of the connection.
 
         The token is in the payload of `connection_init`, or in the header of the upgrade request. Clients that cannot
-        set the header, such as browsers, use the payload. Both may have the same token.
+        set the header, such as browsers, use the payload. Both may be present if they have the same token.
 
         Returns:
             UNSET, so that `connection_ack` has no payload: graphql-ws 5.0 to 5.11 reject a null payload.
@@ -254,8 +254,8 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
 def _read_token(payload: Mapping[str, Any], lines: Sequence[str]) -> str:
     """Return the one token of a connection; empty if it has none.
 
-    Values without a token do not count. If the payload has a token, neither do credentials of another scheme in the
-    header, because a proxy may use the header for itself.
+    Values without a token are ignored. If the payload has a token, credentials of another scheme in the header are
+    ignored too, because a proxy may use the header for itself.
 
     Args:
         payload: payload of `connection_init`.

@@ -1,4 +1,4 @@
-"""Our messages for requests that httptools cannot parse, instead of those of its parser, llhttp."""
+"""Our messages for requests that httptools cannot parse. They replace those of llhttp, the parser in httptools."""
 
 from typing import Final
 
@@ -19,7 +19,7 @@ _MESSAGES: Final = (
     ("pri", "this server speaks HTTP/1.1: use HTTP/1.1, or connect through a proxy that speaks HTTP/2"),
     ("version", "end the first line of the request with HTTP/1.1 and CR LF"),
 )
-"""Part of llhttp's text in lower case, and our message. The first part that the text contains decides."""
+"""Pairs of a part of llhttp's message, in lower case, and our message. The first pair whose part occurs is used."""
 
 _TLS: Final = "this port speaks HTTP without TLS: use http://, or connect to the proxy that has the certificate"
 _OTHERS: Final = (
@@ -28,7 +28,9 @@ _OTHERS: Final = (
 
 
 def describe_parser_error(error: Exception, data: bytes | memoryview) -> str:
-    """Return what to send instead of a request that the parser has refused. The message quotes nothing of the request.
+    """Return the message for a request that the parser has refused.
+
+    It says what to send, and does not quote the request.
 
     Args:
         error: httptools' error.
