@@ -36,7 +36,7 @@ def loads(text: bytes | str) -> Any:
 def _is_written_as(value: Any, text: bytes) -> bool:
     try:
         return orjson.dumps(value) == text
-    except orjson.JSONEncodeError:  # it is nested too deeply for orjson to write it
+    except orjson.JSONEncodeError:  # the value is nested too deeply for orjson
         return False
 
 

@@ -20,11 +20,12 @@ def parse_bearer(value: str) -> str:
     """Return the token of an `Authorization` value; an empty text if the value has none, as in `Bearer` alone.
 
     The scheme is matched without regard to case, and only spaces separate it from the token (RFC 9110, 11.1 and 11.4).
-    No token has a comma: a value with the scheme Bearer and a comma is several lines that a proxy has joined.
+    A token never contains a comma, so a value with the scheme Bearer and a comma consists of several lines that a proxy
+    has joined.
 
     Raises:
         InvalidInput: the value consists of several joined lines.
-        Unauthenticated: the value has no scheme, or another one than Bearer.
+        Unauthenticated: the value does not begin with the scheme Bearer.
     """
     if "," in value and _HAS_BEARER.search(value):
         raise repeated_authorization()
@@ -47,7 +48,7 @@ def parse_bearer_lines(values: Sequence[str]) -> str:
 
     Raises:
         InvalidInput: there are several lines, also as one joined line, so it is not clear which token counts.
-        Unauthenticated: the value has no scheme, or another one than Bearer.
+        Unauthenticated: the value does not begin with the scheme Bearer.
     """
     if len(values) > 1:
         raise repeated_authorization()

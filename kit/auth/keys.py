@@ -123,7 +123,7 @@ class KeySet:
         """Return the key with this `kid`. An unknown `kid` causes a read, at most every two seconds.
 
         Args:
-            kid: `kid` of the token; None if the token has none. A token without `kid` needs an issuer that publishes
+            kid: `kid` of the token; None if the token has none. Such a token is accepted only if the issuer publishes
                 one key.
 
         Raises:
@@ -139,7 +139,10 @@ class KeySet:
         return key
 
     async def refresh(self) -> None:
-        """Read the key set now. A failure is not raised; it is logged unless the previous read failed alike."""
+        """Read the key set now.
+
+        A failure is not raised, but logged unless the previous read failed with the same error.
+        """
         self._refreshed_at = time.monotonic()
         try:
             text = await self._read()

@@ -34,7 +34,7 @@ _DEFECTS: Final = (
     (jwt.MissingRequiredClaimError, "a required claim is missing: exp, iat, sub, iss and aud are required"),
     (jwt.DecodeError, "it is malformed: send the access token unchanged"),
 )
-"""Descriptions of a token's defects by the library's error. The first entry that matches is used."""
+"""Descriptions of a token's defects by PyJWT's error. The first entry that matches the error is used."""
 _OTHER_DEFECT: Final = "a claim has an invalid value: get a new one"
 
 
@@ -79,8 +79,8 @@ class Principal:
     def stream_seconds(self) -> float:
         """Return the seconds after which a client's stream ends.
 
-        It ends at the expiry, or at `valid_until` if the expiry has passed. So a stream that starts before the expiry
-        ends before the services refuse its calls.
+        The stream ends at the token's expiry, or at `valid_until` if the expiry has passed. So a stream that starts
+        before the expiry ends before the services refuse its calls.
         """
         now = time.time()
         return (self.expires_at if now < self.expires_at else self.valid_until) - now

@@ -23,7 +23,10 @@ _LOCK: Final = 7_708_141_927
 
 
 _LOCK_TIMEOUT: Final = "1s"
-"""Maximum wait for a table's lock. Statements of the services wait behind it, and time out after some seconds."""
+"""Maximum time that a migration waits for a table's lock.
+
+Statements of the services wait behind the migration meanwhile.
+"""
 _ATTEMPTS: Final = 30
 _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 10.0

@@ -59,9 +59,9 @@ def admin_app(checks: Mapping[str, HealthCheck]) -> FastAPI:
 def add_authorized_routes(app: FastAPI, verifier: TokenVerifier, policy: AccessPolicy, *routers: APIRouter) -> None:
     """Add routes that need a token.
 
-    Other requests are refused: 401 without a valid token, 431 if the token is too long, 400 for several tokens, and 403
-    if the policy does not allow the caller. HEAD is allowed by the rule of GET. A route finds the caller in
-    `request.state.principal`.
+    A request to one of them is refused with 401 if it has no valid token, 431 if its token is too long, 400 if it has
+    several tokens, and 403 if the policy does not allow the caller. HEAD is allowed by the rule of GET. A route finds
+    the caller in `request.state.principal`.
 
     Args:
         app: admin interface of the process.

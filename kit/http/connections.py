@@ -51,7 +51,7 @@ class Stage(Enum):
     APP = "app", None
     """A task of the app runs."""
     HANDSHAKE = "handshake", 10.0
-    """The app has not accepted a WebSocket."""
+    """The app has not accepted or refused the WebSocket yet."""
     BLOCKED = "blocked", 30.0
     """The client does not read, and the output buffer is full."""
     CLOSE_FRAME = "close frame", 10.0
@@ -93,7 +93,7 @@ class ConnectionLimits:
     Attributes:
         total: maximum number of open connections.
         per_address: maximum number of open connections of one address, or of one IPv6 /64 network.
-        reserve: maximum number of connections above these limits. They get responses to health checks only.
+        reserve: maximum number of connections above these limits. Only health checks are served on them.
         exempt: addresses and networks without a limit by address, such as a proxy's; `*` for all.
     """
 
@@ -108,10 +108,10 @@ class Connection:
     """One open connection.
 
     Attributes:
-        owner: its protocol; a WebSocket replaces the HTTP protocol.
-        transport: its transport.
-        address: key of its address; None if exempt.
-        is_reserve: whether it is above the limit, and gets responses to health checks only.
+        owner: protocol object of the connection. After an upgrade it is that of the WebSocket.
+        transport: transport of the connection.
+        address: key of the client's address for limits; None if the address has no limit.
+        is_reserve: whether the connection is above the limit, so that only health checks are served on it.
         stage: stage at the last sweep.
         token: progress at the last sweep.
         since: time of the first sweep with this stage and token.

@@ -14,7 +14,9 @@ from pydantic import BaseModel, BeforeValidator
 from kit.runtime.rule_messages import RULE_MESSAGES, fixed
 
 IGNORED_PREFIXES: Final = ("_", "utm_")
-"""Query parameters that campaigns and caches add to links. They are ignored; all other unknown parameters are refused.
+"""Prefixes of query parameters that campaigns and caches add to links.
+
+Such parameters are ignored; other unknown ones are refused.
 """
 
 UNKNOWN_FIELD: Final = "extra_forbidden"
@@ -40,9 +42,9 @@ _FALLBACK: Final = "has an invalid value; the API reference describes the valid 
 def describe_error(error: Mapping[str, Any], pattern_messages: Mapping[str, str], route: object) -> tuple[str, str]:
     """Return the field and the message of one error of FastAPI's `RequestValidationError`.
 
-    The message continues the name of the field, as in "must be a UUID". The location `("body", "amount")` is
-    the field `amount`; a body that is not an object is the field `body`. For an unknown field, the returned field is
-    the object that contains it.
+    The message completes a sentence that begins with the field's name, for example "must be a UUID". The location
+    `("body", "amount")` is the field `amount`; a body that is not an object is the field `body`. For an unknown field,
+    the returned field is the object that contains it.
 
     Args:
         error: the error.

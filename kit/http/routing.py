@@ -65,6 +65,6 @@ def allowed_methods(routes: Iterable[BaseRoute], scope: Scope) -> list[str]:
 
 
 async def send_head(response: Response, send: Send) -> None:
-    """Send the head of a response, for HEAD. Without it, a streaming response would run to its end."""
+    """Send the head of a response, for HEAD. Otherwise a streaming response would run to its end."""
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
     await send({"type": "http.response.body", "body": b""})

@@ -112,7 +112,7 @@ class ClientLimits:
         max_per_caller: maximum concurrent calls for one caller; more are refused.
         circuit_failures: number of callers with time-outs that opens the circuit of a method for all. As many time-outs
             of one caller open it for that caller only.
-        circuit_open_seconds: time until an open circuit lets a probe through.
+        circuit_open_seconds: time until an open circuit lets one trial call, the probe, pass.
     """
 
     timeout_seconds: float = 5.0

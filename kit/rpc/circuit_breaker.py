@@ -147,7 +147,7 @@ class GuardedCall:
 
     Attributes:
         caller: caller that a failure counts for.
-        ignore_failure: set it inside the block to count a failure of this call as neither success nor failure.
+        ignore_failure: set it inside the block so that a failure of this call is not counted.
     """
 
     __slots__ = ("_circuit", "caller", "ignore_failure")

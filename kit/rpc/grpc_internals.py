@@ -1,6 +1,6 @@
-"""Parts of gRPC for Python that are not public API: names of methods, and stand-ins for a server and a channel.
+"""Code that depends on non-public parts of gRPC for Python: names of methods, and stand-ins for gRPC's objects.
 
-`tests/unit/kit/rpc/test_grpc_internals.py` fails if gRPC or its generated code changes one of them.
+`tests/unit/kit/rpc/test_grpc_internals.py` fails if gRPC or its generated code changes one of these parts.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -23,7 +23,7 @@ def method_name(method: object) -> str:
 class ServerStandIn:
     """Takes a server's place when generated code registers a servicer, to wrap the servicer's methods.
 
-    A wrapper is looked up once per method, while a gRPC interceptor would run on every call.
+    The handler of a servicer is wrapped once, at registration, while a gRPC interceptor would run on every call.
     """
 
     def __init__(
@@ -68,7 +68,8 @@ class ChannelStandIn:
 
     def __init__(self, build: Callable[[Callable[[grpc.aio.Channel], Any]], Any]) -> None:
         """Args:
-        build: returns the callable of a method. Its argument creates gRPC's callable on a real channel.
+        build: returns the callable that a stub uses for a method. It gets a function that creates gRPC's callable on a
+            given channel.
         """
         self._build = build
 

@@ -66,7 +66,7 @@ def current_principal() -> Principal:
 def choose_request_id(proposed: str | None, trace: TraceContext) -> str:
     """Return the request id that the caller proposes if it is safe to log, otherwise the trace id.
 
-    An id with a card number is not safe: it is returned to the caller, logged, and sent to other services.
+    An id with a card number is not safe, because ids are returned to callers, logged, and sent to other services.
     """
     if proposed == trace.trace_id:  # the most frequent case
         return proposed

@@ -26,8 +26,8 @@ async def rotating_channel(
 ) -> AsyncIterator[grpc.aio.Channel]:
     """Open a channel that uses new certificate files within seconds, without a failed call.
 
-    It opens a connection with the new certificate, sends new calls over it as soon as it is ready, and closes the old
-    connection after its last call. Until the new connection is ready, the old one stays in use.
+    The channel opens a connection with the new certificate. As soon as this connection is ready, it carries all new
+    calls, and the old connection is closed after its last call. Until then the old connection carries all calls.
 
     Args:
         tls: certificate files.
@@ -99,7 +99,7 @@ class _Rotation:
         return self._methods[-1]
 
     async def run(self) -> None:
-        """Switch to new files, until cancelled."""
+        """Switch to new certificate files, until cancelled."""
         async with asyncio.TaskGroup() as closing:
             while True:
                 await asyncio.sleep(_CHECK_INTERVAL_SECONDS)

@@ -128,7 +128,7 @@ async def grpc_server(
             server.add_insecure_port(listen)
         else:
             server.add_secure_port(listen, tls.server_credentials())
-    except RuntimeError as error:  # gRPC does not say which of the two
+    except RuntimeError as error:  # gRPC does not say which of the two reasons applies
         raise ListenError(listen, "the port is in use, or the host is not an address of this machine") from error
     for name in services:
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -350,7 +350,7 @@ class _RpcScope:
 
         Raises:
             InvalidInput: there are several `authorization` entries.
-            Unauthenticated: the value has no scheme, or another one than Bearer.
+            Unauthenticated: the value does not begin with the scheme Bearer.
         """
         if self._has_repeated_keys:
             keys = [key for key, _ in self._context.invocation_metadata() or ()]

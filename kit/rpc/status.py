@@ -30,7 +30,7 @@ _IS_REPLAY = "is_replay"
 """Metadata key that marks a replayed error."""
 
 RETRY_AFTER_SECONDS = 1
-"""Default retry delay of errors that exceeded limits cause."""
+"""Default retry delay of errors about exceeded limits."""
 
 
 def error_to_status(error: WalletError) -> status_pb2.Status:
@@ -57,7 +57,7 @@ def error_to_status(error: WalletError) -> status_pb2.Status:
 
 
 def fit_to_call(error: WalletError, request: object) -> WalletError:
-    """Return the error with the next step that fits to the call.
+    """Return the error with the next step that its message recommends for this call.
 
     The next step of Unavailable and DeadlineExceeded is to try again, with the same idempotency key if there is one.
 

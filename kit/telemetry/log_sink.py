@@ -63,7 +63,7 @@ class LogSink:
         os.register_at_fork(after_in_child=lambda: (each := reset()) and each())
 
     def _reset(self) -> None:
-        """Start with an empty queue and no thread, also in a forked child: its parent writes the queued lines."""
+        """Start with an empty queue and no thread, also in a forked child, because the parent writes the queued lines."""
         self._lock = threading.RLock()  # reentrant, because the garbage collector may call a finalizer that logs
         self._lines: list[bytes] = []
         self._bytes = 0
@@ -77,7 +77,8 @@ class LogSink:
         """Queue a line, without its line end. It is dropped and counted if the queue is full."""
         size = len(line) + 1
         with self._lock:
-            # After one lost line, all are lost until the thread takes the queue: the note about them follows the queue.
+            # After one lost line, all lines are lost until the thread takes the queue, because the note about lost
+            # lines is written after the queued lines.
             if self._lost_since_taken or self._bytes + size > self._limit_bytes:
                 self._lost_since_taken += 1
                 self.lost += 1

@@ -90,7 +90,10 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
         await self.websocket.close(code=4403, reason="the token has expired; get a new one")
 
     async def shutdown(self) -> None:
-        """Cancel the connection's tasks and drop the references to them, because a task's error refers to the handler."""
+        """Cancel the connection's tasks and drop the references to them.
+
+        Otherwise a task's error, which refers to the handler, would keep it in memory.
+        """
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None

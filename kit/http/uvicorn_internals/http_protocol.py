@@ -369,7 +369,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
 
     def _refuse(self, status: HTTPStatus, detail: str) -> None:
-        """Send an error response to the current request, and end the connection. A response that has begun is cut."""
+        """Send an error response to the current request, and end the connection.
+
+        A response that has started is cut off.
+        """
         if self._is_refused or self.transport.is_closing():
             return
         self._is_refused = True
