@@ -32,12 +32,12 @@ _UNKNOWN_PROPERTY_RULES: Final = frozenset(
 def breaking_changes(old: Schema, new: Schema, at: str = "#") -> Iterator[str]:
     """Yield each incompatible change from `old` to `new`, as a JSON pointer and a description.
 
-    Without any, readers of either schema accept events of the other one.
+    If there is none, readers of either schema accept the events of the other schema.
 
     Args:
         old: released schema.
         new: current schema.
-        at: JSON pointer of both in their document.
+        at: JSON pointer of both schemas in their documents.
     """
     for keyword in sorted((old.keys() | new.keys()) - _ANNOTATIONS):
         before, after, here = old.get(keyword), new.get(keyword), f"{at}/{keyword}"

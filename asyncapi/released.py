@@ -24,7 +24,7 @@ file of the target branch. Then run `make gen`."""
 
 
 class IncompatibleSchemas(Exception):
-    """The schemas are incompatible with the released ones. The message has the places and the remedy."""
+    """The schemas are incompatible with the released ones. The message names the incompatible places and the remedy."""
 
 
 def release_schemas(folder: Path) -> None:

@@ -20,7 +20,7 @@ PASSWORD = "password"  # noqa: S105  name of the secret that holds the seeded us
 
 
 def build_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False) -> tuple[Process, ...]:
-    """Return the plan of the whole system. Creates missing keys, and with `tls` the certificates for mutual TLS.
+    """Return the plan of the whole system. Create missing keys, and with `tls` the certificates for mutual TLS.
 
     Args:
         ports: ports of all processes.

@@ -42,7 +42,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """Entry of the plan: a long-running process, or without `ready` a job that runs once.
+    """One process of a plan (the list of all processes to run). It is a job that runs once if `ready` is None.
 
     Attributes:
         name: unique in the plan.
@@ -99,7 +99,7 @@ class OrphanReaper:
         self._send(f"-{pid}\n")
 
     def close(self) -> None:
-        """End the reaper. Before that, it ends all groups that are still registered."""
+        """End the reaper, which first ends all groups that are still registered."""
         if self._process.stdin:
             self._process.stdin.close()
         self._process.wait()
@@ -157,7 +157,7 @@ class Child:
         """Start the process without waiting for readiness.
 
         Raises:
-            StartError: one of its ports is in use, or its command could not be prepared.
+            StartError: one of its ports is in use, or `command` raised this error.
         """
         if self.pid is not None:
             raise RuntimeError(f"{self.process.name} is already running")
@@ -214,7 +214,10 @@ class Child:
             await asyncio.sleep(PROBE_INTERVAL)
 
     async def wait(self) -> int:
-        """Wait for the end of the process and of its output; return the exit code (negative: a signal)."""
+        """Wait for the end of the process, then at most 0.5 s for the rest of its output.
+
+        Return the exit code (negative: the signal that ended it).
+        """
         if not self._running:
             raise RuntimeError(f"{self.process.name} was not started")
         return await self._wait_until_ended(self._running, self._output_task)

@@ -1,4 +1,4 @@
-"""Supervisor: starts the plan's processes in dependency order, restarts crashed ones, ends them in reverse order."""
+"""Supervisor of a plan's processes (`stack.plan`): starts them by dependency, restarts crashed ones, and ends them."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ START_TIMEOUT = 120.0  # seconds to readiness; the first start compiles and migr
 
 
 class Supervisor:
-    """Runs one plan: `start` once, `stop` once; crashed processes are restarted in between."""
+    """Runs the processes of one plan. Call `start` once and `stop` once; crashed processes are restarted in between."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class Supervisor:
                     self._console.show(str(error))  # the process still runs: keep waiting
 
     async def _restart_with(self, name: str) -> None:
-        """Restart the processes that do not survive the loss of `name`."""
+        """Restart the processes whose `restart_with` contains `name`."""
         for child in self.children.values():
             if name in child.process.restart_with and child.pid is not None:
                 self._reasons[child.process.name] = f"{name} lost its state"

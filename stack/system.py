@@ -60,7 +60,7 @@ def prepare_system(
         ports: ports of all processes.
         data: folder of all files, created if missing; used by one system at a time.
         console: receives progress and output; default: log files in `data`/logs only.
-        planner: returns the plan; default: the full system.
+        planner: returns the plan, which is the list of processes to run; default: the full system.
 
     Raises:
         PortError: a port is in use.
@@ -107,7 +107,7 @@ def full_system_plan(ports: Ports, data: Path, *, tls: bool = False) -> tuple[Pr
 def lock_data_folder(data: Path) -> Iterator[int]:
     """Lock `data` for one system and yield the descriptor that holds the lock.
 
-    After kill -9 of a system, its reaper keeps the lock until it has ended the orphans; this call waits for that.
+    After kill -9 of a system, its orphan reaper keeps the lock until the orphans have ended; this call waits for that.
 
     Raises:
         LockedError: a running system holds the lock.

@@ -45,8 +45,8 @@ class WalletError(Exception):
         reason: stable machine name.
         code: gRPC status code.
         template: format string of the message, with the fields of the class. Callers see the message.
-        is_replay: whether this is the stored outcome of an earlier request with the same idempotency key. It is no
-            part of the error's data: a replayed error equals the first one.
+        is_replay: whether this is the stored outcome of an earlier request with the same idempotency key. The mark is
+            not part of the error's data: a replayed error equals the first one.
     """
 
     reason: ClassVar[str]
@@ -316,7 +316,10 @@ class UserNotFound(WalletError):
 
 @dataclass
 class SubscriberTooSlow(WalletError):
-    """The subscriber fell too far behind, so the stream ended. Subscribe again after the last operation received."""
+    """The subscriber fell too far behind, so the stream ended.
+
+    Subscribe again with the last received operation's cursor.
+    """
 
     reason = "SUBSCRIBER_TOO_SLOW"
     code = Code.RESOURCE_EXHAUSTED
@@ -400,7 +403,7 @@ TEMPORARY_ERRORS: Final = (Unavailable, DeadlineExceeded, ResourceExhausted, Rat
 """Errors without a decision about the request: the called service is unavailable, late or overloaded, or the caller has
 too many calls at once. A retry may succeed a moment later; it must have the same idempotency key.
 
-Code that retries, and code that continues without the response, treats all of them alike. After Unavailable and
+Code that retries, and code that continues without the response, treats all of these errors alike. After Unavailable and
 DeadlineExceeded the outcome is unknown; after the others nothing was done.
 """
 

@@ -11,13 +11,14 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 _MAX_KEYS: Final = 1_000
-"""Maximum number of ids in a service's Batch call."""
+"""Maximum number of ids in one call of a service's `Batch…` method."""
 
 
 def batch_loader(fetch: Callable[[list[Key]], Awaitable[Mapping[Key, Value | WalletError]]]) -> DataLoader[Key, Value]:
-    """Create the data loader of one request, which collects the ids of one event loop tick into one call.
+    """Create a data loader, which collects the ids of one event loop tick into one call.
 
-    The loader does not cache, so that a query after a mutation reads the new state.
+    The loader does not cache, so that fields resolved after a mutation in the same request, or on the same WebSocket,
+    read the new state.
 
     Args:
         fetch: returns a value or an error for each of at most 1,000 different ids.

@@ -2,7 +2,7 @@
 
 
 def has_valid_check_digit(digits: str) -> bool:
-    """Return whether the last digit is the check digit of the others.
+    """Return whether the last digit is the check digit of the other digits.
 
     Args:
         digits: ASCII digits only.

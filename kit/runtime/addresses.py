@@ -43,7 +43,8 @@ def split_address(address: str) -> tuple[str, int]:
 def open_listener(address: str) -> socket.socket:
     """Return a socket that listens on an address. `[::]` accepts IPv4 too, as gRPC's listeners do.
 
-    For a name, it listens on the first IPv4 address; on the first IPv6 address if the name has no IPv4 address.
+    For a host name, the socket listens on the first IPv4 address, or on the first IPv6 address if there is no IPv4
+    address.
 
     Args:
         address: see `split_address`.

@@ -63,7 +63,10 @@ class LogSink:
         os.register_at_fork(after_in_child=lambda: (each := reset()) and each())
 
     def _reset(self) -> None:
-        """Start with an empty queue and no thread, also in a forked child, because the parent writes the queued lines."""
+        """Start with an empty queue and no thread.
+
+        A forked child does so too, because the parent writes the queued lines.
+        """
         self._lock = threading.RLock()  # reentrant, because the garbage collector may call a finalizer that logs
         self._lines: list[bytes] = []
         self._bytes = 0

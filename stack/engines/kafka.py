@@ -4,9 +4,9 @@ Usage: `python -m stack.engines.kafka --port P`. aiokafka works with it unchange
 survive the process, a consumer group has one member, and a topic is created on first use with 4 partitions of about
 5 MiB.
 
-The mock cluster listens on a random port, but clients expect a restarted broker at the same address. Two steps move it
-to the chosen port: our socket replaces the socket behind its listening descriptor, and the address in its metadata is
-changed.
+The mock cluster listens on a random port, but clients expect a restarted broker at the same address. Two steps move the
+cluster to the chosen port: our socket replaces the socket behind the cluster's listening descriptor, and the address in
+the cluster's metadata is changed.
 """
 
 import argparse
