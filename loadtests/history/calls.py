@@ -22,7 +22,8 @@ from wallet.errors import (
 )
 
 Operation: TypeAlias = Literal["transfer", "deposit", "top-up"]
-"""Scope of an idempotency key. The card service turns a top-up into a deposit (`deposits_of_top_ups`)."""
+"""Operation of a request, part of the scope of its idempotency key. The card service turns a top-up into a deposit
+(`deposits_of_top_ups`)."""
 
 DEPOSIT_PRINCIPAL: Final = "card"
 """Principal of the idempotency key of every deposit."""
@@ -74,7 +75,8 @@ class LedgerRequest:
 class Receipt:
     """Receipt of a committed transfer: its effect on the account of the caller.
 
-    `version` is the number of the account's operations up to this one; `balance_after` is the balance after it.
+    `version` is the number of the account's operations up to this transfer; `balance_after` is the balance after the
+    transfer.
 
     None marks values that an API does not return: REST returns neither version nor balance, GraphQL returns no version.
     `is_replay` is whether the response was marked as a replay; it is None if the API does not mark replays.

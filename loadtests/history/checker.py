@@ -3,7 +3,7 @@
 It also checks linearizability, account by account. A transfer was committed at some moment between the start of the
 first call that requested it and the first response that acknowledged it. A refusal was decided in such an interval,
 too. Each transfer increments the version of its accounts. An account's transfers must have such moments in the order of
-its versions.
+the account's versions.
 """
 
 from bisect import bisect_left, bisect_right
@@ -39,7 +39,7 @@ from loadtests.history.rows import Account, IdempotencyRow, LedgerRows, Transfer
 def check_history(
     ledger: LedgerRows, calls: Sequence[RecordedCall], snapshots: Sequence[BalanceSnapshot] = ()
 ) -> list[Violation]:
-    """Return every contradiction within the ledger, within the calls and between both; none for a correct history.
+    """Return every contradiction within the ledger, within the calls, and between the ledger and the calls.
 
     Args:
         ledger: rows, read after the last call. Every account was opened before the first call.

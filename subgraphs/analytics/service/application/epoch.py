@@ -33,9 +33,9 @@ class EpochChanged(Exception):
 class EpochFollower:
     """Compares the epoch of the history with the ledger's, and rebuilds the history when they differ.
 
-    `run` compares the epochs every five seconds, and at once when `verify` has found another epoch. If the epochs
-    differ, `run` copies the ledger's operations into a new table, which then replaces the history. Reads use the old
-    history until then.
+    `run` compares the epochs every five seconds, and at once when `verify` or `is_current` has found an epoch that the
+    history never had. If the epochs differ, `run` copies the ledger's operations into a new table, which then replaces
+    the history. Reads use the old history until then.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class EpochFollower:
         return (await self._read()).id
 
     def is_current(self, epoch: str) -> bool:
-        """Return whether the history is known to belong to the epoch. An unknown epoch triggers a comparison."""
+        """Return whether the history is known to belong to the epoch. A new epoch starts a comparison of the epochs."""
         if self._stored is None or self._stored.id == epoch:
             return self._stored is not None
         if epoch not in self._stored.past:

@@ -150,7 +150,7 @@ class Analytics:
     async def watch_operations(
         self, account_id: UUID, after_version: int | None, epoch: str
     ) -> AsyncGenerator[Row | StreamStart, None]:
-        """Yield the start, then an account's operations after a version. Without a version, yield new operations only.
+        """Yield a `StreamStart`, then an account's operations after a version; without a version, new operations only.
 
         `epoch` is the epoch of the ledger that the version belongs to. All rows belong to the epoch of the start.
 

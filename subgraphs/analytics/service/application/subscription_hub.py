@@ -194,7 +194,9 @@ class SubscriptionHub:
     async def subscribe(
         self, account_id: UUID, after_version: int | None, epoch: str = ""
     ) -> AsyncGenerator[Row | StreamStart, None]:
-        """Yield the start, then an account's operations after a version, then new ones, in version order, each once.
+        """Yield a `StreamStart`, then an account's operations after a version, then new ones, in version order.
+
+        Each operation is yielded once.
 
         Args:
             account_id: id of the account.
@@ -208,7 +210,7 @@ class SubscriptionHub:
             Unavailable: the next operation cannot be fetched now, the history is being rebuilt, or this process stops.
                 The subscriber may resume.
         """
-        # The subscription comes before the account's version, so no operation is missed between the two.
+        # The subscription is added before the account's version is read, so no operation is missed in between.
         with self._subscription(account_id) as subscription:
             clock = asyncio.get_running_loop().time
             current, epoch = await self._read_position(account_id, after_version, epoch)

@@ -1,8 +1,8 @@
 """Group commit: commands of concurrent callers are committed together in batches.
 
-There is no timer. If no batch is running, a single command is committed at once as a batch of one. Commands that arrive
-while a batch commits form the next batch, so batches grow under load. While one batch commits, only a full batch may
-start; at most two batches commit at the same time.
+A batch does not wait for more commands. If no batch is running, a single command is committed at once as a batch of
+one. Commands that arrive while a batch commits form the next batch, so batches grow under load. While one batch
+commits, only a full batch may start; at most two batches commit at the same time.
 """
 
 import asyncio
@@ -193,7 +193,7 @@ class Pipeline:
         self._changed.set()
 
     def _next_batch(self) -> list[_Item]:
-        """Return the next batch: all queued commands if no batch is running, else a full batch, else nothing.
+        """Return the next batch: the queued commands that fit if no batch is running, else a full batch or nothing.
 
         Half of a batch is for single commands and half for bulk submissions. If one kind does not fill its half, the
         other kind may use the rest. A bulk submission has commands in only one running batch, so that its commands are
@@ -249,7 +249,8 @@ class Pipeline:
         """Commit the commands. Repeat after a conflict and while the outcome of a commit is unknown.
 
         Raises:
-            Unavailable: the database is unreachable, or the outcome is still unknown at the time-out.
+            Unavailable: the database is unreachable, there were too many conflicts, or the outcome is still unknown at
+                the time-out.
         """
         give_up_at = monotonic() + _COMMIT_TIMEOUT_SECONDS
         conflicts, is_unknown = 0, False

@@ -59,7 +59,7 @@ def redate(
             continue
         transfer = queue[0]
         if queues[transfer.sender_id][0] is not transfer or queues[transfer.recipient_id][0] is not transfer:
-            continue  # after the earlier operation of the other account, that account is appended to `pending` again
+            continue  # the earlier operation of the other account appends that account to `pending` again
         earliest = max(last[transfer.sender_id], last[transfer.recipient_id])
         dates[transfer.id] = max(earliest, _requested_at(transfer.id, now) or earliest)
         for account_id in (transfer.sender_id, transfer.recipient_id):

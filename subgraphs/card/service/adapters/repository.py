@@ -86,8 +86,9 @@ class Repository:
     async def admit(self, new: NewTopUp, limits: Limits, *, lease_seconds: float) -> TopUp:
         """Return the top-up with the request's idempotency key. Create and lease it if the key is new.
 
-        `AttemptRepository` has stored an attempt to use the card with the id of the new top-up. If the top-up is
-        created, this attempt gets the state AUTHORIZING. If the key has a top-up already, the attempt is deleted.
+        Before this call, `AttemptRepository` has stored an attempt to use the card, with the same id as `new`. If the
+        top-up is created, the attempt gets the state AUTHORIZING. If the key has a top-up already, the attempt is
+        deleted.
 
         Requests of one principal are admitted one after another, so that they cannot exceed the limits together.
 
@@ -98,7 +99,8 @@ class Repository:
 
         Raises:
             IdempotencyConflict: the key was used with another request.
-            InvalidInput, TopUpLimitExceeded: the key is new and the request exceeds the limits.
+            InvalidInput: the key is new, and there are no limits for the currency.
+            TopUpLimitExceeded: the key is new, and the amount exceeds a limit.
         """
         async with self._database.transaction() as sql:
             await sql.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(new.key.principal, 0))))
@@ -141,7 +143,10 @@ class Repository:
             return _top_up_from_row(created.one())
 
     async def find_by_key(self, key: IdempotencyKey) -> TopUp | None:
-        """Return the top-up with an idempotency key; None if there is none. No failover can lose a returned top-up."""
+        """Return the top-up with an idempotency key; None if there is none.
+
+        The method waits until the synchronous standbys, if there are any, have the top-up: no failover can lose it.
+        """
         async with self._database.statement() as sql:
             top_up = await _find_by_key(sql, key)
             if top_up is not None:
@@ -219,7 +224,7 @@ class Repository:
 
         Args:
             top_up: new state, with the version that it replaces.
-            due_seconds: seconds from now until a driver may claim the top-up: a lease or a retry delay. None: never.
+            due_seconds: seconds from now until a driver may take the top-up: a lease or a retry delay. None: never.
             outcome: outcome of the top-up's attempt to use the card, if it is known now.
 
         Raises:

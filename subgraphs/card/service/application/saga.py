@@ -339,7 +339,7 @@ class Saga:
     async def _settle_lost_deposit(self, top_up: TopUp, payment: Payment | NoPayment) -> TopUp:
         """Repeat the deposit that the ledger lacks, or end the top-up as refunded if its payment is refunded.
 
-        Both deposits have the same idempotency key, so the bank credits the account only once.
+        The repeated deposit has the idempotency key of the lost one, so the bank credits the account only once.
         """
         if top_up.review is not None:
             after = transitions.refund_without_deposit(top_up, payment)
@@ -352,7 +352,7 @@ class Saga:
         return after
 
     def _due_seconds(self, top_up: TopUp) -> float | None:
-        """Return the seconds until another driver may claim the top-up: lease, retry delay, or None for never."""
+        """Return the seconds until another driver may take the top-up: lease, retry delay, or None for never."""
         if not top_up.is_in_progress:
             return None
         if not top_up.attempts:

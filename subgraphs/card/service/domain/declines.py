@@ -73,7 +73,7 @@ class StoredAttempt:
 
     Attributes:
         subjects: customer, address and card of the attempt, by kind of limit. A kind is missing if its value is not
-            known, or after an operator has lifted its block.
+            known, or after an operator has lifted a block of this kind.
         idempotency_key: key of the request.
         state: state of the attempt.
         age_seconds: time since the attempt reached the state.

@@ -25,7 +25,8 @@ class Status(StrEnum):
 
 
 FINAL_STATUSES: Final = frozenset({Status.COMPLETED, Status.DECLINED, Status.VOIDED, Status.REFUNDED})
-"""A top-up with one of these statuses never changes its status again."""
+"""A top-up with one of these statuses keeps the status. The exception is a COMPLETED top-up whose deposit was lost in a
+restore of the ledger: it may become REFUNDED."""
 
 
 class Step(StrEnum):

@@ -69,7 +69,7 @@ class FutureOperations(NamedTuple):
         now: time of the database's clock.
         transfers: transfers that are dated later than `now`.
         last_dates: for each account that was opened or changed later than `now`, the date of its last operation that is
-            not later than `now`; without one, the date of its opening, at most `now`.
+            not later than `now`. If there is no such operation, the date of its opening, or `now` if that is earlier.
     """
 
     now: datetime
@@ -90,8 +90,8 @@ class Redatings:
 
         Args:
             pool: connections to the ledger's database.
-            writes: block all changes of accounts by other transactions until the end of the body. Such changes wait,
-                and fail at their time-outs. Reads continue.
+            writes: True blocks all changes of accounts by other transactions until the end of the body. Such changes
+                wait, and fail at their time-outs. Reads continue.
 
         Raises:
             Unavailable: the database is unreachable, or a statement failed. Nothing was committed, unless the
