@@ -33,7 +33,7 @@ class HttpLoad:
     Attributes:
         target: `host:port`.
         requests: results of `get` and `post`, sent in turn and repeated without end. A request with an idempotency key
-            contains `UNIQUE_KEY` in its place, because a repeated key would make the request a cheap replay.
+            contains `UNIQUE_KEY` in place of the key, because a repeated key would make the request a cheap replay.
         connections: number of connections; each has at most one request in flight.
         status: expected status of each response.
         marker: text that the body of each response must contain.

@@ -1,7 +1,7 @@
 """Independent model of the accounts: replays the ledger's transfers, one after the other.
 
-The version of an account is the number of its transfers. The model shares no code with the bank. A defect in shared
-code would be in both, and the checker would not detect it.
+The version of an account is the number of its transfers. The model shares no code with the bank: a defect in shared
+code would be in the bank and in the model, and the history checker would not detect it.
 """
 
 from collections import defaultdict, deque
@@ -37,7 +37,7 @@ class Invariant(StrEnum):
     NO_EFFECT = "a call without effect left no row"
     KNOWN = "after enough retries, every outcome is known"
     DEFECT = "no response reports an internal error of the bank"
-    REAL_TIME = "a call that ended before another one began has the lower version on every account of both"
+    REAL_TIME = "a call that ended before another one began has the lower version on each account of both calls"
     SNAPSHOT = "at every moment the sum of all balances is the same"
     OPERATIONS = "an account's owner reads each of its entries once"
     SUBSCRIPTION = "a subscriber receives each version once, in order, and no other"

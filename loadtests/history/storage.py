@@ -1,7 +1,7 @@
 """Records of a run on disk: one file per process, one JSON line per request.
 
 Times are on the monotonic clock, which all processes of a machine share. In memory, a process keeps only the records in
-the buffer of its file. The checker reads all files.
+the buffer of its file. The history checker reads all files.
 """
 
 import dataclasses
@@ -62,9 +62,9 @@ class RequestRecord:
         began: time of sending.
         ended: time of the response or of the time-out.
         error: short name of the error, or empty. A refusal by the ledger is not an error.
-        request: request to the ledger, if it is one.
-        answer: response to that request.
-        subscription: versions that a subscriber received.
+        request: the request, if it is a request to the ledger; else None.
+        answer: response to a request to the ledger; else None.
+        subscription: versions that a subscriber received; None if the request is no subscription.
         dropped: number of requests that were due while all users were busy, and that were never sent.
     """
 

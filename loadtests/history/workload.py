@@ -100,7 +100,7 @@ class Workload:
     def _plan_turn(self, rng: random.Random, name: str) -> list[list[LedgerRequest]]:
         """Return the calls that a client makes concurrently in one turn.
 
-        Half of the turns have duplicates, and a tenth of them have a conflicting request.
+        Half of all turns have duplicates, and a tenth of all turns have a conflicting request.
         """
         kind = rng.choices(("transfer", "deposit", "batch"), (6, 1, 2))[0]
         if kind == "deposit":

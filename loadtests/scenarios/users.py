@@ -80,7 +80,7 @@ class WalletUser(FastHttpUser):
             path: path and query.
             customer: the request carries the token of this customer.
             parse: converts the response.
-            request: request to the ledger, if it is one; its key is sent as `Idempotency-Key`, sometimes quoted.
+            request: request to the ledger; None for a read. Its key is sent as `Idempotency-Key`, sometimes quoted.
             json: JSON body.
         """
         headers = {"Authorization": f"Bearer {customer.token}", "Accept": "application/json"}

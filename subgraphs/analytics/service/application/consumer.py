@@ -142,7 +142,8 @@ class Consumer:
             self._committed.clear()
             await self._epochs.wait_until_following()
             consumer.subscribe([OPERATIONS_TOPIC], listener=_RebalanceListener(self._start_generation))
-            # The committed offset may belong to an earlier topic of the same name.
+            # The committed offset may belong to an earlier topic of the same name. Then this topic's first messages are
+            # skipped.
             self._repair.suspect_all()
             async with process.background_task(self._report_lag(consumer), "lag"):
                 while True:
@@ -346,7 +347,7 @@ class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         self._on_assigned = on_assigned
 
     async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
-        """Do nothing: the current batch is finished, and if its commit is too late, its messages are consumed again."""
+        """Do nothing: the current batch continues. If its commit is too late, its messages are consumed again."""
 
     async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:  # noqa: ARG002  not needed
         """Report the assignment, before any message of the assigned partitions is fetched."""

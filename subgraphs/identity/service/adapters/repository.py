@@ -208,7 +208,7 @@ class Repository:
             limit: maximum number of rows of each kind.
 
         Returns:
-            Whether there may be more.
+            Whether there may be more rows to delete.
         """
         expired = select(sign_ins.c.id).where(sign_ins.c.expires_at < func.now()).limit(limit)
         old = select(attempts.c.username).where(attempts.c.locked_until < func.now() - _ATTEMPTS_TTL).limit(limit)

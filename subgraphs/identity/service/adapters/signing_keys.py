@@ -46,7 +46,7 @@ class SigningKey:
 
     @property
     def jwk(self) -> dict[str, str]:
-        """The public key."""
+        """The public key as a JSON Web Key."""
         return public_jwk(self.private.public_key())
 
 
@@ -120,7 +120,7 @@ def choose_signing_key(keys: Sequence[SigningKey], now: float) -> SigningKey:
 
 
 def find_obsolete_keys(keys: Sequence[SigningKey], now: float, *, keep_seconds: float) -> list[SigningKey]:
-    """Return the keys with which no valid token is signed.
+    """Return the keys that have signed no token that is still valid.
 
     Args:
         keys: all keys, oldest first.

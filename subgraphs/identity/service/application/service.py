@@ -163,7 +163,7 @@ class Identity:
         A second use within the grace period returns the same refresh token again; a later use ends the session.
 
         Raises:
-            Unauthenticated: the token is not valid, or the session has ended; the error is the same.
+            Unauthenticated: the token is not valid, or the session has ended. The error does not say which.
             Unavailable: the outcome is unknown; a retry is safe within the grace period.
         """
         token_id = self._decode(token)

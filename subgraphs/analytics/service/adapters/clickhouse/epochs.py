@@ -34,7 +34,7 @@ class StoredEpoch:
     past: tuple[str, ...] = ()
 
     def next(self, epoch: str) -> "StoredEpoch":
-        """Return the epoch that follows this one."""
+        """Return the epoch to store when the ledger has begun another one: `epoch`, with this one among `past`."""
         return StoredEpoch(epoch, (*self.past, self.id))
 
 

@@ -367,7 +367,7 @@ class InvariantReader:
                 session.terminate()  # with these settings it must not return to the pool
 
     async def check_page(self, scan: TableScan, after: Mark | None, limit: int) -> Page | None:
-        """Check the next rows after a mark, or the first rows. Returns None after the last row."""
+        """Check the rows after the primary key `after`, or the first rows. Return None if there are no more rows."""
         row = await self._session.fetchrow(
             scan.statement(first=after is None),
             *(limit, *((self._fence,) if scan.returns_transfer_ids else ()), *(after or ())),
