@@ -15,7 +15,7 @@ from stack.up import DEFAULT_DATA, REFUSED, up
 
 
 def clean(data: Path) -> int:
-    """Delete the data folder and its PostgreSQL cluster. Refused while a system uses it."""
+    """Delete the data folder and its PostgreSQL cluster. The deletion is refused while a system uses the folder."""
     if not data.exists():
         return 0
     try:

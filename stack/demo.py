@@ -196,7 +196,7 @@ class Tour:
         hour = timedelta(hours=1)
         variables = {"id": ALICE.account, "from": (now - hour).isoformat(), "to": (now + hour).isoformat()}
         answer = _show_response(await alice.post("/graphql", json={"query": _STATISTICS, "variables": variables}))
-        buckets = answer["data"]["account"]["statistics"]["buckets"]  # two buckets around midnight
+        buckets = answer["data"]["account"]["statistics"]["buckets"]  # two buckets if the range crosses midnight
         _expect(buckets[0]["opening"], amount="1000.00")
         _expect(buckets[-1]["closing"], amount="965.00")
 

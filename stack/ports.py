@@ -93,7 +93,7 @@ def free_ports(count: int) -> list[int]:
 def _reserved_ports(pid: int) -> Iterator[int]:  # noqa: ARG001  cache key: a forked process needs its own slice
     """Reserve a slice of FREE_RANGE until this process ends, and cycle through it.
 
-    Without the reservation another process could choose a port between this choice and the first listen.
+    Without the reservation, another process could choose the same port before this process listens on it.
     """
     folder = Path(tempfile.gettempdir()) / f"wallet-ports-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)

@@ -319,7 +319,7 @@ class RateLimiter:
         seconds = limit.seconds
         window = await self._storage.get_sliding_window(limit.key(client), seconds)
         previous, previous_seconds, current, current_seconds = window
-        # Hits of the previous window expire one by one, those of the current window all together.
+        # The hits of the previous window expire one by one. Those of the current window begin to expire when it ends.
         next_previous = previous_seconds % (seconds / previous) if previous else seconds
         next_current = current_seconds % seconds or seconds
         return RateLimitStatus(

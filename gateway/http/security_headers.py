@@ -10,7 +10,10 @@ _DEFAULTS: Final[tuple[Header, ...]] = (
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 )
-"""Responses are private to one caller, are never sniffed for a content type, and are not pages."""
+"""Defaults for responses that are private to one caller and are not pages.
+
+Browsers must not guess their content type.
+"""
 
 
 def with_security_headers(headers: list[Header]) -> list[Header]:

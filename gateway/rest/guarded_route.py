@@ -51,7 +51,8 @@ class GuardedRoute(APIRoute):
 def _take_content_type(scope: Scope) -> str:
     """Return the content type, and remove it from the scope. Repeated headers are joined by commas.
 
-    Otherwise FastAPI would parse the header again, with Python's email package. This takes 5 % of a transfer's time.
+    If the header stayed in the scope, FastAPI would parse it again with Python's email package, which takes 5 % of a
+    transfer's time.
     """
     values, others = [], []
     for header in scope["headers"]:

@@ -17,7 +17,7 @@ from kit.runtime.settings import Algorithm, AuthSettings
 from wallet.errors import TokenTooLong, Unauthenticated
 
 DEFAULT_LEEWAY_SECONDS: Final = 5.0
-"""Tolerated difference to the issuer's clock, unless `AUTH_LEEWAY_SECONDS` is set."""
+"""Tolerated difference between the clocks of the issuer and of this process, unless `AUTH_LEEWAY_SECONDS` is set."""
 _CACHED_TOKENS: Final = 4096
 MAX_TOKEN_BYTES: Final = 8_192
 """Longest accepted token. Every call carries the token of its caller, and gRPC limits the size of a call's metadata."""

@@ -49,9 +49,9 @@ def config(package: str, url: str) -> Config:
 def upgrade(package: str, url: str) -> None:
     """Migrate the database to the newest schema. Safe to repeat; concurrent runs wait for each other.
 
-    The services may run during the migration. While a migration waits for the lock of a table, their statements wait
-    behind it. So a migration that does not get a lock in time is rolled back and tried again after a pause, for a few
-    minutes.
+    The services may run during the migration. While a migration waits for the lock of a table, statements of the
+    services wait behind the migration. So a migration that does not get a lock in time is rolled back and tried again
+    after a pause, for a few minutes.
 
     Args:
         package: dotted name of the package of migrations, such as `subgraphs.bank.service.migrations`.

@@ -128,7 +128,10 @@ class Connection:
 
 @dataclass(slots=True)
 class _Group:
-    """Connections of one address or of all. The oldest are first; a search moves busy ones to the end."""
+    """Connections of one address, or all connections.
+
+    The oldest are first; a search moves busy connections to the end.
+    """
 
     members: dict[Connection, None] = field(default_factory=dict)
 
@@ -284,7 +287,7 @@ class _Exempt:
 
 
 def raise_descriptor_limit() -> int:
-    """Raise the soft limit of open descriptors to the hard one, and return the limit of this process."""
+    """Raise the soft limit of open descriptors to the hard limit, and return the resulting soft limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:

@@ -1,4 +1,4 @@
-"""Address of a client: the gateway sends it in the metadata of a call to a service that limits by address.
+"""Address of a client: the gateway sends it in the metadata of a call to a service with limits per address.
 
 The gateway authenticates the address with its service token. The service ignores addresses from all other callers.
 """

@@ -68,8 +68,8 @@ class ChannelStandIn:
 
     def __init__(self, build: Callable[[Callable[[grpc.aio.Channel], Any]], Any]) -> None:
         """Args:
-        build: returns the callable that a stub uses for a method. It gets a function that creates gRPC's callable on a
-            given channel.
+        build: gets a function that creates gRPC's callable of a method on a given channel; returns the callable that
+            the stub uses.
         """
         self._build = build
 

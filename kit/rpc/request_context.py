@@ -26,7 +26,7 @@ class RequestContext:
         token: bearer token for the next call.
         deadline: end of the caller's time-out on the monotonic clock; None for a stream.
         trace: trace context, the parent of new spans.
-        client_address: host of the client, known in the gateway only; empty in other processes.
+        client_address: host of the client in the gateway; empty in other processes.
     """
 
     request_id: str

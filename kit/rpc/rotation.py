@@ -26,8 +26,8 @@ async def rotating_channel(
 ) -> AsyncIterator[grpc.aio.Channel]:
     """Open a channel that uses new certificate files within seconds, without a failed call.
 
-    The channel opens a connection with the new certificate. As soon as this connection is ready, it carries all new
-    calls, and the old connection is closed after its last call. Until then the old connection carries all calls.
+    The channel opens a connection with the new certificate, while the old connection carries all calls. As soon as the
+    new connection is ready, it carries all new calls, and the old connection is closed after its last call.
 
     Args:
         tls: certificate files.

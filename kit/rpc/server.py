@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 _STOP_TIMEOUT_SECONDS: Final = 5.0
 _DRAIN_SECONDS: Final = 0.25
-"""Time between reporting NOT_SERVING, after which clients use other replicas, and refusing new calls."""
+"""Time from the report of NOT_SERVING to the refusal of new calls. Clients switch to other replicas meanwhile."""
 _MAX_CONNECTION_AGE_MS: Final = 600_000
 """Age at which the server closes a TLS connection; the client's next one uses the newest certificates."""
 MAX_STREAMS: Final = 4_000
@@ -373,7 +373,7 @@ class _RpcScope:
         return isinstance(error, Exception)
 
     def _record(self, seconds: float) -> None:
-        """Record the result in metrics and span, and log the call if it failed by a server error or was slow."""
+        """Record the result in metrics and span, and log the call if it failed with a server error or was slow."""
         code = code_name(self.status)
         metrics.RPC_SECONDS.labels(self._method, code).observe(seconds)
         is_error = self.status.code in _SERVER_ERRORS

@@ -56,7 +56,10 @@ class TLS:
 
     @classmethod
     def from_settings(cls, settings: TLSSettings) -> Self | None:
-        """Load the files that the settings name; None without them. Raises the errors of the constructor."""
+        """Load the files that the settings name; return None if they name none.
+
+        Raises the errors of the constructor.
+        """
         certificate, key, authority = settings.tls_certificate, settings.tls_key, settings.tls_authority
         if certificate is None or key is None or authority is None:
             return None

@@ -56,7 +56,7 @@ def _mask_number(match: re.Match[bytes]) -> bytes:
 
 
 def _is_part_of_id(match: re.Match[bytes]) -> bool:
-    """Return whether the digits are part of a hexadecimal id, and not all of it."""
+    """Return whether the digits are part of a hexadecimal id that also has letters."""
     longest = max(_HEX_ID_LENGTHS) + 1
     before = match.string[max(0, match.start() - longest) : match.start()]
     after = match.string[match.end() : match.end() + longest]

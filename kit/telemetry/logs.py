@@ -2,9 +2,9 @@
 
 Each event has the service and, if there is a current request, its request id, trace id and caller.
 
-Secrets are redacted twice. `redact_event` masks fields that are secret by name or by type. `redact_line` masks all that
-looks like a token or a card number in the rendered line, for secrets in error messages, paths and logs of libraries.
-Tracebacks have no local variables, since those hold tokens and cards.
+Secrets are redacted twice. `redact_event` masks fields that are secret by name or by type. `redact_line` masks
+everything that looks like a token or a card number in the rendered line, for secrets in error messages, paths and logs
+of libraries. Tracebacks have no local variables, since those hold tokens and cards.
 
 Our events do not pass through the standard library's logging, which would take three times as long for the line of
 each request. Libraries use the standard library's logging. Both write to one `LogSink`.
@@ -127,8 +127,8 @@ def line_renderer(service: str, settings: LogSettings) -> LineRenderer:
 def _open_standard_descriptors() -> None:
     """Open the null device in place of closed descriptors of standard input, output and error.
 
-    Otherwise the next file or socket would get the number: libraries that write to standard error would write into it,
-    and libuv would abort the process when it closes a descriptor with such a number.
+    Otherwise the next file or socket would get the number of a closed descriptor. Libraries that write to standard
+    error would write into this file, and libuv aborts the process when it closes a descriptor with such a number.
     """
     for descriptor in range(_STANDARD_ERROR + 1):
         try:

@@ -92,7 +92,7 @@ class TraceContext(NamedTuple):
 class Span:
     """Span of the block that it manages. An exception that ends the block becomes the span's error.
 
-    Without a recorder, all methods do nothing.
+    If the span is not recorded, all methods do nothing.
 
     Attributes:
         trace: trace context with this span as the parent.
@@ -190,7 +190,7 @@ class _Recording:
     """Recorder and sampling of this process."""
 
     recorder: "Recorder | None" = None
-    bound = 0  # a trace is sampled if the second half of its id is lower, as in OpenTelemetry's TraceIdRatioBased
+    bound = 0  # a trace is sampled if the second half of its id is below it, as in OpenTelemetry's TraceIdRatioBased
 
 
 _recording: Final = _Recording()

@@ -102,8 +102,9 @@ class ApacheKafka(Child):
     async def clean(self) -> None:
         """Delete every topic together with the committed offsets of its groups.
 
-        Returns only after the broker has deleted the topics; its controller deletes them earlier. Otherwise a new topic
-        with the same name could lose the offsets of its readers when the broker deletes the old offsets.
+        The controller deletes the topics first, the broker later. The method returns only after the broker has deleted
+        them. Otherwise a new topic with the same name could lose the offsets of its readers when the broker deletes the
+        old offsets.
 
         Raises:
             TimeoutError: the broker still has a topic after ten seconds.
@@ -119,7 +120,7 @@ class ApacheKafka(Child):
             await _wait_until(is_empty)
 
     async def create(self, *topics: str) -> None:
-        """Create topics with four partitions, like those that a first use creates. Readers then find them at once.
+        """Create topics with four partitions, the default of this broker. Readers then find the topics at once.
 
         Raises:
             TimeoutError: the broker does not list them after ten seconds.
@@ -144,7 +145,7 @@ class ApacheKafka(Child):
         async def command() -> Command:
             return self._java("kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", str(file))
 
-        await Child(Process(name="kafka-format", command=command)).start()  # returns when it has ended
+        await Child(Process(name="kafka-format", command=command)).start()  # returns when the job has ended
 
     def _java(self, main: str, *arguments: str) -> Command:
         argv = (*_JAVA, _LOG_LEVEL, "-cp", f"{self._jars}/*", main, *arguments)
@@ -171,7 +172,7 @@ class ApacheKafka(Child):
 
 
 def fetch_jars() -> Path:
-    """Return the folder with Kafka's jars. Maven downloads them once per user, as `apache_kafka.pom.xml` lists them.
+    """Return the folder with Kafka's jars. Maven downloads the jars of `apache_kafka.pom.xml` once per user.
 
     Raises:
         ApacheKafkaUnavailable: Java or Maven is missing, or the download failed.

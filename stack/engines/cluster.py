@@ -95,7 +95,10 @@ def _choose_place(home: Path, user: int | None) -> Path:
 
 
 def _reachable(path: Path, user: int | None) -> bool:
-    """Return whether `user` can enter `path`. Modes, ACLs and mounts decide it, so a process of the user tests it."""
+    """Return whether `user` can enter `path`.
+
+    A process of that user tests it, because modes, ACLs and mounts matter.
+    """
     if user is None:
         return True
     test = ["/bin/sh", "-c", 'test -x "$0"', str(path.absolute())]

@@ -23,9 +23,9 @@ from gateway.graphql.protection.limits import Limits, RequestBudget, check_limit
 _MAX_CACHED_COST: Final = 1_000_000
 """Maximum sum of the costs (`document_cost`) of the cached documents: about a thousand ordinary documents.
 
-A caller who replaces all cached documents by new ones pays this cost: a third of the default limit per minute. A cached
-document takes about 50 bytes of memory per unit of its cost. If its document is not cached, a mutation takes three
-times as long.
+A caller who replaces all cached documents by new ones pays this cost: a third of the default rate limit for one minute.
+A cached document takes about 50 bytes of memory per unit of its cost. A mutation takes three times as long if its
+document is not cached.
 """
 
 _SWITCH_SECONDS: Final = 0.0005

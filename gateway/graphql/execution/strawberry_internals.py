@@ -273,7 +273,10 @@ class FederationSchema(GraphSchema, strawberry.federation.Schema):
 
 
 def _add_cost_directives(types: Iterable[Any]) -> None:
-    """Add `@cost` to fields of objects, except those of their interfaces: federation rejects `@cost` on interfaces."""
+    """Add `@cost` to the fields of objects.
+
+    Fields that an object has from an interface are left out, because federation rejects `@cost` on interfaces.
+    """
     reachable = GraphQLSchema(types=[each for each in types if each is not None]).type_map
     types = [each for name, each in reachable.items() if not name.startswith("_")]
     inherited = {

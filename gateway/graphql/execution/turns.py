@@ -1,4 +1,4 @@
-"""Turns of clients at work that one task does at a time."""
+"""Fair queue of clients for work that one task does at a time."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -52,7 +52,7 @@ class RequestCost:
 class OperationCost:
     """Cost of one operation of a valid document.
 
-    Its fields are found only once. Each execution only evaluates the variables.
+    The costs of its fields are planned once. Each execution evaluates only the variables.
 
     Attributes:
         operation: AST of the operation.

@@ -1,6 +1,6 @@
 """Cost of introspection: the estimated number of fields in the response, from the lengths of the schema's lists.
 
-A description also costs by its length.
+The cost of a description grows with its length.
 """
 
 from collections.abc import Mapping

@@ -42,10 +42,11 @@ class Limits:
         directives: directives in each operation and in each fragment.
         repeats: selections of one response key at one level; the time of overlapping-field validation grows with the
             square of their number.
-        comparisons: pairs that overlapping-field validation compares, in all documents of one request: selections of
-            one response key at one level, and fragments at one level. Anonymous callers have a quarter of it.
+        comparisons: pairs of selections of one response key at one level, and pairs of fragments at one level, in all
+            documents of one request. Overlapping-field validation compares each pair. Anonymous callers have a quarter
+            of this limit.
         cost: estimated cost of all operations of one request; see `cost.OperationCost`. Anonymous callers have a
-            quarter of it.
+            quarter of this limit.
         errors: errors in the response to one request.
     """
 

@@ -155,7 +155,7 @@ class EventStream(StreamingResponse):
 
 
 def _token_seconds() -> float | None:
-    """Return the seconds until the caller's token expires; None for an anonymous caller."""
+    """Return the seconds after which the caller's token ends the stream; None for an anonymous caller."""
     caller = request_context.current_request.get().principal
     return None if caller is None else caller.stream_seconds()
 

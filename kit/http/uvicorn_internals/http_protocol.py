@@ -27,7 +27,7 @@ _BODY_PARTS: Final = 2_000
 _FRAMING_BYTES: Final = 32 * 1024
 _FRAMING_BYTES_PER_PART: Final = 8
 """Received bytes of a body that are not content, such as chunk extensions and trailers. Their limit is the sum of
-`_FRAMING_BYTES` and `_FRAMING_BYTES_PER_PART` for each part."""
+`_FRAMING_BYTES` and `_FRAMING_BYTES_PER_PART` for each chunk or trailer."""
 _PIPELINED_REQUESTS: Final = 16
 
 _CHECKED_FIELDS: Final = frozenset({b"host", b"transfer-encoding", b"expect"})
