@@ -282,7 +282,7 @@ class Books:
         return [Webhook(*row) for row in rows]
 
     def next_due(self) -> float | None:
-        """Return when the next webhook is due, in seconds since the epoch; None if there is none."""
+        """Return the Unix time at which the next webhook is due; None if there is none."""
         (at,) = self._sql.execute("SELECT min(due_at) FROM webhooks").fetchone()
         return None if at is None else float(at)
 

@@ -63,7 +63,7 @@ def _default_context(*arguments: Any, **options: Any) -> ssl.SSLContext:
 ssl.create_default_context = _default_context
 
 OWN_SYSTEMS = ("outages/", "test_chaos.py", "test_demo.py", "test_replicas.py")
-"""Modules in `tests/e2e` that start their own systems, and the folder whose modules share another system."""
+"""Modules in `tests/e2e` that start their own systems, and the folder whose modules share one separate system."""
 
 USERS = "https://users.test"
 SERVICES = ("analytics", "card", "gateway")

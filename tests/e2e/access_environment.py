@@ -165,7 +165,7 @@ class AccessEnvironment:
         headers = {} if token is None else {"Authorization": f"{scheme}{token}"}
         if call.partition(" ")[0] in self.admin:
             return await self._call_admin(call, headers)
-        is_owner = token == self.tokens["owner"] and scheme != ""  # refused
+        is_owner = token == self.tokens["owner"] and scheme != ""  # a token without a scheme is refused
         if " " in call:
             return await self._call_rest(call, headers, is_owner=is_owner)
         if service in SERVICES:

@@ -17,7 +17,8 @@ from wallet.money import Money
 Value = TypeVar("Value")
 
 DECLINES = {"4000000000000002": "DO_NOT_HONOR", "4000000000009995": "INSUFFICIENT_FUNDS"}
-"""Card numbers of the sandbox, and the decline code of each. The contract tests use them with both acquirers."""
+"""Card numbers of the sandbox, and the decline code of each. The contract tests use them with the fake acquirer and
+the sandbox."""
 REFUSED_CHANGES = {"4000000000020042": "capture", "4000000000040024": "refund"}
 """Card numbers of the sandbox, and the change that the acquirer refuses for each."""
 

@@ -10,7 +10,8 @@ from subgraphs.card.service.domain.payment import NoPayment, Payment, Refusal
 from wallet.money import Money
 
 current_customer: Final[ContextVar[str]] = ContextVar("current_customer", default="")
-"""Customer of the top-up that the current task drives; empty for other calls. Failed calls are counted by customer."""
+"""Customer for whom the current task calls the acquirer; empty for calls without a customer, such as those of the
+integrity check. Failed calls are counted by customer."""
 
 
 @contextmanager

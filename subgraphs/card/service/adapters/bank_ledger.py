@@ -54,7 +54,7 @@ class BankLedger:
                 receipt = await self._bank.deposit(top_up.account_id, top_up.amount, str(top_up.id), top_up.descriptor)
             except _PERMANENT_REFUSALS as refusal:
                 return AccountRefused(refusal.reason)
-            # The bank validates a request before it looks up the key, so an earlier deposit may exist in both cases.
+            # The bank validates a request before it looks up the key, so an earlier deposit may exist with both errors.
             except (IdempotencyConflict, InvalidInput):
                 return DepositConflict()
         return Deposited(receipt.transfer.id)
