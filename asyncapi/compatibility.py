@@ -32,7 +32,7 @@ _UNKNOWN_PROPERTY_RULES: Final = frozenset(
 def breaking_changes(old: Schema, new: Schema, at: str = "#") -> Iterator[str]:
     """Yield each incompatible change from `old` to `new`, as a JSON pointer and a description.
 
-    If there is none, readers of either schema accept the events of the other schema.
+    Without such a change, readers of either schema accept the events of the other schema.
 
     Args:
         old: released schema.

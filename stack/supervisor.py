@@ -133,7 +133,7 @@ class Supervisor:
                     self._console.show(str(error))  # the process still runs: keep waiting
 
     async def _restart_with(self, name: str) -> None:
-        """Restart the processes whose `restart_with` contains `name`."""
+        """Restart the processes that have `name` in their `restart_with`."""
         for child in self.children.values():
             if name in child.process.restart_with and child.pid is not None:
                 self._reasons[child.process.name] = f"{name} lost its state"

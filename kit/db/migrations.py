@@ -25,7 +25,7 @@ _LOCK: Final = 7_708_141_927
 _LOCK_TIMEOUT: Final = "1s"
 """Maximum time that a migration waits for a table's lock.
 
-Statements of the services wait behind the migration meanwhile.
+Statements of the services that use this table wait behind the migration.
 """
 _ATTEMPTS: Final = 30
 _FIRST_PAUSE_SECONDS: Final = 1.0

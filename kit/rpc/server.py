@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 _STOP_TIMEOUT_SECONDS: Final = 5.0
 _DRAIN_SECONDS: Final = 0.25
-"""Time from the report of NOT_SERVING to the refusal of new calls. Clients switch to other replicas meanwhile."""
+"""Time from the report of NOT_SERVING to the refusal of new calls, in which clients switch to other replicas."""
 _MAX_CONNECTION_AGE_MS: Final = 600_000
 """Age at which the server closes a TLS connection; the client's next one uses the newest certificates."""
 MAX_STREAMS: Final = 4_000

@@ -22,7 +22,7 @@ _GROUPED_NUMBERS: Final = (
 )
 """Groups as cards have them: 4-4-4-4, 4-6-5 and 4-4-4-4-3. The text around them excludes UUIDs."""
 _ZEROED_GROUPS: Final = re.compile(rb"0000(?<!0{5})(?<![0a-f]-0000)([ -])(?:0000\1|00)0000\1?0")
-"""Matches each place where one of `_GROUPED_NUMBERS` may match, in a text whose digits are replaced by zeros.
+"""Matches each place where one of `_GROUPED_NUMBERS` may match, after all digits of the text were replaced by zeros.
 
 The pattern begins with a literal, so the search is fast.
 """

@@ -83,9 +83,9 @@ class Document:
 class DocumentLoader:
     """Parses and validates documents, with an LRU cache.
 
-    One thread processes the documents one at a time, so that the event loop serves other requests meanwhile. Callers
-    take turns. Invalid documents and documents with literal values are not cached: literals may contain card numbers,
-    and such documents are rarely repeated. Documents that use variables are cached.
+    One thread processes the documents one at a time, so that the event loop serves other requests at the same time.
+    Callers take turns. Invalid documents and documents with literal values are not cached: literals may contain card
+    numbers, and such documents are rarely repeated. Documents that use variables are cached.
     """
 
     def __init__(self, limits: Limits, validator: Validator, executor: Executor | None = None) -> None:

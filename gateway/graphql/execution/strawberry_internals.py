@@ -99,9 +99,9 @@ def strawberry_definition(core: Any) -> Any:
 
 
 def requested_operation_name(context: ExecutionContext) -> str | None:
-    """Return the operation name in the request.
+    """Return the operation name in the request, or None.
 
-    If it is None, `context.operation_name` is the name of the first operation.
+    Without a name in the request, `context.operation_name` is the name of the first operation.
     """
     name: str | None = context._provided_operation_name  # noqa: SLF001
     return name
@@ -122,7 +122,7 @@ def check_operation_type(context: ExecutionContext, type_name: str) -> None:
 
 
 class PreparingRunner(SchemaExtensionsRunner):
-    """Runner whose method `prepare` replaces Strawberry's parsing and validation.
+    """Runner with a method `prepare` that replaces Strawberry's parsing and validation.
 
     Attributes:
         subfields: cache of sub-fields of the document, which the executor reads.
@@ -188,7 +188,9 @@ class GraphSchema(strawberry.Schema):
         return self._new_runner(execution_context)
 
     async def _execute_operation(self, context: ExecutionContext, runner: Any, *rest: Any) -> Any:
-        """Pass the runner's `subfields` to the executor, whose keyword arguments are the dict in the last argument.
+        """Pass the runner's `subfields` to the executor.
+
+        The last argument is the dict of the executor's keyword arguments.
 
         graphql-core finds invalid variables here. The result is then a request error, as for an invalid document.
         """

@@ -19,7 +19,7 @@ _MESSAGES: Final = (
     ("pri", "this server speaks HTTP/1.1: use HTTP/1.1, or connect through a proxy that speaks HTTP/2"),
     ("version", "end the first line of the request with HTTP/1.1 and CR LF"),
 )
-"""Pairs of a part of llhttp's message, in lower case, and our message. The first pair whose part occurs is used."""
+"""Pairs of a part of llhttp's message, in lower case, and our message. The first pair that matches is used."""
 
 _TLS: Final = "this port speaks HTTP without TLS: use http://, or connect to the proxy that has the certificate"
 _OTHERS: Final = (
