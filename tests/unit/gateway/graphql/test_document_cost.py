@@ -1,7 +1,6 @@
 """A caller pays for the work of parsing and validating a document before it is done, unless it is cached or trusted."""
 
 import asyncio
-import gc
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from gateway.graphql.protection.limits import Limits, parse_document
 from gateway.http.rate_limits import Limit, MemorySlidingWindowStorage, RateLimiter, RateLimitOptions
 from kit.auth.principal import Principal, Role
 from kit.rpc import request_context
+from tests.garbage import collect_garbage
 from tests.unit.gateway.graphql.example_operations import example_operations
 from tests.unit.gateway.graphql.full_services import FullServices
 from tests.unit.gateway.graphql.hostile import bodies
@@ -200,12 +200,7 @@ class TestCharge:
     async def test_refused_document_is_freed_without_the_garbage_collector(self, text: str) -> None:
         graph = Graph()
         for _ in range(2):  # the first time creates what later requests share
-            gc.collect()
-            gc.disable()
-            try:
+            with collect_garbage("gateway", "graphql") as garbage:
                 assert len(await graph.execute(text)) == 1
                 await asyncio.sleep(0)
-                garbage = gc.collect()
-            finally:
-                gc.enable()
-        assert garbage == 0
+        assert not garbage

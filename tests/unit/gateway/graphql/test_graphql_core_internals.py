@@ -51,6 +51,7 @@ from gateway.graphql.execution.graphql_core_internals import (
     TooManyTokens,
 )
 from gateway.graphql.execution.strawberry_internals import STRAWBERRY_RULES
+from tests.garbage import collect_garbage
 from tests.unit.gateway.graphql.example_operations import example_operations
 from tests.unit.gateway.graphql.hostile import documents
 from tests.unit.gateway.graphql.policies import SCHEMA as GRAPH
@@ -329,14 +330,9 @@ class TestMemory:
     def test_document_leaves_no_reference_cycle(self, text: str) -> None:
         with suppress(GraphQLError):  # creates what is created only once
             load_document(text)
-        gc.collect()
-        gc.disable()
-        try:
-            with suppress(GraphQLError):
-                load_document(text)
-            assert gc.collect() == 0
-        finally:
-            gc.enable()
+        with collect_garbage("gateway", "graphql") as garbage, suppress(GraphQLError):
+            load_document(text)
+        assert not garbage
 
     def test_execution_leaves_no_reference_cycle(self) -> None:
         item = Item(1)
