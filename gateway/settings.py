@@ -48,8 +48,8 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
     gateway_admin_listen: Address = Field("127.0.0.1:9100", description="address of health and metrics")
     service_key_file: Path | None = Field(
         None,
-        description="private key (PEM) with which the gateway proves clients' addresses to the card service; unset: "
-        "declined cards have no limit by address",
+        description="private key (PEM) of the gateway's own tokens, with which it proves the IP addresses of clients "
+        "to the card service; unset: the number of declined cards is not limited per IP address",
     )
     bank_grpc_target: str = Field("127.0.0.1:50051", description="gRPC target of the bank")
     card_grpc_target: str = Field("127.0.0.1:50052", description="gRPC target of the card service")
@@ -60,12 +60,13 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
     )
     gateway_graphql_max_cost: PositiveInt = Field(
         Limits.cost,
-        description="maximum estimated cost of a request's GraphQL operations; callers without a token have a quarter",
+        description="maximum estimated cost of the GraphQL operations in one request; a quarter of it for callers "
+        "without a token",
     )
     gateway_graphql_trusted_documents: Path | None = Field(
         None,
-        description="file with a JSON object of the documents that may be executed, by SHA-256 hash; unset: all may be "
-        "executed",
+        description="file with a JSON object that maps SHA-256 hashes to GraphQL documents; clients may execute only "
+        "these documents; unset: any document",
     )
     gateway_streams: PositiveInt = Field(
         GraphOptions.streams, description="maximum number of open WebSockets and subscriptions of one caller"
@@ -82,7 +83,9 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
         False, description="serve the graph, and each subgraph separately, to a federation router"
     )
     gateway_trusted_proxies: list[str] = Field(
-        [], description="JSON array of trusted proxies (addresses or networks); their X-Forwarded headers are used"
+        [],
+        description="JSON array of trusted proxies (addresses or networks); the gateway uses only their X-Forwarded "
+        "headers",
     )
     gateway_cors_origins: list[Annotated[str, AfterValidator(check_origin)]] = Field(
         [],
@@ -94,25 +97,28 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
     )
     gateway_rates: bool = Field(True, description="enable rate limiting")
     gateway_rate_store: str = Field(
-        RateLimitOptions.store, description="storage of the counters: memory://, or redis://… shared by gateways"
+        RateLimitOptions.store,
+        description="storage of the rate limits' counters: memory:// for this process only, or the redis://… URL of a "
+        "Redis that several gateways share",
     )
     gateway_rate_requests: Rate = Field(
         RateLimitOptions.requests,
-        description="limit of requests and WebSocket messages, per caller; a REST page counts as one request for each "
-        "50 items",
+        description="limit of requests and WebSocket messages, per caller; a page of a REST list counts as one request "
+        "for each 50 items that it may have",
     )
     gateway_rate_cost: Rate = Field(
         RateLimitOptions.cost,
-        description="limit of the estimated cost of GraphQL operations, and of the cost of documents that the gateway "
-        "has not cached, per caller",
+        description="limit per caller of the estimated cost of GraphQL operations plus the cost of parsing and "
+        "validating the documents that the gateway has not cached",
     )
     gateway_rate_anonymous: Rate = Field(
-        RateLimitOptions.anonymous, description="limit of requests without a token and of new WebSockets, per address"
+        RateLimitOptions.anonymous,
+        description="limit of requests without a valid token and of new WebSockets, per address",
     )
     gateway_rate_anonymous_cost: Rate = Field(
         RateLimitOptions.anonymous_cost,
-        description="limit of the cost of GraphQL documents that the gateway has not cached, in requests without a "
-        "token, per address",
+        description="limit per address of the cost of parsing and validating GraphQL documents that the gateway has "
+        "not cached, for requests without a token",
     )
     gateway_rate_login: Rate = Field(RateLimitOptions.login, description="limit of requests to `/auth/…`, per address")
 

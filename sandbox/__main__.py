@@ -38,16 +38,16 @@ class Settings(LogSettings):
 
     sandbox_listen: Address = Field("127.0.0.1:8090", description="address of the acquirer's API and of health checks")
     sandbox_api_key: Annotated[SecretStr, AfterValidator(_require_sandbox_prefix)] = Field(
-        description="bearer token of the merchant; begins with sandbox_, unlike any production key"
+        description="the merchant's API key, sent as a bearer token; it begins with sandbox_, unlike any production key"
     )
     sandbox_books: Path = Field(description="SQLite file of all payments, created if missing")
     sandbox_webhook_url: HttpUrl | None = Field(
         None, description="the merchant's webhook address; without it no webhooks are sent"
     )
-    sandbox_webhook_secret: SecretStr | None = Field(None, description="signing secret of webhooks, whsec_…")
+    sandbox_webhook_secret: SecretStr | None = Field(None, description="secret that signs webhooks, whsec_…")
     sandbox_delay_seconds: float = Field(0.0, ge=0, description="delay of every request to the API, in seconds")
     sandbox_failure_rate: float = Field(
-        0.0, ge=0, le=1, description="fraction of the API's requests that fail with status 503, from 0 to 1"
+        0.0, ge=0, le=1, description="fraction of the requests to the API that fail with status 503, from 0 to 1"
     )
     sandbox_seed: int = Field(0, description="seed of the random failures; the same seed fails the same requests")
     sandbox_timeout_seconds: float = Field(

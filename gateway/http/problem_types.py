@@ -85,14 +85,14 @@ _TYPES: Final = (
         "Top-up limit exceeded",
         "The amount exceeds the limit of one top-up, or the limit of the caller's top-ups in 24 hours; `period` names "
         "the limit. The card was not charged.",
-        "Send at most the amount in `available`, or wait until earlier top-ups are a day old.",
+        "Send at most the amount in `available`, or, if `period` is `DAY`, wait until earlier top-ups are a day old.",
     ),
     ProblemType(
         "WRONG_PASSWORD",
         HTTPStatus.BAD_REQUEST,
         "Wrong current password",
-        "The current password of a password change is wrong. The password was not changed, and the attempt counts as a "
-        "failed login.",
+        "The request to change the password has a wrong current password. Nothing was changed, and the attempt counts "
+        "as a failed login.",
         "Send the right password. Too many attempts in a row lock the user name for a while.",
     ),
     ProblemType(
@@ -115,7 +115,7 @@ _TYPES: Final = (
         HTTPStatus.FORBIDDEN,
         "Not allowed for this role",
         "The token is valid, but the role of its user does not allow the call.",
-        "Log in as a user with a role that allows it. A repeat does not help.",
+        "Log in as a user with a role that allows the call. A repeat with the same token is refused again.",
     ),
     ProblemType(
         "ACCOUNT_NOT_FOUND",
@@ -170,7 +170,7 @@ _TYPES: Final = (
         "USERNAME_TAKEN",
         HTTPStatus.CONFLICT,
         "User name is taken",
-        "A user has this name, in the same or another case.",
+        "A user already has this name; upper and lower case letters count as the same.",
         "Choose another name. If the response to an earlier registration was lost, the name may already be the "
         "caller's: log in to find out.",
     ),
@@ -228,13 +228,13 @@ _TYPES: Final = (
         HTTPStatus.TOO_MANY_REQUESTS,
         "Subscriber too slow",
         "The subscriber fell too far behind, so the stream ended. No operation is lost.",
-        "Subscribe again after the cursor of the last operation received.",
+        "Subscribe again. As the start, give the cursor of the last operation that was received.",
     ),
     ProblemType(
         "RESOURCE_EXHAUSTED",
         HTTPStatus.TOO_MANY_REQUESTS,
         "Service overloaded",
-        "The service is overloaded. Nothing was done.",
+        "The service has more requests than it can process. Nothing was done.",
         "Wait for the seconds in `Retry-After`, then repeat the request, with the same idempotency key if it has one.",
     ),
     ProblemType(
@@ -248,7 +248,7 @@ _TYPES: Final = (
         "INTERNAL",
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "Unexpected error",
-        "The request met a defect of the system. The log has the details under the request id.",
+        "The request failed because of a defect of the system. The log has the details under the request id.",
         "Report `requestId` to support. If the request has an idempotency key, a repeat with the same key is safe.",
     ),
     ProblemType(
@@ -275,8 +275,8 @@ _INTRODUCTION: Final = (
     "Every error of the REST API is a problem (RFC 9457) with the media type application/problem+json. Programs use "
     "`code`, which is stable. `title`, `detail` and the page at `type` are for people, and their texts may change. "
     "The HTTP server refuses some requests before they reach the API: those that are not valid HTTP/1.1, have no valid "
-    "`Host`, have another `Transfer-Encoding` than `chunked`, arrive too slowly, or exceed a limit of HTTP. Such a "
-    "response is text/plain, and the server closes the connection."
+    "`Host`, have another `Transfer-Encoding` than `chunked`, send their headers too slowly, or exceed a limit of the "
+    "server, such as the size of the headers. Such a response is text/plain, and the server closes the connection."
 )
 
 _PAGE: Final = """<!doctype html>

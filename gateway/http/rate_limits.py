@@ -25,9 +25,13 @@ from wallet.errors import RateLimited
 
 log = structlog.get_logger(__name__)
 
-REFUSED = Counter("wallet_gateway_rate_limited", "Requests rejected by a rate limit.", ["limit"])
-DELAYED = Counter("wallet_gateway_rate_delayed", "Waits of subscriptions for a rate limit.", ["limit"])
-STORE_ERRORS = Counter("wallet_gateway_rate_store_errors", "Failed calls to the shared rate limit store.")
+REFUSED = Counter("wallet_gateway_rate_limited", "Requests rejected by a rate limit, by limit.", ["limit"])
+DELAYED = Counter(
+    "wallet_gateway_rate_delayed", "Times that a subscription had to wait because of a rate limit, by limit.", ["limit"]
+)
+STORE_ERRORS = Counter(
+    "wallet_gateway_rate_store_errors", "Failed calls to the Redis that stores the shared counters of the rate limits."
+)
 
 MEMORY: Final = "memory://"
 

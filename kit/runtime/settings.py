@@ -87,8 +87,8 @@ class _DeprecatedNamesSource(_EnvironmentSource):
 class Settings(BaseSettings):
     """Base class of all settings.
 
-    A field is read from the environment variable of its name. Without one, it is read from a file of its name in the
-    folder `SECRETS_DIR`, where Docker and Kubernetes mount secrets.
+    A field is read from the environment variable of its name. If this variable is not set, the field is read from a
+    file of its name in the folder `SECRETS_DIR`, where Docker and Kubernetes mount secrets.
     """
 
     model_config = SettingsConfigDict(hide_input_in_errors=True)
@@ -187,8 +187,8 @@ class AuthSettings(Settings):
     )
     auth_services: dict[str, Path] = Field(
         default_factory=dict,
-        description="JSON object: the name of each service that may call, with the file of the service's public keys "
-        "(JWKS)",
+        description="JSON object that maps the name of each service that may call this process to the file with the "
+        "service's public keys (JWKS)",
     )
 
     def production_errors(self) -> Iterator[str]:  # noqa: D102  see the base class
@@ -201,9 +201,9 @@ class AuthSettings(Settings):
 
 
 class ServiceSettings(AuthSettings):
-    """Key of a process that calls other services as itself."""
+    """Key of a process that calls other services in its own name, not only for a user."""
 
-    service_key_file: Path = Field(description="private key that signs this service's own tokens (PEM)")
+    service_key_file: Path = Field(description="private key (PEM) that signs this service's own tokens")
 
     def production_errors(self) -> Iterator[str]:  # noqa: D102  see the base class
         yield from super().production_errors()
@@ -212,7 +212,7 @@ class ServiceSettings(AuthSettings):
 
 
 class CallSettings(Settings):
-    """Limits of the calls to every other service."""
+    """Time-out and limits of the gRPC calls that the process makes to other services."""
 
     deprecated_names: ClassVar[Mapping[str, str]] = {"call_limit_of_one": "call_max_per_caller"}
 
@@ -225,19 +225,22 @@ class CallSettings(Settings):
     )
     call_circuit_failures: PositiveInt = Field(
         5,
-        description="number of callers with time-outs that opens the circuit of a method for all; as many time-outs "
-        "of one caller open it for that caller only",
+        description="number of callers whose calls of a method must time out, without a successful call in between, "
+        "before the method's circuit breaker refuses the calls of all callers; after as many time-outs of one caller, "
+        "the calls of this caller only are refused",
     )
-    call_circuit_seconds: PositiveFloat = Field(2.0, description="time until an open circuit lets a probe through")
+    call_circuit_seconds: PositiveFloat = Field(
+        2.0, description="time for which an open circuit breaker refuses calls, before it allows one trial call"
+    )
 
 
 class TLSSettings(Settings):
-    """Files for mutual TLS with other services. Without them, connections are plaintext, on loopback only."""
+    """Files for mutual TLS with other services. Without them, the process uses plaintext, and only on loopback."""
 
     tls_certificate: Path | None = Field(None, description="file with the certificate of this process (PEM)")
     tls_key: Path | None = Field(None, description="file with the certificate's private key (PEM)")
     tls_authority: Path | None = Field(
-        None, description="file with the CA certificates that sign peers' certificates (PEM)"
+        None, description="file with the CA certificates that signed the other processes' certificates (PEM)"
     )
 
     @model_validator(mode="after")
@@ -254,7 +257,9 @@ class TLSSettings(Settings):
 class LogSettings(Settings):
     """Format and level of logs."""
 
-    log_format: Literal["console", "json"] = Field("json", description="console for people, json for machines")
+    log_format: Literal["console", "json"] = Field(
+        "json", description="format of log lines: console for people, json for machines"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="minimum level that is logged")
 
 
@@ -263,7 +268,8 @@ class TracingSettings(Settings):
 
     otlp_endpoint: HttpUrl | None = Field(
         None,
-        description="collector of traces, OTLP over gRPC, such as https://collector:4317; unset: no traces",
+        description="URL of the collector that receives traces by OTLP over gRPC, such as https://collector:4317; "
+        "unset: no traces are sent",
     )
     otlp_insecure: bool = Field(False, description="allow plaintext to a collector on another machine")
     trace_ratio: float = Field(

@@ -48,28 +48,31 @@ BUILD.info({"version": version("wallet")})
 
 RPC_SECONDS = Histogram(
     "wallet_rpc_duration_seconds",
-    "Duration of served calls, by method and canonical status code.",
+    "Duration of the gRPC calls that this process served, by method and status code.",
     ["method", "code"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 CALLS_REFUSED = Counter(
     "wallet_calls_refused",
-    "Calls refused before they were sent, by method and reason: limit, caller or circuit.",
+    "gRPC calls that this process did not send, by method and reason: limit (too many concurrent calls to the "
+    "service), caller (too many of one caller) or circuit (the circuit breaker is open).",
     ["method", "reason"],
 )
 CALL_CIRCUIT = Enum(
     "wallet_call_circuit",
-    "State of a method's circuit breaker: opened refuses calls, half-opened lets one through.",
+    "State of the circuit breaker of a method: closed lets calls pass, opened refuses them, half-opened lets one trial "
+    "call pass.",
     ["method"],
     states=STATES,
 )
-SPANS_DROPPED = Counter("wallet_spans_dropped", "Spans that could not be sent to the collector.")
+SPANS_DROPPED = Counter("wallet_spans_dropped", "Spans of traces that were dropped instead of sent to the collector.")
 CONNECTIONS_IN_USE = Gauge("wallet_database_connections_in_use", "Database connections in use.")
 CONNECTIONS_LIMIT = Gauge(
-    "wallet_database_connections_limit", "Size of the pool of database connections; 0: no database."
+    "wallet_database_connections_limit", "Maximum number of database connections of this process; 0: no database."
 )
 CERTIFICATE_EXPIRES = Gauge(
-    "wallet_tls_certificate_expiry_timestamp_seconds", "Expiry of the certificate of this process; 0: no TLS."
+    "wallet_tls_certificate_expiry_timestamp_seconds",
+    "Time at which the TLS certificate of this process expires; 0: no TLS.",
 )
 
 
@@ -86,7 +89,7 @@ class _LostLogLines(Collector):
         self.read: Callable[[], int] = lambda: 0
 
     def collect(self) -> Iterable[Metric]:
-        description = "Log lines that were dropped because standard error took no more."
+        description = "Log lines that were dropped because standard error was blocked."
         yield CounterMetricFamily("wallet_log_lines_lost", description, self.read())
 
 

@@ -12,7 +12,7 @@ log = structlog.get_logger(__name__)
 
 OPERATION_SECONDS = Histogram(
     "wallet_gateway_operation_duration_seconds",
-    "Duration of GraphQL operations, by type and name. A subscription is measured from start to end.",
+    "Duration of GraphQL operations, by type and name; that of a subscription is the time from its start to its end.",
     ["type", "name"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )

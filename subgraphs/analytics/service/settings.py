@@ -24,7 +24,7 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
 
     analytics_grpc_listen: Address = Field("127.0.0.1:50053", description="address of the gRPC API")
     analytics_admin_listen: Address = Field(
-        "127.0.0.1:9103", description="address of health, metrics, the integrity check and the replay"
+        "127.0.0.1:9103", description="address of health, metrics, the integrity check and `wallet replay`"
     )
     clickhouse_dsn: SecretStr = Field(description="URL of ClickHouse, http://user:password@host:port/database")
     kafka_bootstrap_servers: str = Field(description="Kafka brokers: host:port, or several separated by commas")
@@ -32,7 +32,10 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
     analytics_session_seconds: PositiveFloat = Field(
         6.0, description="time without a heartbeat after which the broker removes a member from the consumer group"
     )
-    analytics_batch: PositiveInt = Field(ConsumerLimits().batch_size, description="maximum messages in one insert")
+    analytics_batch: PositiveInt = Field(
+        ConsumerLimits().batch_size,
+        description="maximum number of Kafka messages that one insert into ClickHouse stores",
+    )
     analytics_watch_access_seconds: PositiveFloat = Field(
         HubLimits().access_interval_seconds,
         description="interval between checks that a subscriber may still read the account",

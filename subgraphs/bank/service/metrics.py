@@ -6,7 +6,9 @@ from kit.integrity.check import Gauges
 from kit.telemetry.metrics import with_old_name
 
 BATCH_SIZE = Histogram(
-    "wallet_bank_batch_size", "Commands per committed batch.", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500)
+    "wallet_bank_batch_size",
+    "Commands (transfers and other writes) in one committed batch.",
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
 )
 BATCH_WAIT_SECONDS = Histogram(
     "wallet_bank_batch_wait_seconds",
@@ -18,31 +20,38 @@ COMMANDS_REJECTED = with_old_name(
     "wallet_bank_commands_shed",
 )
 COMMIT_OUTCOMES_UNKNOWN = with_old_name(
-    Counter("wallet_bank_commit_outcomes_unknown", "Commits with an unknown outcome; each was run again."),
+    Counter(
+        "wallet_bank_commit_outcomes_unknown",
+        "Commits that the database did not confirm, so that their outcome was unknown. The bank repeats them.",
+    ),
     "wallet_bank_commits_lost",
 )
-OUTBOX_BACKLOG = Gauge("wallet_bank_outbox_backlog", "Unpublished outbox rows, counted up to 100,000.")
-OUTBOX_AGE_SECONDS = Gauge("wallet_bank_outbox_age_seconds", "Age of the oldest unpublished outbox row; 0 if none.")
+OUTBOX_BACKLOG = Gauge(
+    "wallet_bank_outbox_backlog",
+    "Rows of the outbox: operations that are not published to Kafka yet, counted up to 100,000.",
+)
+OUTBOX_AGE_SECONDS = Gauge(
+    "wallet_bank_outbox_age_seconds",
+    "Age of the oldest outbox row, an operation that is not published to Kafka yet; 0 if none.",
+)
 OUTBOX_IS_LEADER = with_old_name(
     Gauge(
         "wallet_bank_outbox_is_leader",
-        "1 if this replica's last attempt to become the leader succeeded, else 0.",
+        "1 if this replica's last attempt to become the leader, which publishes the outbox, succeeded; else 0.",
     ),
     "wallet_bank_outbox_leads",
 )
-EVENTS_PUBLISHED = Counter("wallet_bank_events_published", "Events that the broker confirmed.")
+EVENTS_PUBLISHED = Counter("wallet_bank_events_published", "Published events that the Kafka broker confirmed.")
 REPLICA_READS = Counter(
     "wallet_bank_replica_reads",
-    "Reads sent to the read replica, by result: `answered`; `away` if it failed or timed out; `outdated` if it lacks a "
-    "restore or a redating.",
+    "Reads sent to the read replica, by result: `answered`; `away` if the replica failed or timed out; `outdated` if "
+    "the replica lacks a restore of the primary or its last correction of dates (redating).",
     ["how"],
 )
 INTEGRITY = Gauges(
-    violations=Gauge(
-        "wallet_bank_integrity_violations", "Rows that violate an invariant, by the last finished integrity check."
-    ),
+    violations=Gauge("wallet_bank_integrity_violations", "Violations that the last finished integrity check found."),
     finished=Gauge(
         "wallet_bank_integrity_finished_timestamp_seconds",
-        "Time at which the last finished integrity check ended; 0 if none.",
+        "Time at which the last finished integrity check ended; 0: none yet.",
     ),
 )

@@ -11,11 +11,13 @@ class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
     bank_database_url: SecretStr = Field(description="URL of the ledger's database, postgresql://…")
     bank_database_direct_url: SecretStr | None = Field(
         None,
-        description="URL of the ledger's database without a pooler; needed if the other URLs lead to a pooler in "
-        "transaction mode",
+        description="URL of the ledger's database without a connection pooler; required if the other URLs lead to a "
+        "pooler in transaction mode",
     )
     bank_database_read_url: SecretStr | None = Field(
-        None, description="URL of a read replica, for transfers; it may lag or be down"
+        None,
+        description="URL of a read replica (PostgreSQL standby) from which the bank reads transfers; it may lag or be "
+        "unavailable; unset: the bank reads them from the ledger's database",
     )
     bank_database_connections: PositiveInt = Field(
         20, description="maximum connections of one process to the ledger's database, and as many to the read replica"

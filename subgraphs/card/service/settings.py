@@ -59,67 +59,84 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
     card_webhook_listen: Address = Field("127.0.0.1:8091", description="address that receives the acquirer's webhooks")
     card_database_url: SecretStr = Field(description="URL of the card service's database, postgresql://…")
     card_database_connections: PositiveInt = Field(
-        10, description="maximum connections of this process; one of them listens for changes"
+        10,
+        description="maximum connections of one process to the card service's database; one of them listens for "
+        "changes of top-ups",
     )
     bank_grpc_target: str = Field("127.0.0.1:50051", description="gRPC target of the bank")
 
     acquirer_url: str = Field(description="base URL of the acquirer, without a path; https:// in production")
     acquirer_api_key: SecretStr = Field(description="API key of this merchant at the acquirer")
     acquirer_webhook_secret: Annotated[SecretStr, AfterValidator(_webhook_secret)] = Field(
-        description="secret of the webhooks' signatures: whsec_…"
+        description="secret with which the acquirer signs webhooks: whsec_…"
     )
-    acquirer_timeout_seconds: PositiveFloat = Field(_POLICY.timeout_seconds, description="time-out of one attempt")
+    acquirer_timeout_seconds: PositiveFloat = Field(
+        _POLICY.timeout_seconds, description="time-out of one attempt of a call to the acquirer"
+    )
     acquirer_attempts: PositiveInt = Field(
-        _POLICY.attempts, description="maximum attempts of a call; all have the same idempotency key"
+        _POLICY.attempts,
+        description="maximum attempts of one call to the acquirer; all attempts have the same idempotency key",
     )
     acquirer_budget_seconds: PositiveFloat = Field(
         _POLICY.budget_seconds,
-        description="maximum time between the start of the first attempt and the start of the last one",
+        description="maximum time between the start of the first attempt of a call to the acquirer and the start of "
+        "the last one",
     )
     acquirer_circuit_failures: PositiveInt = Field(
         _POLICY.circuit_failures,
-        description="number of customers with failed attempts that opens the circuit for all; as many attempts of one "
-        "customer open it for that customer only",
+        description="number of customers whose attempts must fail, without a successful attempt in between, before the "
+        "acquirer's circuit breaker refuses calls for all customers; after as many failed attempts for one customer, "
+        "calls for this customer only are refused",
     )
     acquirer_circuit_seconds: PositiveFloat = Field(
-        _POLICY.circuit_seconds, description="time until an open circuit lets a probe through"
+        _POLICY.circuit_seconds,
+        description="time for which the acquirer's open circuit breaker refuses calls, before it allows one trial call",
     )
 
     card_limits: dict[str, LimitSetting] = Field(
         {"RUB": LimitSetting(top_up=Decimal(100_000), day=Decimal(300_000))},
-        description="limits by currency, a JSON object; top-ups in other currencies are refused",
+        description="JSON object that maps a currency to its limits, the maximum of one top-up (`top_up`) and of one "
+        "caller's top-ups within 24 hours (`day`); top-ups in other currencies are refused",
     )
     card_fingerprint_secret: SecretStr = Field(
         min_length=32,
-        description="HMAC key of the fingerprints of requests and cards; with a new key, repeats of earlier requests "
-        "are refused as conflicts",
+        description="HMAC key of the fingerprints by which the service compares requests and cards; after a change of "
+        "the key, a repeat of an earlier request is refused with IDEMPOTENCY_CONFLICT",
     )
     card_declines_per_customer: PositiveInt = Field(
-        _DECLINES.per_customer, description="maximum declined cards of one customer within the window"
+        _DECLINES.per_customer,
+        description="number of declines of one customer's cards within `CARD_DECLINE_WINDOW_SECONDS` after which the "
+        "customer's new top-ups are refused",
     )
     card_declines_per_card: PositiveInt = Field(
-        _DECLINES.per_card, description="maximum declines of one card number within the window"
+        _DECLINES.per_card,
+        description="number of declines of one card number within `CARD_DECLINE_WINDOW_SECONDS` after which new "
+        "top-ups with this card are refused",
     )
     card_declines_per_address: PositiveInt = Field(
-        _DECLINES.per_address, description="maximum declined cards from one client address within the window"
+        _DECLINES.per_address,
+        description="number of declined cards from one public IP address of clients within "
+        "`CARD_DECLINE_WINDOW_SECONDS` after which new top-ups from this address are refused",
     )
     card_declines_per_shared_address: PositiveInt = Field(
         _DECLINES.per_shared_address,
-        description="maximum declined cards from one private address, or from one address of `CARD_SHARED_NETWORKS`, "
-        "within the window",
+        description="the same limit as `CARD_DECLINES_PER_ADDRESS` for addresses that many customers share: private "
+        "addresses and those of `CARD_SHARED_NETWORKS`",
     )
     card_shared_networks: list[IPvAnyNetwork] = Field(
         [], description="JSON array of networks in which many customers share an address, such as a mobile carrier's"
     )
     card_decline_window_seconds: PositiveFloat = Field(
-        _DECLINES.window_seconds, description="length of the sliding window of the `CARD_DECLINES_…` limits"
+        _DECLINES.window_seconds,
+        description="length of the sliding window in which the `CARD_DECLINES_…` limits count declines",
     )
     card_access_seconds: PositiveFloat = Field(
         60.0, description="interval between checks that a subscriber may still read the account"
     )
     card_drivers: PositiveInt = Field(
         _LIMITS.drivers,
-        description="maximum top-ups that the completer resumes concurrently; those of current callers are not counted",
+        description="maximum number of unfinished top-ups that the background task (the completer) continues "
+        "concurrently; top-ups whose callers still wait for the response are not counted",
     )
 
     def production_errors(self) -> Iterator[str]:  # noqa: D102  documented in the base class

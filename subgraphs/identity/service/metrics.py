@@ -11,7 +11,8 @@ LOGINS = with_old_name(
 )
 PASSWORD_CHANGES = Counter(
     "wallet_identity_password_changes",
-    "Password changes by outcome: changed, repeated (a retry after a lost response), wrong or locked.",
+    "Password changes by outcome: changed, repeated (a retry after a lost response), wrong (current password) or "
+    "locked.",
     ["outcome"],
 )
 REFRESHES = Counter(
@@ -21,12 +22,14 @@ REFRESHES = Counter(
 )
 HASH_SECONDS = Histogram(
     "wallet_identity_hash_seconds",
-    "Duration of a password hash, without the wait for a thread.",
+    "Duration of a password hash, without the time that it waited for a thread.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 HASHING = Gauge("wallet_identity_hashing", "Passwords that are being hashed or wait for a thread.")
 HASHES_REJECTED = with_old_name(
-    Counter("wallet_identity_hashes_rejected", "Passwords refused because too many were waiting."),
+    Counter(
+        "wallet_identity_hashes_rejected", "Passwords that were refused because too many others waited to be hashed."
+    ),
     "wallet_identity_hashes_shed",
 )
-KEYS = Gauge("wallet_identity_keys", "Published signing keys.")
+KEYS = Gauge("wallet_identity_keys", "Signing keys whose public keys the service publishes.")

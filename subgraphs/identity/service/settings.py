@@ -21,7 +21,7 @@ _HOUR_SECONDS: Final = 3_600.0
 
 
 class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
-    """Settings of the identity service. It signs tokens with `auth_issuer` and `auth_audience`."""
+    """Settings of the identity service. It issues tokens of `auth_issuer` for `auth_audience`."""
 
     removed_names: ClassVar[frozenset[str]] = frozenset(
         {
@@ -38,17 +38,23 @@ class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
     identity_grpc_listen: Address = Field("127.0.0.1:50054", description="address of the gRPC API")
     identity_admin_listen: Address = Field("127.0.0.1:9104", description="address of health, metrics and public keys")
     identity_database_url: SecretStr = Field(description="URL of the identity service's database, postgresql://…")
-    identity_database_connections: PositiveInt = Field(10, description="maximum connections of one process")
-    identity_keys: Path = Field(description="folder of the private keys that sign access tokens (PEM)")
+    identity_database_connections: PositiveInt = Field(
+        10, description="maximum connections of one process to the identity service's database"
+    )
+    identity_keys: Path = Field(description="folder with the private keys (PEM) that sign access tokens")
     identity_access_seconds: PositiveFloat = Field(600.0, description="lifetime of an access token")
     identity_refresh_secret: SecretStr = Field(
-        min_length=32, description="HMAC key of refresh tokens; a new key ends all sessions"
+        min_length=32, description="HMAC key of refresh tokens; a change of the key ends all sessions"
     )
 
     identity_hash_memory_kib: int = Field(
-        _DEFAULTS.memory_kib, ge=8 * _DEFAULTS.lanes, description="memory of one password hash (Argon2id)"
+        _DEFAULTS.memory_kib,
+        ge=8 * _DEFAULTS.lanes,
+        description="memory in KiB that one password hash (Argon2id) needs",
     )
-    identity_hash_passes: PositiveInt = Field(_DEFAULTS.passes, description="passes over the memory of a hash")
+    identity_hash_passes: PositiveInt = Field(
+        _DEFAULTS.passes, description="number of passes of Argon2id over the memory of one password hash"
+    )
 
     def production_errors(self) -> Iterator[str]:  # noqa: D102  see the base class
         yield from super().production_errors()
