@@ -1,4 +1,4 @@
-"""Shapes of the load over time. The maximum is the plan's number of users, and the duration is that of the plan."""
+"""Shapes of the load over time. The plan of the run has the maximum number of users and the duration."""
 
 from collections.abc import Mapping
 from pathlib import Path

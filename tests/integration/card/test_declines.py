@@ -96,7 +96,7 @@ def _long_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 async def module_env(bank: RunningBank, card_databases: CleanDatabases) -> AsyncIterator[CardEnvironment]:
-    """Environment of this module's tests. They leave top-ups without a driver, which other tests must not claim."""
+    """Environment of this module's tests. They leave top-ups without a driver, which other tests must not take."""
     async with card_databases.one() as url, card_environment(bank, url) as env:
         yield env
 

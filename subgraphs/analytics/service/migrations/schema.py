@@ -150,7 +150,7 @@ async def verify_schema(client: AsyncClient, database: str, migrations: Sequence
 async def upgrade_schema(
     client: AsyncClient, database: str, migrations: Sequence[Migration] = MIGRATIONS
 ) -> list[Migration]:
-    """Create the database if it is missing, apply the pending migrations and return them.
+    """Create the database if it is missing, apply the missing migrations and return them.
 
     Safe to repeat, to interrupt and to run twice at the same time. A table that a release without migrations created
     counts as migration 0001 if its columns match. If the table of operations is missing, recorded migrations do not
@@ -183,7 +183,7 @@ async def upgrade_schema(
 
 
 def _refuse_unknown(records: Mapping[int, _Record], migrations: Sequence[Migration]) -> None:
-    """Raise SchemaMismatch if a recorded migration is not in this release, or has another checksum there."""
+    """Raise SchemaMismatch if this release does not have a recorded migration, or has it with another checksum."""
     by_number = {each.number: each for each in migrations}
     for number, record in sorted(records.items()):
         migration = by_number.get(number)

@@ -209,7 +209,7 @@ class Repository:
             return [_top_up_from_row(row) for row in claimed]
 
     async def renew_leases(self, versions: Mapping[UUID, int], *, lease_seconds: float) -> None:
-        """Extend the leases of top-ups that were not saved by another driver.
+        """Extend the leases of the top-ups that no other driver has saved in the meantime.
 
         Args:
             versions: version of each top-up when it was leased or last saved.

@@ -40,7 +40,7 @@ class SagaLimits:
     """Time and size limits of the saga.
 
     Attributes:
-        interval_seconds: interval at which the completer claims due top-ups.
+        interval_seconds: interval at which the completer takes due top-ups.
         lease_seconds: duration of a lease. The driver renews the lease while a step runs. If the driver dies, another
             process continues the top-up after the lease.
         first_pause_seconds: maximum delay after the first attempt with an unknown outcome. It doubles with each
@@ -146,7 +146,7 @@ class Saga:
         return top_up if task is None else await asyncio.shield(task)
 
     def wake_completer(self) -> None:
-        """Let the completer claim due top-ups now."""
+        """Let the completer take due top-ups now."""
         self._wake_requested.set()
 
     async def run_completer(self) -> None:

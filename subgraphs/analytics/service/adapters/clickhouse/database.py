@@ -35,7 +35,8 @@ class Database:
     A database without the schema of this release is refused: the migration job has to run first. A database that was
     valid and becomes empty while this process runs (the server was replaced) is migrated by this process.
 
-    Methods raise Unavailable when ClickHouse refuses a statement, does not respond in 10 seconds or has another schema.
+    Methods raise Unavailable when ClickHouse refuses a statement, does not respond in 10 seconds, or does not have the
+    schema of this release.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -61,7 +62,7 @@ class Database:
         """Check that ClickHouse responds and has the schema of this release.
 
         Raises:
-            SchemaMismatch: ClickHouse has another schema.
+            SchemaMismatch: ClickHouse does not have the schema of this release.
             Unavailable: ClickHouse does not respond.
         """
         try:
