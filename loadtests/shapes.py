@@ -60,8 +60,8 @@ class Soak(Shape):
 class Limit(Shape):
     """Ten steps, each with more users than the last one, to find the maximum throughput.
 
-    The run ends when a step increases the throughput by less than a tenth, or when the mean latency exceeds 500 ms: the
-    step before it was the limit. The throughput and latency of each step are written to `steps.txt` in the folder.
+    The run ends when a step increases the throughput by less than a tenth, or when its mean latency exceeds 500 ms. The
+    previous step is the limit. The throughput and latency of each step are written to `steps.txt` in the folder.
     """
 
     max_latency_ms = 500.0

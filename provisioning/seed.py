@@ -34,7 +34,7 @@ STAFF: Final = {
     "operator": "0be7a702-0000-4000-8000-000000000003",
     "admin": "ad317000-0000-4000-8000-000000000004",
 }
-"""User ids of the seeded staff by user name. The role of each user has the same name."""
+"""User ids of the seeded staff by user name. The role of each user is the user name in capital letters."""
 
 _USERS: Final = {
     **{name: (owner.user, "CUSTOMER") for name, owner in CUSTOMERS.items()},

@@ -17,7 +17,10 @@ class Step(StrEnum):
 
 
 class FaultKind(StrEnum):
-    """Kind of fault. Each fault ends with status 503, so the merchant does not know the outcome."""
+    """Kind of fault. The merchant does not know the outcome afterwards.
+
+    "No response" means: none until the merchant disconnects or the simulated time-out has passed, then status 503.
+    """
 
     UNAVAILABLE = "unavailable"  # 503 at once, the operation is not executed
     TIMEOUT_BEFORE = "timeout before"  # no response, the operation is not executed

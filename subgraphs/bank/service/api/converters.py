@@ -85,7 +85,7 @@ def page_size_from_proto(requested: int) -> int:
 
 
 def held_posting_from_proto(message: bank_pb2.VerifyHistoryRequest.HeldPosting) -> HeldPosting:
-    """Convert a posting that a reader holds.
+    """Convert a posting that a reader of the ledger, such as analytics, has stored.
 
     Raises:
         InvalidInput: an id is not a UUID.

@@ -1,4 +1,7 @@
-"""Add the time of the last redating (a correction of dates). A replica without this time lacks the new dates (ADR 38)."""
+"""Add the time of the last redating (a correction of dates). A replica without this time lacks the new dates.
+
+See ADR 38.
+"""
 
 from alembic import op
 
