@@ -73,7 +73,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
 
 def _gateway_token(settings: Settings) -> ServiceTokenProvider | None:
-    """Return the provider of the gateway's own tokens, which prove clients' addresses to card; None without a key."""
+    """Return the provider of the gateway's own tokens; None without a key.
+
+    The tokens prove clients' addresses to the card service.
+    """
     if settings.service_key_file is None:
         log.warning("no SERVICE_KEY_FILE: declined cards are not limited by address")
         return None

@@ -64,11 +64,11 @@ class RateLimitOptions:
         is_on: False disables all limits.
         store: URL of the counters' storage: `memory://`, or `redis://host:port/0`, which several gateways share.
         requests: requests of one caller; each message on a WebSocket counts as a request.
-        cost: of one caller: estimated cost of GraphQL operations plus cost of parsing and validating documents that the
-            gateway has not cached.
+        cost: for one caller, the estimated cost of GraphQL operations plus the cost of parsing and validating documents
+            that the gateway has not cached.
         anonymous: requests without a valid token and new WebSockets, of one address.
-        anonymous_cost: of one address: cost of parsing and validating documents that the gateway has not cached, in
-            requests without a token.
+        anonymous_cost: for one address, the cost of parsing and validating documents that the gateway has not cached,
+            in requests without a token.
         login: requests to `/auth/…`, of one address.
     """
 

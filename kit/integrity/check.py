@@ -1,5 +1,7 @@
-"""Integrity check of a service's data while the service runs. The service defines its invariants and the table scans;
-this module counts the findings and reports them.
+"""Integrity check of a service's data while the service runs.
+
+The service defines the invariants and the scans. A scan reads a table and yields findings: its progress, rows that
+break an invariant, and pending rows. This module counts the findings and reports them.
 """
 
 import asyncio

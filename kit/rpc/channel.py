@@ -83,8 +83,9 @@ async def open_channel(
         ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.http2.ping_timeout_ms", 5_000),
         ("grpc.max_receive_message_length", 16 * 1024 * 1024),
-        # With BDP probing, a stream whose reader has stopped would buffer the data of a round trip, 4 MiB and more,
-        # before flow control stops the sender. A message larger than the window still fits.
+        # With BDP probing, by which gRPC adapts the window of flow control, a stream whose reader has stopped would
+        # buffer the data of a round trip, 4 MiB and more, before flow control stops the sender. A message larger than
+        # the window still fits.
         ("grpc.http2.bdp_probe", 0),
     )
     if tls is None:

@@ -57,7 +57,8 @@ _SERVER_ERRORS: Final = frozenset(
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # a port in use is an error; with reuse, two processes would share the calls
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
-    # Above the first size, gRPC refuses some calls at random. A token has at most half of it (`MAX_TOKEN_BYTES`).
+    # Above `max_metadata_size`, gRPC refuses some calls at random. A token has at most half of this size
+    # (`MAX_TOKEN_BYTES`).
     ("grpc.max_metadata_size", 16 * 1024),
     ("grpc.absolute_max_metadata_size", 24 * 1024),
     ("grpc.keepalive_time_ms", 30_000),

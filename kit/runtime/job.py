@@ -1,4 +1,7 @@
-"""Start of every process: its settings and its log. A job needs nothing else, so this module imports no server."""
+"""Start of every process: its settings and its log.
+
+A job runs once and needs nothing else, so no server is imported.
+"""
 
 from collections.abc import Callable
 from typing import TypeVar

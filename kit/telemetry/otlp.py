@@ -35,7 +35,7 @@ _QUEUE_SPANS: Final = 4_096
 _BATCH_SPANS: Final = 512
 _EXPORT_INTERVAL_MS: Final = 1_000
 _MAX_LINKS: Final = 2_000
-"""Maximum links of a span: the size of the largest batch of the consumer."""
+"""Maximum number of links of a span: the size of the largest batch of analytics' Kafka consumer."""
 _EXPORT_TIMEOUT_SECONDS: Final = 3.0
 _SHUTDOWN_TIMEOUT_SECONDS: Final = 1.0
 _LOG_INTERVAL_SECONDS: Final = 60.0

@@ -93,7 +93,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._host_fields = 0
         self._valid_host: bytes | None = None  # value of an earlier request
         self._resumes = 0
-        self._running: RequestResponseCycle | None = None  # `cycle` is the latest request, which may be pipelined
+        self._running: RequestResponseCycle | None = None  # `cycle` is the latest request, which may still wait
 
     # Stages of the connection
 

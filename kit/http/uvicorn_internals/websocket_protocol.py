@@ -14,7 +14,7 @@ from kit.http import metrics
 from kit.http.connections import DISCARDED_BYTES, PROGRESS_BYTES, Connection, Stage
 
 FRAMES_PER_SECOND: Final = 200
-"""Sustained rate of a WebSocket's frames. Each 2 KiB of received data count as a further frame."""
+"""Maximum sustained rate of a WebSocket's frames. Each 2 KiB of received data count as a further frame."""
 _FRAMES_AT_ONCE: Final = 500
 _FRAME_BYTES: Final = 2 * 1024
 _FRAME_SLICE_BYTES: Final = 1024
