@@ -50,9 +50,9 @@ class Process:
         ready: readiness probe, polled until it returns True; must not raise while the process starts.
         depends_on: processes that have to be ready first.
         restart_with: when one of these has been restarted, this process is restarted too.
-        ports: ports that have to be free, by use.
+        ports: ports that have to be free, by their use, such as `gRPC` or `admin`.
         urls: addresses to show, by name.
-        stop_signal: asks the process to end.
+        stop_signal: signal that asks the process to end.
     """
 
     name: str

@@ -14,7 +14,8 @@ def loads(text: bytes | str) -> Any:
     """Parse one JSON text (RFC 8259) without duplicate names in its objects.
 
     orjson is strict about the syntax, but it silently keeps the last of duplicate names. So the text is parsed twice,
-    unless orjson writes the value as the same text: then no name was dropped. Most clients send JSON in that form.
+    unless orjson writes the value as the same text, which shows that no name was dropped. Most clients send JSON in the
+    form that orjson writes.
 
     Raises:
         MalformedJSONError: the text is not JSON, contains a lone surrogate, is nested too deeply, or has a duplicate

@@ -113,7 +113,7 @@ class Connection:
         address: key of the client's address for limits; None if the address has no limit.
         is_reserve: whether the connection is above the limit, so that only health checks are served on it.
         stage: stage at the last sweep.
-        token: progress at the last sweep.
+        token: progress token of the stage at the last sweep.
         since: time of the first sweep with this stage and token.
     """
 

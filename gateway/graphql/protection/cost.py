@@ -8,7 +8,7 @@ added up by the rules of Apollo Router, with some additions:
 - A list costs as much as its items. Its size comes from its slicing arguments, else from its assumed size, else it is
   10. `sizedFields` applies the size to lists one level below, such as a connection's `edges`.
   An `ArgumentSize` in the field's metadata does the same, for sizes that the directive cannot express.
-- A field with sized fields costs `ROW_COST` for each row in addition, whatever fields are selected: the rows are read
+- A field with `sizedFields` costs `ROW_COST` for each row in addition, whatever fields are selected: the rows are read
   and converted in any case. The directives cannot express this.
 - Each 32 characters of a response key cost 1, for each item that has the key.
 - An event of a subscription costs 60 in addition.

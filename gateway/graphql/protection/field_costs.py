@@ -85,8 +85,9 @@ class FieldCost:
         key: key in the response.
         weight: cost of one item without the fields below.
         size: expected number of items; None for a field that is not a list.
-        rows: expected number of rows that the field reads for its sized fields; None if it has none.
-        is_sized: the field is one of the sized fields of the field above.
+        rows: expected number of rows that the field reads for the lists in its `sizedFields`; None if it has no such
+            list.
+        is_sized: the field is one of the `sizedFields` of the field above.
         conditions: `@skip` and `@include` with variables: name of the variable, and the value that keeps the field.
         arguments: arguments of the field.
         fields: costs of the fields below.
@@ -137,7 +138,7 @@ class FieldCost:
         return self.arguments.cost(sizes) + count * (self.weight + ROW_COST * rows + below)
 
     def measure(self, item: Mapping[str, Any]) -> int:
-        """Return the actual cost of one item. Rows are counted only if the response has a sized field with them."""
+        """Return the actual cost of one item. Rows are counted only if the response has one of the `sizedFields`."""
         rows = 0
         if self.rows is not None:
             rows = max((len(item.get(each.key) or ()) for each in self.fields if each.is_sized), default=0)

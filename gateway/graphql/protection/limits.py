@@ -35,7 +35,7 @@ class Limits:
         definitions: operations and fragments of the document; validation follows all fragments from each operation.
         depth: levels of fields. Below `__schema` and `__type`, graphql-core's own rule applies.
         nesting: levels of selection sets, those of fragments included.
-        root_fields: fields of the root type; each is resolved on its own.
+        root_fields: fields of the root type; each of them may call a service.
         fields: fields of all operations of the document together.
         spreads: fragment spreads and inline fragments of all operations of the document together.
         aliases: aliases in each operation and in each fragment.
