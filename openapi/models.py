@@ -141,7 +141,7 @@ class TransferRequest(BaseModel):
         UUID,
         Field(
             alias="recipientId",
-            description="Another account than the sender's.",
+            description="Id of the account that receives the money; it must differ from the sender's account.",
             examples=["987e6543-e21b-34d3-c456-426614174999"],
         ),
     ]
@@ -378,7 +378,7 @@ class Problem(BaseModel):
     available: Annotated[
         str | None,
         Field(
-            description="With `INSUFFICIENT_FUNDS`, the account's available amount; with `TOP_UP_LIMIT_EXCEEDED`, the remaining limit.\n",
+            description="With `INSUFFICIENT_FUNDS`, the account's available amount; with `TOP_UP_LIMIT_EXCEEDED`, the remaining\nlimit.\n",
             examples=["990.00"],
             pattern="^-?[0-9]{1,18}(\\.[0-9]{1,4})?$",
         ),

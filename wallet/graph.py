@@ -126,7 +126,7 @@ class ArgumentSize:
 SCALARS: Final[dict[object, Any]] = {
     Secret: strawberry.scalar(
         name="Secret",
-        description="Input text that no response repeats, errors included.",
+        description="Input text that no response repeats, not even in an error.",
         # A parse error would quote the value. So a value that is not text becomes an empty text; the field rejects it.
         parse_value=lambda value: Secret(value if isinstance(value, str) else ""),
     ),

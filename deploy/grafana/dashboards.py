@@ -26,9 +26,11 @@ def connections(job: str) -> Panel:
 def integrity(job: str) -> list[Panel]:
     """Return the panels of a service's last integrity check."""
     return [
-        stat("Violations in the last check", "short", f"max(wallet_{job}_integrity_violations)", bad=1),
+        stat("Violations in the last integrity check", "short", f"max(wallet_{job}_integrity_violations)", bad=1),
         stat(
-            "Time since the last check", "s", f"time() - (max(wallet_{job}_integrity_finished_timestamp_seconds) > 0)"
+            "Time since the last integrity check",
+            "s",
+            f"time() - (max(wallet_{job}_integrity_finished_timestamp_seconds) > 0)",
         ),
     ]
 
@@ -41,8 +43,8 @@ DASHBOARDS: Final = (
         {
             "Now": [
                 stat("Replicas", "short", "sum by (job) (up)", "{{job}}", bad=1, good_above=True),
-                stat("Alerts", "short", 'count(ALERTS{alertstate="firing"}) or vector(0)', bad=1),
-                stat("Transfers", "ops", rate(f"{_RPC}_count{{{_TRANSFERS}}}")),
+                stat("Firing alerts", "short", 'count(ALERTS{alertstate="firing"}) or vector(0)', bad=1),
+                stat("Transfer calls", "ops", rate(f"{_RPC}_count{{{_TRANSFERS}}}")),
                 stat(
                     "Failed requests",
                     "percentunit",
@@ -58,9 +60,9 @@ DASHBOARDS: Final = (
                     {"{{job}}": share(f"{_RPC}_count{{{_SERVER_ERRORS}}}", f"{_RPC}_count", "job")},
                     bad=0.05,
                 ),
-                time_series("Duration, 99 %", "s", {"{{job}}": quantile(0.99, _RPC, by="job")}),
+                time_series("Duration of gRPC calls, 99 %", "s", {"{{job}}": quantile(0.99, _RPC, by="job")}),
                 time_series(
-                    "Calls refused by the client",
+                    "Calls refused before they were sent",
                     "reqps",
                     {"{{method}}: {{reason}}": rate("wallet_calls_refused_total", "method, reason")},
                 ),
@@ -108,24 +110,28 @@ DASHBOARDS: Final = (
             "Now": [
                 stat("Transfer calls", "ops", rate(f"{_RPC}_count{{{_TRANSFERS}}}")),
                 stat(
-                    "Server errors, one hour",
+                    "Failed transfer calls, one hour",
                     "percentunit",
                     "wallet:transfer_failures:ratio_rate1h or vector(0)",
                     bad=0.001,
                 ),
-                stat("Duration, 99 %", "s", quantile(0.99, _RPC, _TRANSFER), bad=0.5),
+                stat("Duration of a transfer, 99 %", "s", quantile(0.99, _RPC, _TRANSFER), bad=0.5),
                 *integrity("bank"),
             ],
             "Transfers": [
-                time_series("By code", "ops", {"{{code}}": rate(f"{_RPC}_count{{{_TRANSFERS}}}", "code")}),
-                time_series("Duration", "s", quantiles(_RPC, _TRANSFER), bad=0.5),
-                time_series("Other calls", "ops", {"{{method}}": rate(f'{_RPC}_count{{job="bank"}}', "method")}),
+                time_series(
+                    "Transfer calls by status code", "ops", {"{{code}}": rate(f"{_RPC}_count{{{_TRANSFERS}}}", "code")}
+                ),
+                time_series("Duration of a transfer", "s", quantiles(_RPC, _TRANSFER), bad=0.5),
+                time_series(
+                    "All calls by method", "ops", {"{{method}}": rate(f'{_RPC}_count{{job="bank"}}', "method")}
+                ),
             ],
             "Batches": [
-                time_series("Size", "short", {"mean": mean(_BATCH), "99 %": quantile(0.99, _BATCH)}),
+                time_series("Commands per batch", "short", {"mean": mean(_BATCH), "99 %": quantile(0.99, _BATCH)}),
                 time_series("Wait of the first command of a batch", "s", quantiles("wallet_bank_batch_wait_seconds")),
                 time_series(
-                    "Rejected and repeated",
+                    "Rejected commands and unknown commits",
                     "ops",
                     {
                         "rejected: queue full": rate("wallet_bank_commands_rejected_total"),
@@ -133,7 +139,9 @@ DASHBOARDS: Final = (
                     },
                 ),
                 connections("bank"),
-                time_series("Read replica", "ops", {"{{how}}": rate("wallet_bank_replica_reads_total", "how")}),
+                time_series(
+                    "Reads from the read replica", "ops", {"{{how}}": rate("wallet_bank_replica_reads_total", "how")}
+                ),
             ],
         },
     ),
@@ -152,10 +160,10 @@ DASHBOARDS: Final = (
         {
             "Now": [
                 stat("Outbox rows", "short", "max(wallet_bank_outbox_backlog)"),
-                stat("Age of the oldest row", "s", "max(wallet_bank_outbox_age_seconds)", bad=60),
-                stat("Leaders", "short", "sum(wallet_bank_outbox_is_leader)", bad=1, good_above=True),
+                stat("Age of the oldest outbox row", "s", "max(wallet_bank_outbox_age_seconds)", bad=60),
+                stat("Outbox leaders", "short", "sum(wallet_bank_outbox_is_leader)", bad=1, good_above=True),
                 stat("Consumer lag", "short", "sum(wallet_analytics_consumer_lag)", bad=10_000),
-                stat("Incomplete accounts", "short", "max(wallet_analytics_accounts_incomplete)", bad=1),
+                stat("Incomplete histories", "short", "max(wallet_analytics_accounts_incomplete)", bad=1),
                 stat("Stopped consumers", "short", "sum(wallet_analytics_consumer_stopped)", bad=1),
             ],
             "From ledger to history": [
@@ -169,12 +177,12 @@ DASHBOARDS: Final = (
                         "unreadable": rate("wallet_analytics_dead_letters_total"),
                     },
                 ),
-                time_series("Outbox", "short", {"operations": "max(wallet_bank_outbox_backlog)"}),
-                time_series("Lag", "short", {"{{instance}}": "wallet_analytics_consumer_lag"}, bad=10_000),
+                time_series("Outbox rows", "short", {"operations": "max(wallet_bank_outbox_backlog)"}),
+                time_series("Consumer lag", "short", {"{{instance}}": "wallet_analytics_consumer_lag"}, bad=10_000),
             ],
             "History": [
                 time_series(
-                    "Rows",
+                    "Rows of the history",
                     "ops",
                     {
                         "inserted": rate("wallet_analytics_rows_inserted_total"),
@@ -183,17 +191,25 @@ DASHBOARDS: Final = (
                     },
                 ),
                 time_series(
-                    "Time since the last comparison",
+                    "Time since the last comparison with the bank",
                     "s",
                     {"{{instance}}": "time() - (wallet_analytics_compared_timestamp_seconds > 0)"},
                     bad=600,
                 ),
                 time_series("Open operation streams", "short", {"{{instance}}": "wallet_analytics_subscribers"}),
-                time_series("Calls, 99 %", "s", {"{{method}}": quantile(0.99, _RPC, '{job="analytics"}', by="method")}),
+                time_series(
+                    "Duration of gRPC calls, 99 %",
+                    "s",
+                    {"{{method}}": quantile(0.99, _RPC, '{job="analytics"}', by="method")},
+                ),
             ],
             "Integrity": [
                 *integrity("analytics"),
-                stat("Operations in transit in the last check", "short", "max(wallet_analytics_integrity_pending)"),
+                stat(
+                    "Operations in transit in the last integrity check",
+                    "short",
+                    "max(wallet_analytics_integrity_pending)",
+                ),
             ],
         },
     ),
@@ -210,9 +226,9 @@ DASHBOARDS: Final = (
         ),
         {
             "Now": [
-                stat("Needing review", "short", "max(wallet_card_top_ups_to_review)", bad=1),
-                stat("In progress", "short", "max by (status) (wallet_card_top_ups_open)", "{{status}}"),
-                stat("Age of the oldest", "s", "max(wallet_card_top_ups_oldest_seconds)", bad=900),
+                stat("Top-ups that need a review", "short", "max(wallet_card_top_ups_to_review)", bad=1),
+                stat("Top-ups that are not final", "short", "max by (status) (wallet_card_top_ups_open)", "{{status}}"),
+                stat("Age of the oldest in progress", "s", "max(wallet_card_top_ups_oldest_seconds)", bad=900),
                 stat(
                     "Acquirer circuit closed",
                     "short",
@@ -223,15 +239,21 @@ DASHBOARDS: Final = (
                 *integrity("card"),
             ],
             "Outcomes": [
-                time_series("By status", "ops", {"{{status}}": rate("wallet_card_top_ups_total", "status")}),
-                time_series("Steps", "ops", {"{{step}} {{result}}": rate("wallet_card_steps_total", "step, result")}),
                 time_series(
-                    "gRPC calls of card", "s", {"{{method}}, 99 %": quantile(0.99, _RPC, '{job="card"}', by="method")}
+                    "Top-ups by new status", "ops", {"{{status}}": rate("wallet_card_top_ups_total", "status")}
+                ),
+                time_series(
+                    "Steps by result", "ops", {"{{step}} {{result}}": rate("wallet_card_steps_total", "step, result")}
+                ),
+                time_series(
+                    "Duration of gRPC calls, 99 %",
+                    "s",
+                    {"{{method}}": quantile(0.99, _RPC, '{job="card"}', by="method")},
                 ),
             ],
             "Declined cards": [
                 stat(
-                    "Customers, addresses and cards blocked",
+                    "Customers, addresses and cards that are refused",
                     "short",
                     "max by (limit) (wallet_card_decline_blocks)",
                     "{{limit}}",
@@ -251,9 +273,9 @@ DASHBOARDS: Final = (
                 ),
             ],
             "Processing": [
-                time_series("In processing", "short", {"{{instance}}": "wallet_card_top_ups_in_progress"}),
+                time_series("Top-ups in processing", "short", {"{{instance}}": "wallet_card_top_ups_in_progress"}),
                 time_series(
-                    "Takeovers",
+                    "Continued by another task",
                     "ops",
                     {
                         "by the completer": rate("wallet_card_top_ups_resumed_total"),
@@ -273,21 +295,30 @@ DASHBOARDS: Final = (
         {
             "Now": [
                 stat("Requests", "reqps", rate(f"{_HTTP}_count")),
-                stat("Failed", "percentunit", share(f'{_HTTP}_count{{status="5xx"}}', f"{_HTTP}_count"), bad=0.05),
+                stat(
+                    "Failed requests",
+                    "percentunit",
+                    share(f'{_HTTP}_count{{status="5xx"}}', f"{_HTTP}_count"),
+                    bad=0.05,
+                ),
                 stat("Duration, 99 %", "s", quantile(0.99, _HTTP), bad=1),
                 stat("WebSockets", "short", "sum(wallet_gateway_websockets)"),
                 stat("Event streams", "short", "sum(wallet_gateway_event_streams)"),
             ],
             "Requests": [
-                time_series("By route", "reqps", {"{{method}} {{route}}": rate(f"{_HTTP}_count", "method, route")}),
-                time_series("By status", "reqps", {"{{status}}": rate(f"{_HTTP}_count", "status")}),
+                time_series(
+                    "Requests by route", "reqps", {"{{method}} {{route}}": rate(f"{_HTTP}_count", "method, route")}
+                ),
+                time_series("Requests by status class", "reqps", {"{{status}}": rate(f"{_HTTP}_count", "status")}),
                 time_series(
                     "Duration, 99 %", "s", {"{{method}} {{route}}": quantile(0.99, _HTTP, by="method, route")}, bad=1
                 ),
             ],
             "GraphQL operations": [
-                time_series("By name", "ops", {"{{type}} {{name}}": rate(f"{_GRAPH}_count", "type, name")}),
-                time_series("Errors", "ops", {"{{code}}": rate("wallet_gateway_operation_errors_total", "code")}),
+                time_series("Operations by name", "ops", {"{{type}} {{name}}": rate(f"{_GRAPH}_count", "type, name")}),
+                time_series(
+                    "Errors by code", "ops", {"{{code}}": rate("wallet_gateway_operation_errors_total", "code")}
+                ),
                 time_series(
                     "Duration, 99 %",
                     "s",
@@ -298,15 +329,15 @@ DASHBOARDS: Final = (
             "Login": [
                 time_series("Login attempts", "ops", {"{{outcome}}": rate("wallet_identity_logins_total", "outcome")}),
                 time_series(
-                    "Refresh tokens", "ops", {"{{outcome}}": rate("wallet_identity_refreshes_total", "outcome")}
+                    "Uses of refresh tokens", "ops", {"{{outcome}}": rate("wallet_identity_refreshes_total", "outcome")}
                 ),
                 time_series(
                     "Password changes",
                     "ops",
                     {"{{outcome}}": rate("wallet_identity_password_changes_total", "outcome")},
                 ),
-                time_series("Password hashing", "s", quantiles("wallet_identity_hash_seconds")),
-                time_series("Waiting password hashes", "short", {"{{instance}}": "wallet_identity_hashing"}),
+                time_series("Duration of a password hash", "s", quantiles("wallet_identity_hash_seconds")),
+                time_series("Passwords being hashed or waiting", "short", {"{{instance}}": "wallet_identity_hashing"}),
             ],
         },
     ),

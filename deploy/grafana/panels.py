@@ -27,7 +27,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """Rows of panels by title, and the alerts that they explain."""
+    """Rows of panels by title, and the alerts whose causes the panels show."""
 
     name: str
     title: str

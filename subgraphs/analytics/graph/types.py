@@ -194,8 +194,8 @@ class TypeTurnover:
 
 
 @strawberry.type(
-    description="Part of the range, by the calendar in UTC. The first bucket starts at the start of the range, and the "
-    "last one ends at its end.",
+    description="One hour, day, week or month of the range, by the calendar in UTC. The first bucket starts at the "
+    "start of the range and the last one ends at the end of the range, so both may be shorter.",
 )
 class StatisticsBucket:
     start: datetime = strawberry.field(description="Inclusive.")
@@ -205,9 +205,9 @@ class StatisticsBucket:
     outgoing: Turnover
     net: Money = strawberry.field(description="Incoming minus outgoing.")
     opening: Money = strawberry.field(
-        description="Balance before the bucket: the closing balance of the previous bucket."
+        description="Balance before the first operation of the bucket: the closing balance of the previous bucket."
     )
-    closing: Money = strawberry.field(description="Balance after the bucket.")
+    closing: Money = strawberry.field(description="Balance after the last operation of the bucket.")
     by_type: list[TypeTurnover] = strawberry.field(
         description="Turnover per type, for each type that occurs.",
         directives=[list_size_directive(len(OperationType))],
@@ -236,7 +236,9 @@ class StatisticsBucket:
         )
 
 
-@strawberry.type(description="Turnover of an account over time. Amounts are equal to the ledger's.")
+@strawberry.type(
+    description="Turnover of an account over time. If `isComplete`, all amounts are those of the ledger at `cursor`."
+)
 class AccountStatistics:
     buckets: list[StatisticsBucket] = strawberry.field(
         description="All buckets of the range, oldest first, including empty ones.",
@@ -264,7 +266,9 @@ class AccountStatistics:
 @strawberry.type(description="Current balance of an account, or its balance after an operation.")
 class BalanceUpdate:
     balance: Money
-    cursor: str = strawberry.field(description="Position in the account's history that the balance belongs to.")
+    cursor: str = strawberry.field(
+        description="Position in the account's history after which the account has this balance."
+    )
 
 
 @strawberry.federation.type(keys=["id"])

@@ -34,7 +34,7 @@ class CardInput:
     number: Secret = strawberry.field(description="12 to 19 digits.")
     expiry_month: int
     expiry_year: int = strawberry.field(description="Four digits.")
-    cvv: Secret = strawberry.field(description="3 digits, 4 on American Express.")
+    cvv: Secret = strawberry.field(description="Security code: 3 digits; 4 digits on American Express.")
 
 
 @strawberry.input
@@ -42,7 +42,9 @@ class TopUpAccountInput:
     account_id: strawberry.ID
     amount: str = strawberry.field(description="A decimal number, such as 10.00.")
     currency: str = strawberry.field(default=DEFAULT_CURRENCY, description="ISO 4217.")
-    card: CardInput = strawberry.field(description="Send it in a variable: query texts are stored in many places.")
+    card: CardInput = strawberry.field(
+        description="Send the card in a variable: the text of a query may be stored in logs and caches."
+    )
     idempotency_key: str = strawberry.field(description=IDEMPOTENCY_KEY)
 
 

@@ -104,8 +104,9 @@ class Operation(_message.Message):
     direction: Global___Direction.ValueType
     counterparty_id: _builtins.str
     epoch: _builtins.str
-    """Epoch of the ledger that `account_version` belongs to; empty for the first one. A position in the history is the
-    epoch and the version.
+    """Epoch of the ledger to which `account_version` belongs; empty for the first epoch. An epoch is one uninterrupted
+    sequence of operations; a restore of the ledger from an older backup begins another one. A position in the history
+    is the epoch and the version together.
     """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
@@ -157,7 +158,7 @@ class OperationFilter(_message.Message):
     """Inclusive bounds, decimal strings."""
     max_amount: _builtins.str
     matches_no_type: _builtins.bool
-    """Matches no operation: for a caller whose list of types is empty. Has no effect if there are types."""
+    """True if the caller's list of types is empty, so that no operation matches. Ignored if `types` is not empty."""
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[Global___OperationType.ValueType]:
         """Matches any of these types; empty matches all, unless matches_no_type is set. At most 100, repetitions included."""
@@ -201,12 +202,12 @@ class GetOperationsRequest(_message.Message):
     older_than: _builtins.int
     """Returns the newest operations below this version."""
     newer_than: _builtins.int
-    """Returns the oldest operations above this version; 0: the oldest ones of all, in any epoch. Do not combine with
-    older_than.
+    """Returns the oldest operations above this version; 0 returns the oldest operations of the account and ignores
+    `epoch`. Do not combine with older_than.
     """
     epoch: _builtins.str
-    """Epoch of older_than or newer_than. If it is not the ledger's, the call fails with FAILED_PRECONDITION and reason
-    LEDGER_RESTORED: read again without a version.
+    """Epoch to which older_than or newer_than belongs. If the ledger has another epoch, because it was restored from a
+    backup, the call fails with FAILED_PRECONDITION and reason LEDGER_RESTORED: read again without a version.
     """
     @_builtins.property
     def filter(self) -> Global___OperationFilter: ...
@@ -314,7 +315,7 @@ class GetStatisticsResponse(_message.Message):
     an operation is on its way to the history, and while the ledger is unavailable.
     """
     epoch: _builtins.str
-    """Epoch of as_of_version."""
+    """Epoch of the ledger to which as_of_version belongs."""
     @_builtins.property
     def buckets(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatisticsBucket]:
         """All buckets of the range, oldest first, including empty ones."""
@@ -469,8 +470,9 @@ class WatchOperationsRequest(_message.Message):
     include_start_version: _builtins.bool
     """Without `after_version`: send `start_version` in a separate first message. Older servers ignore it."""
     epoch: _builtins.str
-    """Epoch of after_version. If it is not the ledger's, the call fails with FAILED_PRECONDITION and reason
-    LEDGER_RESTORED. A stream that is open when the epoch changes ends with the same error.
+    """Epoch to which after_version belongs. If the ledger has another epoch, because it was restored from a backup, the
+    call fails with FAILED_PRECONDITION and reason LEDGER_RESTORED. A stream that is open when the ledger's epoch
+    changes ends with the same error.
     """
     def __init__(
         self,
@@ -498,11 +500,11 @@ class WatchOperationsResponse(_message.Message):
     START_VERSION_FIELD_NUMBER: _builtins.int
     START_EPOCH_FIELD_NUMBER: _builtins.int
     start_version: _builtins.int
-    """The account's version at which the stream starts. Only in the first message, and only if the request asks for it:
-    a reader that reconnects before the first operation continues after this version.
+    """The account's version at which the stream starts. Only in the first message, and only if the request has
+    include_start_version. A reader that reconnects before the first operation sends this version as after_version.
     """
     start_epoch: _builtins.str
-    """Epoch of start_version."""
+    """Epoch of the ledger to which start_version belongs."""
     @_builtins.property
     def operation(self) -> Global___Operation:
         """Unset if `start_version` is set."""

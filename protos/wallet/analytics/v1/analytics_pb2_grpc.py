@@ -73,15 +73,15 @@ class AnalyticsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetStatistics(self, request, context):
-        """Returns an account's turnover per hour, day, week or month of a range, with opening and closing balances. The
-        amounts equal the ledger's at one version of the account.
+        """Returns an account's turnover per hour, day, week or month of a range, with opening and closing balances. In a
+        complete response, all amounts are those of the ledger at one version of the account, `as_of_version`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchOperations(self, request, context):
-        """Streams an account's operations after a version, then new ones, in version order without gaps or repeats.
+        """Streams an account's operations above a version, then its new operations, in version order without gaps or repeats.
 
         Ends with RESOURCE_EXHAUSTED (reason SUBSCRIBER_TOO_SLOW) if the reader falls too far behind; resume with the
         last version received. Ends with UNAUTHENTICATED when the caller's token expires, and with ACCOUNT_NOT_FOUND

@@ -43,11 +43,11 @@ class AnalyticsServiceStub:
     shift when new operations arrive.
     """
     GetStatistics: _grpc.UnaryUnaryMultiCallable[_analytics_pb2.GetStatisticsRequest, _analytics_pb2.GetStatisticsResponse]
-    """Returns an account's turnover per hour, day, week or month of a range, with opening and closing balances. The
-    amounts equal the ledger's at one version of the account.
+    """Returns an account's turnover per hour, day, week or month of a range, with opening and closing balances. In a
+    complete response, all amounts are those of the ledger at one version of the account, `as_of_version`.
     """
     WatchOperations: _grpc.UnaryStreamMultiCallable[_analytics_pb2.WatchOperationsRequest, _analytics_pb2.WatchOperationsResponse]
-    """Streams an account's operations after a version, then new ones, in version order without gaps or repeats.
+    """Streams an account's operations above a version, then its new operations, in version order without gaps or repeats.
 
     Ends with RESOURCE_EXHAUSTED (reason SUBSCRIBER_TOO_SLOW) if the reader falls too far behind; resume with the
     last version received. Ends with UNAUTHENTICATED when the caller's token expires, and with ACCOUNT_NOT_FOUND
@@ -69,11 +69,11 @@ class AnalyticsServiceAsyncStub(AnalyticsServiceStub):
     shift when new operations arrive.
     """
     GetStatistics: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetStatisticsRequest, _analytics_pb2.GetStatisticsResponse]  # type: ignore[assignment]
-    """Returns an account's turnover per hour, day, week or month of a range, with opening and closing balances. The
-    amounts equal the ledger's at one version of the account.
+    """Returns an account's turnover per hour, day, week or month of a range, with opening and closing balances. In a
+    complete response, all amounts are those of the ledger at one version of the account, `as_of_version`.
     """
     WatchOperations: _aio.UnaryStreamMultiCallable[_analytics_pb2.WatchOperationsRequest, _analytics_pb2.WatchOperationsResponse]  # type: ignore[assignment]
-    """Streams an account's operations after a version, then new ones, in version order without gaps or repeats.
+    """Streams an account's operations above a version, then its new operations, in version order without gaps or repeats.
 
     Ends with RESOURCE_EXHAUSTED (reason SUBSCRIBER_TOO_SLOW) if the reader falls too far behind; resume with the
     last version received. Ends with UNAUTHENTICATED when the caller's token expires, and with ACCOUNT_NOT_FOUND
@@ -104,8 +104,8 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _analytics_pb2.GetStatisticsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_analytics_pb2.GetStatisticsResponse, _abc.Awaitable[_analytics_pb2.GetStatisticsResponse]]:
-        """Returns an account's turnover per hour, day, week or month of a range, with opening and closing balances. The
-        amounts equal the ledger's at one version of the account.
+        """Returns an account's turnover per hour, day, week or month of a range, with opening and closing balances. In a
+        complete response, all amounts are those of the ledger at one version of the account, `as_of_version`.
         """
 
     @_abc_1.abstractmethod
@@ -114,7 +114,7 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _analytics_pb2.WatchOperationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_analytics_pb2.WatchOperationsResponse], _abc.AsyncIterator[_analytics_pb2.WatchOperationsResponse]]:
-        """Streams an account's operations after a version, then new ones, in version order without gaps or repeats.
+        """Streams an account's operations above a version, then its new operations, in version order without gaps or repeats.
 
         Ends with RESOURCE_EXHAUSTED (reason SUBSCRIBER_TOO_SLOW) if the reader falls too far behind; resume with the
         last version received. Ends with UNAUTHENTICATED when the caller's token expires, and with ACCOUNT_NOT_FOUND

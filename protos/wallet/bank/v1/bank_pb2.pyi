@@ -148,10 +148,10 @@ class TransferMoneyRequest(_message.Message):
     idempotency_key: _builtins.str
     """1 to 255 printable ASCII characters."""
     raw_idempotency_key: _builtins.str
-    """Another form of the key, which earlier releases stored: the value as the client sent it to REST or GraphQL, in
-    quotation marks or with spaces around it, if `idempotency_key` is its text without them. If this form has a
-    record, its outcome is the response; otherwise the request is executed once under `idempotency_key`. Empty if
-    there is none. 1 to 255 printable ASCII characters.
+    """The key as the client sent it to REST or GraphQL, if it had quotation marks or spaces around the text in
+    `idempotency_key`; else empty. Earlier releases stored keys in this form. If an outcome is stored for this form,
+    the response is that outcome; otherwise the request is executed once under `idempotency_key`. If not empty, 1 to
+    255 printable ASCII characters.
     """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
@@ -306,8 +306,8 @@ class DepositMoneyRequest(_message.Message):
     def amount(self) -> _money_pb2.Money: ...
     @_builtins.property
     def descriptor(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Describes the deposit. The bank does not interpret it; it stores it with the transfer and copies it to the event.
-        At most 16 entries of at most 128 characters. Must not contain card numbers.
+        """Describes the deposit. The bank does not interpret the entries; it stores them with the transfer and copies them to
+        the event. At most 16 entries of at most 128 characters. Must not contain card numbers.
         """
 
     def __init__(
@@ -385,7 +385,7 @@ class GetBalanceResponse(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     epoch: _builtins.str
-    """Epoch of the ledger; empty for the first one."""
+    """Current epoch of the ledger (see VerifyHistory); empty for the first epoch."""
     @_builtins.property
     def balance(self) -> _money_pb2.Money: ...
     def __init__(
@@ -821,7 +821,7 @@ Global___Posting: _TypeAlias = Posting  # noqa: Y015
 
 @_typing.final
 class Event(_message.Message):
-    """One complete operation, as published on the topic."""
+    """One complete operation, with the data of the event that is published to Kafka."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -908,7 +908,7 @@ class ListEventsResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     epoch: _builtins.str
-    """Epoch of the ledger; empty for the first one."""
+    """Current epoch of the ledger (see VerifyHistory); empty for the first epoch."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]: ...
     def __init__(
@@ -956,14 +956,14 @@ class VerifyHistoryRequest(_message.Message):
     PAST_EPOCHS_FIELD_NUMBER: _builtins.int
     POSTINGS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.str
-    """Epoch that the reader follows; empty for the first one."""
+    """Epoch of the reader's copy of the ledger; empty for the first epoch."""
     @_builtins.property
     def past_epochs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Epochs that the reader has followed before. The empty text is the first one."""
+        """Epochs of the reader's earlier copies. The empty text is the first epoch."""
 
     @_builtins.property
     def postings(self) -> _containers.RepeatedCompositeFieldContainer[Global___VerifyHistoryRequest.HeldPosting]:
-        """Postings that the reader holds of `epoch`; at most 1,000."""
+        """Postings that the reader has stored in the copy of `epoch`; at most 1,000."""
 
     def __init__(
         self,
@@ -987,10 +987,12 @@ class VerifyHistoryResponse(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
     epoch: _builtins.str
-    """Epoch of the ledger after the comparison. If it is not the reader's, the reader rebuilds its copy."""
+    """Epoch of the ledger after the comparison. If it is not the `epoch` of the request, the reader must rebuild its
+    copy.
+    """
     incarnation: _builtins.str
-    """Identifies the database server and its timeline. It may change with a restore and with a failover: a reader that
-    meets another value compares all that it holds.
+    """Identifies the database server and its timeline. It may change with a restore and with a failover. When the value
+    differs from that of the previous response, the reader compares all postings that it has stored.
     """
     def __init__(
         self,

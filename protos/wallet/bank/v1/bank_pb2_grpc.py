@@ -29,15 +29,16 @@ class BankServiceStub:
     """The ledger: the only service that moves money.
 
     Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. A customer reads and uses
-    only their own accounts; another user's account is NOT_FOUND, so ids do not leak. An operator reads all accounts, an
-    admin reads and uses all, a service makes only the calls intended for it. Other calls are PERMISSION_DENIED.
+    only their own accounts; another user's account is NOT_FOUND, so that a caller cannot find out which ids exist. An
+    operator reads all accounts, an admin reads and uses all accounts, a service makes only the calls that are allowed
+    for this service. Other calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
     ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. A refusal that repeats the stored
-    outcome of an earlier request with the same idempotency key has the metadata `is_replay` = `true`. UNAVAILABLE and DEADLINE_EXCEEDED
-    on a call with an idempotency key mean that the outcome is unknown: retry with the same key. RESOURCE_EXHAUSTED
-    means that nothing was done; google.rpc.RetryInfo has the time to wait.
+    outcome of an earlier request with the same idempotency key has the metadata `is_replay` = `true`. UNAVAILABLE and
+    DEADLINE_EXCEEDED on a call with an idempotency key mean that the outcome is unknown: retry with the same key.
+    RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
     """
 
     def __init__(self, channel):
@@ -117,21 +118,22 @@ class BankServiceServicer:
     """The ledger: the only service that moves money.
 
     Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. A customer reads and uses
-    only their own accounts; another user's account is NOT_FOUND, so ids do not leak. An operator reads all accounts, an
-    admin reads and uses all, a service makes only the calls intended for it. Other calls are PERMISSION_DENIED.
+    only their own accounts; another user's account is NOT_FOUND, so that a caller cannot find out which ids exist. An
+    operator reads all accounts, an admin reads and uses all accounts, a service makes only the calls that are allowed
+    for this service. Other calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
     ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. A refusal that repeats the stored
-    outcome of an earlier request with the same idempotency key has the metadata `is_replay` = `true`. UNAVAILABLE and DEADLINE_EXCEEDED
-    on a call with an idempotency key mean that the outcome is unknown: retry with the same key. RESOURCE_EXHAUSTED
-    means that nothing was done; google.rpc.RetryInfo has the time to wait.
+    outcome of an earlier request with the same idempotency key has the metadata `is_replay` = `true`. UNAVAILABLE and
+    DEADLINE_EXCEEDED on a call with an idempotency key mean that the outcome is unknown: retry with the same key.
+    RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
     """
 
     def TransferMoney(self, request, context):
         """Moves money between two accounts of one currency, atomically and once per idempotency key. The same key with the
         same request returns the first outcome, including refusals. The same key with another request is refused with
-        IDEMPOTENCY_CONFLICT. Keys are scoped by caller and stored without a time limit.
+        IDEMPOTENCY_CONFLICT. A key belongs to its caller and is stored without a time limit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,8 +149,8 @@ class BankServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DepositMoney(self, request, context):
-        """Credits an account from the clearing account of its currency. For the card service only. Keys are scoped by
-        operation, not by caller, so every retry completes the same deposit.
+        """Credits an account from the clearing account of its currency, which is the system's own account. For the card
+        service only. A key belongs to the operation, not to the caller, so every retry completes the same deposit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -208,8 +210,8 @@ class BankServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAccountVersions(self, request, context):
-        """Lists the current version of each account, by pages in id order. For services only. With ListEvents, a reader can
-        find and read all missing operations.
+        """Lists the current version of each account, by pages in id order. For services only. A reader that compares these
+        versions with its copy finds the accounts with missing operations, and reads the operations with ListEvents.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -223,12 +225,12 @@ class BankServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyHistory(self, request, context):
-        """Compares postings that a reader holds with the ledger, and returns the ledger's epoch. For services only.
+        """Compares postings that a reader has stored with the ledger, and returns the ledger's epoch. For services only.
 
-        The operations of one epoch are one sequence: a posting that was in the ledger stays in it. A ledger that was
-        restored from an older backup lacks postings, or has others in their place, so it needs another epoch. If the
-        ledger lacks or contradicts a posting that the reader holds of the current epoch, or if the reader has left the
-        current epoch for a later one, the bank replaces the epoch. A retry is safe.
+        An epoch is one uninterrupted sequence of the ledger's operations: a posting that was in the ledger stays in it. A
+        ledger that was restored from an older backup lacks postings, or has others in their place, so it needs another
+        epoch. The bank begins another epoch if the ledger lacks or contradicts a posting that the reader has stored in the
+        current epoch, or if the reader has already left the current epoch for a later one. A retry is safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -314,15 +316,16 @@ class BankService:
     """The ledger: the only service that moves money.
 
     Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. A customer reads and uses
-    only their own accounts; another user's account is NOT_FOUND, so ids do not leak. An operator reads all accounts, an
-    admin reads and uses all, a service makes only the calls intended for it. Other calls are PERMISSION_DENIED.
+    only their own accounts; another user's account is NOT_FOUND, so that a caller cannot find out which ids exist. An
+    operator reads all accounts, an admin reads and uses all accounts, a service makes only the calls that are allowed
+    for this service. Other calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
     ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. A refusal that repeats the stored
-    outcome of an earlier request with the same idempotency key has the metadata `is_replay` = `true`. UNAVAILABLE and DEADLINE_EXCEEDED
-    on a call with an idempotency key mean that the outcome is unknown: retry with the same key. RESOURCE_EXHAUSTED
-    means that nothing was done; google.rpc.RetryInfo has the time to wait.
+    outcome of an earlier request with the same idempotency key has the metadata `is_replay` = `true`. UNAVAILABLE and
+    DEADLINE_EXCEEDED on a call with an idempotency key mean that the outcome is unknown: retry with the same key.
+    RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
     """
 
     @staticmethod

@@ -30,15 +30,16 @@ class BankServiceStub:
     """The ledger: the only service that moves money.
 
     Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. A customer reads and uses
-    only their own accounts; another user's account is NOT_FOUND, so ids do not leak. An operator reads all accounts, an
-    admin reads and uses all, a service makes only the calls intended for it. Other calls are PERMISSION_DENIED.
+    only their own accounts; another user's account is NOT_FOUND, so that a caller cannot find out which ids exist. An
+    operator reads all accounts, an admin reads and uses all accounts, a service makes only the calls that are allowed
+    for this service. Other calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
     ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. A refusal that repeats the stored
-    outcome of an earlier request with the same idempotency key has the metadata `is_replay` = `true`. UNAVAILABLE and DEADLINE_EXCEEDED
-    on a call with an idempotency key mean that the outcome is unknown: retry with the same key. RESOURCE_EXHAUSTED
-    means that nothing was done; google.rpc.RetryInfo has the time to wait.
+    outcome of an earlier request with the same idempotency key has the metadata `is_replay` = `true`. UNAVAILABLE and
+    DEADLINE_EXCEEDED on a call with an idempotency key mean that the outcome is unknown: retry with the same key.
+    RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
     """
 
     @_typing.overload
@@ -48,7 +49,7 @@ class BankServiceStub:
     TransferMoney: _grpc.UnaryUnaryMultiCallable[_bank_pb2.TransferMoneyRequest, _bank_pb2.TransferMoneyResponse]
     """Moves money between two accounts of one currency, atomically and once per idempotency key. The same key with the
     same request returns the first outcome, including refusals. The same key with another request is refused with
-    IDEMPOTENCY_CONFLICT. Keys are scoped by caller and stored without a time limit.
+    IDEMPOTENCY_CONFLICT. A key belongs to its caller and is stored without a time limit.
     """
     BatchTransferMoney: _grpc.UnaryUnaryMultiCallable[_bank_pb2.BatchTransferMoneyRequest, _bank_pb2.BatchTransferMoneyResponse]
     """Makes up to 8,000 independent transfers, each as TransferMoney does. They are not one transaction: a refused
@@ -56,8 +57,8 @@ class BankServiceStub:
     repeating the call is safe and returns the first outcomes.
     """
     DepositMoney: _grpc.UnaryUnaryMultiCallable[_bank_pb2.DepositMoneyRequest, _bank_pb2.DepositMoneyResponse]
-    """Credits an account from the clearing account of its currency. For the card service only. Keys are scoped by
-    operation, not by caller, so every retry completes the same deposit.
+    """Credits an account from the clearing account of its currency, which is the system's own account. For the card
+    service only. A key belongs to the operation, not to the caller, so every retry completes the same deposit.
     """
     GetBalance: _grpc.UnaryUnaryMultiCallable[_bank_pb2.GetBalanceRequest, _bank_pb2.GetBalanceResponse]
     """Returns the current balance and the account version that it belongs to."""
@@ -82,18 +83,18 @@ class BankServiceStub:
     ListAccounts: _grpc.UnaryUnaryMultiCallable[_bank_pb2.ListAccountsRequest, _bank_pb2.ListAccountsResponse]
     """Lists the accounts of one owner, including closed ones, by pages in id order. A customer lists their own."""
     ListAccountVersions: _grpc.UnaryUnaryMultiCallable[_bank_pb2.ListAccountVersionsRequest, _bank_pb2.ListAccountVersionsResponse]
-    """Lists the current version of each account, by pages in id order. For services only. With ListEvents, a reader can
-    find and read all missing operations.
+    """Lists the current version of each account, by pages in id order. For services only. A reader that compares these
+    versions with its copy finds the accounts with missing operations, and reads the operations with ListEvents.
     """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_bank_pb2.ListEventsRequest, _bank_pb2.ListEventsResponse]
     """Lists the operations of one account in version order. For services only."""
     VerifyHistory: _grpc.UnaryUnaryMultiCallable[_bank_pb2.VerifyHistoryRequest, _bank_pb2.VerifyHistoryResponse]
-    """Compares postings that a reader holds with the ledger, and returns the ledger's epoch. For services only.
+    """Compares postings that a reader has stored with the ledger, and returns the ledger's epoch. For services only.
 
-    The operations of one epoch are one sequence: a posting that was in the ledger stays in it. A ledger that was
-    restored from an older backup lacks postings, or has others in their place, so it needs another epoch. If the
-    ledger lacks or contradicts a posting that the reader holds of the current epoch, or if the reader has left the
-    current epoch for a later one, the bank replaces the epoch. A retry is safe.
+    An epoch is one uninterrupted sequence of the ledger's operations: a posting that was in the ledger stays in it. A
+    ledger that was restored from an older backup lacks postings, or has others in their place, so it needs another
+    epoch. The bank begins another epoch if the ledger lacks or contradicts a posting that the reader has stored in the
+    current epoch, or if the reader has already left the current epoch for a later one. A retry is safe.
     """
 
 @_typing.type_check_only
@@ -101,22 +102,23 @@ class BankServiceAsyncStub(BankServiceStub):
     """The ledger: the only service that moves money.
 
     Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. A customer reads and uses
-    only their own accounts; another user's account is NOT_FOUND, so ids do not leak. An operator reads all accounts, an
-    admin reads and uses all, a service makes only the calls intended for it. Other calls are PERMISSION_DENIED.
+    only their own accounts; another user's account is NOT_FOUND, so that a caller cannot find out which ids exist. An
+    operator reads all accounts, an admin reads and uses all accounts, a service makes only the calls that are allowed
+    for this service. Other calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
     ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. A refusal that repeats the stored
-    outcome of an earlier request with the same idempotency key has the metadata `is_replay` = `true`. UNAVAILABLE and DEADLINE_EXCEEDED
-    on a call with an idempotency key mean that the outcome is unknown: retry with the same key. RESOURCE_EXHAUSTED
-    means that nothing was done; google.rpc.RetryInfo has the time to wait.
+    outcome of an earlier request with the same idempotency key has the metadata `is_replay` = `true`. UNAVAILABLE and
+    DEADLINE_EXCEEDED on a call with an idempotency key mean that the outcome is unknown: retry with the same key.
+    RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     TransferMoney: _aio.UnaryUnaryMultiCallable[_bank_pb2.TransferMoneyRequest, _bank_pb2.TransferMoneyResponse]  # type: ignore[assignment]
     """Moves money between two accounts of one currency, atomically and once per idempotency key. The same key with the
     same request returns the first outcome, including refusals. The same key with another request is refused with
-    IDEMPOTENCY_CONFLICT. Keys are scoped by caller and stored without a time limit.
+    IDEMPOTENCY_CONFLICT. A key belongs to its caller and is stored without a time limit.
     """
     BatchTransferMoney: _aio.UnaryUnaryMultiCallable[_bank_pb2.BatchTransferMoneyRequest, _bank_pb2.BatchTransferMoneyResponse]  # type: ignore[assignment]
     """Makes up to 8,000 independent transfers, each as TransferMoney does. They are not one transaction: a refused
@@ -124,8 +126,8 @@ class BankServiceAsyncStub(BankServiceStub):
     repeating the call is safe and returns the first outcomes.
     """
     DepositMoney: _aio.UnaryUnaryMultiCallable[_bank_pb2.DepositMoneyRequest, _bank_pb2.DepositMoneyResponse]  # type: ignore[assignment]
-    """Credits an account from the clearing account of its currency. For the card service only. Keys are scoped by
-    operation, not by caller, so every retry completes the same deposit.
+    """Credits an account from the clearing account of its currency, which is the system's own account. For the card
+    service only. A key belongs to the operation, not to the caller, so every retry completes the same deposit.
     """
     GetBalance: _aio.UnaryUnaryMultiCallable[_bank_pb2.GetBalanceRequest, _bank_pb2.GetBalanceResponse]  # type: ignore[assignment]
     """Returns the current balance and the account version that it belongs to."""
@@ -150,33 +152,34 @@ class BankServiceAsyncStub(BankServiceStub):
     ListAccounts: _aio.UnaryUnaryMultiCallable[_bank_pb2.ListAccountsRequest, _bank_pb2.ListAccountsResponse]  # type: ignore[assignment]
     """Lists the accounts of one owner, including closed ones, by pages in id order. A customer lists their own."""
     ListAccountVersions: _aio.UnaryUnaryMultiCallable[_bank_pb2.ListAccountVersionsRequest, _bank_pb2.ListAccountVersionsResponse]  # type: ignore[assignment]
-    """Lists the current version of each account, by pages in id order. For services only. With ListEvents, a reader can
-    find and read all missing operations.
+    """Lists the current version of each account, by pages in id order. For services only. A reader that compares these
+    versions with its copy finds the accounts with missing operations, and reads the operations with ListEvents.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_bank_pb2.ListEventsRequest, _bank_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists the operations of one account in version order. For services only."""
     VerifyHistory: _aio.UnaryUnaryMultiCallable[_bank_pb2.VerifyHistoryRequest, _bank_pb2.VerifyHistoryResponse]  # type: ignore[assignment]
-    """Compares postings that a reader holds with the ledger, and returns the ledger's epoch. For services only.
+    """Compares postings that a reader has stored with the ledger, and returns the ledger's epoch. For services only.
 
-    The operations of one epoch are one sequence: a posting that was in the ledger stays in it. A ledger that was
-    restored from an older backup lacks postings, or has others in their place, so it needs another epoch. If the
-    ledger lacks or contradicts a posting that the reader holds of the current epoch, or if the reader has left the
-    current epoch for a later one, the bank replaces the epoch. A retry is safe.
+    An epoch is one uninterrupted sequence of the ledger's operations: a posting that was in the ledger stays in it. A
+    ledger that was restored from an older backup lacks postings, or has others in their place, so it needs another
+    epoch. The bank begins another epoch if the ledger lacks or contradicts a posting that the reader has stored in the
+    current epoch, or if the reader has already left the current epoch for a later one. A retry is safe.
     """
 
 class BankServiceServicer(metaclass=_abc_1.ABCMeta):
     """The ledger: the only service that moves money.
 
     Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. A customer reads and uses
-    only their own accounts; another user's account is NOT_FOUND, so ids do not leak. An operator reads all accounts, an
-    admin reads and uses all, a service makes only the calls intended for it. Other calls are PERMISSION_DENIED.
+    only their own accounts; another user's account is NOT_FOUND, so that a caller cannot find out which ids exist. An
+    operator reads all accounts, an admin reads and uses all accounts, a service makes only the calls that are allowed
+    for this service. Other calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
     ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. A refusal that repeats the stored
-    outcome of an earlier request with the same idempotency key has the metadata `is_replay` = `true`. UNAVAILABLE and DEADLINE_EXCEEDED
-    on a call with an idempotency key mean that the outcome is unknown: retry with the same key. RESOURCE_EXHAUSTED
-    means that nothing was done; google.rpc.RetryInfo has the time to wait.
+    outcome of an earlier request with the same idempotency key has the metadata `is_replay` = `true`. UNAVAILABLE and
+    DEADLINE_EXCEEDED on a call with an idempotency key mean that the outcome is unknown: retry with the same key.
+    RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
     """
 
     @_abc_1.abstractmethod
@@ -187,7 +190,7 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_bank_pb2.TransferMoneyResponse, _abc.Awaitable[_bank_pb2.TransferMoneyResponse]]:
         """Moves money between two accounts of one currency, atomically and once per idempotency key. The same key with the
         same request returns the first outcome, including refusals. The same key with another request is refused with
-        IDEMPOTENCY_CONFLICT. Keys are scoped by caller and stored without a time limit.
+        IDEMPOTENCY_CONFLICT. A key belongs to its caller and is stored without a time limit.
         """
 
     @_abc_1.abstractmethod
@@ -207,8 +210,8 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bank_pb2.DepositMoneyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bank_pb2.DepositMoneyResponse, _abc.Awaitable[_bank_pb2.DepositMoneyResponse]]:
-        """Credits an account from the clearing account of its currency. For the card service only. Keys are scoped by
-        operation, not by caller, so every retry completes the same deposit.
+        """Credits an account from the clearing account of its currency, which is the system's own account. For the card
+        service only. A key belongs to the operation, not to the caller, so every retry completes the same deposit.
         """
 
     @_abc_1.abstractmethod
@@ -281,8 +284,8 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bank_pb2.ListAccountVersionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bank_pb2.ListAccountVersionsResponse, _abc.Awaitable[_bank_pb2.ListAccountVersionsResponse]]:
-        """Lists the current version of each account, by pages in id order. For services only. With ListEvents, a reader can
-        find and read all missing operations.
+        """Lists the current version of each account, by pages in id order. For services only. A reader that compares these
+        versions with its copy finds the accounts with missing operations, and reads the operations with ListEvents.
         """
 
     @_abc_1.abstractmethod
@@ -299,12 +302,12 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bank_pb2.VerifyHistoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bank_pb2.VerifyHistoryResponse, _abc.Awaitable[_bank_pb2.VerifyHistoryResponse]]:
-        """Compares postings that a reader holds with the ledger, and returns the ledger's epoch. For services only.
+        """Compares postings that a reader has stored with the ledger, and returns the ledger's epoch. For services only.
 
-        The operations of one epoch are one sequence: a posting that was in the ledger stays in it. A ledger that was
-        restored from an older backup lacks postings, or has others in their place, so it needs another epoch. If the
-        ledger lacks or contradicts a posting that the reader holds of the current epoch, or if the reader has left the
-        current epoch for a later one, the bank replaces the epoch. A retry is safe.
+        An epoch is one uninterrupted sequence of the ledger's operations: a posting that was in the ledger stays in it. A
+        ledger that was restored from an older backup lacks postings, or has others in their place, so it needs another
+        epoch. The bank begins another epoch if the ledger lacks or contradicts a posting that the reader has stored in the
+        current epoch, or if the reader has already left the current epoch for a later one. A retry is safe.
         """
 
 def add_BankServiceServicer_to_server(servicer: BankServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -218,10 +218,10 @@ class ProcessCardTopUpRequest(_message.Message):
     idempotency_key: _builtins.str
     """1 to 255 printable ASCII characters."""
     raw_idempotency_key: _builtins.str
-    """Another form of the key, which earlier releases stored: the value as the client sent it to REST or GraphQL, in
-    quotation marks or with spaces around it, if `idempotency_key` is its text without them. If this form has a
-    top-up, that is the response; otherwise a top-up is started once under `idempotency_key`. Empty if
-    there is none. 1 to 255 printable ASCII characters.
+    """The key as the client sent it to REST or GraphQL, if it had quotation marks or spaces around the text in
+    `idempotency_key`; else empty. Earlier releases stored keys in this form. If a top-up is stored for this form, the
+    response is that top-up; otherwise a top-up is started once under `idempotency_key`. If not empty, 1 to 255
+    printable ASCII characters.
     """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
@@ -388,9 +388,11 @@ class ListTopUpsRequest(_message.Message):
     page_size: _builtins.int
     """1 to 1,000; 0 means 50."""
     older_than: _builtins.str
-    """Top-up id; the page contains older top-ups. Do not combine with newer_than."""
+    """Id of a top-up; the page contains the newest of the older top-ups. Do not combine with newer_than."""
     newer_than: _builtins.str
-    """Top-up id; the page contains the oldest of the newer top-ups. The nil UUID: the oldest top-ups of all."""
+    """Id of a top-up; the page contains the oldest of the newer top-ups. The nil UUID returns the account's oldest
+    top-ups.
+    """
     def __init__(
         self,
         *,

@@ -26,17 +26,19 @@ if _version_not_supported:
 
 
 class CardServiceStub:
-    """Top-ups by card: a saga over the card acquirer and the ledger.
+    """Top-ups by card: each one is a saga, a sequence of calls to the card acquirer and the ledger that completes the
+    top-up or undoes it.
 
     Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. A customer pays into their
-    own accounts and sees their top-ups only; another user's account or top-up is NOT_FOUND, so ids do not leak. An
-    operator sees all, an admin also pays into all accounts. Other calls are PERMISSION_DENIED.
+    own accounts and reads only the top-ups of these accounts; another user's account or top-up is NOT_FOUND, so that a
+    caller cannot find out which ids exist. An operator reads all top-ups, an admin also pays into all accounts. Other
+    calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED,
-    TOP_UP_DECLINES_EXCEEDED, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns a top-up with status
-    DECLINED. UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean that the outcome is unknown: retry with the
-    same key.
+    TOP_UP_DECLINES_EXCEEDED, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns
+    a top-up with status DECLINED. UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean that the outcome is
+    unknown: retry with the same key.
     """
 
     def __init__(self, channel):
@@ -73,29 +75,32 @@ class CardServiceStub:
 
 
 class CardServiceServicer:
-    """Top-ups by card: a saga over the card acquirer and the ledger.
+    """Top-ups by card: each one is a saga, a sequence of calls to the card acquirer and the ledger that completes the
+    top-up or undoes it.
 
     Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. A customer pays into their
-    own accounts and sees their top-ups only; another user's account or top-up is NOT_FOUND, so ids do not leak. An
-    operator sees all, an admin also pays into all accounts. Other calls are PERMISSION_DENIED.
+    own accounts and reads only the top-ups of these accounts; another user's account or top-up is NOT_FOUND, so that a
+    caller cannot find out which ids exist. An operator reads all top-ups, an admin also pays into all accounts. Other
+    calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED,
-    TOP_UP_DECLINES_EXCEEDED, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns a top-up with status
-    DECLINED. UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean that the outcome is unknown: retry with the
-    same key.
+    TOP_UP_DECLINES_EXCEEDED, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns
+    a top-up with status DECLINED. UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean that the outcome is
+    unknown: retry with the same key.
     """
 
     def ProcessCardTopUp(self, request, context):
-        """Starts a top-up, once per idempotency key. Returns when the top-up is final, or after a short wait with its
-        current state; the service then continues in the background. The same key with the same request returns the same
-        top-up in its current state; with another request it is refused with IDEMPOTENCY_CONFLICT. Keys are scoped by
-        caller and stored without a time limit. The card's number and code are passed to the acquirer and not stored.
+        """Starts a top-up, once per idempotency key. Returns when the top-up is final, or after a short wait with its current
+        state; the service then continues in the background. The same key with the same request returns the same top-up in
+        its current state; the same key with another request is refused with IDEMPOTENCY_CONFLICT. A key belongs to its
+        caller and is stored without a time limit. The card's number and code are passed to the acquirer and not stored.
 
         After several declined cards, new keys are refused with TOP_UP_DECLINES_EXCEEDED (RESOURCE_EXHAUSTED) before the
-        acquirer is called; RetryInfo has the delay. Declines are counted by caller, by card and by the address of the
-        client. Only the gateway can state the address (metadata `x-client-address`, with its service token in
-        `x-client-address-token`); other callers have none. A key that has a top-up gets its response as before.
+        acquirer is called; RetryInfo has the delay. Declines are counted by caller, by card and by the IP address of the
+        client. Only the gateway can state this address (metadata `x-client-address`, with the gateway's own token in
+        `x-client-address-token`); a call from another program has no address. A key that already has a top-up is not
+        refused: the call returns this top-up.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -169,17 +174,19 @@ def add_CardServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CardService:
-    """Top-ups by card: a saga over the card acquirer and the ledger.
+    """Top-ups by card: each one is a saga, a sequence of calls to the card acquirer and the ledger that completes the
+    top-up or undoes it.
 
     Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. A customer pays into their
-    own accounts and sees their top-ups only; another user's account or top-up is NOT_FOUND, so ids do not leak. An
-    operator sees all, an admin also pays into all accounts. Other calls are PERMISSION_DENIED.
+    own accounts and reads only the top-ups of these accounts; another user's account or top-up is NOT_FOUND, so that a
+    caller cannot find out which ids exist. An operator reads all top-ups, an admin also pays into all accounts. Other
+    calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED,
-    TOP_UP_DECLINES_EXCEEDED, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns a top-up with status
-    DECLINED. UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean that the outcome is unknown: retry with the
-    same key.
+    TOP_UP_DECLINES_EXCEEDED, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns
+    a top-up with status DECLINED. UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean that the outcome is
+    unknown: retry with the same key.
     """
 
     @staticmethod

@@ -27,17 +27,19 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CardServiceStub:
-    """Top-ups by card: a saga over the card acquirer and the ledger.
+    """Top-ups by card: each one is a saga, a sequence of calls to the card acquirer and the ledger that completes the
+    top-up or undoes it.
 
     Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. A customer pays into their
-    own accounts and sees their top-ups only; another user's account or top-up is NOT_FOUND, so ids do not leak. An
-    operator sees all, an admin also pays into all accounts. Other calls are PERMISSION_DENIED.
+    own accounts and reads only the top-ups of these accounts; another user's account or top-up is NOT_FOUND, so that a
+    caller cannot find out which ids exist. An operator reads all top-ups, an admin also pays into all accounts. Other
+    calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED,
-    TOP_UP_DECLINES_EXCEEDED, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns a top-up with status
-    DECLINED. UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean that the outcome is unknown: retry with the
-    same key.
+    TOP_UP_DECLINES_EXCEEDED, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns
+    a top-up with status DECLINED. UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean that the outcome is
+    unknown: retry with the same key.
     """
 
     @_typing.overload
@@ -45,15 +47,16 @@ class CardServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CardServiceAsyncStub: ...
     ProcessCardTopUp: _grpc.UnaryUnaryMultiCallable[_card_pb2.ProcessCardTopUpRequest, _card_pb2.ProcessCardTopUpResponse]
-    """Starts a top-up, once per idempotency key. Returns when the top-up is final, or after a short wait with its
-    current state; the service then continues in the background. The same key with the same request returns the same
-    top-up in its current state; with another request it is refused with IDEMPOTENCY_CONFLICT. Keys are scoped by
-    caller and stored without a time limit. The card's number and code are passed to the acquirer and not stored.
+    """Starts a top-up, once per idempotency key. Returns when the top-up is final, or after a short wait with its current
+    state; the service then continues in the background. The same key with the same request returns the same top-up in
+    its current state; the same key with another request is refused with IDEMPOTENCY_CONFLICT. A key belongs to its
+    caller and is stored without a time limit. The card's number and code are passed to the acquirer and not stored.
 
     After several declined cards, new keys are refused with TOP_UP_DECLINES_EXCEEDED (RESOURCE_EXHAUSTED) before the
-    acquirer is called; RetryInfo has the delay. Declines are counted by caller, by card and by the address of the
-    client. Only the gateway can state the address (metadata `x-client-address`, with its service token in
-    `x-client-address-token`); other callers have none. A key that has a top-up gets its response as before.
+    acquirer is called; RetryInfo has the delay. Declines are counted by caller, by card and by the IP address of the
+    client. Only the gateway can state this address (metadata `x-client-address`, with the gateway's own token in
+    `x-client-address-token`); a call from another program has no address. A key that already has a top-up is not
+    refused: the call returns this top-up.
     """
     GetTopUp: _grpc.UnaryUnaryMultiCallable[_card_pb2.GetTopUpRequest, _card_pb2.GetTopUpResponse]
     """Returns the current state of one top-up."""
@@ -71,30 +74,33 @@ class CardServiceStub:
 
 @_typing.type_check_only
 class CardServiceAsyncStub(CardServiceStub):
-    """Top-ups by card: a saga over the card acquirer and the ledger.
+    """Top-ups by card: each one is a saga, a sequence of calls to the card acquirer and the ledger that completes the
+    top-up or undoes it.
 
     Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. A customer pays into their
-    own accounts and sees their top-ups only; another user's account or top-up is NOT_FOUND, so ids do not leak. An
-    operator sees all, an admin also pays into all accounts. Other calls are PERMISSION_DENIED.
+    own accounts and reads only the top-ups of these accounts; another user's account or top-up is NOT_FOUND, so that a
+    caller cannot find out which ids exist. An operator reads all top-ups, an admin also pays into all accounts. Other
+    calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED,
-    TOP_UP_DECLINES_EXCEEDED, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns a top-up with status
-    DECLINED. UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean that the outcome is unknown: retry with the
-    same key.
+    TOP_UP_DECLINES_EXCEEDED, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns
+    a top-up with status DECLINED. UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean that the outcome is
+    unknown: retry with the same key.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ProcessCardTopUp: _aio.UnaryUnaryMultiCallable[_card_pb2.ProcessCardTopUpRequest, _card_pb2.ProcessCardTopUpResponse]  # type: ignore[assignment]
-    """Starts a top-up, once per idempotency key. Returns when the top-up is final, or after a short wait with its
-    current state; the service then continues in the background. The same key with the same request returns the same
-    top-up in its current state; with another request it is refused with IDEMPOTENCY_CONFLICT. Keys are scoped by
-    caller and stored without a time limit. The card's number and code are passed to the acquirer and not stored.
+    """Starts a top-up, once per idempotency key. Returns when the top-up is final, or after a short wait with its current
+    state; the service then continues in the background. The same key with the same request returns the same top-up in
+    its current state; the same key with another request is refused with IDEMPOTENCY_CONFLICT. A key belongs to its
+    caller and is stored without a time limit. The card's number and code are passed to the acquirer and not stored.
 
     After several declined cards, new keys are refused with TOP_UP_DECLINES_EXCEEDED (RESOURCE_EXHAUSTED) before the
-    acquirer is called; RetryInfo has the delay. Declines are counted by caller, by card and by the address of the
-    client. Only the gateway can state the address (metadata `x-client-address`, with its service token in
-    `x-client-address-token`); other callers have none. A key that has a top-up gets its response as before.
+    acquirer is called; RetryInfo has the delay. Declines are counted by caller, by card and by the IP address of the
+    client. Only the gateway can state this address (metadata `x-client-address`, with the gateway's own token in
+    `x-client-address-token`); a call from another program has no address. A key that already has a top-up is not
+    refused: the call returns this top-up.
     """
     GetTopUp: _aio.UnaryUnaryMultiCallable[_card_pb2.GetTopUpRequest, _card_pb2.GetTopUpResponse]  # type: ignore[assignment]
     """Returns the current state of one top-up."""
@@ -111,17 +117,19 @@ class CardServiceAsyncStub(CardServiceStub):
     """
 
 class CardServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Top-ups by card: a saga over the card acquirer and the ledger.
+    """Top-ups by card: each one is a saga, a sequence of calls to the card acquirer and the ledger that completes the
+    top-up or undoes it.
 
     Every call carries the caller's token in the metadata, as `authorization: Bearer TOKEN`. A customer pays into their
-    own accounts and sees their top-ups only; another user's account or top-up is NOT_FOUND, so ids do not leak. An
-    operator sees all, an admin also pays into all accounts. Other calls are PERMISSION_DENIED.
+    own accounts and reads only the top-ups of these accounts; another user's account or top-up is NOT_FOUND, so that a
+    caller cannot find out which ids exist. An operator reads all top-ups, an admin also pays into all accounts. Other
+    calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED,
-    TOP_UP_DECLINES_EXCEEDED, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns a top-up with status
-    DECLINED. UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean that the outcome is unknown: retry with the
-    same key.
+    TOP_UP_DECLINES_EXCEEDED, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns
+    a top-up with status DECLINED. UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean that the outcome is
+    unknown: retry with the same key.
     """
 
     @_abc_1.abstractmethod
@@ -130,15 +138,16 @@ class CardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _card_pb2.ProcessCardTopUpRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_card_pb2.ProcessCardTopUpResponse, _abc.Awaitable[_card_pb2.ProcessCardTopUpResponse]]:
-        """Starts a top-up, once per idempotency key. Returns when the top-up is final, or after a short wait with its
-        current state; the service then continues in the background. The same key with the same request returns the same
-        top-up in its current state; with another request it is refused with IDEMPOTENCY_CONFLICT. Keys are scoped by
-        caller and stored without a time limit. The card's number and code are passed to the acquirer and not stored.
+        """Starts a top-up, once per idempotency key. Returns when the top-up is final, or after a short wait with its current
+        state; the service then continues in the background. The same key with the same request returns the same top-up in
+        its current state; the same key with another request is refused with IDEMPOTENCY_CONFLICT. A key belongs to its
+        caller and is stored without a time limit. The card's number and code are passed to the acquirer and not stored.
 
         After several declined cards, new keys are refused with TOP_UP_DECLINES_EXCEEDED (RESOURCE_EXHAUSTED) before the
-        acquirer is called; RetryInfo has the delay. Declines are counted by caller, by card and by the address of the
-        client. Only the gateway can state the address (metadata `x-client-address`, with its service token in
-        `x-client-address-token`); other callers have none. A key that has a top-up gets its response as before.
+        acquirer is called; RetryInfo has the delay. Declines are counted by caller, by card and by the IP address of the
+        client. Only the gateway can state this address (metadata `x-client-address`, with the gateway's own token in
+        `x-client-address-token`); a call from another program has no address. A key that already has a top-up is not
+        refused: the call returns this top-up.
         """
 
     @_abc_1.abstractmethod

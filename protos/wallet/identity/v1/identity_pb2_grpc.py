@@ -29,8 +29,8 @@ class IdentityServiceStub:
     """Users, their passwords, and the tokens that all services accept.
 
     Register, Authenticate, Refresh and Revoke need no token. Every other call carries the caller's token in the
-    metadata, as `authorization: Bearer TOKEN`. A customer sees only themselves; another user is NOT_FOUND, so ids do not
-    leak.
+    metadata, as `authorization: Bearer TOKEN`. A customer reads only their own user; another user is NOT_FOUND, so that
+    a caller cannot find out which ids exist.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (INVALID_CREDENTIALS, WRONG_PASSWORD, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED,
@@ -86,8 +86,8 @@ class IdentityServiceServicer:
     """Users, their passwords, and the tokens that all services accept.
 
     Register, Authenticate, Refresh and Revoke need no token. Every other call carries the caller's token in the
-    metadata, as `authorization: Bearer TOKEN`. A customer sees only themselves; another user is NOT_FOUND, so ids do not
-    leak.
+    metadata, as `authorization: Bearer TOKEN`. A customer reads only their own user; another user is NOT_FOUND, so that
+    a caller cannot find out which ids exist.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (INVALID_CREDENTIALS, WRONG_PASSWORD, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED,
@@ -108,16 +108,16 @@ class IdentityServiceServicer:
     def Authenticate(self, request, context):
         """Returns a pair of tokens for a user name and a password. An unknown name and a wrong password give the same
         INVALID_CREDENTIALS and take the same time. Too many failures in a row lock the name for a while
-        (TOO_MANY_ATTEMPTS), existing or not.
+        (TOO_MANY_ATTEMPTS), whether or not a user has it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Refresh(self, request, context):
-        """Exchanges a refresh token for a new pair; the token becomes used. A repeat within some seconds returns the same
-        new refresh token, so a lost response can be requested again. A later repeat counts as theft, and all tokens of the
-        session are refused from then on.
+        """Exchanges a refresh token for a new pair of tokens, once. A repeat with the same token within some seconds returns
+        the same new refresh token, so the caller can retry after a lost response. A later repeat counts as theft: it ends
+        the session, and the session's refresh tokens are refused from then on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -208,8 +208,8 @@ class IdentityService:
     """Users, their passwords, and the tokens that all services accept.
 
     Register, Authenticate, Refresh and Revoke need no token. Every other call carries the caller's token in the
-    metadata, as `authorization: Bearer TOKEN`. A customer sees only themselves; another user is NOT_FOUND, so ids do not
-    leak.
+    metadata, as `authorization: Bearer TOKEN`. A customer reads only their own user; another user is NOT_FOUND, so that
+    a caller cannot find out which ids exist.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (INVALID_CREDENTIALS, WRONG_PASSWORD, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED,

@@ -30,8 +30,8 @@ class IdentityServiceStub:
     """Users, their passwords, and the tokens that all services accept.
 
     Register, Authenticate, Refresh and Revoke need no token. Every other call carries the caller's token in the
-    metadata, as `authorization: Bearer TOKEN`. A customer sees only themselves; another user is NOT_FOUND, so ids do not
-    leak.
+    metadata, as `authorization: Bearer TOKEN`. A customer reads only their own user; another user is NOT_FOUND, so that
+    a caller cannot find out which ids exist.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (INVALID_CREDENTIALS, WRONG_PASSWORD, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED,
@@ -52,12 +52,12 @@ class IdentityServiceStub:
     Authenticate: _grpc.UnaryUnaryMultiCallable[_identity_pb2.AuthenticateRequest, _identity_pb2.AuthenticateResponse]
     """Returns a pair of tokens for a user name and a password. An unknown name and a wrong password give the same
     INVALID_CREDENTIALS and take the same time. Too many failures in a row lock the name for a while
-    (TOO_MANY_ATTEMPTS), existing or not.
+    (TOO_MANY_ATTEMPTS), whether or not a user has it.
     """
     Refresh: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RefreshRequest, _identity_pb2.RefreshResponse]
-    """Exchanges a refresh token for a new pair; the token becomes used. A repeat within some seconds returns the same
-    new refresh token, so a lost response can be requested again. A later repeat counts as theft, and all tokens of the
-    session are refused from then on.
+    """Exchanges a refresh token for a new pair of tokens, once. A repeat with the same token within some seconds returns
+    the same new refresh token, so the caller can retry after a lost response. A later repeat counts as theft: it ends
+    the session, and the session's refresh tokens are refused from then on.
     """
     Revoke: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RevokeRequest, _identity_pb2.RevokeResponse]
     """Ends the session of a refresh token. Repeating the call or sending an invalid token is not an error. Issued
@@ -83,8 +83,8 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """Users, their passwords, and the tokens that all services accept.
 
     Register, Authenticate, Refresh and Revoke need no token. Every other call carries the caller's token in the
-    metadata, as `authorization: Bearer TOKEN`. A customer sees only themselves; another user is NOT_FOUND, so ids do not
-    leak.
+    metadata, as `authorization: Bearer TOKEN`. A customer reads only their own user; another user is NOT_FOUND, so that
+    a caller cannot find out which ids exist.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (INVALID_CREDENTIALS, WRONG_PASSWORD, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED,
@@ -102,12 +102,12 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     Authenticate: _aio.UnaryUnaryMultiCallable[_identity_pb2.AuthenticateRequest, _identity_pb2.AuthenticateResponse]  # type: ignore[assignment]
     """Returns a pair of tokens for a user name and a password. An unknown name and a wrong password give the same
     INVALID_CREDENTIALS and take the same time. Too many failures in a row lock the name for a while
-    (TOO_MANY_ATTEMPTS), existing or not.
+    (TOO_MANY_ATTEMPTS), whether or not a user has it.
     """
     Refresh: _aio.UnaryUnaryMultiCallable[_identity_pb2.RefreshRequest, _identity_pb2.RefreshResponse]  # type: ignore[assignment]
-    """Exchanges a refresh token for a new pair; the token becomes used. A repeat within some seconds returns the same
-    new refresh token, so a lost response can be requested again. A later repeat counts as theft, and all tokens of the
-    session are refused from then on.
+    """Exchanges a refresh token for a new pair of tokens, once. A repeat with the same token within some seconds returns
+    the same new refresh token, so the caller can retry after a lost response. A later repeat counts as theft: it ends
+    the session, and the session's refresh tokens are refused from then on.
     """
     Revoke: _aio.UnaryUnaryMultiCallable[_identity_pb2.RevokeRequest, _identity_pb2.RevokeResponse]  # type: ignore[assignment]
     """Ends the session of a refresh token. Repeating the call or sending an invalid token is not an error. Issued
@@ -132,8 +132,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     """Users, their passwords, and the tokens that all services accept.
 
     Register, Authenticate, Refresh and Revoke need no token. Every other call carries the caller's token in the
-    metadata, as `authorization: Bearer TOKEN`. A customer sees only themselves; another user is NOT_FOUND, so ids do not
-    leak.
+    metadata, as `authorization: Bearer TOKEN`. A customer reads only their own user; another user is NOT_FOUND, so that
+    a caller cannot find out which ids exist.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (INVALID_CREDENTIALS, WRONG_PASSWORD, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED,
@@ -161,7 +161,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_identity_pb2.AuthenticateResponse, _abc.Awaitable[_identity_pb2.AuthenticateResponse]]:
         """Returns a pair of tokens for a user name and a password. An unknown name and a wrong password give the same
         INVALID_CREDENTIALS and take the same time. Too many failures in a row lock the name for a while
-        (TOO_MANY_ATTEMPTS), existing or not.
+        (TOO_MANY_ATTEMPTS), whether or not a user has it.
         """
 
     @_abc_1.abstractmethod
@@ -170,9 +170,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.RefreshRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.RefreshResponse, _abc.Awaitable[_identity_pb2.RefreshResponse]]:
-        """Exchanges a refresh token for a new pair; the token becomes used. A repeat within some seconds returns the same
-        new refresh token, so a lost response can be requested again. A later repeat counts as theft, and all tokens of the
-        session are refused from then on.
+        """Exchanges a refresh token for a new pair of tokens, once. A repeat with the same token within some seconds returns
+        the same new refresh token, so the caller can retry after a lost response. A later repeat counts as theft: it ends
+        the session, and the session's refresh tokens are refused from then on.
         """
 
     @_abc_1.abstractmethod

@@ -78,6 +78,7 @@ transfers: Final = Table(
     Column("currency", Text, nullable=False),
     Column("status", Text, nullable=False, server_default="COMPLETED"),
     Column("created_at", _time, nullable=False),
+    # The scope is the principal and the operation; see idempotency_keys.
     Column("idempotency_key", Text, nullable=False, comment="unique within its scope only"),
     Column("sender_version", BigInteger, nullable=False, comment="version of the entry of sender_id"),
     Column("recipient_version", BigInteger, nullable=False, comment="version of the entry of recipient_id"),
@@ -140,6 +141,7 @@ outbox: Final = Table(
     Column("traceparent", Text, comment="trace context of the call, if it is sampled"),
 )
 
+# A redating corrects the date of transfers that are dated in the future, after a clock was wrong.
 redatings: Final = Table(
     "redatings",
     metadata,
