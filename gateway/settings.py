@@ -65,8 +65,8 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
     )
     gateway_graphql_trusted_documents: Path | None = Field(
         None,
-        description="file with a JSON object that maps SHA-256 hashes to GraphQL documents; clients may execute only "
-        "these documents; unset: any document",
+        description="file with a JSON object that maps SHA-256 hashes to GraphQL documents; clients of "
+        "`/graphql` may execute only these documents; unset: any document",
     )
     gateway_streams: PositiveInt = Field(
         GraphOptions.streams, description="maximum number of open WebSockets and subscriptions of one caller"
@@ -80,7 +80,8 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
         500, description="maximum number of open connections of one address; trusted proxies are exempt"
     )
     gateway_federation: bool = Field(
-        False, description="serve the graph, and each subgraph separately, to a federation router"
+        False,
+        description="serve `/graphql` as a Federation 2 subgraph, and each single subgraph, for a federation router",
     )
     gateway_trusted_proxies: list[str] = Field(
         [],

@@ -271,9 +271,9 @@ class TracingSettings(Settings):
         description="URL of the collector that receives traces by OTLP over gRPC, such as https://collector:4317; "
         "unset: no traces are sent",
     )
-    otlp_insecure: bool = Field(False, description="allow plaintext to a collector on another machine")
+    otlp_insecure: bool = Field(False, description="allow a plaintext connection to a collector on another machine")
     trace_ratio: float = Field(
-        0.1, ge=0, le=1, description="sampled fraction of the traces that start in this process, from 0 to 1"
+        0.1, ge=0, le=1, description="fraction of the traces started by this process that are sampled, from 0 to 1"
     )
 
     @model_validator(mode="after")

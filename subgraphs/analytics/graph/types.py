@@ -277,7 +277,7 @@ class Account:
 
     @strawberry.field(
         description="The account's operations, newest first. `first` and `after` page towards older operations, `last` "
-        "and `before` towards newer ones. `last` without `before` is the end of the list: the oldest operations.",
+        "and `before` towards newer ones. `last` without `before` returns the end of the list, the oldest operations.",
         directives=[cost_directive(PAGE_COST), PAGED],
     )
     async def operations(

@@ -67,8 +67,8 @@ class Account:
 
     @strawberry.field(
         description="The account's top-ups, newest first. `first` and `after` page to older top-ups, `last` and "
-        "`before` to newer ones. `last` without `before` is the end of the list: the oldest top-ups. Pages are always "
-        "complete: they are read from the database that stores the top-ups.",
+        "`before` to newer ones. `last` without `before` returns the end of the list, the oldest top-ups. Pages are "
+        "always complete: they are read from the database that stores the top-ups.",
         directives=[cost_directive(PAGE_COST), PAGED],
     )
     async def top_ups(
