@@ -46,6 +46,7 @@ RULES_IN_WORDS: Final[Mapping[str, re.Pattern[str]]] = {
     "before": re.compile(f"{_CURSOR}|must not be combined with after"),
     "minAmount": re.compile("must not be above maxAmount"),
     "from": re.compile("must be before to"),
+    "Authorization": re.compile("must be sent once: remove the other values"),  # generated tokens may contain commas
     "Idempotency-Key": re.compile("must be sent once; the value is the same text twice.*"),
 }
 """By field, the messages about rules that the contract states in words. A schema cannot state these rules, because they
