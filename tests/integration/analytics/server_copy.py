@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import asyncpg
@@ -16,10 +16,11 @@ from tests.waiting import until
 class ServerCopy(Child):
     """A copy of a server's data folder. Take it with `take`, then run it as an asynchronous context manager."""
 
-    def __init__(self, primary: Postgres) -> None:
+    def __init__(self, primary: Postgres, settings: Mapping[str, str] = SETTINGS) -> None:
+        """Choose the port. The copy runs with these settings instead of those of the primary's command line."""
         self.port = free_ports(1)[0]
         self._primary = primary
-        self._settings = dict(SETTINGS)
+        self._settings = dict(settings)
         process = Process(
             name="copy", command=self._command, ready=self._is_ready, stop_signal=primary.process.stop_signal
         )

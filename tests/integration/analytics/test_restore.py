@@ -14,6 +14,7 @@ import pytest
 from kit.auth.tokens import ServiceTokenProvider
 from kit.db.migrations import upgrade
 from stack.engines.postgres import Postgres, temporary_postgres
+from stack.ports import HOST
 from subgraphs.analytics.service.adapters.bank_ledger import BankLedger
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.adapters.clickhouse.epochs import EpochTables
@@ -27,6 +28,13 @@ from tests.integration.bank.harness import RunningBank, rub, run_bank
 pytestmark = pytest.mark.slow
 
 _GUIDE = Path(__file__).parents[3] / "docs/how-to/restore-the-ledger.md"
+
+
+def read_start_options() -> dict[str, str]:
+    """Return the settings with which the guide starts the copy, and those that keep it on this machine."""
+    (options,) = re.findall(r"^pg_ctl -D /restore -o '-p 5433(.*)' -w start$", _GUIDE.read_text(), re.MULTILINE)
+    settings = re.findall(r" -c ([a-z_]+)=(\S+)", options)
+    return {"listen_addresses": HOST, "unix_socket_directories": ""} | dict(settings)
 
 
 @pytest.fixture
@@ -88,7 +96,7 @@ async def read_epoch(bank: RunningBank) -> str:
 async def test_restored_server_begins_an_epoch_and_the_history_is_rebuilt(
     primary: Postgres, customers: Customers, later: int, *, is_point_in_time: bool
 ) -> None:
-    backup = ServerCopy(primary)
+    backup = ServerCopy(primary, read_start_options())
     async with customers.run(primary.dsn("bank")) as bank:
         await customers.open(bank)
         await customers.pay(bank, ["1.00"])
