@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -154,6 +154,12 @@ class CardEnvironment:
             for due in claimed:
                 await saga.drive(due)
         return await self.reload(top_up)
+
+    def refund(self, top_up: TopUp) -> None:
+        """Refund the payment of a top-up at the acquirer, as an operator does."""
+        payment = self.acquirer.payments[top_up.authorization_key]
+        refunded = replace(payment, status=PaymentStatus.REFUNDED, refunded=payment.captured)
+        self.acquirer.payments[top_up.authorization_key] = refunded
 
     async def reload(self, top_up: TopUp) -> TopUp:
         return (await self.repository.get([top_up.id]))[top_up.id]

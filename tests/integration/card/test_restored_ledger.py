@@ -1,5 +1,6 @@
 """Top-ups after the bank's ledger was restored from an older backup: the ledger lacks their deposits."""
 
+import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +9,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from subgraphs.card.service.adapters.bank_ledger import BankLedger
+from subgraphs.card.service.domain.deposit import AccountRefused
 from subgraphs.card.service.domain.payment import PaymentStatus
 from subgraphs.card.service.domain.top_up import TopUp
 from tests.conftest import Keys
 from tests.integration.bank.harness import run_bank
 from tests.integration.card.environment import CardEnvironment
 from tests.logs import own_warnings
+from wallet.errors import TopUpNotFound
 
 
 @pytest.fixture
@@ -52,13 +55,23 @@ async def test_deposit_that_the_ledger_lacks_is_reviewed_and_made_again(
 
 async def test_deposit_of_a_refunded_payment_is_not_made_again(restored: CardEnvironment, top_up: TopUp) -> None:
     await restored.saga().review_missing_deposits()
-    payment = restored.acquirer.payments[top_up.authorization_key]
-    refunded = replace(payment, status=PaymentStatus.REFUNDED, refunded=payment.captured)
-    restored.acquirer.payments[top_up.authorization_key] = refunded
+    restored.refund(top_up)
     await restored.saga().retry(top_up.id)
     ended = await restored.finish(top_up)
     assert (ended.status, ended.failure, ended.transfer_id) == ("REFUNDED", "DEPOSIT_LOST", None)
     await restored.assert_books_agree(top_up)
+
+
+async def test_webhook_of_a_refund_ends_the_top_up_without_a_retry(restored: CardEnvironment, top_up: TopUp) -> None:
+    await restored.saga().review_missing_deposits()
+    restored.refund(top_up)
+    assert await restored.repository.record_webhook(
+        uuid.uuid4().hex, "payment.refunded", top_up.id, PaymentStatus.REFUNDED
+    )
+    ended = await restored.finish(top_up)
+    assert (ended.status, ended.failure) == ("REFUNDED", "DEPOSIT_LOST")
+    with pytest.raises(TopUpNotFound):
+        await restored.saga().retry(top_up.id)
 
 
 async def test_deposit_of_a_partly_refunded_payment_stays_under_review(
@@ -75,9 +88,7 @@ async def test_deposit_of_a_partly_refunded_payment_stays_under_review(
 
 
 async def test_refunded_payment_of_a_credited_top_up_stays_under_review(env: CardEnvironment, top_up: TopUp) -> None:
-    payment = env.acquirer.payments[top_up.authorization_key]
-    refunded = replace(payment, status=PaymentStatus.REFUNDED, refunded=payment.captured)
-    env.acquirer.payments[top_up.authorization_key] = refunded
+    env.refund(top_up)
     await env.repository.save(replace(top_up, review="reported by an operator"), due_seconds=None)
     await env.saga().retry(top_up.id)
     reviewed = await env.finish(top_up)
@@ -96,3 +107,28 @@ async def test_deposit_to_an_account_that_the_ledger_lacks_stays_under_review(
     assert [each["event"] for each in own_warnings(logs)] == ["final top-up needs review"]
     assert "ACCOUNT_NOT_FOUND" in (reviewed.review or "")
     assert reviewed.transfer_id == top_up.transfer_id
+
+
+async def test_deposit_to_an_account_that_is_opened_again_is_made_by_a_retry(
+    restored: CardEnvironment, top_up: TopUp
+) -> None:
+    await restored.bank.sql.execute("DELETE FROM accounts WHERE id = $1", top_up.account_id)
+    await restored.saga().review_missing_deposits()
+    for _ in range(2):
+        await restored.saga().retry(top_up.id)
+        assert "ACCOUNT_NOT_FOUND" in ((await restored.finish(top_up)).review or "")
+    await restored.bank.open("alice", "0", id=top_up.account_id)
+    await restored.saga().retry(top_up.id)
+    await restored.finish(top_up)
+    await restored.assert_books_agree(top_up)
+
+
+async def test_deposit_of_a_refunded_top_up_stays_refused_after_the_account_is_opened(
+    env: CardEnvironment, restored: CardEnvironment
+) -> None:
+    """After the refusal the saga refunds the payment, so a late call must not credit the account."""
+    new = await env.admit(await env.bank.open("alice", "0"))
+    assert await restored.ledger.deposit(new) == AccountRefused("ACCOUNT_NOT_FOUND")
+    await restored.bank.open("alice", "0", id=new.account_id)
+    assert await restored.ledger.deposit(new) == AccountRefused("ACCOUNT_NOT_FOUND")
+    assert await restored.credited_amount(new.id) == 0

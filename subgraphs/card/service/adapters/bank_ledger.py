@@ -19,7 +19,10 @@ from wallet.errors import (
 )
 
 _PERMANENT_REFUSALS: Final = (AccountNotFound, AccountClosed, CurrencyMismatch)
-"""The bank stores a refusal with the deposit's key, so a retry is refused as well."""
+"""The bank stores a refusal with the deposit's key, so a retry is refused as well, even if the account is opened later.
+
+The saga relies on this: after a refused deposit it refunds the payment, and no late call can credit the account.
+"""
 
 _PAGE_SIZE: Final = 1_000
 
@@ -39,7 +42,10 @@ class BankLedger:
         self._token = token
 
     async def find_refusal(self, top_up: TopUp) -> AccountRefused | None:
-        """Check before the capture whether the bank would refuse the deposit permanently."""
+        """Return the permanent refusal that `deposit` would get now, without storing it with the deposit's key.
+
+        None if the account can be credited.
+        """
         with request_context.as_service(self._token):
             try:
                 check_account(await self._bank.get_account(top_up.account_id), top_up.amount.currency)

@@ -346,7 +346,9 @@ class Saga:
             if after.status is Status.REFUNDED:
                 log.info("top-up ended", top_up_id=str(after.id), status=after.status, failure=after.failure)
             return after
-        after = transitions.after_second_deposit(top_up, await self._ledger.deposit(top_up))
+        # Check the account first. The bank stores a refusal, which would be final even if the account is opened again.
+        result = await self._ledger.find_refusal(top_up) or await self._ledger.deposit(top_up)
+        after = transitions.after_second_deposit(top_up, result)
         if after.review is None:
             log.warning("deposit made again", top_up_id=str(top_up.id), transfer_id=str(after.transfer_id))
         return after

@@ -8,6 +8,7 @@ from typing import Final
 from subgraphs.card.service.domain.deposit import AccountRefused, Deposit, DepositConflict, Deposited
 from subgraphs.card.service.domain.payment import NoPayment, Payment, PaymentStatus, Refusal
 from subgraphs.card.service.domain.top_up import STATUS_BY_STEP, Status, Step, TopUp
+from wallet.errors import AccountNotFound
 
 AUTHORIZATION_UNKNOWN: Final = "AUTHORIZATION_UNKNOWN"
 """Failure after an authorization with an unknown outcome, which was then cancelled."""
@@ -165,6 +166,11 @@ def after_second_deposit(top_up: TopUp, result: Deposited | AccountRefused | Dep
     match result:
         case Deposited():
             return replace(top_up, transfer_id=result.transfer_id, review=None)
+        case AccountRefused(AccountNotFound.reason):
+            reason = (
+                f"the bank refuses another deposit: {result.reason}; "
+                "retry after the account is opened again, or refund the payment at the acquirer"
+            )
         case AccountRefused():
             reason = f"the bank refuses another deposit: {result.reason}; refund the payment at the acquirer"
         case _:
