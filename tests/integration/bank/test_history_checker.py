@@ -32,6 +32,8 @@ from wallet.money import Money
 pytestmark = pytest.mark.slow
 
 SECONDS = 1.0
+TRIALS = 5
+"""Maximum number of trials. Some bugs show only when both banks change an account at once: on a busy machine rarely."""
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -201,8 +203,11 @@ async def test_history_checker_finds_the_planted_bug(
     plant(monkeypatch)
     async with AsyncExitStack() as stack:
         banks = [await stack.enter_async_context(run_bank(keys, tmp_path, ledger_url)) for _ in range(2)]
-        trial = FaultTrial(1, keys, ledger_url, [], [bank.client for bank in banks])
-        violations = await trial.find_violations(4, [cause_no_fault], SECONDS)
-    violated = {violation.invariant for violation in violations}
-    print(sorted(each.name for each in violated), trial.summary)  # noqa: T201  shown when the test fails
+        violated: set[Invariant] = set()
+        for seed in range(1, TRIALS + 1):
+            trial = FaultTrial(seed, keys, ledger_url, [], [bank.client for bank in banks])
+            violated |= {each.invariant for each in await trial.find_violations(4, [cause_no_fault], SECONDS)}
+            print(sorted(each.name for each in violated), trial.summary)  # noqa: T201  shown when the test fails
+            if invariant in violated:
+                break
     assert invariant in violated
