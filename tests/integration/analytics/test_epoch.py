@@ -290,3 +290,24 @@ class TestService:
         async with run_analytics(env.settings):
             with env.as_user("alice"), pytest.raises(LedgerRestored):
                 await anext(client.watch_operations(account, 4))
+
+    @pytest.mark.parametrize("edge", ["older_than", "newer_than"])
+    async def test_page_from_a_position_above_the_ledgers_version_is_refused(
+        self, env: AnalyticsEnvironment, client: AnalyticsClient, edge: str
+    ) -> None:
+        """No stored operation is above the ledger's version, so none shows that the ledger was restored."""
+        account = env.bank.open("alice")
+        for _ in range(2):
+            env.bank.transfer(CLEARING, account)
+        last: dict[str, Any] = {edge: 2}
+        above: dict[str, Any] = {edge: 3}
+        async with run_analytics(env.settings):
+            await env.until_stored(account, [1, 2])
+            with env.as_user("alice"):
+                page = await client.list_operations(account, limit=10, **last)
+                assert page.is_complete
+                with pytest.raises(LedgerRestored):
+                    await client.list_operations(account, limit=10, **above)
+                env.bank.is_down = True
+                page = await client.list_operations(account, limit=10, **above)
+                assert not page.is_complete

@@ -206,8 +206,9 @@ class GetOperationsRequest(_message.Message):
     `epoch`. Do not combine with older_than.
     """
     epoch: _builtins.str
-    """Epoch to which older_than or newer_than belongs. If the ledger has another epoch, because it was restored from a
-    backup, the call fails with FAILED_PRECONDITION and reason LEDGER_RESTORED: read again without a version.
+    """Epoch to which older_than or newer_than belongs. If the ledger has another epoch, or the version is above the
+    account's version in the ledger, the ledger was restored from a backup. The call then fails with
+    FAILED_PRECONDITION and reason LEDGER_RESTORED: read again without a version.
     """
     @_builtins.property
     def filter(self) -> Global___OperationFilter: ...
@@ -470,9 +471,9 @@ class WatchOperationsRequest(_message.Message):
     include_start_version: _builtins.bool
     """Without `after_version`: send `start_version` in a separate first message. Older servers ignore it."""
     epoch: _builtins.str
-    """Epoch to which after_version belongs. If the ledger has another epoch, because it was restored from a backup, the
-    call fails with FAILED_PRECONDITION and reason LEDGER_RESTORED. A stream that is open when the ledger's epoch
-    changes ends with the same error.
+    """Epoch to which after_version belongs. If the ledger has another epoch, or the version is above the account's version
+    in the ledger, the ledger was restored from a backup. The call then fails with FAILED_PRECONDITION and reason
+    LEDGER_RESTORED. A stream that is open when the ledger's epoch changes ends with the same error.
     """
     def __init__(
         self,

@@ -72,7 +72,8 @@ class Analytics:
         Raises:
             InvalidInput: the limit, the versions or the conditions are invalid or contradict each other.
             AccountNotFound: the account does not exist, or belongs to another user.
-            LedgerRestored: the version belongs to another epoch than the ledger's.
+            LedgerRestored: the version belongs to another epoch than the ledger's, or is above the account's version
+                in the ledger.
             WalletError: one of `TEMPORARY_ERRORS`: ClickHouse or the bank gave no response.
         """
         violations = _violations(limit, older_than, newer_than, conditions)
@@ -82,6 +83,9 @@ class Analytics:
         stored_epoch = await self._epochs.current()
         is_relative = older_than is not None or newer_than  # version 0 is the start of the history in each epoch
         if is_relative and epoch != (position.epoch if position else stored_epoch):
+            raise LedgerRestored
+        # A version above the ledger's was in the ledger once, so a restore has removed it.
+        if position is not None and max(older_than or 0, newer_than or 0) > position.version:
             raise LedgerRestored
         page = await self._history.get_page(
             account_id,
