@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Self, cast
 
+import asyncpg
 from sqlalchemy import AdaptedConnection, ExceptionContext, TableClause, event, func, make_url, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -15,8 +16,9 @@ from kit.db.postgres import (
     READ_ONLY_ERRORS,
     UNAVAILABLE_ERRORS,
     ReadOnlyDatabase,
+    SessionCheck,
+    SharedSessions,
     check_clock,
-    check_sessions,
     close_pool,
     connect_options,
     raise_unavailable,
@@ -34,13 +36,12 @@ class Database:
     write may or may not have been committed.
     """
 
-    def __init__(self, engine: AsyncEngine, url: str, label: str) -> None:
+    def __init__(self, engine: AsyncEngine, sessions: SessionCheck, label: str) -> None:
         self._engine = engine
         # A single statement needs no explicit transaction, which would cost two more round trips.
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._url = url
+        self._sessions = sessions
         self._label = label
-        self._has_own_sessions = False
 
     @classmethod
     @asynccontextmanager
@@ -61,10 +62,19 @@ class Database:
             hide_parameters=True,
             connect_args=connect_options(service),
         )
-        event.listen(engine.sync_engine, "connect", _set_session)
+        sessions = SessionCheck(url)
+
+        async def set_session(connection: asyncpg.Connection) -> None:
+            await sessions.check()
+            await connection.execute(set_session_statement())
+
+        @event.listens_for(engine.sync_engine, "connect")
+        def on_connect(connection: AdaptedConnection, _: object) -> None:
+            connection.run_async(set_session)
+
         event.listen(engine.sync_engine, "handle_error", _replace_read_only_connections)
         try:
-            yield cls(engine, url, label)
+            yield cls(engine, sessions, label)
         finally:
             await close_pool(engine.dispose())
 
@@ -81,10 +91,8 @@ class Database:
             ClockSkew: the clocks differ.
             SharedSessions: a pooler shares sessions between connections, which breaks LISTEN and prepared statements.
         """
-        if not self._has_own_sessions:
-            with raise_unavailable(self._label):
-                await check_sessions(self._url)
-            self._has_own_sessions = True
+        with raise_unavailable(self._label):
+            await self._sessions.check()
         async with self.statement() as sql:
             asked_at = utc_now()
             check_clock((await sql.execute(select(func.clock_timestamp()))).scalar_one(), asked_at)
@@ -123,12 +131,8 @@ class Database:
             if error.connection_invalidated or isinstance(error.driver_exception, UNAVAILABLE_ERRORS):
                 raise unavailable(self._label, error.driver_exception) from error
             raise
-        except PoolTimeoutError as error:
+        except (PoolTimeoutError, SharedSessions) as error:
             raise Unavailable(self._label) from error
-
-
-def _set_session(connection: AdaptedConnection, _: object) -> None:
-    connection.run_async(lambda driver: driver.execute(set_session_statement()))
 
 
 def _is_read_only(error: DBAPIError) -> bool:

@@ -168,6 +168,31 @@ async def check_sessions(url: str) -> None:
         raise SharedSessions("a pooler shares the server's sessions between connections: it is not in session mode")
 
 
+class SessionCheck:
+    """`check_sessions` for one URL, once: pools await it before they change the state of a session.
+
+    Otherwise a SET through a pooler in transaction mode would stay in a session that the pooler gives to others.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._lock = asyncio.Lock()
+        self._has_passed = False
+
+    async def check(self) -> None:
+        """Check the sessions; return at once after a success.
+
+        Raises:
+            SharedSessions, OSError, TimeoutError, asyncpg.PostgresError: see `check_sessions`.
+        """
+        if self._has_passed:
+            return
+        async with self._lock:
+            if not self._has_passed:
+                await check_sessions(self._url)
+                self._has_passed = True
+
+
 def log_failures(check: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
     """Return a readiness check that also logs when the database becomes ready, or fails for a new reason."""
     last_reason: str | None = None

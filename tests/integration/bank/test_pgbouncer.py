@@ -12,15 +12,18 @@ import asyncpg
 import httpx
 import pytest
 
+from kit.db.postgres import set_session_statement
 from stack.engines.postgres import Postgres
 from subgraphs.bank.client import Receipt, TransferRequest
 from subgraphs.bank.service.adapters.postgres.database import (
     _SETTINGS,
     MissingRoleSettings,
     check_role_settings,
+    connection,
     open_pool,
 )
 from subgraphs.bank.service.adapters.postgres.outbox import LeadershipLost, Outbox
+from subgraphs.bank.service.adapters.postgres.sessions import Sessions
 from tests.conftest import Keys
 from tests.integration.bank.harness import (
     RunningBank,
@@ -35,6 +38,7 @@ from tests.integration.bank.topic_reader import reading
 from tests.kafka.brokers import Broker
 from tests.pgbouncer import run_pgbouncer
 from tests.waiting import until
+from wallet.errors import Unavailable
 
 OPERATIONS = 60
 
@@ -146,6 +150,53 @@ async def test_missing_role_settings_are_named_with_the_statements_that_set_them
             await check_role_settings(pool)
     for name, value in _SETTINGS.items():
         assert f"ALTER ROLE postgres SET {name} = '{value}';" in str(caught.value)
+
+
+async def test_pool_behind_transaction_mode_leaves_no_settings_in_shared_sessions(ledger_url: str) -> None:
+    async with run_pgbouncer(ledger_url, "transaction") as url:
+        async with open_pool(url, max_size=2) as pool:
+            with pytest.raises(Unavailable):
+                async with connection(pool):
+                    pass
+        client = await asyncpg.connect(url, statement_cache_size=0)
+        values = {name: await client.fetchval(f"SHOW {name}") for name in _SETTINGS}
+        await client.close()
+        assert not values.items() & _SETTINGS.items()
+
+
+async def test_settings_that_a_client_left_in_shared_sessions_do_not_count_as_role_settings(ledger_url: str) -> None:
+    async with run_pgbouncer(ledger_url, "transaction") as url:
+        client = await asyncpg.connect(url, statement_cache_size=0)
+        await client.execute(set_session_statement(_SETTINGS))
+        await client.close()
+        async with open_pool(url, max_size=1, shares_sessions=True) as pool:
+            assert await pool.fetchval("SHOW jit") == "off"  # the session of that client
+            with pytest.raises(MissingRoleSettings):
+                await check_role_settings(pool)
+
+
+async def test_role_settings_that_are_lost_later_make_the_bank_not_ready(pooled_role: str, ledger_url: str) -> None:
+    async with (
+        run_pgbouncer(pooled_role, "transaction") as url,
+        open_pool(url, max_size=1, shares_sessions=True) as pool,
+    ):
+        sessions = Sessions(pooled_role, pool)
+        await sessions.check()
+        admin = await asyncpg.connect(ledger_url)
+        await admin.execute("ALTER ROLE pooled_bank RESET jit")
+        await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'pooled_bank'")
+        await admin.close()
+
+        async def is_refused() -> bool:
+            try:
+                await sessions.check()
+            except Unavailable:  # the lost session
+                return False
+            except MissingRoleSettings:
+                return True
+            return False
+
+        await until(is_refused)
 
 
 async def test_session_that_lost_the_lock_neither_reads_nor_deletes(ledger_url: str, sql: asyncpg.Pool) -> None:

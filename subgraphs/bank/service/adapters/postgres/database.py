@@ -13,6 +13,8 @@ from kit.db.postgres import (
     READ_ONLY_ERRORS,
     SESSION_SETTINGS,
     UNAVAILABLE_ERRORS,
+    SessionCheck,
+    SharedSessions,
     close_pool,
     connect_options,
     set_session_statement,
@@ -36,12 +38,14 @@ _SETTINGS: Final = {**SESSION_SETTINGS, **_PLANS}
 
 _MISSING_SETTINGS: Final = """
     SELECT name, value FROM unnest($1::text[], $2::text[]) AS wanted (name, value)
-    WHERE current_setting(name) <> value
+    JOIN pg_settings USING (name)
+    WHERE current_setting(name) <> value OR reset_val <> setting
 """
+"""`reset_val` is what a new session gets. The current value may come from a SET of another client of the pooler."""
 
 
 class MissingRoleSettings(Exception):
-    """The role lacks settings that sessions of a shared pool cannot set. The message has the statements to add them."""
+    """A session of a shared pool lacks defaults that its role must have. The message has the statements to add them."""
 
 
 @asynccontextmanager
@@ -52,8 +56,10 @@ async def open_pool(url: str, *, max_size: int, shares_sessions: bool = False) -
         url: `postgresql://…`.
         max_size: maximum number of connections.
         shares_sessions: the URL leads to a pooler in transaction mode. Then the connections execute no SET and prepare
-            no statements, and the settings must be defaults of the role; see `check_role_settings`.
+            no statements, and the settings must be defaults of the role; see `check_role_settings`. Otherwise no
+            connection opens through such a pooler: `connection` raises Unavailable.
     """
+    sessions = SessionCheck(url)
 
     async def prepare(connection: asyncpg.Connection) -> None:
         await connection.set_type_codec(
@@ -64,6 +70,7 @@ async def open_pool(url: str, *, max_size: int, shares_sessions: bool = False) -
             decoder=lambda data: orjson.loads(data[1:]),
         )
         if not shares_sessions:
+            await sessions.check()
             await connection.execute(set_session_statement(_SETTINGS))
 
     options = connect_options("bank")
@@ -94,6 +101,8 @@ async def connection(pool: asyncpg.Pool) -> AsyncIterator[Connection]:
     try:
         async with pool.acquire(timeout=CONNECT_TIMEOUT_SECONDS) as acquired:
             yield acquired
+    except SharedSessions as error:
+        raise unavailable("the ledger's database", error) from error
     except READ_ONLY_ERRORS as error:
         await pool.expire_connections()
         if isinstance(error, UNAVAILABLE_ERRORS):
@@ -104,7 +113,7 @@ async def connection(pool: asyncpg.Pool) -> AsyncIterator[Connection]:
 
 
 async def check_role_settings(pool: asyncpg.Pool) -> None:
-    """Check that the role's defaults give a session of the pool the settings that the bank needs.
+    """Check that a session of the pool has the settings that the bank needs, and has them from the role's defaults.
 
     Raises:
         MissingRoleSettings: some settings are missing or have other values.
@@ -115,7 +124,10 @@ async def check_role_settings(pool: asyncpg.Pool) -> None:
         role = await session.fetchval("SELECT quote_ident(current_user)")
     if missing:
         statements = "".join(f" ALTER ROLE {role} SET {name} = '{value}';" for name, value in missing)
-        raise MissingRoleSettings(f"with BANK_DATABASE_DIRECT_URL the role needs settings:{statements}")
+        raise MissingRoleSettings(
+            f"with BANK_DATABASE_DIRECT_URL the role needs settings:{statements} "
+            "Then run RECONNECT in PgBouncer's console: its open sessions keep the settings of their start."
+        )
 
 
 @asynccontextmanager

@@ -9,23 +9,26 @@ from typing import Final
 
 import asyncpg
 
-from kit.db.postgres import check_sessions, raise_unavailable
+from kit.db.postgres import SessionCheck, raise_unavailable
 from subgraphs.bank.service.adapters.postgres.database import check_role_settings
 
 _LABEL: Final = "the ledger's database"
 
 
 class Sessions:
-    """Checks the sessions of the bank's pools; after a success it does not check again."""
+    """Checks the sessions of the bank's pools.
+
+    Sessions that are not shared are checked until the first success. The settings of a shared pool are checked each
+    time, because the pooler opens new sessions at any time.
+    """
 
     def __init__(self, url: str, shared_pool: asyncpg.Pool | None) -> None:
         """Args:
         url: URL of the database for connections that must not share sessions.
         shared_pool: pool behind a pooler in transaction mode, if there is one.
         """
-        self._url = url
+        self._own_sessions = SessionCheck(url)
         self._shared_pool = shared_pool
-        self._are_valid = False
 
     async def check(self) -> None:
         """Check the sessions.
@@ -35,10 +38,7 @@ class Sessions:
             MissingRoleSettings: the role lacks settings for the shared pool.
             Unavailable: the database is unreachable.
         """
-        if self._are_valid:
-            return
         with raise_unavailable(_LABEL):
-            await check_sessions(self._url)
+            await self._own_sessions.check()
         if self._shared_pool is not None:
             await check_role_settings(self._shared_pool)
-        self._are_valid = True
