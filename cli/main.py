@@ -224,7 +224,9 @@ def review_top_ups(
     after_restore: Annotated[
         bool,
         typer.Option(
-            "--after-restore", help="first add the completed top-ups whose deposit a restored ledger does not have"
+            "--after-restore",
+            help="first compare all completed top-ups with a restored ledger: "
+            "add those whose deposit it lacks, and remove those whose deposit it has again",
         ),
     ] = False,
 ) -> None:

@@ -26,7 +26,8 @@ def list_reviews(admin: AdminEndpoint, *, after_restore: bool = False) -> Review
 
     Args:
         admin: the admin interface of card.
-        after_restore: first add the completed top-ups whose deposit the ledger lacks.
+        after_restore: first add the completed top-ups whose deposit the ledger lacks, and remove those whose deposit
+            the ledger has again.
     """
     summary = "top-ups need manual review"
     if after_restore:

@@ -73,6 +73,24 @@ class BankLedger:
             except TransferNotFound:
                 return None
 
+    async def find_deposit(self, top_up: TopUp) -> UUID | None:
+        """Return the id of a completed top-up's deposit in the ledger; None if the ledger lacks it.
+
+        Usually this is `top_up.transfer_id`. If the ledger was restored twice, it may have an earlier deposit of the
+        top-up instead, with another id. So if it lacks `transfer_id`, all operations of the account are searched.
+        """
+        if top_up.transfer_id is not None and await self.get_transfer(top_up.transfer_id) is not None:
+            return top_up.transfer_id
+        version, is_last = 0, False
+        while not is_last:
+            with request_context.as_service(self._token):
+                page = await self._bank.list_events(top_up.account_id, version, _PAGE_SIZE)
+            is_last, version = len(page) < _PAGE_SIZE, version + len(page)  # versions have no gaps
+            for event in page:
+                if event.descriptor.get("topUpId") == str(top_up.id):
+                    return event.transfer.id
+        return None
+
     async def list_deposits(self, currency: str) -> AsyncIterator[list[Deposit]]:
         """Yield pages of all deposits of a currency with a top-up in the descriptor, oldest first."""
         clearing, version, is_last = clearing_account_id(currency), 0, False

@@ -8,7 +8,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
@@ -219,29 +219,44 @@ class Saga:
     async def review_missing_deposits(self) -> int:
         """Mark for review each completed top-up whose deposit the ledger lacks, and return the number of these top-ups.
 
-        The ledger may lack deposits after a restore from a backup. A retry is safe.
+        The ledger may lack deposits after a restore from a backup. After another restore it may have them again: if the
+        ledger has the deposit of a top-up under review, the top-up is compared with the acquirer's payment again, and
+        stays under review only if they disagree. A retry is safe.
 
         Raises:
             LeaseLostError: a driver has changed a top-up meanwhile.
-            Unavailable: the database is unavailable.
+            Unavailable: the database or the acquirer is unavailable.
             WalletError: one of `TEMPORARY_ERRORS`: the bank is unavailable, late or overloaded.
         """
         slots, marked, last_id = asyncio.Semaphore(_CONCURRENT_BANK_CALLS), 0, None
 
-        async def mark_if_missing(top_up: TopUp) -> int:
-            if top_up.transfer_id is None or top_up.review is not None:
+        async def check(top_up: TopUp) -> int:
+            if top_up.transfer_id is None:
                 return 0
             async with slots:
-                if await self._ledger.get_transfer(top_up.transfer_id) is not None:
-                    return 0
-            await self._repository.save(transitions.review_missing_deposit(top_up), due_seconds=None)
-            log.error("deposit missing in the ledger", top_up_id=str(top_up.id), transfer_id=str(top_up.transfer_id))
-            return 1
+                return await self._check_deposit(top_up, top_up.transfer_id)
 
         while page := await self._repository.list_after(last_id, _SCAN_PAGE_SIZE):
             last_id = page[-1].id
-            marked += sum(await asyncio.gather(*map(mark_if_missing, page)))
+            marked += sum(await asyncio.gather(*map(check, page)))
         return marked
+
+    async def _check_deposit(self, top_up: TopUp, transfer_id: UUID) -> int:
+        """Compare a completed top-up with the ledger. Return 1 if it is now marked for review, else 0."""
+        deposit_id = await self._ledger.find_deposit(top_up)
+        if top_up.review is None and deposit_id != transfer_id:  # only a top-up under review can get another deposit
+            top_up = await self._repository.save(transitions.review_missing_deposit(top_up), due_seconds=None)
+            log.error("deposit missing in the ledger", top_up_id=str(top_up.id), transfer_id=str(transfer_id))
+            if deposit_id is None:
+                return 1
+        if top_up.review is not None and deposit_id is not None:
+            with on_behalf_of(top_up.key.principal):
+                payment = await self._acquirer.find_payment(top_up.authorization_key)
+            after = transitions.verify(replace(top_up, transfer_id=deposit_id), payment)
+            if after != top_up:
+                await self._repository.save(after, due_seconds=None)
+                log.info("deposit found in the ledger", top_up_id=str(top_up.id), transfer_id=str(deposit_id))
+        return 0
 
     async def drive(self, top_up: TopUp) -> TopUp:
         """Call step after step until the top-up is final, waits for a retry, or needs a review.
@@ -328,8 +343,11 @@ class Saga:
         after = transitions.verify(top_up, payment)
         if top_up.review is not None and top_up.transfer_id is not None:
             try:
-                if await self._ledger.get_transfer(top_up.transfer_id) is None:
+                deposit_id = await self._ledger.find_deposit(top_up)
+                if deposit_id is None:
                     after = await self._settle_lost_deposit(after, payment)
+                else:
+                    after = replace(after, transfer_id=deposit_id)
             except WalletError:
                 return top_up
         if after.review:
