@@ -15,6 +15,7 @@ from kit.runtime.settings import (
     Address,
     AuthSettings,
     CallSettings,
+    GrpcTarget,
     LogSettings,
     TLSSettings,
     TracingSettings,
@@ -51,10 +52,10 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
         description="private key (PEM) of the gateway's own tokens, with which it proves the IP addresses of clients "
         "to the card service; unset: the number of declined cards is not limited per IP address",
     )
-    bank_grpc_target: str = Field("127.0.0.1:50051", description="gRPC target of the bank")
-    card_grpc_target: str = Field("127.0.0.1:50052", description="gRPC target of the card service")
-    analytics_grpc_target: str = Field("127.0.0.1:50053", description="gRPC target of analytics")
-    identity_grpc_target: str = Field("127.0.0.1:50054", description="gRPC target of the identity service")
+    bank_grpc_target: GrpcTarget = Field("127.0.0.1:50051", description="gRPC target of the bank")
+    card_grpc_target: GrpcTarget = Field("127.0.0.1:50052", description="gRPC target of the card service")
+    analytics_grpc_target: GrpcTarget = Field("127.0.0.1:50053", description="gRPC target of analytics")
+    identity_grpc_target: GrpcTarget = Field("127.0.0.1:50054", description="gRPC target of the identity service")
     gateway_timeout_seconds: PositiveFloat = Field(
         10.0, description="maximum duration of a request; subscriptions and WebSockets are exempt"
     )

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from kit.runtime.settings import TLSSettings, is_loopback
+from kit.runtime.settings import PLAINTEXT_REFUSED, TLSSettings, is_loopback_target
 from kit.telemetry import metrics
 
 log = structlog.get_logger(__name__)
@@ -121,11 +121,8 @@ def require_loopback(address: str) -> None:
     Raises:
         PlaintextError: a host is neither a loopback address nor `localhost`.
     """
-    if not all(map(is_loopback, _hosts(address))):
-        raise PlaintextError(
-            f"{address} is not on loopback, and plaintext is for loopback only: set TLS_CERTIFICATE, TLS_KEY and "
-            "TLS_AUTHORITY (`wallet certificates` creates the files), or use 127.0.0.1"
-        )
+    if not is_loopback_target(address):
+        raise PlaintextError(f"{address} {PLAINTEXT_REFUSED}")
 
 
 def _check(bundle: CertificateBundle) -> x509.Certificate:
@@ -140,17 +137,3 @@ def _check(bundle: CertificateBundle) -> x509.Certificate:
 
 def _record_expiry(certificate: x509.Certificate) -> None:
     metrics.CERTIFICATE_EXPIRES.set(certificate.not_valid_after_utc.timestamp())
-
-
-def _hosts(address: str) -> list[str]:
-    scheme, colon, rest = address.partition(":")
-    if colon and scheme in {"dns", "ipv4", "ipv6"}:
-        address = rest.rpartition("/")[2]
-    return [_host(each) for each in address.split(",")]
-
-
-def _host(address: str) -> str:
-    """Return the host of `[::1]:1`, `::1`, `127.0.0.1:1` or `127.0.0.1`."""
-    if address.startswith("["):
-        return address[1:].partition("]")[0]
-    return address.partition(":")[0] if address.count(":") == 1 else address

@@ -1,4 +1,4 @@
-"""Addresses that processes listen on: `host:port`, with IPv6 addresses in brackets."""
+"""Addresses that processes listen on, `host:port` with IPv6 addresses in brackets, and gRPC targets."""
 
 import re
 import socket
@@ -9,6 +9,8 @@ _ADDRESS: Final = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[0-9A-Za
 _IPV6_CHARACTERS: Final = frozenset("0123456789abcdefABCDEF:.")
 _MAX_PORT: Final = 2**16 - 1
 _EXAMPLES: Final = "127.0.0.1:8000, [::1]:8000 or gateway.example:8000"
+_TARGET_SCHEMES: Final = frozenset({"dns", "ipv4", "ipv6"})
+_TARGET_EXAMPLES: Final = "127.0.0.1:50051, dns:///bank.example:50051 or ipv4:10.0.0.1:50051,10.0.0.2:50051"
 
 
 class ListenError(OSError):
@@ -38,6 +40,26 @@ def split_address(address: str) -> tuple[str, int]:
     except ValueError:
         raise ValueError("must have a valid IPv6 address in brackets, such as [::1]:8000") from None
     return match["ipv6"], port
+
+
+def target_addresses(target: str) -> list[str]:
+    """Return the addresses of a gRPC target: `127.0.0.1:1`, `dns:///bank:1`, or several as in `ipv4:10.0.0.1:1,…`."""
+    scheme, colon, rest = target.partition(":")
+    return (rest.rpartition("/")[2] if colon and scheme in _TARGET_SCHEMES else target).split(",")
+
+
+def check_target(target: str) -> str:
+    """Return a gRPC target whose addresses all have a host and a port. gRPC itself would use port 443 if there is none.
+
+    Raises:
+        ValueError: the target is invalid. The message shows valid ones and does not quote it.
+    """
+    for address in target_addresses(target):
+        try:
+            split_address(address)
+        except ValueError:
+            raise ValueError(f"must be a host and a port, such as {_TARGET_EXAMPLES}") from None
+    return target
 
 
 def open_listener(address: str) -> socket.socket:

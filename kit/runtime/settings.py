@@ -17,7 +17,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from kit.runtime.addresses import split_address
+from kit.runtime.addresses import check_target, split_address, target_addresses
 from kit.runtime.invalid_settings import describe_setting_error
 
 
@@ -34,8 +34,27 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def is_loopback_target(target: str) -> bool:
+    """Return whether all addresses of a listen address or gRPC target are on loopback; False if one is invalid."""
+    try:
+        return all(is_loopback(split_address(each)[0]) for each in target_addresses(target))
+    except ValueError:
+        return False
+
+
 Address = Annotated[str, AfterValidator(_check_address)]
 """`host:port`, with an IPv6 address in brackets."""
+
+GrpcTarget = Annotated[str, AfterValidator(check_target)]
+"""gRPC target: `host:port`, `dns:///host:port`, or several addresses after `ipv4:` or `ipv6:`."""
+
+PLAINTEXT_REFUSED: Final = (
+    "is not on loopback, and plaintext is for loopback only: set TLS_CERTIFICATE, TLS_KEY and TLS_AUTHORITY "
+    "(`wallet certificates` creates the files), or use 127.0.0.1"
+)
+"""Reason for which an address is refused without TLS; it follows the address or the name of its setting."""
+
+_GRPC_SUFFIXES: Final = ("_grpc_listen", "_grpc_target")
 
 
 Algorithm = Literal["EdDSA", "ES256", "RS256"]
@@ -251,6 +270,14 @@ class TLSSettings(Settings):
             raise ValueError(
                 f"TLS_CERTIFICATE, TLS_KEY and TLS_AUTHORITY must be set together, or not at all: add {missing}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_plaintext_outside_of_loopback(self) -> Self:
+        names = [name for name in type(self).model_fields if name.endswith(_GRPC_SUFFIXES)]
+        remote = [name.upper() for name in names if not is_loopback_target(getattr(self, name))]
+        if remote and self.tls_certificate is None:
+            raise ValueError(f"{', '.join(remote)}: {PLAINTEXT_REFUSED}")
         return self
 
 

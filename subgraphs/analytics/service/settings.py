@@ -4,7 +4,15 @@ from typing import ClassVar
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
 
-from kit.runtime.settings import Address, CallSettings, LogSettings, ServiceSettings, TLSSettings, TracingSettings
+from kit.runtime.settings import (
+    Address,
+    CallSettings,
+    GrpcTarget,
+    LogSettings,
+    ServiceSettings,
+    TLSSettings,
+    TracingSettings,
+)
 from subgraphs.analytics.service.application.consumer import ConsumerLimits
 from subgraphs.analytics.service.application.subscription_hub import HubLimits
 
@@ -28,7 +36,7 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
     )
     clickhouse_dsn: SecretStr = Field(description="URL of ClickHouse, http://user:password@host:port/database")
     kafka_bootstrap_servers: str = Field(description="Kafka brokers: host:port, or several separated by commas")
-    bank_grpc_target: str = Field("127.0.0.1:50051", description="gRPC target of the bank")
+    bank_grpc_target: GrpcTarget = Field("127.0.0.1:50051", description="gRPC target of the bank")
     analytics_session_seconds: PositiveFloat = Field(
         6.0, description="time without a heartbeat after which the broker removes a member from the consumer group"
     )

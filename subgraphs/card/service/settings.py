@@ -8,7 +8,15 @@ from pydantic import AfterValidator, BaseModel, Field, IPvAnyNetwork, PositiveFl
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import EmptyWebhookSecretError
 
-from kit.runtime.settings import Address, CallSettings, LogSettings, ServiceSettings, TLSSettings, TracingSettings
+from kit.runtime.settings import (
+    Address,
+    CallSettings,
+    GrpcTarget,
+    LogSettings,
+    ServiceSettings,
+    TLSSettings,
+    TracingSettings,
+)
 from subgraphs.card.service.adapters.acquirer_http import RetryPolicy
 from subgraphs.card.service.application.saga import SagaLimits
 from subgraphs.card.service.domain.declines import DeclineLimits
@@ -63,7 +71,7 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
         description="maximum connections of one process to the card service's database; one of them listens for "
         "changes of top-ups",
     )
-    bank_grpc_target: str = Field("127.0.0.1:50051", description="gRPC target of the bank")
+    bank_grpc_target: GrpcTarget = Field("127.0.0.1:50051", description="gRPC target of the bank")
 
     acquirer_url: str = Field(description="base URL of the acquirer, without a path; https:// in production")
     acquirer_api_key: SecretStr = Field(description="API key of this merchant at the acquirer")

@@ -9,7 +9,7 @@ import pytest
 
 from docs.reference.generate_settings import PROCESSES
 from kit.runtime.invalid_settings import FALLBACK
-from kit.runtime.settings import Settings
+from kit.runtime.settings import Settings, TLSSettings
 
 SETTINGS = [import_module(package + ".__main__").Settings for package in PROCESSES.values()]
 WRONG = "b4d?"
@@ -83,6 +83,8 @@ def test_messages_have_no_library_text_and_do_not_quote_the_value(
         ("AUTH_SERVICES", "card=card.json", "must be a JSON object"),
         ("AUTH_LEEWAY_SECONDS", "abc", "must be a number"),
         ("AUTH_LEEWAY_SECONDS", "301", "must be at most 300"),
+        ("BANK_GRPC_TARGET", "nonsense", "must be a host and a port, such as 127.0.0.1:50051, dns:///"),
+        ("BANK_GRPC_TARGET", "ipv4:10.0.0.1:50051,10.0.0.2", "must be a host and a port"),
         ("CALL_LIMIT", "1.5", "must be a whole number"),
         ("CALL_LIMIT", "0", "must be greater than 0"),
         ("LOG_FORMAT", "text", "must be one of console, json"),
@@ -113,3 +115,10 @@ def test_element_of_an_array_is_named_by_its_position(
     monkeypatch.setenv("GATEWAY_CORS_ORIGINS", '["https://a.example", "https://b.example/"]')
     (line,) = messages_about("GATEWAY_CORS_ORIGINS", read_exit_messages(SETTINGS[0], capsys))
     assert line.startswith("  GATEWAY_CORS_ORIGINS.1: is no origin: write scheme")
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=list(PROCESSES))
+def test_grpc_settings_have_the_names_whose_addresses_are_checked(settings: type[Settings]) -> None:
+    names = [name for name in settings.model_fields if "grpc" in name]
+    assert all(name.endswith(("_grpc_listen", "_grpc_target")) for name in names)
+    assert not names or issubclass(settings, TLSSettings)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from kit.runtime.settings import CallSettings, ServiceSettings, Settings
+from kit.runtime.settings import Address, CallSettings, GrpcTarget, ServiceSettings, Settings, TLSSettings
 from provisioning.keys import ensure_key_pair
 
 
@@ -111,3 +111,35 @@ class TestProduction:
         ):
             with pytest.raises(ValidationError, match=name.upper()):
                 ServiceSettings(**valid | {name: development_key})
+
+
+class Endpoints(TLSSettings):
+    example_grpc_listen: Address = "127.0.0.1:50051"
+    example_grpc_target: GrpcTarget = "dns:///localhost:50052"
+
+
+class TestPlaintext:
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("EXAMPLE_GRPC_LISTEN", "0.0.0.0:9371"),
+            ("EXAMPLE_GRPC_LISTEN", "[::]:9371"),
+            ("EXAMPLE_GRPC_TARGET", "10.0.0.1:50051"),
+            ("EXAMPLE_GRPC_TARGET", "ipv4:127.0.0.1:50051,10.0.0.1:50051"),
+        ],
+    )
+    def test_address_outside_of_loopback_needs_tls_and_its_setting_is_named(
+        self, name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            Endpoints.load()
+        title, message = capsys.readouterr().err.splitlines()
+        assert (ended.value.code, title) == (2, "the settings are wrong:")
+        assert message.startswith(f"  {name}: is not on loopback, and plaintext is for loopback only: set TLS_CERT")
+        for file in ("TLS_CERTIFICATE", "TLS_KEY", "TLS_AUTHORITY"):
+            monkeypatch.setenv(file, "file.pem")
+        Endpoints.load()
+
+    def test_addresses_on_loopback_need_no_tls(self) -> None:
+        Endpoints.load()
