@@ -27,7 +27,8 @@ from loadtests.run import (
 )
 from loadtests.scenarios import NAMES
 from loadtests.target import NO_ADDRESS_LIMITS, Target, temporary_system
-from stack.ports import DEFAULT, PortError, Ports
+from stack.engines.cluster import has_cluster
+from stack.ports import DEFAULT, HOST, PortError, Ports
 from stack.process import StartError
 from stack.up import DEFAULT_DATA
 
@@ -57,10 +58,12 @@ async def _run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise SetUpError(f"the folder of the results cannot be created: {error}") from None
     async with AsyncExitStack() as stack:
-        target = _target_from_arguments(arguments)
-        if not arguments.host and not await target.is_ready():
-            print_progress(f"no system is ready at {target.host}: starting a temporary one")
-            _, target = await stack.enter_async_context(temporary_system(**NO_ADDRESS_LIMITS))
+        target = Target(host=arguments.host, bank=arguments.bank or "", ledger=arguments.ledger or "")
+        if not arguments.host:
+            target = (
+                await _running_stack(Ports.derive(arguments.port), arguments.data.absolute())
+                or (await stack.enter_async_context(temporary_system(**NO_ADDRESS_LIMITS)))[1]
+            )
         plan = Plan(
             host=target.host,
             bank=target.bank,
@@ -104,11 +107,22 @@ async def _run_web_interface(target: Target, plan: Plan, customers: int, folder:
     return Verdict.UNPROVEN
 
 
-def _target_from_arguments(arguments: argparse.Namespace) -> Target:
-    """Return the system that --host names; without --host, the embedded stack with the given port and folder."""
-    if arguments.host:
-        return Target(host=arguments.host, bank=arguments.bank or "", ledger=arguments.ledger or "")
-    return Target.embedded(Ports.derive(arguments.port), arguments.data.absolute())
+async def _running_stack(ports: Ports, data: Path) -> Target | None:
+    """Return the embedded stack on these ports; None if none is ready. Create nothing in its data folder.
+
+    Raises:
+        SetUpError: a system is ready, and the folder is not that of a system.
+    """
+    gateway = Target(host=f"http://{HOST}:{ports.gateway}")
+    if not await gateway.is_ready():
+        print_progress(f"no system is ready at {gateway.host}: starting a temporary one")
+        return None
+    if not has_cluster(data):
+        raise SetUpError(
+            f"{gateway.host} is ready, but there is no system in {data}: name the data folder of that system with "
+            "DATA=… (--data), or its gateway with --host"
+        )
+    return Target.embedded(ports, data)
 
 
 def _parse_scenarios(text: str) -> str:

@@ -193,8 +193,12 @@ async def check_ledger(target: Target) -> None:
             await connection.close()
     except (*DATABASE_ERRORS, ValueError) as error:
         raise SetUpError(
-            f"the ledger's database cannot be read ({describe_error(error)}): correct --ledger, or leave it out for a "
-            "run without a verdict"
+            f"the ledger's database cannot be read ({describe_error(error)}): "
+            + (
+                f"is {target.data} the data folder of the system at {target.host}? Name the right one with --data"
+                if target.data
+                else "correct --ledger, or leave it out for a run without a verdict"
+            )
         ) from None
     if not is_ledger:
         raise SetUpError("the database of --ledger has no table of accounts: name the bank's database")

@@ -21,6 +21,7 @@ from pathlib import Path
 from kit.runtime.files import write_private_file
 from stack.process import StartError
 
+_RECORD = "postgres.json"
 ELSEWHERE = Path("/var/tmp")  # noqa: S108  survives a reboot; mkdtemp makes the name unique and private
 
 
@@ -41,7 +42,7 @@ def open_cluster(home: Path, roles: tuple[str, ...]) -> Cluster:
     The location and the passwords are recorded in `home/postgres.json`, readable by the caller only.
     """
     user, group = _unprivileged()
-    record = home / "postgres.json"
+    record = home / _RECORD
     known = json.loads(record.read_text()) if record.exists() else {}
     place = Path(known["place"]) if "place" in known else _choose_place(home, user)
     place.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -53,9 +54,14 @@ def open_cluster(home: Path, roles: tuple[str, ...]) -> Cluster:
     return Cluster(place / "data", binaries, passwords, user, group)
 
 
+def has_cluster(home: Path) -> bool:
+    """Return whether `open_cluster` has been called for this folder."""
+    return (home / _RECORD).exists()
+
+
 def remove_cluster(home: Path) -> None:
     """Delete the cluster of `home`. It must not be running."""
-    record = home / "postgres.json"
+    record = home / _RECORD
     if record.exists():
         shutil.rmtree(json.loads(record.read_text())["place"], ignore_errors=True)
         record.unlink()

@@ -197,6 +197,29 @@ class TestLedger:
             await check_ledger(Target(host=CLOSED, ledger=url))
         assert "hidden" not in str(caught.value)
 
+    async def test_wrong_data_folder_of_a_running_system_is_named_instead_of_an_option_that_was_not_given(
+        self, tmp_path: Path
+    ) -> None:
+        target = Target(host=CLOSED, ledger="postgresql://bank:x@127.0.0.1:9/bank", data=tmp_path)
+        with pytest.raises(SetUpError, match=f"is {tmp_path} the data folder of .* Name the right one with --data$"):
+            await check_ledger(target)
+
+
+class TestDataFolder:
+    async def test_folder_without_a_system_is_refused_and_not_created(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        async def is_ready(_: Target) -> bool:
+            return True
+
+        monkeypatch.setattr(Target, "is_ready", is_ready)
+        monkeypatch.setattr(run, "REPORTS", tmp_path / "reports")
+        data = tmp_path / "typo"
+        assert await __main__.run(parse_arguments(["--port", "9310", "--data", str(data)])) == COULD_NOT_RUN
+        assert not data.exists()
+        message = f"http://127.0.0.1:9310 is ready, but there is no system in {data}: name the data folder"
+        assert message in capsys.readouterr().err
+
 
 class TestExitCode:
     async def test_run_that_cannot_start_has_its_own_exit_code(
