@@ -246,8 +246,8 @@ class Saga:
         deposit_id = await self._ledger.find_deposit(top_up)
         if top_up.review is None and deposit_id != transfer_id:  # only a top-up under review can get another deposit
             top_up = await self._repository.save(transitions.review_missing_deposit(top_up), due_seconds=None)
-            log.error("deposit missing in the ledger", top_up_id=str(top_up.id), transfer_id=str(transfer_id))
             if deposit_id is None:
+                log.error("deposit missing in the ledger", top_up_id=str(top_up.id), transfer_id=str(transfer_id))
                 return 1
         if top_up.review is not None and deposit_id is not None:
             with on_behalf_of(top_up.key.principal):
