@@ -64,7 +64,8 @@ async def serve(settings: Settings, stop: asyncio.Event, *, grace_seconds: float
         repair = Repair(history, ledger, epochs, grace_seconds=grace_seconds)
         hub_limits = HubLimits(access_interval_seconds=settings.analytics_watch_access_seconds)
         hub = SubscriptionHub(history, ledger, bank, repair, hub_limits)
-        epochs.on_rebuilt += [hub.end_epoch, repair.suspect_all]
+        epochs.on_rebuilt.append(repair.suspect_all)
+        epochs.on_restored.append(hub.end_epoch)
         epochs.on_new_incarnation.append(repair.suspect_all)
         live_consumer = LiveConsumer(hub, kafka.live_consumer, kafka.admin_client)
         consumer_limits = ConsumerLimits(batch_size=settings.analytics_batch)

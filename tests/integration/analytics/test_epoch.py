@@ -3,9 +3,11 @@
 An epoch is one uninterrupted sequence of the ledger's operations. A restore from an older backup begins another epoch.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -14,8 +16,8 @@ import pytest
 from subgraphs.analytics.client import AnalyticsClient, OperationFilter
 from subgraphs.analytics.service.adapters.clickhouse.epochs import EpochTables, StoredEpoch
 from subgraphs.analytics.service.application.account_owners import AccountOwners
-from subgraphs.analytics.service.application.epoch import EpochChanged
-from subgraphs.analytics.service.domain.model import AccountPosition, Event, HeldPosting
+from subgraphs.analytics.service.application.epoch import EpochChanged, EpochFollower
+from subgraphs.analytics.service.domain.model import AccountPosition, Event, HeldPosting, Row, StreamStart
 from subgraphs.analytics.service.domain.rows import rows_from_event
 from tests.integration.analytics.environment import (
     AnalyticsEnvironment,
@@ -26,7 +28,7 @@ from tests.integration.analytics.environment import (
 )
 from tests.integration.analytics.fake_bank import CLEARING, START
 from tests.waiting import until
-from wallet.errors import LedgerRestored
+from wallet.errors import LedgerRestored, Unavailable
 
 DAY: Final[dict[str, Any]] = {"from_": START, "to": START + timedelta(days=1), "granularity": "DAY"}
 
@@ -182,6 +184,99 @@ class TestRebuild:
         with pytest.raises(EpochChanged):
             async with epochs.writing(""):
                 pass
+
+
+class TestLostHistory:
+    """ClickHouse loses its database while the epoch is not the first one."""
+
+    async def test_stream_continues_until_the_ledger_is_restored(self, env: AnalyticsEnvironment) -> None:
+        account = env.bank.open("alice")
+        env.bank.begin_epoch()
+        repair = env.repair()
+        hub, epochs = env.hub(repair), repair.epochs
+        epochs.on_restored.append(hub.end_epoch)
+        await epochs.rebuild()
+        with env.as_user("alice"):
+            async with aclosing(hub.subscribe(account, 0, env.bank.epoch)) as stream, background(hub.run_checks()):
+                await anext(stream)
+                await lose_history(env, epochs)
+                published = env.bank.transfer(CLEARING, account)
+                hub.publish(replace(published, epoch=env.bank.epoch))
+                assert await next_version(stream) == 1
+                env.bank.transfer(CLEARING, account)
+                hub.request_check()  # the event is not published
+                assert await next_version(stream) == 2
+                await epochs.rebuild()
+                env.bank.transfer(CLEARING, account)
+                hub.request_check()
+                assert await next_version(stream) == 3
+                env.bank.begin_epoch()
+                await epochs.rebuild()
+                with pytest.raises(LedgerRestored):
+                    await next_version(stream)
+
+    async def test_stream_opens_while_the_history_is_lost(self, env: AnalyticsEnvironment) -> None:
+        account = env.bank.open("alice")
+        env.bank.begin_epoch()
+        repair = env.repair()
+        hub, epochs = env.hub(repair), repair.epochs
+        await epochs.rebuild()
+        env.bank.transfer(CLEARING, account)
+        await lose_history(env, epochs)
+        with env.as_user("alice"):
+            async with aclosing(hub.subscribe(account, 0, env.bank.epoch)) as stream:
+                assert [await next_version(stream) for _ in range(2)] == [0, 1]
+
+    async def test_operations_of_a_history_of_another_epoch_are_not_delivered(self, env: AnalyticsEnvironment) -> None:
+        """ClickHouse is restored from a backup of the first epoch."""
+        account = env.bank.open("alice")
+        backup = env.bank.backup()
+        lost = env.bank.transfer(CLEARING, account)
+        env.bank.restore(backup)
+        env.bank.begin_epoch()
+        repair = env.repair()
+        hub, epochs = env.hub(repair), repair.epochs
+        await epochs.rebuild()
+        await lose_history(env, epochs)
+        await env.history.insert(rows_from_event(lost))
+        kept = env.bank.transfer(CLEARING, account)
+        with env.as_user("alice"):
+            async with aclosing(hub.subscribe(account, 0, env.bank.epoch)) as stream:
+                await anext(stream)
+                row = await anext(stream)
+        assert isinstance(row, Row)
+        assert row.operation_id == kept.id
+
+    async def test_restore_is_found_if_history_and_ledger_are_of_the_first_epoch_again(
+        self, env: AnalyticsEnvironment
+    ) -> None:
+        epochs, notices, first = env.epochs, list[str](), env.bank.backup()
+        epochs.on_restored.append(lambda: notices.append("restored"))
+        await epochs.verify()
+        env.bank.begin_epoch()
+        await epochs.rebuild()
+        assert notices == ["restored"]
+        await lose_history(env, epochs)
+        assert notices == ["restored"]
+        env.bank.restore(first)
+        await epochs.verify()
+        assert (notices, epochs.followed) == (["restored"] * 2, "")
+
+
+async def lose_history(env: AnalyticsEnvironment, epochs: EpochFollower) -> None:
+    """Drop the table of the history, and wait until analytics has created it again."""
+    await env.database.command("DROP TABLE operations", {})
+    with pytest.raises(Unavailable):
+        await env.database.ping()
+    await env.database.ping()
+    assert await epochs.refresh() == ""
+
+
+async def next_version(stream: AsyncIterator[Row | StreamStart]) -> int:
+    """Return the version of the next row, or at which the stream starts."""
+    async with asyncio.timeout(5):
+        value = await anext(stream)
+    return value.version if isinstance(value, StreamStart) else value.account_version
 
 
 @pytest.fixture

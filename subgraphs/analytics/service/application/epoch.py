@@ -33,9 +33,13 @@ class EpochChanged(Exception):
 class EpochFollower:
     """Compares the epoch of the history with the ledger's, and rebuilds the history when they differ.
 
-    `run` compares the epochs every five seconds, and at once when `verify` or `is_current` has found an epoch that the
+    `run` compares the epochs every five seconds, and at once when `verify` or `is_followed` has found an epoch that the
     history never had. If the epochs differ, `run` copies the ledger's operations into a new table, which then replaces
     the history. Reads use the old history until then.
+
+    The followed epoch is the newest one that the history had. It differs from the history's epoch if ClickHouse has
+    lost the history, or was restored from a backup, and the new history is of an earlier epoch. An earlier epoch is
+    followed only if the ledger has it.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class EpochFollower:
         self._ledger = ledger
         self._interval_seconds = interval_seconds
         self._stored: StoredEpoch | None = None
+        self._followed: StoredEpoch | None = None
         self._incarnation: str | None = None
         self._is_following = asyncio.Event()
         self._is_following.set()
@@ -59,6 +64,8 @@ class EpochFollower:
         self._changed = asyncio.Condition()
         self.on_rebuilt: list[Callable[[], None]] = []
         """Functions that are called after this process or another one has replaced the history. They do not block."""
+        self.on_restored: list[Callable[[], None]] = []
+        """Functions that are called when another epoch is followed: the ledger was restored. They do not block."""
         self.on_new_incarnation: list[Callable[[], None]] = []
         """Functions that are called when the ledger's server has changed. They do not block."""
 
@@ -78,11 +85,16 @@ class EpochFollower:
         """
         return (await self._read()).id
 
-    def is_current(self, epoch: str) -> bool:
-        """Return whether the history is known to belong to the epoch. A new epoch starts a comparison of the epochs."""
-        if self._stored is None or self._stored.id == epoch:
-            return self._stored is not None
-        if epoch not in self._stored.past:
+    @property
+    def followed(self) -> str | None:
+        """The followed epoch; None if the epoch of the history was never read."""
+        return self._followed.id if self._followed else None
+
+    def is_followed(self, epoch: str) -> bool:
+        """Return whether the epoch is the followed one. A new epoch starts a comparison of the epochs."""
+        if self._followed is None or self._followed.id == epoch:
+            return self._followed is not None
+        if epoch not in self._followed.past:
             self._wake.set()
         return False
 
@@ -107,6 +119,7 @@ class EpochFollower:
                 self._is_following.clear()
                 self._wake.set()
                 raise EpochChanged(f"the ledger is in epoch {identity.epoch!r}, the history in {stored.id!r}")
+            self._follow(stored)
             if self._incarnation != identity.incarnation:
                 if self._incarnation is not None:
                     log.warning("ledger server changed", was=self._incarnation, now=identity.incarnation)
@@ -182,7 +195,7 @@ class EpochFollower:
             try:
                 await self._changed.wait_for(lambda: not self._writers)
                 await self._tables.replace_history(table)
-                await self._read()
+                self._follow(await self._read())
             finally:
                 self._is_replacing = False
                 self._changed.notify_all()
@@ -228,4 +241,12 @@ class EpochFollower:
         if previous is not None and previous.id != stored.id:
             for notify in self.on_rebuilt:
                 notify()
+        if self._followed is None or stored.id not in self._followed.past:
+            self._follow(stored)
         return stored
+
+    def _follow(self, stored: StoredEpoch) -> None:
+        previous, self._followed = self._followed, stored
+        if previous is not None and previous.id != stored.id:
+            for notify in self.on_restored:
+                notify()

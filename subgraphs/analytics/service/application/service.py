@@ -82,7 +82,7 @@ class Analytics:
         position = await self._owners.read_position(caller, account_id)
         stored_epoch = await self._epochs.current()
         is_relative = older_than is not None or newer_than  # version 0 is the start of the history in each epoch
-        if is_relative and epoch != (position.epoch if position else stored_epoch):
+        if is_relative and epoch != (position.epoch if position else self._epochs.followed):
             raise LedgerRestored
         # A version above the ledger's was in the ledger once, so a restore has removed it.
         if position is not None and max(older_than or 0, newer_than or 0) > position.version:

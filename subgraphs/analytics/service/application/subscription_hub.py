@@ -156,8 +156,8 @@ class SubscriptionHub:
         return bool(self._subscriptions)
 
     def publish(self, event: Event) -> None:
-        """Offer an event of the history's epoch to the subscribers of both accounts. Does not block."""
-        if not self._epochs.is_current(event.epoch):
+        """Offer an event of the followed epoch to the subscribers of both accounts. Does not block."""
+        if not self._epochs.is_followed(event.epoch):
             return
         for row in rows_from_event(event):
             for subscription in self._subscriptions.get(row.account_id, ()):
@@ -251,8 +251,8 @@ class SubscriptionHub:
         # A version above the ledger's was in the ledger once, so a restore has removed it.
         if after_version is not None and (epoch != balance.epoch or after_version > balance.version):
             raise LedgerRestored
-        if balance.epoch != await self._epochs.current():
-            self._epochs.is_current(balance.epoch)  # triggers a comparison of the epochs
+        await self._epochs.current()  # reads the epoch if it was never read
+        if not self._epochs.is_followed(balance.epoch):
             raise Unavailable(_RESOURCE)  # until the history is rebuilt
         return balance.version, balance.epoch
 
@@ -260,6 +260,9 @@ class SubscriptionHub:
         """Return the account's next operations up to the first gap, from the history or else from the ledger."""
         try:
             stored = await self._history.list_after(account_id, after, _PAGE_SIZE)
+            # The epoch is read after the rows, which a table of another epoch may have replaced.
+            if stored and await self._epochs.refresh() != epoch:
+                stored = []
         except Unavailable:
             stored = []
         if rows := list(_take_consecutive(stored, after)):

@@ -69,7 +69,8 @@ class EpochTables:
     async def replace_history(self, table: str) -> None:
         """Make a table that `create` has created the history, and keep the previous one as `operations_before_<epoch>`.
 
-        If another process has already replaced the history, drop the table.
+        If another process has already replaced the history, drop the table. If a table with that name exists, because
+        the history of this epoch was lost and is rebuilt, the name of the kept table ends with a random number.
         """
         epoch = await self._read(table)
         if (await self.read()).id != epoch.id:  # another process may have rebuilt the history
@@ -79,15 +80,22 @@ class EpochTables:
             await self.drop(table)
             return
         kept = f"operations_before_{epoch.id.replace('-', '_')}"
+        if await self._comments(kept):
+            kept = f"{kept}_{uuid4().hex}"
         await self._database.command(f"RENAME TABLE {table} TO {kept}", {})
         log.warning("previous history kept", table=kept, epoch=previous.id)
 
     async def _read(self, table: str) -> StoredEpoch:
+        comments = await self._comments(table)
+        if not comments or not comments[0].startswith("{"):
+            return StoredEpoch()
+        comment = json.loads(comments[0])
+        return StoredEpoch(comment["epoch"], tuple(comment["past"]))
+
+    async def _comments(self, table: str) -> list[str]:
+        """Return the comment of a table, in a list; an empty list if the table does not exist."""
         rows = await self._database.query(
             "SELECT comment FROM system.tables WHERE database = currentDatabase() AND name = {table:String}",
             {"table": table},
         )
-        if not rows or not rows[0][0].startswith("{"):
-            return StoredEpoch()
-        comment = json.loads(rows[0][0])
-        return StoredEpoch(comment["epoch"], tuple(comment["past"]))
+        return [comment for (comment,) in rows]
