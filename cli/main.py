@@ -10,6 +10,7 @@ import typer
 from cli.admin_client import AdminEndpoint
 from cli.integrity import check_integrity, worst_result
 from cli.ledger import begin_epoch, show_epoch
+from cli.options import parse_admin, parse_block, parse_id, parse_named_admin, parse_port, parse_user
 from cli.redate import RedateResult
 from cli.redate import redate as redate_ledger
 from cli.replay import ReplayResult, replay_history
@@ -25,7 +26,10 @@ app.add_typer(topups, name="topups")
 ledger = typer.Typer(no_args_is_help=True, help="The bank's ledger.")
 app.add_typer(ledger, name="ledger")
 
-Port = Annotated[int, typer.Option(help="port of the running stack's gateway: the PORT of `make up`")]
+Port = Annotated[
+    int,
+    typer.Option(parser=parse_port, metavar="PORT", help="port of the running stack's gateway: the PORT of `make up`"),
+]
 Data = Annotated[Path, typer.Option(help="data folder of the running stack")]
 Token = Annotated[
     str | None,
@@ -37,7 +41,8 @@ Token = Annotated[
 
 
 def _admin_option(service: str) -> Any:
-    return typer.Option(help=f"admin address of {service}, http://…; default: that of the running stack")
+    help_text = f"admin address of {service}, http://…; default: that of the running stack"
+    return typer.Option(parser=parse_admin, metavar="URL", help=help_text)
 
 
 BankAdmin = Annotated[str | None, _admin_option("the bank")]
@@ -50,7 +55,7 @@ _ADMINS = ("gateway", "bank", "card", "analytics", "identity")
 
 @app.command()
 def token(
-    user: Annotated[SeedUser, typer.Option(help="user to log in as")],
+    user: Annotated[SeedUser, typer.Option(parser=parse_user, metavar="|".join(SeedUser), help="user to log in as")],
     port: Port = DEFAULT,
     data: Data = _DATA,
 ) -> None:
@@ -85,7 +90,9 @@ def status(
     port: Port = DEFAULT,
     admin: Annotated[
         list[str] | None,
-        typer.Option(help="admin address of a service elsewhere, such as bank=http://…; repeat for each"),
+        typer.Option(
+            metavar="NAME=URL", help="admin address of a service elsewhere, such as bank=http://…; repeat for each"
+        ),
     ] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
@@ -97,7 +104,7 @@ def status(
     ports = dict(_ports(port).items())
     admins = {name: _local_url(ports[f"{name}_admin"]) for name in _ADMINS}
     if admin:
-        admins = dict(_parse_named_admin(each) for each in admin)
+        admins = dict(parse_named_admin(each) for each in admin)
     raise typer.Exit(show_status(admins, as_json=as_json))
 
 
@@ -106,7 +113,11 @@ def integrity(
     port: Port = DEFAULT,
     admin: Annotated[
         str | None,
-        typer.Option(help="admin address of one service, http://…; default: all services of the running stack"),
+        typer.Option(
+            parser=parse_admin,
+            metavar="URL",
+            help="admin address of one service, http://…; default: all services of the running stack",
+        ),
     ] = None,
     token: Token = None,
     data: Data = _DATA,
@@ -120,7 +131,7 @@ def integrity(
     check is running).
     """
     if admin is not None:
-        raise typer.Exit(check_integrity(AdminEndpoint(admin.rstrip("/"), token or "")))
+        raise typer.Exit(check_integrity(AdminEndpoint(admin, token or "")))
     ports = _ports(port)
     token = token or _development_token(SeedUser.ADMIN, ports, data)
     services = {"bank": ports.bank_admin, "card": ports.card_admin, "analytics": ports.analytics_admin}
@@ -132,7 +143,9 @@ def integrity(
 def replay(
     port: Port = DEFAULT,
     admin: AnalyticsAdmin = None,
-    account: Annotated[UUID | None, typer.Option(help="replay this account only")] = None,
+    account: Annotated[
+        UUID | None, typer.Option(parser=parse_id, metavar="UUID", help="replay this account only")
+    ] = None,
     token: Token = None,
     data: Data = _DATA,
     *,
@@ -217,7 +230,9 @@ def begin_ledger_epoch(
 def review_top_ups(
     port: Port = DEFAULT,
     admin: CardAdmin = None,
-    retry: Annotated[UUID | None, typer.Option(help="retry the step in which this top-up stopped")] = None,
+    retry: Annotated[
+        UUID | None, typer.Option(parser=parse_id, metavar="UUID", help="retry the step in which this top-up stopped")
+    ] = None,
     token: Token = None,
     data: Data = _DATA,
     *,
@@ -245,7 +260,10 @@ def review_top_ups(
 def show_declines(
     port: Port = DEFAULT,
     admin: CardAdmin = None,
-    lift: Annotated[str | None, typer.Option(help="end the block with this id, such as customer/01a1…")] = None,
+    lift: Annotated[
+        str | None,
+        typer.Option(parser=parse_block, metavar="ID", help="end the block with this id, such as customer/01a1…"),
+    ] = None,
     token: Token = None,
     data: Data = _DATA,
 ) -> None:
@@ -273,7 +291,7 @@ def _admin_endpoint(
         data: data folder of the running stack.
     """
     if address is not None:
-        return AdminEndpoint(address.rstrip("/"), token or "")
+        return AdminEndpoint(address, token or "")
     ports = _ports(port)
     admin_port = dict(ports.items())[f"{service}_admin"]
     return AdminEndpoint(_local_url(admin_port), token or _development_token(SeedUser.ADMIN, ports, data))
@@ -292,13 +310,6 @@ def _ports(port: int) -> Ports:
         return Ports.derive(port)
     except PortError as error:
         raise typer.BadParameter(str(error)) from error
-
-
-def _parse_named_admin(admin: str) -> tuple[str, str]:
-    name, equals, address = admin.partition("=")
-    if not equals:
-        raise typer.BadParameter(f"write {admin!r} as name=address, such as bank=http://127.0.0.1:9101")
-    return name, address
 
 
 def _local_url(port: int) -> str:

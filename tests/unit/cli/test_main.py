@@ -15,6 +15,7 @@ from cli import main
 from cli.admin_client import AdminEndpoint
 from cli.integrity import IntegrityResult, worst_result
 from cli.main import app
+from cli.options import parse_block
 from cli.replay import ReplayResult
 from cli.status import OverallState
 from cli.tokens import NoTokenError, SeedUser, development_token
@@ -23,6 +24,7 @@ from provisioning.keys import ensure_secret
 from provisioning.seed import CUSTOMERS
 from stack.plan import PASSWORD
 from stack.ports import free_ports
+from subgraphs.card.service.domain.declines import LimitKind
 
 
 class FakeGateway:
@@ -96,6 +98,33 @@ class TestToken:
 
     def test_unknown_user_is_refused(self) -> None:
         assert CliRunner().invoke(app, ["token", "--user", "mallory"]).exit_code == 2
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        ("command", "message"),
+        [
+            ("topups review --retry nope", "'nope' is not an id: write a UUID such as 01a1"),
+            ("replay --account nope", "'nope' is not an id: write a UUID such as 01a1"),
+            ("topups review --admin 127.0.0.1:10411", "is not an admin address: write a URL such as http://127.0.0.1"),
+            ("integrity --admin ftp://card:9102", "is not an admin address: write a URL such as http://127.0.0.1"),
+            ("ledger epoch --admin http://bank:99999", "is not an admin address: write a URL such as http://127.0.0.1"),
+            ("status --admin bank=bank:9101", "is not an admin address: write a URL such as http://127.0.0.1"),
+            ("token --user zed", "there is no seeded user 'zed': choose one of alice, bob, operator, admin"),
+            ("topups declines --lift foo", "is not the id of a block: write one from the list of `wallet topups"),
+            ("topups declines --lift foo/01a1fe03-284b-738c-94f7-1a15f0c9e352", "is not the id of a block"),
+            ("topups declines --lift card/7", "is not the id of a block"),
+            ("status --port abc", "'abc' is not a port: write a number such as 8000"),
+        ],
+    )
+    def test_invalid_value_is_refused_with_what_to_write(self, command: str, message: str) -> None:
+        refused = CliRunner().invoke(app, command.split(), env={"COLUMNS": "400"})
+        assert refused.exit_code == 2
+        assert message in refused.output
+
+    def test_blocks_of_all_limits_can_be_lifted(self) -> None:
+        for kind in LimitKind:
+            assert parse_block(f"{kind}/{UUID(int=1)}") == f"{kind}/{UUID(int=1)}"
 
 
 class TestCertificates:
@@ -268,9 +297,9 @@ class TestTopUps:
         monkeypatch.setattr(main, "list_blocks", list_blocks)
         monkeypatch.setattr(main, "lift_block", lift_block)
         assert CliRunner().invoke(app, ["topups", "declines", "--port", "8010", "--token", "t"]).exit_code == 1
-        there = ["topups", "declines", "--admin", "http://card:9102/", "--lift", "customer/01a1"]
+        there = ["topups", "declines", "--admin", "http://card:9102/", "--lift", f"customer/{UUID(int=1)}"]
         assert CliRunner().invoke(app, there).exit_code == 0
         assert calls == [
             (AdminEndpoint("http://127.0.0.1:9112", "t"),),
-            (AdminEndpoint("http://card:9102"), "customer/01a1"),
+            (AdminEndpoint("http://card:9102"), f"customer/{UUID(int=1)}"),
         ]
