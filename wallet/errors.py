@@ -328,11 +328,17 @@ class SubscriberTooSlow(WalletError):
 
 @dataclass
 class LedgerRestored(WalletError):
-    """The ledger was restored from a backup after the cursor was issued, so the cursor's position may not exist."""
+    """The ledger was restored from a backup.
+
+    The cursor was issued, or the stream was opened, before the restore, so its position may not exist.
+    """
 
     reason = "LEDGER_RESTORED"
     code = Code.FAILED_PRECONDITION
-    template = "the ledger was restored from a backup after this cursor was issued; read again without a cursor"
+    template = (
+        "the ledger was restored from a backup, so earlier cursors are not valid; "
+        "read or subscribe again without a cursor"
+    )
 
 
 @dataclass

@@ -178,8 +178,9 @@ _TYPES: Final = (
         "LEDGER_RESTORED",
         HTTPStatus.GONE,
         "Cursor from before a restore",
-        "The ledger was restored from a backup after this cursor was issued, so the cursor's position may not exist.",
-        "Read the list again from its start, without a cursor.",
+        "The ledger was restored from a backup after this cursor was issued or this subscription was started, so its "
+        "position may not exist.",
+        "Read the list again from its start, without a cursor. Start a subscription again without a cursor.",
     ),
     ProblemType(
         "CONTENT_TOO_LARGE",

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -36,6 +37,7 @@ from tests.conftest import Keys
 from tests.integration.analytics.fake_bank import FakeBank
 from tests.kafka.brokers import Broker
 from tests.waiting import until
+from wallet.errors import Unavailable
 
 GRACE_SECONDS = 0.2
 """Time for which the repair waits for a missing event. It is shorter than in production."""
@@ -191,6 +193,15 @@ class AnalyticsEnvironment:
             yield
         finally:
             request_context.current_request.reset(reset)
+
+
+async def lose_history(env: AnalyticsEnvironment, epochs: EpochFollower) -> None:
+    """Drop the table of the history, and wait until analytics has created it again."""
+    await env.database.command("DROP TABLE operations", {})
+    with pytest.raises(Unavailable):
+        await env.database.ping()
+    await env.database.ping()
+    assert await epochs.refresh() == ""
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ import pytest
 from subgraphs.analytics.client import AnalyticsClient, OperationFilter
 from subgraphs.analytics.service.adapters.clickhouse.epochs import EpochTables, StoredEpoch
 from subgraphs.analytics.service.application.account_owners import AccountOwners
-from subgraphs.analytics.service.application.epoch import EpochChanged, EpochFollower
+from subgraphs.analytics.service.application.epoch import EpochChanged
 from subgraphs.analytics.service.domain.model import AccountPosition, Event, HeldPosting, Row, StreamStart
 from subgraphs.analytics.service.domain.rows import rows_from_event
 from tests.integration.analytics.environment import (
@@ -24,11 +24,12 @@ from tests.integration.analytics.environment import (
     background,
     body,
     headers,
+    lose_history,
     run_analytics,
 )
 from tests.integration.analytics.fake_bank import CLEARING, START
 from tests.waiting import until
-from wallet.errors import LedgerRestored, Unavailable
+from wallet.errors import LedgerRestored
 
 DAY: Final[dict[str, Any]] = {"from_": START, "to": START + timedelta(days=1), "granularity": "DAY"}
 
@@ -263,15 +264,6 @@ class TestLostHistory:
         assert (notices, epochs.followed) == (["restored"] * 2, "")
 
 
-async def lose_history(env: AnalyticsEnvironment, epochs: EpochFollower) -> None:
-    """Drop the table of the history, and wait until analytics has created it again."""
-    await env.database.command("DROP TABLE operations", {})
-    with pytest.raises(Unavailable):
-        await env.database.ping()
-    await env.database.ping()
-    assert await epochs.refresh() == ""
-
-
 async def next_version(stream: AsyncIterator[Row | StreamStart]) -> int:
     """Return the version of the next row, or at which the stream starts."""
     async with asyncio.timeout(5):
@@ -359,7 +351,7 @@ class TestService:
                 async with aclosing(client.watch_new_operations(account)) as stream:
                     await anext(stream)
                     env.bank.begin_epoch()
-                    with pytest.raises(LedgerRestored):
+                    with pytest.raises(LedgerRestored, match="subscribe again without a cursor"):
                         await anext(stream)
 
     async def test_events_of_an_ended_epoch_are_skipped(self, env: AnalyticsEnvironment) -> None:

@@ -19,13 +19,14 @@ from subgraphs.analytics.service.application.account_owners import AccountOwners
 from subgraphs.analytics.service.application.service import Analytics
 from subgraphs.analytics.service.domain import model
 from subgraphs.analytics.service.domain.rows import rows_from_event
-from tests.integration.analytics.environment import GRACE_SECONDS, AnalyticsEnvironment, run_analytics
+from tests.integration.analytics.environment import GRACE_SECONDS, AnalyticsEnvironment, lose_history, run_analytics
 from tests.integration.analytics.fake_bank import CLEARING, START
 from tests.waiting import until
 from wallet.errors import (
     AccountNotFound,
     DeadlineExceeded,
     InvalidInput,
+    LedgerRestored,
     ResourceExhausted,
     Unauthenticated,
     Unavailable,
@@ -190,6 +191,36 @@ class TestOperations:
             conditions=model.OperationFilter(),
         )
         assert ([row.account_version for row in page.rows], page.is_complete) == ([1], False)
+
+    async def test_cursor_is_valid_while_the_bank_is_unavailable_and_the_history_is_lost(
+        self, env: AnalyticsEnvironment
+    ) -> None:
+        class UnknownPosition(AccountOwners):
+            """The permission is cached, but the bank gives no position."""
+
+            async def read_position(self, caller: Principal, account_id: UUID) -> None:
+                return None
+
+        alice, epochs = env.bank.open("alice"), env.epochs
+        env.bank.begin_epoch()
+        await epochs.rebuild()
+        await lose_history(env, epochs)
+        analytics = Analytics(env.history, env.ledger, epochs, env.hub(), UnknownPosition(env.bank_client))
+
+        async def list_older(epoch: str) -> model.Page:
+            return await analytics.list_operations(
+                Principal("https://users.test", "alice", is_service=False, expires_at=0),
+                alice,
+                limit=10,
+                older_than=1,
+                newer_than=None,
+                epoch=epoch,
+                conditions=model.OperationFilter(),
+            )
+
+        assert not (await list_older(env.bank.epoch)).is_complete
+        with pytest.raises(LedgerRestored):
+            await list_older("")
 
     async def test_account_of_another_user_is_not_found(
         self, service: AnalyticsEnvironment, client: AnalyticsClient
