@@ -10,7 +10,7 @@ from gateway.graphql.execution.options import GraphOptions
 from gateway.graphql.protection.limits import Limits
 from gateway.http.cors import ALL, DEFAULT_HEADERS, CorsOptions, check_header, check_origin, is_localhost
 from gateway.http.rate_limits import Rate, RateLimitOptions
-from kit.http.connections import ConnectionLimits, default_connections, max_connections
+from kit.http.connections import ConnectionLimits, check_proxy, default_connections, max_connections
 from kit.runtime.settings import (
     Address,
     AuthSettings,
@@ -84,7 +84,7 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
         False,
         description="serve `/graphql` as a Federation 2 subgraph, and each single subgraph, for a federation router",
     )
-    gateway_trusted_proxies: list[str] = Field(
+    gateway_trusted_proxies: list[Annotated[str, AfterValidator(check_proxy)]] = Field(
         [],
         description="JSON array of trusted proxies (addresses or networks); the gateway uses only their X-Forwarded "
         "headers",

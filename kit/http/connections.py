@@ -253,6 +253,22 @@ class Connections:
             self._next_log = now + _LOG_INTERVAL_SECONDS
 
 
+def check_proxy(value: str) -> str:
+    """Return an address, a network or `*`. uvicorn would take any other text for a name that no proxy has.
+
+    Raises:
+        ValueError: the value is invalid. The message does not quote it.
+    """
+    if value != "*":
+        try:
+            ip_network(value)
+        except ValueError:
+            raise ValueError(
+                "must be an IP address or a network without host bits, such as 10.0.0.7 or 10.0.0.0/8"
+            ) from None
+    return value
+
+
 class _Exempt:
     """Addresses and networks that have no limit by address."""
 
