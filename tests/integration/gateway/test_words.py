@@ -44,7 +44,14 @@ QUERIES = (
         "limit=1&limit=2",
     ),
     *("type=GIFT", "type=", "type[]=TOP_UP", "direction=UP", "counterpartyId=42", "minAmount=1e3", "minamount=500"),
-    *("from=yesterday", "from=2026-01-01", "from=1", "from=2026-01-01T00:00:00", "to=2026-13-01T00:00:00Z"),
+    *(
+        "from=yesterday",
+        "from=2026-01-01",
+        "from=1",
+        "from=2026-01-01T00:00:00+03:00",
+        "from=2026-01-01T00:00:00",
+        "to=2026-13-01T00:00:00Z",
+    ),
     *("after=x", "before=x", "after=" + "x" * 129, "4242424242424242=1", "%ff=%ff"),
 )
 CARD = {"number": "4242424242424242", "expiryMonth": 12, "expiryYear": 2031, "cvv": "123"}
