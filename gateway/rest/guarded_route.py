@@ -12,7 +12,7 @@ from gateway.http.media_types import is_utf8_json
 from gateway.http.strict_json import MalformedJSONError
 from gateway.policy import REST_RULES
 from gateway.rest.starlette_internals import set_parsed_body
-from kit.http.invalid_requests import QueryParameters
+from kit.http.invalid_requests import MAX_PARAMETERS, QUERY, QueryParameters
 from kit.rpc import request_context
 from wallet.errors import FieldViolation, InvalidInput
 
@@ -65,11 +65,14 @@ def _take_content_type(scope: Scope) -> str:
 
 
 def check_query(query: QueryParameters, request: Request) -> None:
-    """Refuse unknown query parameters, and repeated parameters that are not lists.
+    """Refuse unknown query parameters, repeated parameters that are not lists, and more than `MAX_PARAMETERS`.
 
     Raises:
-        InvalidInput: a parameter is unknown or repeated. The violations do not quote unknown names.
+        InvalidInput: a parameter is unknown or repeated, or there are too many. The violations do not quote unknown
+            names.
     """
+    if request.scope["query_string"].count(b"&") >= MAX_PARAMETERS:  # before they are parsed
+        raise InvalidInput.for_field(QUERY, f"must have at most {MAX_PARAMETERS} parameters")
     errors = query.find_errors(name for name, _ in request.query_params.multi_items())
     if errors:
         raise InvalidInput(tuple(FieldViolation(*each) for each in errors.items()))

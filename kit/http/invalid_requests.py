@@ -35,6 +35,12 @@ WholeNumber = Annotated[int, BeforeValidator(_require_digits)]
 QUERY: Final = "query"
 """Field of a violation that concerns the whole query string."""
 
+MAX_PARAMETERS: Final = 100
+"""Maximum number of query parameters in a request."""
+
+_MAX_UNKNOWN: Final = 10
+"""Maximum number of unknown query parameters that are compared with the known ones. A comparison takes 20 µs."""
+
 _MIN_SIMILARITY: Final = 0.6
 _FALLBACK: Final = "has an invalid value; the API reference describes the valid ones"
 
@@ -100,19 +106,21 @@ class QueryParameters:
         """Return the messages about unknown and repeated parameters, by field.
 
         For an unknown name, the field is the most similar parameter of the route, or `query` if none is similar. The
-        message does not quote the unknown name.
+        message does not quote the unknown name. Only the first ten unknown names are described.
 
         Args:
             names: names in the query string, one for each value.
         """
         seen = set[str]()
         errors: dict[str, str] = {}
+        unknown = 0
         for name in names:
             if name in self._names:
                 if name in seen and name not in self._repeatable:
                     errors[name] = "must be given once"
                 seen.add(name)
-            elif not name.startswith(IGNORED_PREFIXES):
+            elif not name.startswith(IGNORED_PREFIXES) and unknown < _MAX_UNKNOWN:
+                unknown += 1
                 field, message = self._describe_unknown(name)
                 errors.setdefault(field, message)
         return errors

@@ -20,6 +20,9 @@ HTML: Final = "text/html"
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 
+_MAX_ACCEPT_LENGTH: Final = 1_000
+"""Number of characters of an Accept header that count. Browsers send some 200."""
+
 _PARAMETERS: Final = ("query", "operationName", "variables", "extensions", "documentId")
 """Parameters of a request by GET."""
 
@@ -116,9 +119,10 @@ async def read_request(scope: Scope, receive: Receive, batch_limit: int) -> Grap
     return [GraphRequest.from_json(each) for each in body]
 
 
-@lru_cache(maxsize=256)
 def negotiate(accept: str, offers: Sequence[str]) -> str:
     """Return the media type that an Accept header prefers (RFC 9110, 12.5.1), or an empty string if none is acceptable.
+
+    Only the first thousand characters of the header count, because long ones take long to read.
 
     If the header gives several offers the same quality, the last one in `offers` that the header names is chosen. If
     the header names none of them (`*/*`), the first offer is chosen, because such a client may not support the others.
@@ -127,6 +131,11 @@ def negotiate(accept: str, offers: Sequence[str]) -> str:
         accept: the header's value.
         offers: media types that the server can send.
     """
+    return _negotiate(accept[:_MAX_ACCEPT_LENGTH], offers)
+
+
+@lru_cache(maxsize=256)
+def _negotiate(accept: str, offers: Sequence[str]) -> str:
     ranges = dict(map(_media_range, (accept or "*/*").split(",")))
 
     def quality(offer: str) -> float:

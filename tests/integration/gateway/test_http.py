@@ -112,6 +112,13 @@ class TestUnknownQueryParameters:
         assert field["message"].startswith("has an unknown parameter: ")
         assert (bank.requests, card.requests) == ([], [])
 
+    async def test_rest_refuses_more_than_a_hundred_parameters(self, gateway: Gateway) -> None:
+        for count, message in ((100, "has an unknown parameter: this route has none"), (101, "must have at most 100")):
+            refused = await gateway.http.get("/me?" + "&".join(["qqqq=1"] * count))
+            assert refused.status_code == 400
+            (field,) = refused.json()["fields"]
+            assert (field["field"], field["message"].startswith(message)) == ("query", True)
+
     @pytest.mark.parametrize(
         "path",
         [

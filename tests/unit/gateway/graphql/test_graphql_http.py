@@ -164,6 +164,10 @@ class TestNegotiation:
     def test_media_type_with_the_highest_quality_is_chosen(self, accept: str, chosen: str) -> None:
         assert negotiate(accept, OFFERS) == chosen
 
+    def test_only_the_first_thousand_characters_count(self) -> None:
+        assert negotiate(f"{EVENT_STREAM}," + "a/b," * 8_000, OFFERS) == EVENT_STREAM
+        assert negotiate("a/b," * 250 + EVENT_STREAM, OFFERS) == ""
+
     def test_browser_gets_html_where_html_is_offered(self) -> None:
         browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
         assert negotiate(browser, (*OFFERS, HTML)) == HTML

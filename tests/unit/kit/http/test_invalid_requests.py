@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.rest import error_handlers, rest_routes
+from kit.http import invalid_requests
 from kit.http.invalid_requests import DESCRIBED_TYPES, QueryParameters, describe_error
 from sandbox import api as sandbox
 
@@ -215,6 +216,18 @@ class TestQueryParameters:
     def test_message_about_an_unknown_name_does_not_repeat_it_and_lists_the_allowed_names(self, query: str) -> None:
         names = "limit, after, before, type, direction, counterpartyId, minAmount, maxAmount, from, to"
         assert find_errors(query) == {"query": f"has an unknown parameter: use only {names}"}
+
+    def test_only_ten_unknown_names_are_compared_with_the_known_ones(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        compared = list[str]()
+
+        def record(name: str, *_: object) -> list[str]:
+            compared.append(name)
+            return []
+
+        monkeypatch.setattr(invalid_requests, "get_close_matches", record)
+        errors = find_errors("&".join(f"x{number}" for number in range(1_000)) + "&limit=1&limit=2")
+        assert errors.keys() == {"query", "limit"}
+        assert len(compared) == 10
 
     def test_route_without_parameters_refuses_all(self) -> None:
         assert find_errors("limit=1", "/me") == {"query": "has an unknown parameter: this route has none"}
