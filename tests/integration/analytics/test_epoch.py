@@ -248,6 +248,21 @@ class TestLostHistory:
         assert isinstance(row, Row)
         assert row.operation_id == kept.id
 
+    async def test_stream_beyond_the_restored_ledger_ends(self, env: AnalyticsEnvironment) -> None:
+        """The history is lost too, so no stored operation shows that the ledger was restored."""
+        account = env.bank.open("alice")
+        env.bank.transfer(CLEARING, account)
+        backup = env.bank.backup()
+        env.bank.transfer(CLEARING, account)
+        hub = env.hub()
+        with env.as_user("alice"):
+            async with aclosing(hub.subscribe(account, 0)) as stream, background(hub.run_checks()):
+                assert [await next_version(stream) for _ in range(3)] == [0, 1, 2]
+                env.bank.restore(backup)
+                hub.request_check()
+                with pytest.raises(LedgerRestored):
+                    await next_version(stream)
+
     async def test_restore_is_found_if_history_and_ledger_are_of_the_first_epoch_again(
         self, env: AnalyticsEnvironment
     ) -> None:

@@ -168,15 +168,24 @@ class SubscriptionHub:
         self._check_requested.set()
 
     async def run_checks(self) -> None:
-        """Compare subscribed accounts with the bank, periodically and on request. Raise the first error."""
+        """Compare subscribed accounts with the bank, periodically and on request. Raise the first error.
+
+        A stream that has delivered a version above the ledger's ends with LedgerRestored: a restore has removed the
+        operation.
+        """
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._limits.check_interval_seconds):
                     await self._check_requested.wait()
             self._check_requested.clear()
+            # The ledger had these versions before it is asked, unless it was restored.
+            delivered = {each: each.last for subscriptions in self._subscriptions.values() for each in subscriptions}
             for account_id, version in (await self._ledger.get_versions(list(self._subscriptions))).items():
                 for subscription in self._subscriptions.get(account_id, ()):
-                    subscription.expect(version)
+                    if delivered.get(subscription, 0) > version:
+                        subscription.end_epoch()
+                    else:
+                        subscription.expect(version)
 
     def end_epoch(self) -> None:
         """End all open streams with LedgerRestored: their positions belong to the previous epoch."""
