@@ -6,7 +6,7 @@ import sys
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, ClassVar, Final, Self
 
 import structlog
 from pydantic import AfterValidator, Field, HttpUrl, SecretStr, model_validator
@@ -35,6 +35,8 @@ def _require_sandbox_prefix(key: SecretStr) -> SecretStr:
 
 class Settings(LogSettings):
     """Settings of the sandbox. Each field is read from the environment variable of the same name."""
+
+    created_files: ClassVar[frozenset[str]] = frozenset({"sandbox_books"})
 
     sandbox_listen: Address = Field("127.0.0.1:8090", description="address of the acquirer's API and of health checks")
     sandbox_api_key: Annotated[SecretStr, AfterValidator(_require_sandbox_prefix)] = Field(

@@ -120,6 +120,9 @@ class Settings(BaseSettings):
     removed_names: ClassVar[frozenset[str]] = frozenset()
     """Environment names that earlier releases read, in lower case. They have no effect; the process logs a warning."""
 
+    created_files: ClassVar[frozenset[str]] = frozenset()
+    """Fields with the path of a file that the process creates if it is missing."""
+
     production: bool = Field(False, description="reject settings that are only fit for development")
 
     @classmethod
@@ -140,15 +143,28 @@ class Settings(BaseSettings):
     def load(cls) -> Self:
         """Return the settings of this process.
 
-        Invalid settings end the process with status 2. The message names the wrong settings and the rule of each, and
-        never contains a value.
+        Invalid settings, and settings that name a missing file, end the process with status 2. The message names the
+        wrong settings and the rule of each, and never contains a value.
         """
         try:
-            return cls()
+            settings = cls()
         except ValidationError as error:
-            lines = [f"  {describe_setting_error(each)}" for each in error.errors()]
-            sys.stderr.write("\n".join(("the settings are wrong:", *lines, "")))
-            raise SystemExit(2) from None
+            errors = list(map(describe_setting_error, error.errors()))
+        else:
+            errors = list(settings._missing_files())
+            if not errors:
+                return settings
+        sys.stderr.write("\n".join(("the settings are wrong:", *(f"  {each}" for each in errors), "")))
+        raise SystemExit(2)
+
+    def _missing_files(self) -> Iterator[str]:
+        """Yield a message for each setting with a path that this process cannot read."""
+        for name, value in self:
+            paths = value.values() if isinstance(value, dict) else (value,)
+            if name not in self.created_files and not all(
+                os.access(path, os.R_OK) for path in paths if isinstance(path, Path)
+            ):
+                yield f"{name.upper()}: must be the path of a file or folder that exists and that this process can read"
 
     @classmethod
     def deprecated_names_in_use(cls) -> list[tuple[str, str]]:

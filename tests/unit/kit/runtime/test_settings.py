@@ -1,5 +1,6 @@
 """Sources, validation and deprecated names of settings."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -129,7 +130,12 @@ class TestPlaintext:
         ],
     )
     def test_address_outside_of_loopback_needs_tls_and_its_setting_is_named(
-        self, name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+        self,
+        name: str,
+        value: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         monkeypatch.setenv(name, value)
         with pytest.raises(SystemExit) as ended:
@@ -138,8 +144,36 @@ class TestPlaintext:
         assert (ended.value.code, title) == (2, "the settings are wrong:")
         assert message.startswith(f"  {name}: is not on loopback, and plaintext is for loopback only: set TLS_CERT")
         for file in ("TLS_CERTIFICATE", "TLS_KEY", "TLS_AUTHORITY"):
-            monkeypatch.setenv(file, "file.pem")
+            monkeypatch.setenv(file, str(tmp_path))
         Endpoints.load()
 
     def test_addresses_on_loopback_need_no_tls(self) -> None:
         Endpoints.load()
+
+
+class Files(Settings):
+    created_files: ClassVar[frozenset[str]] = frozenset({"example_created"})
+
+    example_key: Path
+    example_keys: dict[str, Path]
+    example_option: Path | None = None
+    example_created: Path
+
+
+def test_settings_with_missing_files_are_named_without_their_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, missing = tmp_path / "key.pem", tmp_path / "missing.pem"
+    key.touch()
+    monkeypatch.setenv("EXAMPLE_CREATED", str(missing))
+    monkeypatch.setenv("EXAMPLE_KEY", str(missing))
+    monkeypatch.setenv("EXAMPLE_KEYS", json.dumps({"card": str(key), "analytics": str(missing)}))
+    with pytest.raises(SystemExit) as ended:
+        Files.load()
+    title, *messages = capsys.readouterr().err.splitlines()
+    assert (ended.value.code, title) == (2, "the settings are wrong:")
+    rule = "must be the path of a file or folder that exists and that this process can read"
+    assert messages == [f"  EXAMPLE_KEY: {rule}", f"  EXAMPLE_KEYS: {rule}"]
+    monkeypatch.setenv("EXAMPLE_KEY", str(key))
+    monkeypatch.setenv("EXAMPLE_KEYS", json.dumps({"card": str(key)}))
+    assert Files.load().example_key == key
