@@ -16,7 +16,16 @@ from kit.telemetry.tracing import TraceContext
 from tests.clock import ManualClock
 from wallet.errors import Unauthenticated
 
-CARDS = ("4242424242424242", "4242424242424242INJ23", "order:4242-4242-4242-4242")
+CARDS = (
+    "4242424242424242",
+    "4242424242424242INJ23",
+    "order:4242-4242-4242-4242",
+    "card-4242-4242-4242-4242",
+    "4242-4242-4242-4242-123",
+    "4242.4242.4242.4242",
+    "4242_4242_4242_4242",
+    "4242:4242-4242.4242",
+)
 ALICE = Principal("users", "alice", is_service=False, expires_at=0)
 
 
