@@ -1,3 +1,4 @@
+import asyncio
 import json
 from collections.abc import Sequence
 from uuid import UUID
@@ -130,6 +131,20 @@ class TestRepair:
             await env.until_stored(alice, [1])
             env.bank.transfer(alice, bob)
             await env.until_stored(alice, [1, 2])
+
+    async def test_suspected_accounts_do_not_delay_the_comparison_of_all(self, env: AnalyticsEnvironment) -> None:
+        alice, bob = env.bank.open(), env.bank.open("bob")
+        repair = env.repair(grace_seconds=0, period_seconds=0.1)
+        repair._is_first = False
+        env.bank.transfer(CLEARING, alice)
+
+        async def suspect_repeatedly() -> None:
+            while True:
+                repair.suspect(bob)
+                await asyncio.sleep(0.01)
+
+        async with background(repair.run()), background(suspect_repeatedly()):
+            await env.until_stored(alice, [1])
 
     async def test_only_the_suspected_account_is_repaired(self, env: AnalyticsEnvironment) -> None:
         alice, bob, carol = env.bank.open(), env.bank.open("bob"), env.bank.open("carol")

@@ -5,6 +5,7 @@ An epoch is one uninterrupted sequence of the ledger's operations. A restore fro
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
@@ -59,6 +60,7 @@ class Repair:
         self._are_all_suspected = False
         self._wake = asyncio.Event()
         self._is_first = True
+        self._next_period: float | None = None
 
     def suspect(self, account_id: UUID) -> None:
         """Schedule a comparison of an account. Does not block."""
@@ -79,14 +81,17 @@ class Repair:
         While the history is rebuilt in another epoch, the repair waits.
         """
         await self.epochs.wait_until_following()
+        clock = asyncio.get_running_loop().time
         if self._is_first:
             await self.repair_all(grace_seconds=0)
             self._is_first = False
+        if self._next_period is None:
+            self._next_period = clock() + self._period_seconds
         while True:
-            try:
-                async with asyncio.timeout(self._period_seconds):
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(self._next_period):
                     await self._wake.wait()
-            except TimeoutError:
+            if clock() >= self._next_period:  # also if accounts were suspected meanwhile
                 self._are_all_suspected = True
             self._wake.clear()
             suspects, self._suspects = self._suspects, set()
@@ -94,6 +99,7 @@ class Repair:
             try:
                 if is_full:
                     await self.repair_all(grace_seconds=self._grace_seconds)
+                    self._next_period = clock() + self._period_seconds
                 else:
                     await self._repair(await self._ledger.get_versions(list(suspects)), self._grace_seconds)
             except BaseException:
