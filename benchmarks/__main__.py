@@ -54,7 +54,7 @@ async def measure_figures(names: AbstractSet[str], options: Options, *, keep: bo
     started = time.monotonic()
     try:
         for module in FIGURE_MODULES:
-            if names.isdisjoint(module.FIGURES):  # some modules start processes before they check names
+            if names.isdisjoint(module.FIGURES):  # else some modules would start processes for nothing
                 continue
             async with aclosing(module.measure(names, options)) as figures:
                 async for figure in figures:
@@ -98,12 +98,12 @@ def main() -> int:
     parser.add_argument(
         "--seconds", type=_parse_seconds, default=Options().seconds, help="duration of each measured run"
     )
-    parser.add_argument("--kafka", action="store_true", help="start a broker, so that the bank's relay publishes too")
+    parser.add_argument("--kafka", action="store_true", help="start a broker, to which the bank publishes")
     parser.add_argument(
         "--soak",
         type=options.positive_number,
         default=Options().soak_minutes,
-        help="minutes of the soak that measures memory",
+        help="duration in minutes of the soak, a long run that measures memory",
     )
     parser.add_argument(
         "--repeat", type=options.whole_number(1), default=1, help="number of repetitions of all figures"

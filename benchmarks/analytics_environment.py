@@ -102,7 +102,7 @@ class TwoHistoriesEnvironment(AnalyticsEnvironment):
     """Two analytics services with empty histories on one ClickHouse: one for a small history, one for a large one.
 
     A stub of the bank returns every requested account, and an empty list of account versions. So the repair of
-    analytics, which compares its rows with these versions, finds no missing operations. Calls are made as an
+    analytics, which compares its rows with these versions, finds no missing operations. The clients call as an
     administrator.
     """
 

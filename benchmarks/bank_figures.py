@@ -27,7 +27,7 @@ _COMPARISON_TIMEOUT_SECONDS: Final = 120.0
 
 
 async def unary_vs_pgbench(environment: BankEnvironment) -> Figure:
-    """Transfers by single calls, against pgbench with one transaction per transfer."""
+    """Rate of transfers in single calls, divided by the rate of pgbench with one transaction per transfer."""
     loads = {
         f"unary, {n} in flight": {"in_flight": n, "tokens": environment.tokens.customers} for n in _UNARY_IN_FLIGHT
     }
@@ -35,7 +35,7 @@ async def unary_vs_pgbench(environment: BankEnvironment) -> Figure:
 
 
 async def bulk_vs_pgbench(environment: BankEnvironment) -> Figure:
-    """Transfers by bulk calls, against pgbench with one transaction per transfer."""
+    """Rate of transfers in bulk calls, divided by the rate of pgbench with one transaction per transfer."""
     loads = {
         f"bulk, {calls} calls of {items:,}": {"in_flight": calls, "items": items, "tokens": [environment.tokens.admin]}
         for items, calls in _BULK_CALLS
@@ -44,7 +44,7 @@ async def bulk_vs_pgbench(environment: BankEnvironment) -> Figure:
 
 
 async def hot_vs_uniform(environment: BankEnvironment) -> Figure:
-    """Bulk transfers between accounts drawn from a Zipf distribution, against accounts drawn uniformly."""
+    """Rate of bulk transfers between accounts of a Zipf distribution, divided by the rate between uniform accounts."""
     items, calls = _BULK_CALLS[0]
     hot: list[Run] = []
     uniform: list[Run] = []
@@ -69,7 +69,7 @@ async def hot_vs_uniform(environment: BankEnvironment) -> Figure:
 
 
 async def idle_latency_vs_single(environment: BankEnvironment) -> Figure:
-    """Latency of a single transfer on an idle bank, against one transaction with the same rows and no service."""
+    """Latency of a single transfer on an idle bank, divided by that of plain SQL that writes the same kinds of rows."""
     seconds = 2 * environment.options.seconds
     async with environment.ledgers.create() as ledger, environment.start_banks(ledger) as banks:
         await ledger.vacuum()
@@ -99,7 +99,7 @@ async def idle_latency_vs_single(environment: BankEnvironment) -> Figure:
 
 
 async def transfers_by_replicas(environment: BankEnvironment) -> Figure:
-    """Single calls to one, two and three replicas of the bank, with a check of their ledger's invariants."""
+    """Rate of single calls to three replicas of the bank, divided by the rate of one; the ledger is checked."""
     runs: dict[int, list[Run]] = {count: [] for count in range(1, _REPLICAS + 1)}
     async with environment.ledgers.create() as ledger, environment.start_banks(ledger, _REPLICAS) as banks:
         for _ in range(2):
@@ -149,7 +149,8 @@ async def _compare_with_pgbench(
     """Divide the bank's best rate by that of pgbench.
 
     pgbench runs before the bank and, with its fastest number of clients, once more after it. The fastest of these
-    runs is the reference, so a machine that steadily gets slower or faster can only lower the ratio.
+    runs is the reference. If the machine steadily gets slower or faster, one of these runs has better conditions than
+    the bank has, so the ratio can only become too low.
     """
     before = {clients: await _run_pgbench(environment, clients) for clients in _PGBENCH_CLIENTS}
     async with environment.ledgers.create() as ledger, environment.start_banks(ledger) as banks:

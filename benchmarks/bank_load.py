@@ -27,7 +27,7 @@ _AMOUNT: Final = Money(currency_code="RUB", units=1)
 _METHOD: Final = "/wallet.bank.v1.BankService/TransferMoney"
 
 Requests: TypeAlias = Iterator[tuple[Any, Any]]
-"""Headers and message of each call, as the client of the call expects them."""
+"""Headers and message of each call, in the form that `http2_client` (single calls) or grpc.aio (bulk calls) expects."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,10 @@ class BankLoad:
 
 
 def prepare_requests(load: BankLoad) -> Requests:
-    """Return headers and message of each call, without end. The first ones are built in advance."""
+    """Return headers and message of each call, without end.
+
+    The requests of the first `_PREPARED_TRANSFERS` transfers are built in advance.
+    """
     requests = _bulk_requests(load) if load.items else _unary_requests(load)
     return chain(list(islice(requests, _PREPARED_TRANSFERS // (load.items or 1))), requests)
 
@@ -71,7 +74,10 @@ async def call_bank(load: BankLoad, requests: Requests, deadline: float) -> Sequ
 
 
 async def _call_bulk_repeatedly(target: str, requests: Requests, in_flight: int, deadline: float) -> Sequence[Call]:
-    """Do the same as `http2_client.call_repeatedly` with grpc.aio's client, whose cost is small for few large calls."""
+    """Keep bulk calls in flight until the deadline, like `http2_client.call_repeatedly` for single calls.
+
+    The client is grpc.aio's: its processor time per call matters little for few large calls.
+    """
     calls: list[Call] = []
     async with grpc.aio.insecure_channel(target) as channel:
         stub: Any = bank_pb2_grpc.BankServiceStub(channel)

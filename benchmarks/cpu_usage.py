@@ -55,5 +55,5 @@ def _read_stat(entry: Path) -> tuple[int, tuple[int, int]] | None:
         stat = (entry / "stat").read_text()
     except OSError:
         return None
-    fields = stat.rpartition(")")[2].split()  # the process name before may contain spaces and brackets
+    fields = stat.rpartition(")")[2].split()  # the process name before the last `)` may have spaces and `)`
     return int(entry.name), (int(fields[1]), sum(map(int, fields[11:15])))

@@ -28,7 +28,7 @@ UNLIMITED_SYSTEM: Final = {
     **{f"GATEWAY_RATE_{limit}": NO_RATE_LIMIT for limit in ("REQUESTS", "COST", "ANONYMOUS")},
     "GATEWAY_STREAMS": "1000000",
 }
-"""Settings without limits of rates, streams, connections and declined cards, because the load has few callers."""
+"""Settings whose limits of rates, streams, connections and declined cards are never reached by the few callers."""
 
 
 class BenchTokens:

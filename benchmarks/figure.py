@@ -53,7 +53,7 @@ class Figure:
 
     @property
     def meets_target(self) -> bool:
-        """True also if there is no target."""
+        """Whether the value meets the target; True if there is no target."""
         if self.bar is None:
             return True
         return self.value >= self.bar if self.better == "higher" else self.value <= self.bar

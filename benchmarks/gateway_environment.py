@@ -27,7 +27,7 @@ from stack.ports import HOST, free_ports
 from stack.process import Child, Process, module
 
 _IN_FLIGHT: Final = 32
-_REQUESTS: Final = 1_000  # different requests, repeated with new idempotency keys
+_REQUESTS: Final = 1_000  # number of different requests; they are repeated with new idempotency keys
 _TIMEOUT_SECONDS: Final = 30.0
 _TRANSFER: Final = """mutation Transfer($input: TransferMoneyInput!) {
   transferMoney(input: $input) {
@@ -199,7 +199,7 @@ class GatewayEnvironment(BenchEnvironment):
         return Side(name="gateway", load=_transfer_load(self.gateway, request, status=200, marker='"balance"'))
 
     def hive_transfers(self, address: str) -> Side:
-        """Return a side that makes the same transfers with a mutation of Hive Gateway's schema."""
+        """Return a side that makes the transfers of `graphql_transfers`, with a mutation of Hive Gateway's schema."""
 
         def request(number: int) -> str:
             arguments = {
@@ -226,7 +226,7 @@ class GatewayEnvironment(BenchEnvironment):
         return Side(name="REST", load=load, counted="pages")
 
     def graphql_pages(self) -> Side:
-        """Return a side that requests the same page, with the same fields, over GraphQL."""
+        """Return a side that requests the page of `rest_pages`, with the same fields, over GraphQL."""
         variables = {"id": service_stubs.ACCOUNT, "first": service_stubs.PAGE_SIZE}
         load = _page_load(self.gateway, self._graphql_request(_OPERATIONS, variables), marker='"hasNextPage":true')
         return Side(name="GraphQL", load=load, counted="pages")

@@ -93,7 +93,8 @@ async def measure_ratio(
 async def measure_telemetry_overhead(environment: GatewayEnvironment, options: Options) -> Figure:
     """Divide the best rate with telemetry by the best rate without it.
 
-    The details have the processor time per transfer of both gateways, which is the better measure on a busy machine.
+    The details have the processor time per transfer of both gateways. On a busy machine it is a better measure than the
+    rates.
     """
     async with environment.gateways_with_and_without_telemetry() as (with_telemetry, without_telemetry):
         sides = (

@@ -67,7 +67,7 @@ def _request(method: str, path: str, headers: Mapping[str, str]) -> str:
 
 
 async def request_repeatedly(load: HttpLoad, deadline: float) -> Sequence[Call]:
-    """Send requests until the deadline, on the monotonic clock, and wait for the last response.
+    """Send requests until the deadline (a time on the monotonic clock), and wait for the last response.
 
     Raises:
         CallError: a response is not the expected one, or a connection was lost.
@@ -166,7 +166,7 @@ class _Connection(asyncio.Protocol):
             self._send_request()
 
     def _send_request(self) -> None:
-        if not self._transport.is_closing():  # another connection's failure has ended the run
+        if not self._transport.is_closing():  # it is closing if another connection's failure has ended the run
             self._transport.write(next(self._requests))
 
     def _finish(self, error: CallError | None) -> None:

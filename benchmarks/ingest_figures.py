@@ -37,7 +37,7 @@ _ACCOUNTS: Final = 1_000
 _INGEST_EVENTS: Final = 20_000  # the embedded broker stores at most 5 MiB per partition
 _CATCH_UP_EVENTS: Final = 1_000_000
 _ROUNDS: Final = 3
-_INSERT_ROWS: Final = 4_000  # per insert, as many as in the consumer's largest batch
+_INSERT_ROWS: Final = 4_000  # rows per insert, as many as in the consumer's largest batch
 _START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _POLL_SECONDS: Final = 0.05
 _CATCH_UP_TIMEOUT_SECONDS: Final = 600.0
@@ -181,7 +181,7 @@ def _memory_mib(analytics: AnalyticsProcess, field: str) -> float:
 
 
 def _measure_raw_insert(port: int, database: str, events: int) -> float:
-    """Return the rows per second of inserts with ClickHouse's own client, the maximum rate of one Python process.
+    """Return the rows per second of inserts with ClickHouse's own client: the maximum rate of one Python process.
 
     The batches are prepared before the measurement and go into a table like the history's.
     """
@@ -199,7 +199,7 @@ def _measure_raw_insert(port: int, database: str, events: int) -> float:
 
 
 async def ingest_vs_raw_insert() -> Figure:
-    """Rows per second from the topic into the history, divided by inserts of the same rows with ClickHouse's client."""
+    """Rows per second from the topic into the history, divided by those of direct inserts with ClickHouse's client."""
     rates: dict[str, list[float]] = {"consumer": [], "raw_insert": []}
     async with AnalyticsEnvironment() as environment:
         clickhouse_port = environment.clickhouse.process.ports["http"]

@@ -1,4 +1,4 @@
-"""Latency of one transfer at a time: by the bank, and by SQL with the same rows.
+"""Latency of single transfers: through the bank, and through plain SQL that writes the same kinds of rows.
 
 `python -m benchmarks.latency_comparison` reads a `LatencyComparison` from standard input, as one line of JSON, and
 writes `ComparedLatencies`. Blocks of half a second alternate between the bank and SQL, so that interference affects
@@ -49,12 +49,12 @@ class LatencyComparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedLatencies:
-    """Latencies of all transfers except those of the first block of each side.
+    """Latencies in milliseconds of all transfers except those of the first block of each side.
 
     Attributes:
-        bank_ms: latencies of transfers by the bank.
-        sql_ms: latencies of transfers by SQL.
-        acknowledged: number of all transfers.
+        bank_ms: latencies of transfers through the bank.
+        sql_ms: latencies of transfers through SQL.
+        acknowledged: number of transfers of both sides, including the first blocks.
     """
 
     bank_ms: Sequence[float]

@@ -37,7 +37,7 @@ async def commit_to_operations(environment: OneOwnerEnvironment, options: Option
     poll_lock = asyncio.Lock()
 
     async def poll_history(receipt: Receipt) -> None:
-        if poll_lock.locked():  # one transfer at a time, because polling is load too
+        if poll_lock.locked():  # measure one transfer at a time, because polling adds load
             return
         async with poll_lock:
             latencies.append(await _time_until_stored(environment, receipt))
@@ -82,7 +82,7 @@ async def _time_until_stored(environment: OneOwnerEnvironment, receipt: Receipt)
 
 
 async def fanout(environment: OneOwnerEnvironment, options: Options) -> Figure:
-    """Time from a transfer's commit to its messages on 1,000 WebSockets of 200 accounts; 50 transfers per second."""
+    """Time from a transfer's commit to its 10 messages (200 accounts, each with 5 WebSockets; 50 transfers/s)."""
     await environment.transfer_at_rate(_FANOUT_RATE, options.warm_up_seconds)  # the first transfer creates the topic
     subscribed = [account for account in environment.accounts for _ in range(_SUBSCRIBERS_PER_ACCOUNT)]
     balances = [await environment.bank.get_balance(account) for account in subscribed]
@@ -107,7 +107,7 @@ async def fanout(environment: OneOwnerEnvironment, options: Options) -> Figure:
     if result.error or result.repeats or len(result.latencies_ms) != expected:
         raise BenchError(
             f"{len(result.latencies_ms)} messages, expected {expected}; {result.repeats} repeats; "
-            f"{result.error or 'no subscription ended'}",
+            f"error of a subscription: {result.error or 'none'}",
         )
     return Figure(
         figure=_FANOUT,

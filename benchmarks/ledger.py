@@ -1,4 +1,4 @@
-"""Check of a ledger after every run, and ledger databases for the bank's figures, each with new accounts."""
+"""Ledger databases for the bank's figures, and the check of a ledger after each run of any figure."""
 
 import asyncio
 import itertools
@@ -24,8 +24,8 @@ _OPEN_ACCOUNTS: Final = """
 """
 """The ids are those that `benchmarks.accounts.account_id` and `benchmarks.accounts.owner_id` return."""
 
-# Each ledger starts with rows in all tables: for empty tables the planner chooses sequential scans, and keeps them long
-# after the tables have grown.
+# Each ledger starts with rows in all tables except the outbox: for empty tables the planner chooses sequential scans,
+# and keeps this choice long after the tables have grown.
 _HISTORY: Final = """
     WITH created AS (
         INSERT INTO transfers (id, kind, sender_id, recipient_id, amount, currency, created_at, idempotency_key,

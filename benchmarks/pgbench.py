@@ -113,6 +113,9 @@ async def run_pgbench(postgres: Postgres, ledger: Ledger, clients: int, options:
 
 
 def _children_cpu_seconds() -> float:
-    """Return the processor seconds of all ended child processes. Between two calls only pgbench ends."""
+    """Return the processor seconds of all ended child processes.
+
+    Between two calls of this function, pgbench is the only child process that ends.
+    """
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime

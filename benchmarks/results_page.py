@@ -31,8 +31,9 @@ writes the page again. [Benchmarks](../../docs/reference/benchmarks.md#figures) 
 - The value of a figure on this page is the median of all kept measurements; minimum and maximum show the variation. A
   figure with one measurement shows no variation.
 - `cpu_seconds.others` in `details` is the processor time of unrelated processes; discard a line where it is high.
-- `python` in a line is the Python version and its compiler; the first lines do not have it. Debian's Python and the
-  image's are built with profile-guided optimisation; other builds need an eighth more time for Python code.
+- `python` in a line is the Python version and the compiler that built it; the oldest lines do not have it. The Python
+  of Debian and that of the container image are built with profile-guided optimisation. Python code takes an eighth more
+  time with a build without it.
 - PostgreSQL has fsync and synchronous_commit on. In the complete system, token checks, rate limit counters, logs and
   metrics are on.
 - After each run of a `bank.*` or `scale.*` figure the ledger is checked. After the soak the history checker compares

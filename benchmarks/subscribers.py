@@ -71,7 +71,7 @@ class SubscriptionResult:
 
 
 async def subscribe_all(command: SubscribeCommand, result: SubscriptionResult) -> None:
-    """Start all subscriptions, read the target, and collect its number of messages, or stop at its time-out."""
+    """Start all subscriptions, read the target, and collect messages until its number or its time-out is reached."""
     connect_slots = asyncio.Semaphore(_CONCURRENT_CONNECTS)
     subscribed = asyncio.Semaphore(0)
     result_changed = asyncio.Event()

@@ -48,7 +48,7 @@ _OWNER_ACCOUNTS: Final = 200
 _AMOUNT: Final = Money.parse("1.00", "RUB")
 _CLOSED_LOOP_CONNECTIONS: Final = 32
 _OPEN_LOOP_CONNECTIONS: Final = 256  # many, so that a due request finds a free connection
-_REQUESTS: Final = 30_000  # different requests, repeated with new idempotency keys
+_REQUESTS: Final = 30_000  # number of different requests; they are repeated with new idempotency keys
 _TIMEOUT_SECONDS: Final = 60.0
 
 

@@ -26,8 +26,8 @@ FIGURES: Final[Collection[str]] = (_TRANSFERS_VS_BANK, _ZIPF, _HOT, _P99_AT_HALF
 
 _ROUNDS: Final = 3
 _SUBSCRIBERS: Final = 500
-_MAXIMUM_LOAD_SHARE: Final = 0.4  # share of the soak's duration: load at the maximum rate, before the soak
-_SETTLE_SHARE: Final = 0.2  # share of the soak's duration: load of the soak that is not measured
+_MAXIMUM_LOAD_SHARE: Final = 0.4  # duration of the load at the maximum rate before the soak, divided by the soak's
+_SETTLE_SHARE: Final = 0.2  # duration of the soak's load before the measurement starts, divided by the soak's
 _TIGERFANS_PER_SECOND: Final = 390.0
 """Published rate of TigerFans, a program of others, on another machine. It is shown for comparison and is no target."""
 

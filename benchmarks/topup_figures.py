@@ -51,7 +51,7 @@ class TopUpUser:
         self.top_ups: list[tuple[float, float]] = []
 
     async def top_up_until(self, deadline: float) -> None:
-        """Make top-ups until the deadline, on the monotonic clock.
+        """Make top-ups until the deadline, a time on the monotonic clock.
 
         Raises:
             BenchError: a top-up was refused, or its response does not have the status COMPLETED.

@@ -32,7 +32,7 @@ from stack.ports import DEFAULT, HOST, PortError, Ports
 from stack.process import StartError
 from stack.up import DEFAULT_DATA
 
-_SHAPES: Final = ("ramp", "spike", "soak", "limit")  # importing `shapes` would patch this process for gevent
+_SHAPES: Final = ("ramp", "spike", "soak", "limit")  # not imported, because `shapes` patches its process for gevent
 _STEPS_FILE: Final = "steps.txt"
 _WEB_PORT: Final = 8089
 _MAX_PROCESSES: Final = 64
@@ -108,10 +108,10 @@ async def _run_web_interface(target: Target, plan: Plan, customers: int, folder:
 
 
 async def _running_stack(ports: Ports, data: Path) -> Target | None:
-    """Return the embedded stack on these ports; None if none is ready. Create nothing in its data folder.
+    """Return the embedded stack on these ports; None if no system is ready there. Nothing is created in `data`.
 
     Raises:
-        SetUpError: a system is ready, and the folder is not that of a system.
+        SetUpError: a system is ready on these ports, but the folder `data` holds no system.
     """
     gateway = Target(host=f"http://{HOST}:{ports.gateway}")
     if not await gateway.is_ready():
@@ -163,14 +163,14 @@ def create_parser() -> argparse.ArgumentParser:
         help=f"{', '.join(NAMES)}, several separated by commas, or all",
     )
     parser.add_argument(
-        "--users", type=options.whole_number(1), default=20, help="concurrent users; with --rate, their maximum"
+        "--users", type=options.whole_number(1), default=20, help="number of concurrent users; with --rate, the maximum"
     )
     parser.add_argument("--time", type=options.duration, default=15.0, help="duration, such as 90s or 5m")
     parser.add_argument(
         "--rate",
         type=options.positive_number,
         default=0.0,
-        help="open loop: requests per second, independent of the responses",
+        help="open loop: send this number of requests per second, independent of the responses",
     )
     parser.add_argument("--shape", choices=_SHAPES, default="", help="change of the load over time; default: constant")
     parser.add_argument(
@@ -184,7 +184,7 @@ def create_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed",
         type=options.whole_number(0),
-        help="repeat the users' choices of the run that printed this seed; default: a new one",
+        help="repeat the users' choices of the run that printed this seed; default: a new random seed",
     )
     parser.add_argument("--ui", action="store_true", help="run Locust's web interface, without a verdict")
     parser.add_argument(
@@ -193,12 +193,12 @@ def create_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", type=Path, default=DEFAULT_DATA, help="data folder of the running stack (DATA of `make up`)"
     )
-    parser.add_argument("--host", type=options.http_url, help="URL of another system's gateway")
-    parser.add_argument("--bank", type=options.grpc_target, help="gRPC target of its bank")
+    parser.add_argument("--host", type=options.http_url, help="URL of the gateway, if the system is not on --port")
+    parser.add_argument("--bank", type=options.grpc_target, help="gRPC target of the bank behind --host")
     parser.add_argument(
         "--ledger",
         type=options.postgres_url,
-        help="URL of its bank's database; without it, there is no verdict",
+        help="URL of the bank's database behind --host; without it, there is no verdict",
     )
     return parser
 

@@ -15,7 +15,8 @@ def zipf_pairs(rng: random.Random, accounts: int, skew: float) -> Iterator[tuple
     """Yield pairs of different accounts from a Zipf distribution, without end.
 
     The account of rank r (counted from 1) is drawn r ** -skew times as often as the account of rank 1. Skew 0 is
-    uniform. A pair of equal accounts is redrawn as a whole, so that each account sends as often as it receives.
+    uniform. If a pair has the same account twice, both are drawn again. If only the recipient were drawn again, the
+    frequent accounts would send more often than they receive.
     """
     weights = list(accumulate(rank**-skew for rank in range(1, accounts + 1)))
     numbers = range(accounts)
@@ -37,7 +38,7 @@ def zipf(rng: random.Random, accounts: int) -> Iterator[tuple[int, int]]:
 
 
 def hot(rng: random.Random, accounts: int) -> Iterator[tuple[int, int]]:
-    """Use the first account in every transfer: as recipient and as sender, in turn."""
+    """Use the first account in every transfer: alternately as recipient and as sender."""
     while True:
         yield rng.randrange(1, accounts), 0
         yield 0, rng.randrange(1, accounts)
@@ -46,8 +47,8 @@ def hot(rng: random.Random, accounts: int) -> Iterator[tuple[int, int]]:
 def ring(rng: random.Random, accounts: int) -> Iterator[tuple[int, int]]:
     """Select each account as sender and its successor as recipient; the successor of the last account is the first.
 
-    A ledger that locks the sender before the recipient would deadlock: each transfer waits for the next one in the
-    ring.
+    If a ledger locked the sender before the recipient, concurrent transfers would deadlock: each would wait for the
+    account that the next transfer in the ring has locked as its sender.
     """
     start = rng.randrange(accounts)
     return pairwise(cycle((start + number) % accounts for number in range(accounts)))

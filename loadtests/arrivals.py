@@ -35,7 +35,7 @@ class OpenLoop:
         self._is_stopped = False
 
     def wait(self) -> float:
-        """Wait until the caller's next request is due, and return that time.
+        """Wait until the caller's next request is due, and return its due time.
 
         Raises:
             GreenletExit: the loop was stopped.

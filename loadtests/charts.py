@@ -111,7 +111,10 @@ def draw_bars(title: str, unit: str, values: Sequence[Bar]) -> str:
 
 
 def round_up(value: float, steps: Sequence[int] = (1, 2, 4, 8, 10)) -> float:
-    """Return the smallest round number that is at least `value`. A quarter of each default step is round too."""
+    """Return the smallest round number that is at least `value`.
+
+    With the default steps, a quarter of the result is round too, for the grid lines.
+    """
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))

@@ -17,7 +17,7 @@ _DUPLICATE_SHARE: Final = 0.05  # share of transfers that are sent twice at the 
 _CONFLICT_SHARE: Final = 0.01  # share of transfers that are also sent with another amount and the same key
 _QUOTED_SHARE: Final = 0.5  # share of requests that send the key in quotation marks, which the API removes
 _CARDS: Final = (rest.GOOD,) * 7 + tuple(rest.CARDS)
-"""Eight of ten cards are good."""
+"""Eight of these ten cards are good."""
 
 
 class Read(Enum):
@@ -63,8 +63,8 @@ class UserChoices:
     """Random choices of one user.
 
     They depend on nothing but the arguments. In particular they do not depend on responses, so with the same seed a
-    user makes the same choices in the same order. How many it makes in a run depends on the system. Idempotency keys
-    are not chosen here: they are always new.
+    user makes the same choices in the same order. How many choices it makes in a run depends on the speed of the
+    system. Idempotency keys are not chosen here: they are always new.
     """
 
     def __init__(self, plan: Plan, scenario: str, process: int, number: int) -> None:
@@ -76,7 +76,8 @@ class UserChoices:
         """
         user = f"{plan.seed}.{scenario}.{process}.{number}"
         self._rng = random.Random(user)  # noqa: S311  reproducible, no secret
-        # The number of requests depends on the responses, so another generator decides which keys are quoted.
+        # `quotes_key` is called once per request, and retries depend on the responses. A generator of its own keeps
+        # these calls from changing the other choices.
         self._forms = random.Random(f"{user}.keys")  # noqa: S311
         self._customers = plan.customers
         select = account_selection.BY_NAME[plan.account_selection]

@@ -51,7 +51,7 @@ _RETRYABLE: Final = frozenset(
 
 
 class SetUpError(Exception):
-    """The run could not start: the system does not respond, or is not a wallet. The message says what to do."""
+    """The run could not start, for example because the system does not respond. The message says what to do."""
 
 
 class CustomerApi:
@@ -64,13 +64,14 @@ class CustomerApi:
         """Args:
         target: system under load.
         writer: writer of the run's history.
-        set_up_seconds: time after which the set-up fails, counted from the last successful request of any customer.
+        set_up_seconds: time after which the set-up fails, counted from the last successful request of any customer;
+            also the time limit of each top-up.
         """
         self._target = target
         self._set_up_seconds = set_up_seconds
         self._progressed_at = time.monotonic()
         self._writer = writer
-        trust = ssl.create_default_context()  # the variable SSL_CERT_FILE selects another authority
+        trust = ssl.create_default_context()  # SSL_CERT_FILE replaces the system's authorities
         self._http = httpx.AsyncClient(base_url=target.host, timeout=_TIMEOUT_SECONDS, trust_env=False, verify=trust)
         self._limit = asyncio.Semaphore(_MAX_CONCURRENT)
 
@@ -83,10 +84,10 @@ class CustomerApi:
     async def create_customers(self, count: int) -> list[Customer]:
         """Create customers, with an account and 1,000 roubles each.
 
-        Requests that fail for a temporary reason are repeated, as long as other requests succeed.
+        Requests that fail for a temporary reason are repeated until no request has succeeded for `set_up_seconds`.
 
         Raises:
-            SetUpError: the system does not respond, refuses a request, or completes no top-up.
+            SetUpError: the system does not respond, refuses a request, or does not complete a top-up in time.
         """
         await self._check_host()
         self._progressed_at = time.monotonic()
@@ -167,7 +168,8 @@ class CustomerApi:
         if signer := self._target.signer:
             return signer.sign(f"load-{uuid4().hex}-{number}", _TOKEN_SECONDS, [Role.CUSTOMER])
         credentials = {"username": f"load-{uuid4().hex[:16]}", "password": uuid4().hex}
-        # If the response to an earlier attempt was lost, that attempt may have registered the name: the login shows it.
+        # A conflict in a repeated request is accepted: the first attempt may have registered the name although its
+        # response was lost. If it did, the login succeeds.
         await self._post("/auth/register", credentials, accepted_repeat=HTTPStatus.CONFLICT)
         token: str = (await self._post("/auth/login", credentials))["accessToken"]
         return token

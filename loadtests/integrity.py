@@ -1,4 +1,4 @@
-"""Integrity checks of all data of the services, the same that `wallet integrity` runs."""
+"""Runs the integrity checks of the services, as `wallet integrity` does."""
 
 from typing import Any, Final
 
@@ -11,12 +11,12 @@ from provisioning.seed import STAFF
 
 SERVICES: Final = ("bank", "card", "analytics")
 
-_TIMEOUT_SECONDS: Final = 60.0  # between two lines of the response
+_TIMEOUT_SECONDS: Final = 60.0  # maximum time between two lines of the response
 _TOKEN_SECONDS: Final = 3_600.0
 
 
 async def check_integrity(target: Target) -> dict[str, str]:
-    """Return the verdict of each service: `sound`, `broken` with its invariants, or `unavailable`.
+    """Return the verdict of each service: `sound`, `unavailable`, or `broken` with the violated invariants.
 
     The result is empty if the target has no key for signing an administrator's token.
     """

@@ -67,7 +67,7 @@ def distribute_rate(environment: Environment, **_: Any) -> None:
 def start_open_loop(environment: Environment, rate: float) -> None:
     """Switch the users of this process from the closed loop to an open loop."""
     if isinstance(WalletUser.arrivals, OpenLoop):
-        return  # a shape changed the number of users; the arrival rate stays
+        return  # called again because a shape changed the number of users, which does not change the arrival rate
 
     def record_dropped(due: float) -> None:
         WalletUser.writer.write(RequestRecord(name="dropped", due=due, began=due, ended=due, dropped=1))

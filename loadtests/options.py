@@ -1,4 +1,4 @@
-"""Types of command-line options. Each refuses an invalid value, and its message names the valid ones."""
+"""Types of command-line options. Each rejects an invalid value with a message that names the valid values."""
 
 import argparse
 import math
@@ -62,7 +62,10 @@ def http_url(text: str) -> str:
 
 
 def postgres_url(text: str) -> str:
-    """Check that the text is the URL of a PostgreSQL database. Messages do not quote it: it may have a password."""
+    """Check that the text is the URL of a PostgreSQL database.
+
+    Messages do not quote the URL, because it may contain a password.
+    """
     if not text.startswith(("postgresql://", "postgres://")):
         raise argparse.ArgumentTypeError("must be a URL such as postgresql://user@host/bank")
     return text

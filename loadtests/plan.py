@@ -11,7 +11,7 @@ FILE: Final = "plan.json"
 STARTED: Final = "begun"
 """File in the folder of a run; exists once all users are spawned."""
 FINISHED_PREFIX: Final = "ended-"
-"""Prefix of a file for each process id; the file exists once the process has written all its records."""
+"""Prefix of the file that each process creates after it has written all its records. The process id follows."""
 
 
 @dataclass(frozen=True, slots=True)

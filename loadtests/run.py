@@ -76,8 +76,8 @@ class Outcome:
         began: start of the first request, on the monotonic clock.
         ended: end of the last request, on the monotonic clock.
         answered: number of requests with a correct response, including refusals by the ledger.
-        latency_ms: p50, p95 and p99 of these requests, from their due time.
-        errors: number of other requests by error.
+        latency_ms: p50, p95 and p99 of the latency of these requests, counted from their due times.
+        errors: number of failed requests by error.
         dropped: number of requests that were due and never sent.
         calls: number of calls and balance snapshots that the history checker verified.
         verdict: name of the `Verdict`.
@@ -220,7 +220,7 @@ async def _run_locust(folder: Path, plan: Plan, during_load: ConcurrentTask | No
             stderr=log_file,
             start_new_session=True,
         )
-    reaper = OrphanReaper()  # kills Locust even if this process is killed; its load could go on for hours
+    reaper = OrphanReaper()  # kills Locust if this process is killed; otherwise the load could go on for hours
     reaper.register(process.pid, signal.SIGKILL)
     try:
         faults: Sequence[Mapping[str, Any]] = ()
@@ -253,7 +253,7 @@ async def _wait_until(condition: Callable[[], bool]) -> None:
         TimeoutError: the condition is not fulfilled within 60 s.
     """
     async with asyncio.timeout(_TIMEOUT_SECONDS):
-        while not condition():  # noqa: ASYNC110  another process
+        while not condition():  # noqa: ASYNC110  no event reports what another process has done
             await asyncio.sleep(_POLL_SECONDS)
 
 
@@ -318,9 +318,9 @@ async def _check(
 async def _read_operations(
     api: CustomerApi, customers: Sequence[Customer], ledger: rows.LedgerRows
 ) -> dict[UUID, list[rows.Entry]]:
-    """Return the operations of every customer, read again until there are as many as in the ledger, for at most 60 s.
+    """Read the operations of every customer until there are as many as in the ledger, for at most 60 s; return them.
 
-    Customers whose operations could not be read at all are missing.
+    The result lacks customers whose operations could not be read at all.
     """
     versions = {account.id: account.version for account in ledger.accounts}
     deadline = time.monotonic() + _TIMEOUT_SECONDS

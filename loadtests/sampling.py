@@ -1,4 +1,4 @@
-"""Samples during a run: the sum of all balances, metrics of the services and their memory."""
+"""Samples during a run: the sum of all balances, metrics of the services, and the memory of all processes."""
 
 import asyncio
 import json
@@ -150,7 +150,7 @@ def _descendants(pid: int, parents: Mapping[int, int]) -> list[int]:
 
 
 def _private_bytes(pid: int) -> int:
-    """Return the resident bytes without shared pages, which PostgreSQL's processes would count several times."""
+    """Return the resident bytes without shared pages: these would be counted once for each process of PostgreSQL."""
     try:
         _, resident, shared, *_ = map(int, Path(f"/proc/{pid}/statm").read_text().split())
     except OSError:

@@ -23,10 +23,10 @@ NO_RATE_LIMIT: Final = "1000000000/hour"
 NO_DECLINE_LIMITS: Final = {
     f"CARD_DECLINES_PER_{limit}": "1000000" for limit in ("CUSTOMER", "CARD", "ADDRESS", "SHARED_ADDRESS")
 }
-"""Settings of the card service for load with declined cards that comes from one address."""
+"""Settings that raise the card service's limits of declined cards, because all load comes from one address."""
 
 NO_ADDRESS_LIMITS: Final = {**NO_DECLINE_LIMITS, "GATEWAY_CONNECTIONS_PER_ADDRESS": "1000000"}
-"""Settings of a system whose clients all have one address."""
+"""Settings that raise all limits per address, because all clients of a load test have one address."""
 
 _USERS_KEY: Final = Path("keys") / "development.pem"
 

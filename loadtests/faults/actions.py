@@ -1,4 +1,4 @@
-"""Faults: each breaks something and repairs it. The supervisor repairs a kill: it restarts the process."""
+"""Faults: each breaks a part of the system and repairs it. After a kill, the supervisor restarts the process."""
 
 import asyncio
 import os
@@ -25,7 +25,8 @@ from stack.plan import AUDIENCE, ISSUER
 from stack.ports import HOST
 
 Fault: TypeAlias = Callable[[], Awaitable[None]]
-"""Breaks something. Returns after the repair, or directly after a kill. The system may still be recovering then."""
+"""Breaks a part of the system. Returns after the repair, or directly after a kill, while the system may still be
+recovering."""
 
 _IS_LEADER: Final = "wallet_bank_outbox_is_leader 1.0"
 _END_OTHER_SESSIONS: Final = """
@@ -36,8 +37,8 @@ _TIMEOUT_SECONDS: Final = 5.0
 _MIN_FREE_BYTES_SETTING: Final = "min_free_disk_bytes_to_perform_insert"
 _MORE_THAN_ANY_DISK_BYTES: Final = 10**17
 _TOKEN_LIFETIME_SECONDS: Final = 600.0
-_CLOCK_AHEAD_SECONDS: Final = 60.0  # far more than the leeway of a verifier
-_CLOCK_BEHIND_SECONDS: Final = 3_600.0  # tokens are already expired
+_CLOCK_AHEAD_SECONDS: Final = 60.0  # far more than the clock difference that a verifier tolerates
+_CLOCK_BEHIND_SECONDS: Final = 3_600.0  # more than the lifetime of a token, so the token has already expired
 _KILLED: Final = (
     "bank",
     "bank-2",
@@ -87,7 +88,7 @@ class FaultActions:
     async def freeze_leader(self) -> None:
         """For 12 s, freeze the bank replica that publishes the outbox.
 
-        The database ends its session, and another replica publishes.
+        The database ends the session of the frozen replica, and another replica becomes the publisher.
         """
         async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as http:
             for name in BANKS:
@@ -118,7 +119,7 @@ class FaultActions:
         """Make new sessions of the bank replicas read-only and end the old ones; after 1 to 3 s let new sessions write
         again.
 
-        The sessions that the replicas opened in that time stay read-only, so the replicas have to replace them.
+        The sessions that the replicas opened in between stay read-only, so the replicas have to replace them.
         """
         settings = {"default_transaction_read_only": "off"}  # this session stays writable
         try:

@@ -82,7 +82,7 @@ class RecoveryProbe:
         return (await self._transfer()).status_code == HTTPStatus.CREATED
 
     async def can_read_operation(self) -> bool:
-        """Make a transfer; return whether it is in the operations within about 2 s."""
+        """Make a transfer; return whether alice's operations contain it within about 2 s."""
         transfer = await self._transfer()
         for _ in range(20):
             path = f"/accounts/{CUSTOMERS['alice'].account}/operations?limit=20"

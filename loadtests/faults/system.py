@@ -31,7 +31,7 @@ class SystemUnderTest:
     """Running system.
 
     Attributes:
-        system: its processes.
+        system: the running processes and their supervisor.
         proxies: proxies by the name of the component behind them.
         target: addresses for the load.
         admins: admin URL by process, including the second replica of the bank, `bank-2`.
@@ -64,7 +64,10 @@ class SystemUnderTest:
 def _plan_processes(
     ports: Ports, data: Path, *, proxies: Mapping[str, Proxy], second: tuple[int, int], broker: BrokerFactory | None
 ) -> Sequence[Process]:
-    """Return all processes of the system and a second replica of the bank. All clients connect through the proxies."""
+    """Return all processes of the system and a second replica of the bank.
+
+    The clients of PostgreSQL, of ClickHouse and of the bank connect through the proxies.
+    """
     postgres = Postgres(data, proxies["postgres"].port)
     banks = ",".join(f"{HOST}:{proxies[name].port}" for name in BANKS)
     addresses = {
@@ -91,7 +94,8 @@ def _plan_processes(
     )
     if broker:
         plan["kafka"] = replace(broker(ports, data / "kafka"), name="kafka")
-        plan["analytics"] = replace(plan["analytics"], restart_with=())  # this broker keeps its data when it restarts
+        # This broker keeps its data when it restarts, so analytics need not restart with it.
+        plan["analytics"] = replace(plan["analytics"], restart_with=())
     return list(plan.values())
 
 

@@ -22,8 +22,8 @@ from wallet.errors import (
 )
 
 Operation: TypeAlias = Literal["transfer", "deposit", "top-up"]
-"""Operation of a request, part of the scope of its idempotency key. The card service turns a top-up into a deposit
-(`deposits_of_top_ups`)."""
+"""Kind of operation that a request asks for; part of the scope of its idempotency key. The card service turns a top-up
+into a deposit (`deposits_of_top_ups`)."""
 
 DEPOSIT_PRINCIPAL: Final = "card"
 """Principal of the idempotency key of every deposit."""
@@ -64,7 +64,10 @@ class RequestBody:
 
 @dataclass(frozen=True, slots=True)
 class LedgerRequest:
-    """Request for a transfer, a deposit or a top-up. If there is no `owner_id`, the sender's owner is not checked."""
+    """Request for a transfer, a deposit or a top-up.
+
+    The bank refuses a sender's account that does not belong to `owner_id`; None: it does not check the owner.
+    """
 
     key: IdempotencyKey
     body: RequestBody
@@ -75,8 +78,8 @@ class LedgerRequest:
 class Receipt:
     """Receipt of a committed transfer: its effect on the account of the caller.
 
-    `version` is the number of the account's operations up to this transfer; `balance_after` is the balance after the
-    transfer.
+    `version` is the number of the account's operations, including this transfer; `balance_after` is the balance after
+    the transfer.
 
     None marks values that an API does not return: REST returns neither version nor balance, GraphQL returns no version.
     `is_replay` is whether the response was marked as a replay; it is None if the API does not mark replays.
@@ -157,7 +160,7 @@ class RecordedCall:
 
 @dataclass(frozen=True, slots=True)
 class BalanceSnapshot:
-    """Change of the sum of all balances since the accounts were opened, read in one statement."""
+    """Sum of all balances minus the sum of all opening balances (`change`), read in one statement."""
 
     number: int
     change: Decimal
@@ -218,10 +221,10 @@ def unresolved_requests(calls: Iterable[RecordedCall]) -> list[LedgerRequest]:
 
 
 def deposits_of_top_ups(calls: Sequence[RecordedCall]) -> list[RecordedCall]:
-    """Return the calls, with one call for a deposit in place of all calls of a top-up.
+    """Replace all calls of each top-up by one call for its deposit. Return the other calls unchanged.
 
     The key of the deposit is the id of the top-up. The deposit lasts from the first attempt of the top-up to the first
-    response that reports its completion.
+    response that reports its completion. A top-up that was rejected before it got an id has no deposit.
     """
     top_ups: dict[IdempotencyKey, list[RecordedCall]] = {}
     others = []
@@ -235,7 +238,7 @@ def deposits_of_top_ups(calls: Sequence[RecordedCall]) -> list[RecordedCall]:
 
 
 def _may_exist(attempts: Sequence[RecordedCall]) -> bool:
-    """Return whether the top-up can have a deposit. A top-up that was rejected before it got an id has none."""
+    """Return whether the top-up of these attempts can have a deposit."""
     return any(isinstance(call.answer, TopUpState | UnknownOutcome) for call in attempts)
 
 

@@ -1,9 +1,9 @@
 """History checker: compares the responses to clients, and their times, with the rows of the ledger.
 
 It also checks linearizability, account by account. A transfer was committed at some moment between the start of the
-first call that requested it and the first response that acknowledged it. A refusal was decided in such an interval,
-too. Each transfer increments the version of its accounts. An account's transfers must have such moments in the order of
-the account's versions.
+first call that requested it and the first response that acknowledged it. A refusal was decided between the start of the
+first call that received it and the first response with it. Each transfer increments the version of its two accounts.
+The checker verifies that the moments of an account's transfers can have the same order as the account's versions.
 """
 
 from bisect import bisect_left, bisect_right
@@ -44,7 +44,7 @@ def check_history(
     Args:
         ledger: rows, read after the last call. Every account was opened before the first call.
         calls: all calls on these accounts, including the final retries of unknown outcomes.
-        snapshots: read while the calls were made.
+        snapshots: balance snapshots, read while the calls were made.
     """
     histories, violations = replay(ledger)
     keys = _group_by_key(ledger, calls, histories)
@@ -111,7 +111,7 @@ class KeyHistory:
 
     @cached_property
     def decided_body(self) -> RequestBody | None:
-        """Return the request that the key belongs to: that of the transfer, or of the first call with a decision."""
+        """Return the body that the ledger decided on: that of the transfer, or of the first call with a decision."""
         if self.transfer:
             return self.transfer.body
         return next((call.request.body for call in self.calls if _is_decision(call.answer)), None)
@@ -243,8 +243,9 @@ def _is_decision(answer: Answer) -> bool:
 def _wrongly_marked(calls: Sequence[RecordedCall]) -> Iterator[Sequence[RecordedCall]]:
     """Yield groups of calls with one key whose marks of replays are wrong.
 
-    At most one response with an outcome has no mark: the first one. A marked response needs another call with the same
-    request, which began before the marked call ended. A conflict is never a replay.
+    Of all responses with an outcome, at most one may have no mark: that of the call that was decided first. A marked
+    response is wrong unless another call with the same request began before the marked call ended. A conflict is never
+    a replay.
     """
     answered = [(call, call.answer) for call in calls if isinstance(call.answer, Receipt | Refusal | TopUpState)]
     first = [call for call, answer in answered if answer.is_replay is False and not _is_conflict(answer)]
@@ -309,7 +310,8 @@ def _is_justified(
 def _is_hidden(account: Account, request: LedgerRequest) -> bool:
     """Return whether the bank hides the account from the caller.
 
-    It hides accounts of other users as senders, and clearing accounts as recipients of transfers.
+    It hides the sender if the account belongs to another user, and the recipient of a transfer if the account is a
+    clearing account.
     """
     if account.id == request.body.sender_id:
         return request.owner_id not in {None, account.owner_id}

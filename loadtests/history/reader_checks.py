@@ -15,7 +15,8 @@ def check_operations(ledger: LedgerRows, operations: Mapping[UUID, Sequence[Entr
 
     Args:
         ledger: rows, read after the last call.
-        operations: all operations of some accounts, read when they were complete or after a time-out.
+        operations: operations that readers received, by account. They were read again until the list was complete, or
+            until a time-out.
     """
     expected: dict[UUID, list[Entry]] = {id_: [] for id_ in operations}
     for entry in ledger.entries:

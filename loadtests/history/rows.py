@@ -71,7 +71,7 @@ class Transfer:
 
     @property
     def sides(self) -> tuple[tuple[UUID, int, Decimal], tuple[UUID, int, Decimal]]:
-        """Return the account, its new version and the signed amount, for the sender and the recipient."""
+        """Return the account, its new version and the signed amount: first for the sender, then for the recipient."""
         return (
             (self.sender_id, self.sender_version, -self.amount),
             (self.recipient_id, self.recipient_version, self.amount),
@@ -100,9 +100,9 @@ class IdempotencyRow:
 
 @dataclass(frozen=True, slots=True)
 class LedgerRows:
-    """Unordered rows of all accounts or of some.
+    """Rows of the ledger for all accounts or for selected accounts, in no order.
 
-    `untracked` are accounts that take part in the transfers but are shared with other clients, such as the clearing
+    `untracked` are accounts that take part in the transfers but that other clients use too, such as the clearing
     account. The checker does not verify their balances. `read_at` is the time of the database's clock after the rows
     were read.
     """
@@ -141,7 +141,7 @@ async def read_rows(
 
 
 async def sum_balance_changes(connection: asyncpg.Connection) -> Decimal:
-    """Return the change of the sum of all balances since the accounts were opened.
+    """Return the sum of all balances minus the sum of all opening balances.
 
     In a correct ledger it is always 0: a transfer adds to one balance what it takes from another, and one statement
     reads all balances of the same moment.

@@ -43,7 +43,8 @@ class SubscriptionRecord:
         account_id: account of the subscription.
         after: version after which the subscription started.
         versions: received versions.
-        latencies_ms: time from commit to arrival of the versions that were committed after the start, in milliseconds.
+        latencies_ms: milliseconds from the commit of a version to its arrival, for the versions that were committed
+            after the subscription started.
     """
 
     account_id: UUID

@@ -67,7 +67,10 @@ class Workload:
 
     @asynccontextmanager
     async def running(self, clients: int) -> AsyncIterator[None]:
-        """Run a closed loop of clients while the block runs. After it, each client finishes its concurrent calls."""
+        """Run a closed loop of clients while the block runs.
+
+        When the block ends, each client finishes its calls in flight, retries at most one of them, and stops.
+        """
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             for number in range(clients):
@@ -78,7 +81,7 @@ class Workload:
                 stop.set()
 
     async def resolve(self) -> None:
-        """Retry all unknown outcomes with the same keys until they are known. Does not return before that."""
+        """Retry all requests with an unknown outcome, with the same keys. Return when all outcomes are known."""
         while unresolved := self._history.unresolved():
             await asyncio.gather(*(self._record([request]) for request in unresolved[:_MAX_CONCURRENT_RETRIES]))
 

@@ -16,7 +16,9 @@ NAMES: Final = tuple(_USER_CLASSES)
 
 
 def load_user_class(name: str) -> type:
-    """Import only the user class of this scenario, because the gRPC module patches gRPC for gevent on import.
+    """Return the user class of a scenario.
+
+    Only this scenario's module is imported, because the gRPC module patches gRPC for gevent on import.
 
     Raises:
         KeyError: no scenario has that name.

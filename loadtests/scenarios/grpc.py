@@ -15,14 +15,14 @@ from loadtests.scenarios.users import TransferUser
 from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 from wallet.money import Money
 
-init_gevent()  # before the first channel: without it, a call blocks all users of the process
+init_gevent()  # must precede the first channel; without it, a call blocks all users of the process
 
 _NAME: Final = "gRPC transfer"
 _TIMEOUT_SECONDS: Final = 10.0
 
 
 class GrpcTransfers(TransferUser):
-    """User that calls the bank like another service, with the customer's token."""
+    """User that calls the bank directly, as the gateway does, with the customer's token."""
 
     def on_start(self) -> None:
         """Open a separate connection for the user."""

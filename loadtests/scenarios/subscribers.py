@@ -41,7 +41,7 @@ class Subscribers(WalletUser):
                     operation = _receive_operation(connection)
                     versions.append(cursor.decode_version(operation["cursor"]))
                     committed = datetime.fromisoformat(operation["occurredAt"]).timestamp()
-                    if committed > self._connected_at:  # past operations have no latency
+                    if committed > self._connected_at:  # the latency of past operations is not measured
                         latencies_ms.append(1_000 * (time.time() - committed))
         except websocket.WebSocketTimeoutException:
             pass  # the account has no new operations
@@ -71,7 +71,7 @@ class Subscribers(WalletUser):
         connection = websocket.create_connection(url, _TIMEOUT_SECONDS, subprotocols=["graphql-transport-ws"])
         try:
             _send(connection, type="connection_init", payload={"authorization": f"Bearer {customer.token}"})
-            connection.recv()  # `connection_ack`; the server closes the connection otherwise
+            connection.recv()  # the server sends `connection_ack`, or closes the connection
             variables = {"account": customer.account, "after": cursor.encode_version(0)}
             payload = {"query": _OPERATION_ADDED, "variables": variables}
             _send(connection, id="1", type="subscribe", payload=payload)

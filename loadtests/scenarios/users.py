@@ -22,14 +22,14 @@ from loadtests.history.storage import HistoryWriter, RequestRecord
 from loadtests.plan import Customer, Plan
 
 ParseAnswer: TypeAlias = Callable[[int, Mapping[str, Any], Mapping[str, str]], Answer | None]
-"""Converts an HTTP status, a JSON body and the headers. For a read, None means success."""
+"""Converts an HTTP status, a JSON body and headers to an answer. For a read, None means success."""
 
 _ATTEMPTS: Final = 5
 _FIRST_RETRY_SECONDS: Final = 0.2
 _LONGEST_RETRY_SECONDS: Final = 3.2
 
 _numbers: Final[defaultdict[str, Iterator[int]]] = defaultdict(count)
-"""Number of the next user of this process, by class."""
+"""Numbers of the next users of this process, by class."""
 
 
 class WalletUser(FastHttpUser):
@@ -46,7 +46,10 @@ class WalletUser(FastHttpUser):
     connection_timeout = network_timeout = 10.0
 
     def on_start(self) -> None:
-        """Give the user its own choices. Users of one class start in the order of their numbers."""
+        """Give the user its own choices.
+
+        Users of one class are numbered in the order of their start. The number is part of the seed of the choices.
+        """
         runner, scenario = self.environment.runner, type(self).__name__
         process = runner.worker_index if isinstance(runner, WorkerRunner) else 0
         self.choices = UserChoices(self.plan, scenario, process, next(_numbers[scenario]))
@@ -54,7 +57,7 @@ class WalletUser(FastHttpUser):
 
     @task
     def run_next(self) -> None:
-        """Wait for the next arrival and act."""
+        """Wait until the next request is due, then call `act`."""
         self.due = self.arrivals.wait()
         self.act()
 
@@ -116,7 +119,7 @@ class WalletUser(FastHttpUser):
         self, name: str, send: Callable[[], Answer | None], request: LedgerRequest | None = None
     ) -> Answer | None:
         """Call `send`, and record the request with its times and its response."""
-        due, self.due = self.due, 0.0  # a retry is due when it is sent
+        due, self.due = self.due, 0.0  # only the first request has the arrival's due time; a retry is due when sent
         answer: Answer | None = UnknownOutcome("CANCELLED") if request else None
         began = time.monotonic()
         try:
