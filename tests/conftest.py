@@ -92,7 +92,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the large groups of `ByEngine` first, so that no worker begins one of them when the other workers are done.
 
     The tests of the router and of fuzzing come last in their group. They use up the hundred operation names that the
-    gateway distinguishes, and the tests of traces expect spans with names.
+    gateway distinguishes. The tests of traces must precede them, because they expect spans with operation names.
     """
     large_groups = ("tests/e2e/", "tests/integration/analytics/")
     many_names = ("tests/e2e/test_federation.py", "tests/e2e/test_fuzz.py")
@@ -100,13 +100,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Exempt the objects that exist after the collection from garbage collection: all tests take a fifth less time."""
+    """Exempt the objects that exist after the collection from garbage collection. The run takes a fifth less time."""
     gc.collect()
     gc.freeze()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByEngine:
-    """Return the distribution that `-n` uses. The name that `--dist` gives has no effect."""
+    """Return the distribution that `-n` uses. The option `--dist` has no effect."""
     return ByEngine(config, log)
 
 

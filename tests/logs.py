@@ -12,8 +12,8 @@ def own_warnings(lines: Iterable[Any], records: Iterable[logging.LogRecord] = ()
     the same worker.
 
     Args:
-        lines: captured by `structlog.testing.capture_logs`.
-        records: captured by `caplog`.
+        lines: log entries from `structlog.testing.capture_logs`.
+        records: log records from the fixture `caplog`.
     """
     own_lines = [line for line in lines if line["log_level"] in {"warning", "error"} and line.get("task") != "relay"]
     own_records = [

@@ -41,7 +41,8 @@ async def run_pgbouncer(url: str, mode: Literal["session", "transaction"]) -> As
                 host=HOST, port=port, server_port=server.port, user=server.username, password=server.password, mode=mode
             )
         )
-        os.chmod(folder, 0o755)  # noqa: PTH101  the user `nobody` reads the file
+        # The user `nobody` must be able to enter the folder.
+        os.chmod(folder, 0o755)  # noqa: PTH101  ruff accepts no Path methods in async functions
         user = ["-u", "nobody"] if os.geteuid() == 0 else []  # PgBouncer refuses to run as root
 
         async def command() -> Command:

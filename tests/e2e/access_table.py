@@ -71,7 +71,7 @@ EXPECTED: Final = {
     "card POST /review/deposits": ADMIN,
     "card POST /review/{top_up_id}/retry": "401 403 403 403 404 403 403 403 401",  # the top-up is not under review
     "card GET /declines": "401 403 403 ok ok 403 403 403 401",
-    "card POST /declines/{kind}/{attempt_id}/lift": "401 403 403 404 404 403 403 403 401",  # there is no such block
+    "card POST /declines/{kind}/{attempt_id}/lift": "401 403 403 404 404 403 403 403 401",  # the attempt does not exist
     "analytics GET /integrity": ADMIN,
     "analytics POST /replay": ADMIN,
     "AnalyticsService.GetOperations": READ,

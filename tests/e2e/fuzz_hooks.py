@@ -16,7 +16,7 @@ from wallet.luhn import has_valid_check_digit
 from wallet.money import DEFAULT_CURRENCY, EXPONENTS
 
 _MAX_DIGITS: Final = 12
-"""Number of digits before the decimal point of an amount that is certainly below the limit."""
+"""Maximum number of digits before the decimal point. An amount with so many digits is below the limit of a transfer."""
 
 schemathesis.graphql.scalar("Secret", st.sampled_from(["4242424242424242", "123", "", "x"]).map(nodes.String))
 schemathesis.graphql.scalar("DateTime", st.datetimes().map(lambda at: nodes.String(at.isoformat() + "Z")))
@@ -55,7 +55,7 @@ compare several values, or a value with stored data."""
 
 @schemathesis.hook
 def before_call(_: object, case: Any, __: object) -> None:
-    """Change amount, currency and card of a valid body so that they keep the contract's rules in words."""
+    """Make amount, currency and card of a valid body obey the rules that the contract states in words only."""
     if case.meta is None or not case.meta.generation.mode.is_positive or not isinstance(case.body, dict):
         return
     changes: dict[str, object] = {}

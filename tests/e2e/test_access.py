@@ -35,7 +35,7 @@ def _cells(call: str, forged: dict[str, str]) -> Iterator[tuple[str, str]]:
 
 
 HEAD_CALLS: Final = [call.replace("GET ", "HEAD ") for call in EXPECTED if "GET " in call]
-"""Every GET route as a HEAD request, which has the same results."""
+"""Every GET route as a HEAD request, which has the same results as the GET request."""
 
 
 @pytest.mark.parametrize("call", [*EXPECTED, *HEAD_CALLS])

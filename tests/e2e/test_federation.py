@@ -58,14 +58,14 @@ def requests(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def run_router(subgraphs: dict[str, str], user: User, queries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Run a router over these subgraphs, which forwards the user's token, and return its responses."""
+    """Run a router over these subgraphs, send the queries with the user's token, and return the responses."""
     given = {"subgraphs": subgraphs, "headers": {"authorization": f"Bearer {user.token}"}, "queries": queries}
     responses: list[dict[str, Any]] = run_script("router.mjs", package="@apollo/gateway", stdin=json.dumps(given))
     return responses
 
 
 def comparable(response: dict[str, Any]) -> dict[str, Any]:
-    """Return the data, and path and code of each error."""
+    """Return the response's data, and the path and the code of each error."""
     errors = [(each["path"], each["extensions"]["code"]) for each in response.get("errors", [])]
     return {"data": response["data"], "errors": sorted(errors)}
 

@@ -25,7 +25,7 @@ DEPLOY = ROOT / "deploy"
 
 @asynccontextmanager
 async def prometheus(folder: Path, admins: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
-    """Run Prometheus with the deployed configuration, other host names and a shorter interval; yield an API client."""
+    """Run Prometheus with the deployed configuration, except for host names and the interval; yield an API client."""
     program = shutil.which("prometheus")
     if program is None:
         skip_without_tool("there is no prometheus")

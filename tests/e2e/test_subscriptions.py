@@ -78,7 +78,7 @@ class TestBalanceChanged:
             ]
 
     async def test_balance_updates_during_transfers_are_consecutive(self, alice: User, bob: User) -> None:
-        """Subscribe during transfers. The first balance already includes some transfers whose events arrive later."""
+        """Subscribe during transfers. The first balance includes transfers whose events arrive after this balance."""
         stop = asyncio.Event()
 
         async def pay() -> int:

@@ -160,7 +160,7 @@ class TestCardData:
 
     @pytest.fixture
     async def topic(self, system: System, responses: list[str]) -> AsyncIterator[list[bytes]]:
-        """Values and headers of all messages of the topic, after the requests of `responses`."""
+        """Values and headers of all messages in the topic, read after the fixture `responses` has sent its requests."""
         consumer = AIOKafkaConsumer(
             "wallet.operations",
             bootstrap_servers=f"127.0.0.1:{system.ports.kafka}",

@@ -13,7 +13,7 @@ from tests.collector import Collector, ReceivedSpan
 from tests.e2e.users import User
 
 PAN, CVV, AMOUNT = "4242424242424242", "739182645", "731.94"
-"""The security code is longer than real ones, so that it occurs nowhere by chance."""
+"""The security code is longer than a real one, so that the same digits occur nowhere by chance."""
 
 TRANSFER = """mutation Pay($input: TransferMoneyInput!) {
     transferMoney(input: $input) { ... on TransferMoneySuccess { transfer { id } } ... on Error { code } }

@@ -25,7 +25,7 @@ SECONDS = float(os.environ.get("FAULTS_SECONDS", "20"))
 
 
 class KeptPostgres:
-    """PostgreSQL with an empty ledger that a keeper process restarts whenever it ends."""
+    """PostgreSQL with an empty ledger. A keeper process restarts the server whenever the server ends."""
 
     def __init__(self, home: Path) -> None:
         (port,) = free_ports(1)

@@ -1,7 +1,7 @@
 """Restarts PostgreSQL whenever it ends, until SIGTERM: `python -m tests.faults.keeper HOME PORT`.
 
-It is a separate process, because root starts PostgreSQL with a fork, and a fork of the test's process is not safe
-during gRPC calls.
+It is a separate process, because PostgreSQL is started with a fork if the user is root, and a fork of the test's
+process is not safe during gRPC calls.
 """
 
 import asyncio

@@ -9,7 +9,7 @@ from stack.engines.children import Kafka
 
 Broker: TypeAlias = Kafka | ApacheKafka
 
-_APACHE: Final = pytest.param("apache", marks=pytest.mark.slow)  # a JVM: ten seconds of processor time to start
+_APACHE: Final = pytest.param("apache", marks=pytest.mark.slow)  # its JVM needs ten seconds of processor time to start
 
 on_both: Final = pytest.mark.parametrize("broker", ["embedded", _APACHE], indirect=True)
 """Run the test on each broker."""

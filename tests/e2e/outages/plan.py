@@ -1,4 +1,4 @@
-"""Plan of the system of this folder: mutual TLS, two banks, and rate limits in Redis."""
+"""Plan of the system that the tests of this folder share: mutual TLS, two banks, and rate limits in Redis."""
 
 import asyncio
 import os

@@ -134,7 +134,7 @@ async def test_outage_has_the_documented_effect_and_recovers(
             if results["transfer"] == "works":  # otherwise the subscription has nothing to deliver
                 await until(partial(activity.has_result, "subscription", ROWS[name]["subscription"]), within=8)
             await until(partial(are_not_ready, system, OUTAGES[name], ROWS[name]["not ready"]), within=8)
-            if results["account"] == "503":  # the owner is unknown without the bank
+            if results["account"] == "503":  # analytics cannot ask the bank who owns an account that it has not read
                 assert (
                     table_word(await activity.payer.http.get(f"/accounts/{activity.payer.account}/operations")) == "503"
                 )
@@ -146,7 +146,7 @@ async def test_outage_has_the_documented_effect_and_recovers(
         for key in activity.unknown:
             assert await activity.pay(key) == "works"
         await until(activity.all_views_work)
-    # Each transfer was made once, even if its outcome was unknown. The subscription delivered each one once, in order.
+    # Each transfer was made once, even if its outcome was unknown, and the subscription delivered it once, in order.
     count = len(activity.paid)
     assert len(set(activity.paid)) == count
     assert await activity.sender.balance() == Decimal("1000.00") - count
@@ -230,7 +230,7 @@ class TestFrozenParts:
         await until(activity.all_actions_work, within=30)
         started, answered = time.monotonic(), 0
         async with outage(system, ["bank"], "frozen"):
-            # Ten in a row: round-robin would send every other call to the frozen bank.
+            # Ten successes in a row: with round-robin, every other call would go to the frozen bank and fail.
             while answered < 10:
                 result = table_word(await activity.sender.http.get(f"/accounts/{activity.sender.account}"))
                 answered = answered + 1 if result == "works" else 0

@@ -36,7 +36,7 @@ async def open_accounts(env: AnalyticsEnvironment) -> Accounts:
 
 
 async def read_row(history: History, account_id: UUID, version: int) -> Row:
-    """Return the row of a version, as reads return it."""
+    """Return the row that reads of the history return for a version."""
     (row,) = await history.list_after(account_id, version - 1, 1)
     return row
 

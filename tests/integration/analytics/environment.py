@@ -167,7 +167,7 @@ class AnalyticsEnvironment:
             return [await reader.getone() for _ in range(count)]
 
     async def committed(self) -> int:
-        """Return the number of messages that the group has committed."""
+        """Return the number of messages whose offsets the consumer group has committed."""
         reader = AIOKafkaConsumer(
             bootstrap_servers=self.kafka.bootstrap_servers, group_id=main.NAME, enable_auto_commit=False
         )
@@ -175,7 +175,7 @@ class AnalyticsEnvironment:
             return sum([await reader.committed(TopicPartition(OPERATIONS_TOPIC, part)) or 0 for part in range(4)])
 
     async def until_committed(self, count: int, within: float = 10.0) -> None:
-        """Wait until the group has committed exactly `count` messages."""
+        """Wait until the consumer group has committed the offsets of exactly `count` messages."""
 
         async def is_equal() -> bool:
             return await self.committed() == count

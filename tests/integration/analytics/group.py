@@ -57,7 +57,7 @@ class Load:
         return sum(found.count for found in (await self._env.history.get_coverage(self._accounts)).values())
 
     async def until_stored(self, within: float = 20.0) -> None:
-        """Wait until every event has its two rows and all messages are committed, without dead letters.
+        """Wait until every event has its two rows and the offsets of all messages are committed, without dead letters.
 
         If no repair runs, all rows come from the topic.
         """

@@ -67,7 +67,7 @@ async def outbox_is_empty(sql: asyncpg.Pool) -> bool:
 
 
 async def assert_history_equals_ledger(bank: RunningBank, env: AnalyticsEnvironment, within: float = 30.0) -> None:
-    """Wait until all events are published, committed and stored; fail if the history differs from the ledger.
+    """Wait until all events are published, consumed and stored; fail if the history differs from the ledger.
 
     The function compares rows and turnovers, and runs the integrity check of the history.
     """
@@ -86,7 +86,7 @@ async def assert_history_equals_ledger(bank: RunningBank, env: AnalyticsEnvironm
     try:
         await until(all_there, within=within)
     except AssertionError:
-        raise AssertionError(f"missing: {await missing()} of {entries}") from None
+        raise AssertionError(f"the history lacks {await missing()} of {entries} ledger entries") from None
     stored = {
         (row.account_id, row.account_version): (
             row.operation_id,

@@ -53,7 +53,7 @@ class ServerCopy(Child):
         }
 
     async def _is_ready(self) -> bool:
-        """Return whether the copy accepts connections and has ended its recovery. A standby does not have to end it."""
+        """Return whether the copy accepts connections and, unless it is a standby, has ended its recovery."""
         try:
             connection = await asyncpg.connect(self._admin_url, timeout=5)
         except (OSError, TimeoutError, asyncpg.PostgresError):
@@ -82,7 +82,7 @@ class ServerCopy(Child):
             await standby.close()
 
     async def replace_database(self, name: str, statements: Sequence[str], dump: Path) -> None:
-        """Replace a database of the running primary by the same database of this copy. The copy must run, too.
+        """Replace a database of the running primary by this copy's database of the same name. The copy must run, too.
 
         Args:
             name: name of the database.

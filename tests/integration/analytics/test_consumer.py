@@ -27,7 +27,7 @@ from wallet.errors import ResourceExhausted, Unavailable, WalletError
 
 
 class CrashesAfterInsert(History):
-    """History that fails after each insert, so that the batch is not committed."""
+    """History that fails after each insert, so that the offsets of the batch are not committed."""
 
     async def insert(self, rows: Sequence[Row]) -> None:
         await super().insert(rows)
@@ -312,7 +312,10 @@ class TestEmbeddedBroker:
     """The embedded broker loses its data at a restart. `test_pipeline.py` tests outages of Apache Kafka."""
 
     async def test_history_is_complete_after_the_broker_restarts_empty(self, env: AnalyticsEnvironment) -> None:
-        """A consumer may skip new messages below its committed offset; the repair then adds their operations."""
+        """In the empty topic, new messages have offsets below the committed one, so a consumer may skip them.
+
+        The repair then adds their operations.
+        """
         alice, bob = env.bank.open(), env.bank.open("bob")
         repair = env.repair()
         async with background(repair.run()), background(env.consumer(repair=repair).run()):

@@ -229,7 +229,7 @@ class TestLostHistory:
                 assert [await next_version(stream) for _ in range(2)] == [0, 1]
 
     async def test_operations_of_a_history_of_another_epoch_are_not_delivered(self, env: AnalyticsEnvironment) -> None:
-        """ClickHouse is restored from a backup of the first epoch."""
+        """ClickHouse is restored from a backup that was made in the ledger's first epoch."""
         account = env.bank.open("alice")
         backup = env.bank.backup()
         lost = env.bank.transfer(CLEARING, account)
@@ -249,7 +249,7 @@ class TestLostHistory:
         assert row.operation_id == kept.id
 
     async def test_stream_beyond_the_restored_ledger_ends(self, env: AnalyticsEnvironment) -> None:
-        """The history is lost too, so no stored operation shows that the ledger was restored."""
+        """The history is lost as well as the ledger, so no stored operation shows that the ledger was restored."""
         account = env.bank.open("alice")
         env.bank.transfer(CLEARING, account)
         backup = env.bank.backup()
@@ -280,7 +280,7 @@ class TestLostHistory:
 
 
 async def next_version(stream: AsyncIterator[Row | StreamStart]) -> int:
-    """Return the version of the next row, or at which the stream starts."""
+    """Return the version of the next row, or the version at which the stream starts."""
     async with asyncio.timeout(5):
         value = await anext(stream)
     return value.version if isinstance(value, StreamStart) else value.account_version
@@ -301,7 +301,7 @@ class TestService:
             await restored.until_equal_to_the_ledger()
             with env.as_user("alice"):
 
-                async def is_complete() -> bool:  # reads return the new history before the service has the new epoch
+                async def is_complete() -> bool:  # pages are incomplete until the service has read the new epoch
                     return (await client.list_operations(restored.account, limit=10)).is_complete
 
                 await until(is_complete)
@@ -313,7 +313,7 @@ class TestService:
                     await anext(client.watch_operations(restored.account, 4))
                 older = await client.list_operations(restored.account, limit=10, older_than=3, epoch=env.bank.epoch)
                 assert [each.account_version for each in older.operations] == [2, 1]
-                oldest = await client.list_operations(restored.account, limit=2, newer_than=0)  # without an epoch
+                oldest = await client.list_operations(restored.account, limit=2, newer_than=0)  # 0 needs no epoch
                 assert [each.account_version for each in oldest.operations] == [2, 1]
 
     @pytest.mark.parametrize(
@@ -397,7 +397,7 @@ class TestService:
     async def test_page_from_a_position_above_the_ledgers_version_is_refused(
         self, env: AnalyticsEnvironment, client: AnalyticsClient, edge: str
     ) -> None:
-        """No stored operation is above the ledger's version, so none shows that the ledger was restored."""
+        """No stored operation shows that the ledger was restored: only the position is above the ledger's version."""
         account = env.bank.open("alice")
         for _ in range(2):
             env.bank.transfer(CLEARING, account)

@@ -52,7 +52,7 @@ LEGACY_TABLE = """
         counterparty_id UUID, occurred_at DateTime64(6, 'UTC')
     ) ENGINE = ReplacingMergeTree ORDER BY ({key}) SETTINGS index_granularity = 1024
 """
-"""The table as releases without migrations created it on first use."""
+"""The table as it was created on first use by releases that had no migrations."""
 
 
 @pytest.fixture

@@ -169,7 +169,7 @@ async def test_promotion_without_a_loss_keeps_the_epoch(primary: Postgres, custo
             async with customers.run(standby.url("bank")) as promoted:
                 await customers.pay(promoted, ["3.00"])
                 new_epochs, new_repair = customers.follower(promoted)
-                new_epochs._incarnation = epochs._incarnation  # as in a process that has used both servers
+                new_epochs._incarnation = epochs._incarnation  # as in a process that has used both PostgreSQL servers
                 new_epochs.on_new_incarnation.append(lambda: comparisons.append("all"))
                 await new_repair.repair_all(grace_seconds=0)
                 assert (await read_epoch(promoted), await new_epochs.current(), comparisons) == ("", "", ["all"])

@@ -80,9 +80,9 @@ COMPLETENESS: list[tuple[list[int], dict[str, Any], bool]] = [
     ([1, 2, 3, 4], {"filter": OperationFilter(direction="IN")}, True),
     ([1, 3, 4], {"filter": OperationFilter(direction="IN"), "limit": 1}, True),
 ]
-"""Cases: stored versions of an account that has four operations, page arguments, whether the page is complete.
+"""Each case is (stored versions, page arguments, whether the page is complete), for an account with four operations.
 
-Versions 1 and 3 are incoming.
+The operations with versions 1 and 3 are incoming.
 """
 
 
@@ -172,7 +172,7 @@ class TestOperations:
         self, env: AnalyticsEnvironment, outage: WalletError
     ) -> None:
         class EarlierPosition(AccountOwners):
-            """Position that was read before the account's operation."""
+            """Returns the position (version and epoch) that the account had before its first operation."""
 
             async def read_position(self, caller: Principal, account_id: UUID) -> model.AccountPosition:
                 return model.AccountPosition(0, "")
@@ -196,7 +196,7 @@ class TestOperations:
         self, env: AnalyticsEnvironment
     ) -> None:
         class UnknownPosition(AccountOwners):
-            """The permission is cached, but the bank gives no position."""
+            """Returns no position of the account, as if its owner was cached and the bank was unavailable."""
 
             async def read_position(self, caller: Principal, account_id: UUID) -> None:
                 return None

@@ -158,11 +158,11 @@ class TestHistoryStatistics:
         ("stored", "complete"),
         [
             ([1, 2, 3, 4, 5, 6], True),
-            ([3, 4, 5, 6], False),  # version 2 may be in the range
+            ([3, 4, 5, 6], False),  # version 2, which is missing, may be in the range
             ([1, 3, 4, 5], False),
             ([1, 2, 4, 5], False),
             ([1, 2, 3, 5], False),
-            ([1, 2, 3], True),  # complete as of version 3
+            ([1, 2, 3], True),  # the statistics are complete as of version 3
             ([2, 3, 4, 5], False),
             ([1], True),
             ([1, 5], False),
@@ -205,7 +205,7 @@ class TestHistoryStatistics:
         assert statistics is not None
         assert statistics.buckets[0].turnover(Direction.IN) == Turnover(1, Decimal(21))
         assert [statistics.buckets[0].opening, statistics.buckets[0].closing] == [Decimal(210), Decimal(231)]
-        assert not statistics.is_complete  # version 22 may be before 22:00
+        assert not statistics.is_complete  # the missing version 22 may be before 22:00
         await history.insert([row(22)])
         statistics = await history.get_statistics(ACCOUNT, frame, 34)
         assert statistics is not None
@@ -307,7 +307,7 @@ class TestAccountStatistics:
     async def test_account_without_stored_operations_has_its_opening_balance(
         self, env: AnalyticsEnvironment, way: str
     ) -> None:
-        """The ledger's current balance includes operations that are not stored, so it is not the opening balance."""
+        """The ledger's current balance includes operations that the history lacks, so it is not the opening balance."""
         alice, bob = env.bank.open("alice"), env.bank.open("bob")
         env.bank.transfer(*((bob, alice) if way == "in" else (alice, bob)), "10.00")
         env.bank.transfer(alice, bob, "5.00")

@@ -37,7 +37,7 @@ _OWNERS = ("alice", "bob")
 _CLIENTS = 16
 # The circuit breakers never open: clients keep calling a bank that does not respond.
 _LIMITS = ClientLimits(timeout_seconds=3.0, circuit_failures=1_000_000)
-_RESOLVE_TIMEOUT_SECONDS = 60.0  # for unknown outcomes, after the last fault
+_RESOLVE_TIMEOUT_SECONDS = 60.0  # time to resolve the unknown outcomes after the last fault
 _DAY = 24 * 3600.0
 _UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
@@ -99,7 +99,7 @@ class FaultTrial:
         Args:
             accounts: number of accounts.
             schedule: faults, one after the other.
-            seconds: no fault starts later than this. The load ends after the last fault.
+            seconds: time after which no fault starts. The load ends after the last fault.
 
         Returns:
             A summary in one line.

@@ -146,7 +146,7 @@ async def run_bank(keys: Keys, folder: Path, database_url: str, **overrides: Any
 
 
 class _IdleRelay(OutboxRelay):
-    """Relay that neither publishes nor measures."""
+    """Outbox relay that neither publishes events nor sets gauges."""
 
     async def run(self) -> None:
         await asyncio.Event().wait()
@@ -159,8 +159,8 @@ class _IdleRelay(OutboxRelay):
 async def run_bank_without_relay(keys: Keys, folder: Path, database_url: str) -> AsyncIterator[RunningBank]:
     """Run a bank in this process that does not publish its outbox, and does not set the outbox's gauges.
 
-    Gauges and the classes of aiokafka belong to the process. So the relay of a bank that many tests share would change
-    what the tests of another bank's relay see.
+    All banks of a process share the gauges and the classes of aiokafka, which the tests of the relay read and patch. A
+    relay in the bank that many tests share would interfere with these tests.
     """
     async with AsyncExitStack() as stack:
         with patch.object(bank_main, "OutboxRelay", _IdleRelay):
@@ -205,7 +205,7 @@ def admin_client(bank: RunningBank) -> httpx.AsyncClient:
 
 
 async def until_ready(admin: str, serving: "asyncio.Task[None] | None" = None, within: float = 20) -> None:
-    """Wait until a service reports ready. If its task `serving` fails before, raise the error of the task."""
+    """Wait until a service reports ready. If `serving`, the task that runs the service, fails, raise its error."""
     async with httpx.AsyncClient(trust_env=False) as http:
 
         async def is_ready() -> bool:

@@ -59,7 +59,7 @@ class TestReplicas:
         alice, rng = one.user("alice"), random.Random(11)
         sides = {bank: (await one.open("alice"), await one.open("alice")) for bank in replicas}
 
-        # Each transaction holds its keys for some milliseconds, so that the transactions of the two banks overlap.
+        # Each insert of a key takes a millisecond, so that the transactions of the two banks overlap.
         await one.sql.execute("""
             CREATE FUNCTION slow_insert() RETURNS trigger LANGUAGE plpgsql AS $$
             BEGIN PERFORM pg_sleep(0.001); RETURN NEW; END $$;

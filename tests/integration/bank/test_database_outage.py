@@ -49,7 +49,7 @@ HOLD_COMMITS = """
 COMMIT_MODES = pytest.mark.parametrize(
     ("count", "committing"), [(1, "WITH precondition"), (2, "COMMIT")], ids=["a lone transfer", "a batch"]
 )
-"""Number of transfers, and the statement in which the committing session waits."""
+"""Number of transfers in the commit, and the statement in which the committing session then waits."""
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ class TestStopped:
         outage_postgres.kill()
         may_call.clear()
         await outage_postgres.wait()
-        # Wait until no call runs, because the start of PostgreSQL as another user forks this process.
+        # Wait until no call runs: to start PostgreSQL as another user, this process forks, which breaks running calls.
         await until(is_no_call_running)
         assert len(acknowledged) < 1000
         await outage_postgres.start()

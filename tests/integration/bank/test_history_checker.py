@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 
 SECONDS = 1.0
 TRIALS = 5
-"""Maximum number of trials. Some bugs show only when both banks change an account at once: on a busy machine rarely."""
+"""Maximum number of trials. Some bugs show only if both banks change an account at once: rarely on a busy machine."""
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 

@@ -151,7 +151,7 @@ class TestPublishing:
             await until_published(own_bank.sql)
 
 
-@pytest.mark.usefixtures("bank")  # the shared bank runs in the same process, and must not change what a test measures
+@pytest.mark.usefixtures("bank")  # the shared bank runs in this process, and must not change the gauges and calls below
 class TestWithoutABroker:
     async def test_transfers_without_a_broker_are_published_when_the_broker_starts(
         self, run: Run, stopped_broker: Broker

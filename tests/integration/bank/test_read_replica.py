@@ -92,7 +92,7 @@ class StandbyLedger:
 
     async def catch_up(self) -> None:
         """Wait until the standby has replayed everything that is committed now."""
-        # The tests' server does not flush commits at once. It flushes this message at once, with all WAL before it.
+        # The tests' server does not flush WAL at a commit. It flushes this message at once, with all WAL before it.
         written = await self._ledger.fetchval("SELECT pg_logical_emit_message(false, 'test', '', true)")
 
         async def has_replayed() -> bool:
@@ -148,7 +148,7 @@ async def standby_ledger(standby: Standby, ledger_url: str, bank: RunningBank) -
 async def pay(bank: RunningBank, sender: UUID, recipient: UUID, count: int) -> list[UUID]:
     """Make `count` transfers of one rouble and return their ids.
 
-    The bank may be unavailable, because the copy of the cluster keeps the disk busy. The transfer is then repeated with
+    While the standby is copied, the disk is busy and the bank may be unavailable. The transfer is then repeated with
     its key.
     """
     alice = bank.user("alice")

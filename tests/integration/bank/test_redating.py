@@ -43,9 +43,9 @@ ROWS = """
 
 
 async def make_future(bank: RunningBank, monkeypatch: pytest.MonkeyPatch) -> tuple[UUID, UUID, UUID]:
-    """Make one operation with the right date, two that are dated in the future, then more between the three accounts.
+    """Open three accounts. Make an operation with the right date, two dated in the future, then 21 more transfers.
 
-    The last operations are dated in the future too, because the dates of an account never decrease.
+    These 21 transfers are dated in the future too, because the dates of an account's operations never decrease.
     """
     alice, bob, carol = [await bank.open(name) for name in ("alice", "bob", "carol")]
     card = bank.service("card")
@@ -143,7 +143,7 @@ class TestCommand:
 
 @asynccontextmanager
 async def paused_redating(bank: RunningBank) -> AsyncIterator["asyncio.Task[httpx.Response]"]:
-    """Start a redating, and pause it with its locks on the accounts until the end of the block."""
+    """Start a redating, and block it until the end of the block, while it holds its locks on the accounts."""
     async with admin_client(bank) as http, bank.sql.acquire() as other:
         async with other.transaction():
             await other.execute("LOCK TABLE redatings IN EXCLUSIVE MODE")
@@ -169,7 +169,8 @@ class TestTransaction:
             assert len(events) == 23
             assert (await alice(bank.client.get_transfer(events[0].transfer.id))).id == events[0].transfer.id
             assert await analytics(bank.client.verify_history("", (), [])) is not None
-            assert (await check_ledger(ledger_url)).verdict == "broken"  # not unavailable: the check can run
+            # The redating has not repaired the dates yet. If its locks prevented the check, it would be "unavailable".
+            assert (await check_ledger(ledger_url)).verdict == "broken"
         await assert_ledger_invariants(bank.sql)
 
     async def test_openings_that_wait_for_a_redating_leave_connections_for_reads(

@@ -129,7 +129,7 @@ class CardEnvironment:
         return NewTopUp(uuid7(), idempotency_key, fingerprint, "alice", account_id, amount, token, digest)
 
     async def admit(self, account_id: UUID, amount: str = "10.00", number: str = VISA) -> TopUp:
-        """Create a top-up that has no driver."""
+        """Store a new top-up that no driver works on."""
         new = await self.new_top_up(account_id, self.money(amount), number)
         return await self.repository.admit(new, LIMITS, lease_seconds=0)
 
@@ -144,7 +144,7 @@ class CardEnvironment:
         await self.bank.user("admin", Role.ADMIN)(self.bank.client.close_account(account_id))
 
     def with_new_acquirer(self) -> "CardEnvironment":
-        """Return the same environment with a new acquirer and a new caller."""
+        """Return this environment with a new acquirer and a new caller."""
         return CardEnvironment(self.database, self.repository, FakeAcquirer(), self.ledger, self.bank)
 
     async def finish(self, top_up: TopUp, limits: SagaLimits = NO_DELAYS) -> TopUp:

@@ -227,7 +227,7 @@ class TestCustomer:
 
 
 async def create_without_driver(client: Client, top_ups: TopUps, saga: Saga, monkeypatch: pytest.MonkeyPatch) -> TopUp:
-    """Create a top-up and its attempt without a driver, as a process that dies at once leaves them."""
+    """Create a top-up and its attempt without a driver, as if the process had died directly after creating them."""
     monkeypatch.setattr(saga, "start", lambda _: None)
     monkeypatch.setattr("subgraphs.card.service.application.service.ANSWER_TIMEOUT_SECONDS", 0.0)
     top_up = await client.try_card(top_ups, key="without driver")

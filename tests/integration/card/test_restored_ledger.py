@@ -139,7 +139,7 @@ async def test_deposit_to_an_account_that_is_opened_again_is_made_by_a_retry(
 async def test_deposit_of_a_refunded_top_up_stays_refused_after_the_account_is_opened(
     env: CardEnvironment, restored: CardEnvironment
 ) -> None:
-    """After the refusal the saga refunds the payment, so a late call must not credit the account."""
+    """After the bank refuses the deposit, the saga refunds the payment: a late deposit must not credit the account."""
     new = await env.admit(await env.bank.open("alice", "0"))
     assert await restored.ledger.deposit(new) == AccountRefused("ACCOUNT_NOT_FOUND")
     await restored.bank.open("alice", "0", id=new.account_id)

@@ -218,7 +218,7 @@ class TestKeys:
                 return "" if signed_by(token)["kid"] == signed_by(before)["kid"] else token
 
             after = await until(rotated)
-            for token in (before, after):  # the verifier reads the new key when a token needs it
+            for token in (before, after):  # the verifier reads the key set again when a token has an unknown key id
                 await until(lambda token=token: is_accepted(verifier, token))  # type: ignore[misc]
             new.unlink()
             old.unlink()

@@ -1,4 +1,4 @@
-"""The filter of operations in the graph."""
+"""The GraphQL input `OperationFilter`, the filter of account operations."""
 
 import pytest
 import strawberry

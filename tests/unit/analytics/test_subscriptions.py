@@ -24,7 +24,7 @@ def operation(version: int) -> Operation:
 
 @dataclass
 class Clients:
-    """Fake bank with an account at version 5, and fake analytics. All streams but the last one end with Unavailable."""
+    """Fake bank with an account at version 5, and fake analytics. All streams except the last end with Unavailable."""
 
     streams: list[Sequence[Operation | StreamStart]]
     opened_after: list[int | None] = field(default_factory=list)

@@ -62,7 +62,7 @@ class TestReleaseSchemas:
             release_schemas(contract)
 
     def test_same_edit_in_schema_and_released_file_is_refused(self, contract: Path) -> None:
-        """An editor's search-and-replace over all files makes such a change."""
+        """A search-and-replace over all files makes the same edit in both files."""
         for file in (contract / "schemas" / "transfer_event.json", contract / "released.json"):
             file.write_text(file.read_text().replace("balanceAfter", "balance"))
         with pytest.raises(IncompatibleSchemas, match="was edited by hand"):

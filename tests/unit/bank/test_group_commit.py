@@ -178,7 +178,7 @@ class TestBatches:
         call = asyncio.create_task(pipeline.submit_all(commands(1500), None))
         await ledger.entered.wait()
         await wait_until_queued(call)
-        assert len(ledger.batches) == 1  # although a full batch is queued
+        assert len(ledger.batches) == 1  # no second batch has started, although a full batch is queued
         ledger.released.set()
         await call
         assert [key for batch in ledger.batches for key in batch] == [str(n) for n in range(1500)]

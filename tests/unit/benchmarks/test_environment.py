@@ -37,7 +37,7 @@ def test_one_address_may_open_as_many_connections_as_the_figures() -> None:
         {"auth_issuer": "issuer", "auth_jwks": "https://issuer.example/jwks"}
         | {name.lower(): value for name, value in UNLIMITED_SYSTEM.items() if name.lower() in Settings.model_fields}
     )
-    assert settings.connection_limits().per_address >= 1_000  # the WebSockets of `pipeline.fanout_p99_ms`
+    assert settings.connection_limits().per_address >= 1_000  # the benchmark `fanout` has 1,000 WebSockets
 
 
 async def test_customer_tokens_are_in_the_order_of_the_owners() -> None:

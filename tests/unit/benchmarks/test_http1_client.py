@@ -116,7 +116,7 @@ class TestRequestRepeatedly:
                     await request_repeatedly(replace(http_load(target, "refuse"), rate=50.0), time.monotonic() + 5)
                 await request_repeatedly(
                     http_load(target, "a"), time.monotonic() + 0.2
-                )  # now the failed run's other requests become due
+                )  # meanwhile, the requests of the failed run's other connections become due
 
         uvloop.run(
             fail_and_continue()

@@ -18,11 +18,11 @@ def test_line_is_written_completely_if_the_pipe_accepts_only_a_part(
 
 def test_transfers_count_in_proportion_to_the_part_of_their_call_in_the_window() -> None:
     calls = [
-        Call(started=8.0, ended=12.0, transfers=100),  # half
-        Call(started=12.0, ended=13.0, transfers=100),  # complete
-        Call(started=19.0, ended=23.0, transfers=100),  # a quarter
+        Call(started=8.0, ended=12.0, transfers=100),  # half of the call is in the window
+        Call(started=12.0, ended=13.0, transfers=100),  # all of it
+        Call(started=19.0, ended=23.0, transfers=100),  # a quarter of it
         Call(started=1.0, ended=2.0, transfers=100),
-        Call(started=5.0, ended=25.0, transfers=100),  # half
+        Call(started=5.0, ended=25.0, transfers=100),  # half of it
     ]
     assert summarize_calls(calls, WINDOW).transfers == 50 + 100 + 25 + 50
 

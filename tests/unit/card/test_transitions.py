@@ -248,10 +248,10 @@ class TestMoney:
                     Status.VOIDED,
                     Status.DECLINED,
                 }
-                assert fakes.status is not PaymentStatus.AUTHORIZED  # no authorized amount is left
+                assert fakes.status is not PaymentStatus.AUTHORIZED  # no amount is still reserved on the card
         assert not current.is_in_progress
         if current.status is Status.NEEDS_REVIEW:
-            assert current.step in {Step.VOID, Step.REFUND}  # refused permanently
+            assert current.step in {Step.VOID, Step.REFUND}  # only these steps need a review if they are refused
 
 
 class TestRetryReviewed:

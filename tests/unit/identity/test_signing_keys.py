@@ -131,7 +131,7 @@ class TestRotation:
         assert SigningKeys.from_folder(tmp_path).signing_key.public_key() == read_keys(tmp_path)[0].private.public_key()
 
     def test_rotations_invalidate_no_token(self) -> None:
-        """Two rotations, a verifier that reads the keys once a minute, and tokens that are valid for ten minutes."""
+        """Rotate twice. The verifier reads the keys once a minute, and tokens are valid for ten minutes."""
         lifetime, folder, signed = 600.0, [SigningKey(Path("0.pem"), -10_000, PRIVATE)], list[tuple[float, str]]()
         known: set[str] = set()
         for now in range(0, 4_000, 10):

@@ -26,7 +26,7 @@ class TestZipfPairs:
         assert all(math.isclose(count, 5_000, rel_tol=0.1) for count in senders.values())
 
     def test_frequency_of_a_rank_follows_zipf(self) -> None:
-        """A pair of equal accounts is redrawn, so the weight of rank r becomes w(r) * (1 - w(r))."""
+        """A pair with the same account twice is drawn again, so the weight of rank r becomes w(r) * (1 - w(r))."""
         total = sum(rank**-2.0 for rank in range(1, 101))
         weights = [rank**-2.0 / total for rank in range(1, 101)]
         remaining = [weight * (1 - weight) for weight in weights]

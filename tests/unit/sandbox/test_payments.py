@@ -16,7 +16,7 @@ AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ORDER = AuthorizationOrder("tok_1", "10.00", "RUB", "a top-up")
 
 CHANGES = st.lists(st.sampled_from([Step.CAPTURE, Step.VOID, Step.REFUND, None]), max_size=8)
-"""Steps; None is the cancellation of the key."""
+"""Changes of a payment; None is the cancellation of its key."""
 
 
 def payment(behaviour: Behaviour = APPROVE) -> Payment:

@@ -72,7 +72,7 @@ def count_to(stub: Stub, text: str) -> AsyncGenerator[StringValue, None]:
 
 
 async def say(text: str) -> str:
-    """Handle a call at the far service, where the second hop ends."""
+    """Handle a call at the far service, to which the near service forwards calls."""
     match text:
         case "refuse":
             raise AccountNotFound("a1")

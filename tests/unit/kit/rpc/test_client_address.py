@@ -10,7 +10,7 @@ from tests.conftest import Keys
 
 
 class Context:
-    """Context of a call with this metadata."""
+    """gRPC context of a call with the given metadata."""
 
     def __init__(self, *metadata: tuple[str, str]) -> None:
         self._metadata = metadata

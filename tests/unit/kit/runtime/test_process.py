@@ -146,7 +146,7 @@ class TestRunWithRestarts:
             raise TaskFailed
 
         async def record_pause(seconds: float) -> None:
-            if asyncio.current_task() is not this:  # a task that does not belong to this test
+            if asyncio.current_task() is not this:  # the caller is a task that does not belong to this test
                 return await asyncio.sleep(seconds)
             pauses.append(seconds)
             return await asyncio.sleep(0)
