@@ -57,8 +57,8 @@ class CardClient:
             target: gRPC target.
             limits: limits of the calls.
             tls: certificates; None: plaintext.
-            gateway_token: returns a token of the gateway. With it, the gateway proves the client address that it sends
-                with a top-up. None: no address is sent.
+            gateway_token: returns a token of the gateway. The token is sent with each top-up and proves that the client
+                address of the request comes from the gateway. None: no address is sent.
         """
         async with open_channel(target, SERVICE, _READS, tls, name="card") as opened:
             yield cls(card_pb2_grpc.CardServiceStub(opened), limits, gateway_token)
@@ -78,8 +78,8 @@ class CardClient:
             amount: amount to take from the card.
             card: card to charge.
             idempotency_key: identifies the request for this caller.
-            raw_idempotency_key: the key with the client's quotation marks, the form that earlier releases stored; empty
-                if the client sent no quotation marks.
+            raw_idempotency_key: the key exactly as the client sent it, with quotation marks or spaces around it.
+                Earlier releases stored the key in this form. Empty if the client sent `idempotency_key` itself.
 
         Returns:
             The top-up in its current state, which may be final. A declined card is not an error: the status is
@@ -127,8 +127,8 @@ class CardClient:
         Args:
             account_id: id of the account.
             limit: maximum size of the page.
-            older_than: return the newest of the top-ups that are older than this one.
-            newer_than: return the oldest of the top-ups that are newer than this one. Not together with `older_than`.
+            older_than: id of a top-up; the page begins with the next older one.
+            newer_than: id of a top-up; the page ends with the next newer one. Not together with `older_than`.
         """
         request = card_pb2.ListTopUpsRequest(
             account_id=str(account_id),
@@ -140,7 +140,7 @@ class CardClient:
         return TopUpPage(tuple(map(top_up_from_proto, response.top_ups)), response.has_older, response.has_newer)
 
     async def watch_top_up(self, top_up_id: UUID) -> AsyncGenerator[TopUp, None]:
-        """Yield the current state of a top-up, then each change, until it is final."""
+        """Yield the current state of a top-up, then its state after each change, until the top-up is final."""
         request = card_pb2.WatchTopUpRequest(id=str(top_up_id))
         async with aclosing(self._calls.stream(self._stub.WatchTopUp, request)) as responses:
             async for response in responses:

@@ -22,7 +22,7 @@ Brand = Literal["VISA", "MASTERCARD", "MIR", "AMEX", "UNIONPAY", "OTHER"]
 
 @dataclass(frozen=True, slots=True)
 class CardDetails:
-    """Card data on the way to the acquirer. Its `repr` shows neither number nor code."""
+    """Card data on the way to the acquirer. Its `repr` shows neither the card number nor the security code."""
 
     number: str = field(repr=False)
     expiry_month: int
@@ -44,7 +44,7 @@ class TopUp:
 
     Attributes:
         failure: reason of the failure as a machine name; None without a failure.
-        transfer_id: id of the deposit in the ledger, once the top-up is COMPLETED.
+        transfer_id: id of the deposit in the ledger; None unless the top-up is COMPLETED.
         version: counter that grows with every change of the top-up.
     """
 

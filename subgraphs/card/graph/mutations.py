@@ -29,7 +29,7 @@ from wallet.money import DEFAULT_CURRENCY
 _DECLINED: Final = "DECLINED"
 
 
-@strawberry.input(description="Card data. It is sent to the acquirer and not stored.")
+@strawberry.input(description="Card data. The number and the code are sent to the acquirer and never stored.")
 class CardInput:
     number: Secret = strawberry.field(description="12 to 19 digits.")
     expiry_month: int
@@ -88,8 +88,8 @@ TopUpAccountResult = Annotated[
 class Mutation:
     @strawberry.mutation(
         description="Pays into an account by card, once for each idempotency key. The result has the top-up in its "
-        "final state, or after a short wait in its current state. After UNAVAILABLE or DEADLINE_EXCEEDED the outcome "
-        "is unknown: retry with the same key.",
+        "final state. If the top-up is not final after a short wait, the result has its current state. After "
+        "UNAVAILABLE or DEADLINE_EXCEEDED the outcome is unknown: retry with the same key.",
         directives=[cost_directive(MUTATION_COST)],
     )
     async def top_up_account(self, info: Info, input: TopUpAccountInput) -> TopUpAccountResult:  # noqa: A002

@@ -13,7 +13,9 @@ from wallet import inputs
 
 @strawberry.type
 class Subscription:
-    @strawberry.subscription(description="The current state of a top-up, then each change, until it is final.")
+    @strawberry.subscription(
+        description="The current state of a top-up, then its state after each change, until it is final."
+    )
     async def top_up_updated(self, info: Info, id: strawberry.ID) -> AsyncGenerator[TopUp, None]:  # noqa: A002
         with inputs.FieldParser() as fields:
             top_up_id = fields.parse("id", inputs.parse_uuid, id)

@@ -39,7 +39,8 @@ from subgraphs.card.service.settings import Settings
 NAME: Final = "card"
 """Name of this service in its tokens and logs."""
 _ATTEMPT_MARGIN_SECONDS: Final = 2.0
-"""Time for the calls to the bank and the database before a top-up is created, besides the acquirer's call."""
+"""Time for the calls to the bank and the database that a top-up request makes before the top-up is created. The time of
+the acquirer's call is added to it."""
 
 
 _SAGA_LIMITS: Final = SagaLimits()
@@ -56,9 +57,9 @@ async def serve(
 
     Args:
         settings: settings of the service.
-        stop: ends the service.
-        saga_limits: limits of the saga; `CARD_DRIVERS` replaces the number of its drivers.
-        poll_seconds: interval at which subscribed top-ups are read without a notification.
+        stop: event that ends the service.
+        saga_limits: limits of the saga. Their number of drivers is replaced by the setting `CARD_DRIVERS`.
+        poll_seconds: interval at which subscribed top-ups are read even if no notification arrives.
     """
     tls = TLS.from_settings(settings)
     async with AsyncExitStack() as stack:

@@ -25,7 +25,9 @@ OLDEST_SECONDS = Gauge(
     "wallet_card_top_ups_oldest_seconds", "Age of the oldest top-up in progress, of all replicas; 0 if none."
 )
 TO_REVIEW = Gauge("wallet_card_top_ups_to_review", "Top-ups of all replicas that need a manual review.")
-TOKENS_REFUSED = Counter("wallet_card_tokens_refused", "Cards that the acquirer refused before an authorization.")
+TOKENS_REFUSED = Counter(
+    "wallet_card_tokens_refused", "Cards that the acquirer refused to tokenize, before an authorization."
+)
 TOP_UPS_BLOCKED = Counter(
     "wallet_card_top_ups_blocked",
     "Top-ups refused after too many declined cards, by limit: customer, address or card.",

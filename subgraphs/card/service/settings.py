@@ -62,7 +62,8 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
 
     card_grpc_listen: Address = Field("127.0.0.1:50052", description="address of the gRPC API")
     card_admin_listen: Address = Field(
-        "127.0.0.1:9102", description="address of health, metrics, the integrity check and reviews"
+        "127.0.0.1:9102",
+        description="address of the admin interface: health, metrics, integrity check, and manual review of top-ups",
     )
     card_webhook_listen: Address = Field("127.0.0.1:8091", description="address that receives the acquirer's webhooks")
     card_database_url: SecretStr = Field(description="URL of the card service's database, postgresql://…")
@@ -92,9 +93,9 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
     )
     acquirer_circuit_failures: PositiveInt = Field(
         _POLICY.circuit_failures,
-        description="number of customers whose attempts must fail, without a successful attempt in between, before the "
-        "acquirer's circuit breaker refuses calls for all customers; after as many failed attempts for one customer, "
-        "calls for this customer only are refused",
+        description="threshold of the acquirer's circuit breaker: it refuses calls for all customers after attempts "
+        "for this number of customers have failed, and calls for one customer after this number of attempts for the "
+        "customer has failed; a successful attempt resets both counts",
     )
     acquirer_circuit_seconds: PositiveFloat = Field(
         _POLICY.circuit_seconds,
@@ -123,7 +124,7 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
     )
     card_declines_per_address: PositiveInt = Field(
         _DECLINES.per_address,
-        description="number of declined cards from one public IP address of clients within "
+        description="number of declines of cards from one public IP address of clients within "
         "`CARD_DECLINE_WINDOW_SECONDS` after which new top-ups from this address are refused",
     )
     card_declines_per_shared_address: PositiveInt = Field(
@@ -139,7 +140,7 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
         description="length of the sliding window in which the `CARD_DECLINES_…` limits count declines",
     )
     card_access_seconds: PositiveFloat = Field(
-        60.0, description="interval between checks that a subscriber may still read the account"
+        60.0, description="interval at which the service checks whether a subscriber may still read the account"
     )
     card_drivers: PositiveInt = Field(
         _LIMITS.drivers,

@@ -11,7 +11,7 @@ from wallet.money import Money
 
 current_customer: Final[ContextVar[str]] = ContextVar("current_customer", default="")
 """Customer for whom the current task calls the acquirer; empty for calls without a customer, such as those of the
-integrity check. Failed calls are counted by customer."""
+integrity check. The circuit breaker counts failed calls by customer."""
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def on_behalf_of(customer: str) -> Iterator[None]:
     """Attribute failed acquirer calls in the block, and in tasks that start in it, to a customer.
 
     Args:
-        customer: principal of the top-up's idempotency key.
+        customer: issuer and subject of the user who requested the top-up, as stored with its idempotency key.
     """
     reset = current_customer.set(customer)
     try:
@@ -59,7 +59,7 @@ class Acquirer(Protocol):
         ...
 
     async def cancel(self, key: str) -> Payment | NoPayment | Refusal:
-        """Prevent authorizations with the key, and void the payment that has the key. Refused after a capture."""
+        """Prevent later authorizations with the key, and void the payment if one exists. Refused after a capture."""
         ...
 
     async def capture(self, payment_id: str, key: str) -> Payment | Refusal:
@@ -71,9 +71,11 @@ class Acquirer(Protocol):
         ...
 
     async def refund(self, payment_id: str, key: str) -> Payment | Refusal:
-        """Return the captured amount."""
+        """Pay the captured amount back to the card."""
         ...
 
     async def list_payments(self, after: str | None, limit: int) -> list[Payment]:
-        """Return a page of all payments after an id, oldest first. The last page has fewer than `limit`."""
+        """Return at most `limit` payments, oldest first, beginning after the payment with the id `after`. With None,
+        the page begins with the oldest payment. The last page has fewer payments than `limit`.
+        """
         ...

@@ -41,8 +41,8 @@ class RetryPolicy:
         timeout_seconds: time-out of one attempt, until its response is complete.
         attempts: maximum attempts of a call.
         budget_seconds: maximum time between the start of the first attempt and the start of the last one.
-        circuit_failures: number of customers with failed attempts that opens the circuit for all customers. The same
-            number of failed attempts of one customer opens the circuit for that customer only.
+        circuit_failures: the circuit opens for all customers after attempts for this number of customers have failed,
+            and for one customer after this number of attempts for the customer has failed.
         circuit_seconds: time until an open circuit lets a probe through. Until then, calls fail at once.
     """
 
@@ -116,7 +116,7 @@ class HttpAcquirer:
 
     async def _get_payments(self, parameters: Mapping[str, str]) -> list[Payment]:
         payments = await self._call("GET", "/v1/payments", _parse_payments, params=parameters)
-        if isinstance(payments, Refusal):  # the contract has no refusal of a look-up
+        if isinstance(payments, Refusal):  # the acquirer's API defines no refusal of a look-up
             log.error("acquirer refused a look-up", code=payments.code)
             raise Unavailable(_DEPENDENCY)
         return payments

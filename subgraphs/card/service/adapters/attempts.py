@@ -60,7 +60,7 @@ class AttemptRepository:
         """Store an attempt to use a card if the limits of declined cards have room for it (`declines.judge`).
 
         Attempts of one customer, address or card are decided one after another, so that they cannot exceed a limit
-        together. The verdict is also NoRoomYet if the key already has a top-up.
+        together. The verdict is also NoRoomYet if a top-up with the attempt's idempotency key exists already.
         """
         subjects = {kind: subject for kind in LimitKind if (subject := attempt.subject(kind)) is not None}
         # Sorted, so that two attempts do not deadlock.
@@ -134,7 +134,7 @@ class AttemptRepository:
             operator: principal who lifts the block.
 
         Returns:
-            The number of declines. If it is 0, no lift is stored.
+            The number of declines that no longer count. If it is 0, no lift is stored.
         """
         column = _LIMITED_BY[kind]
         subject = select(column).where(attempts.c.id == attempt_id).scalar_subquery()
@@ -164,7 +164,7 @@ def _lock_key(kind: LimitKind, subject: Subject) -> int:
 
 
 def _is_recent(limits: DeclineLimits) -> ColumnElement[bool]:
-    """Return the condition for attempts that may count, by their age."""
+    """Return the SQL condition for attempts that are recent enough to count for a limit."""
     return attempts.c.since > from_now(-max(limits.window_seconds, limits.attempt_seconds))
 
 

@@ -60,7 +60,7 @@ class BankLedger:
                 receipt = await self._bank.deposit(top_up.account_id, top_up.amount, str(top_up.id), top_up.descriptor)
             except _PERMANENT_REFUSALS as refusal:
                 return AccountRefused(refusal.reason)
-            # The bank validates a request before it looks up the key, so an earlier deposit may exist with both errors.
+            # After both errors an earlier deposit may exist: the bank validates a request before it looks up the key.
             except (IdempotencyConflict, InvalidInput):
                 return DepositConflict()
         return Deposited(receipt.transfer.id)
@@ -92,7 +92,7 @@ class BankLedger:
         return None
 
     async def list_deposits(self, currency: str) -> AsyncIterator[list[Deposit]]:
-        """Yield pages of all deposits of a currency with a top-up in the descriptor, oldest first."""
+        """Yield, in pages, all deposits of a currency whose descriptor names a top-up, oldest first."""
         clearing, version, is_last = clearing_account_id(currency), 0, False
         while not is_last:
             with request_context.as_service(self._token):  # for each page: the scan may outlast a token's validity

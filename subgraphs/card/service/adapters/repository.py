@@ -145,7 +145,8 @@ class Repository:
     async def find_by_key(self, key: IdempotencyKey) -> TopUp | None:
         """Return the top-up with an idempotency key; None if there is none.
 
-        The method waits until the synchronous standbys, if there are any, have the top-up: no failover can lose it.
+        The method waits until the synchronous standbys, if there are any, have the top-up, so that no failover can lose
+        it.
         """
         async with self._database.statement() as sql:
             top_up = await _find_by_key(sql, key)
@@ -154,7 +155,7 @@ class Repository:
             return top_up
 
     async def get(self, ids: Sequence[UUID]) -> dict[UUID, TopUp]:
-        """Return the existing top-ups by id."""
+        """Return the top-ups with these ids, by id. Ids without a top-up are left out."""
         async with self._database.statement() as sql:
             rows = await sql.execute(select(top_ups).where(top_ups.c.id.in_(ids)))
             return {row.id: _top_up_from_row(row) for row in rows}
@@ -167,8 +168,8 @@ class Repository:
         Args:
             account_id: id of the account.
             limit: maximum size of the page.
-            older_than: return the newest of the top-ups that are older than this one.
-            newer_than: return the oldest of the top-ups that are newer than this one.
+            older_than: id of a top-up; the page begins with the next older one.
+            newer_than: id of a top-up; the page ends with the next newer one.
         """
         id_, of_account = top_ups.c.id, top_ups.c.account_id == account_id
         page = select(top_ups).where(of_account).limit(limit + 1)
@@ -190,6 +191,8 @@ class Repository:
     async def claim(self, limit: int, *, lease_seconds: float, id_: UUID | None = None) -> list[TopUp]:
         """Lease due top-ups to the caller, the longest due first. No other driver gets them during the lease.
 
+        A top-up is due if its lease has ended or its retry delay is over.
+
         Args:
             limit: maximum number of top-ups.
             lease_seconds: duration of the lease. After the lease the top-ups are due again, unless they were saved.
@@ -202,7 +205,7 @@ class Repository:
         async with self._database.statement() as sql:
             claimed = await sql.execute(
                 update(top_ups)
-                .where(top_ups.c.id == any_(func.array(due.scalar_subquery())))  # evaluated once with every query plan
+                .where(top_ups.c.id == any_(func.array(due.scalar_subquery())))  # an array: read once with every plan
                 .values(next_attempt_at=from_now(lease_seconds))
                 .returning(top_ups)
             )
@@ -317,7 +320,7 @@ class Repository:
             ]
 
     async def list_after(self, id_: UUID | None, limit: int) -> list[TopUp]:
-        """Return a page of all top-ups after an id, in the order of their ids."""
+        """Return at most `limit` top-ups in the order of their ids, beginning after `id_` (None: with the first id)."""
         query = select(top_ups).order_by(top_ups.c.id).limit(limit)
         if id_ is not None:
             query = query.where(top_ups.c.id > id_)
@@ -325,7 +328,7 @@ class Repository:
             return [_top_up_from_row(row) for row in await sql.execute(query)]
 
     async def listen(self, on_change: Callable[[UUID], None], on_gap: Callable[[], None]) -> None:
-        """Listen for saved top-ups of all replicas until the connection is lost; then raise Unavailable.
+        """Listen for top-ups that any replica saves, until the connection is lost; then raise Unavailable.
 
         Args:
             on_change: called with the id of each saved top-up.

@@ -1,4 +1,4 @@
-"""Admin routes of the card service: reviews of top-ups, and blocks after declined cards.
+"""Admin routes of the card service: manual reviews of top-ups, and blocks after declined cards.
 
 A driver is a task that makes a top-up's calls. A block is a reached limit of declined cards.
 """
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 def review_router(repository: Repository, saga: Saga) -> APIRouter:
     """Create the routes that list top-ups for review and retry them.
 
-    `GET /review` returns one line for each top-up that needs a review, then their number.
+    `GET /review` returns one line for each top-up that needs a review, then a line with their number.
 
     `POST /review/{id}/retry` schedules the step at which a top-up stopped and returns the top-up without waiting for
     the step. A final top-up is compared with the acquirer's payment again. The response is 404 if the top-up needs no
@@ -75,7 +75,8 @@ def review_router(repository: Repository, saga: Saga) -> APIRouter:
 def decline_router(attempts: AttemptRepository, limits: DeclineLimits) -> APIRouter:
     """Create the routes that list the blocks after declined cards and lift them.
 
-    `GET /declines` returns one line for each customer, address and card that is blocked now, then their number.
+    `GET /declines` returns one line for each customer, address and card that is blocked now, then a line with the
+    number of blocks.
 
     `POST /declines/{kind}/{attempt_id}/lift` ends a block: its declines no longer count for this kind of limit. The
     route stores the operator's principal and returns the number of declines. The response is 404 if there is no such

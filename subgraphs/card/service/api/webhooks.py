@@ -73,7 +73,7 @@ async def _receive(request: Request, inbox: WebhookInbox, signature: Webhook) ->
         return 499, "incomplete"
     try:
         signature.verify(bytes(body), dict(request.headers), json_parse=False)
-    except (WebhookVerificationError, ValueError):  # ValueError: the library decodes headers that it has not verified
+    except (WebhookVerificationError, ValueError):  # ValueError: the library decodes headers before it verifies them
         log.warning("webhook signature invalid")
         return 401, "forged"
     try:

@@ -31,9 +31,9 @@ class Invariant(StrEnum):
     credited, or its top-up is in progress.
     """
 
-    PAYMENT_MATCHES_TOP_UP = "PAYMENT_IS_TOP_UPS"  # the id in reports is stable
+    PAYMENT_MATCHES_TOP_UP = "PAYMENT_IS_TOP_UPS"  # reports keep this earlier name
     """The acquirer's payment agrees with the status of its top-up, or with the step of a top-up in progress."""
-    DEPOSIT_MATCHES_TOP_UP = "DEPOSIT_IS_TOP_UPS"  # the id in reports is stable
+    DEPOSIT_MATCHES_TOP_UP = "DEPOSIT_IS_TOP_UPS"  # reports keep this earlier name
     """A completed top-up has its deposit in the ledger, with the same account and amount."""
     PAYMENT_HAS_TOP_UP = "PAYMENT_HAS_TOP_UP"
     """Every payment at the acquirer belongs to a top-up, or is declined, voided, or refunded in full."""

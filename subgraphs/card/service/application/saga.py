@@ -1,7 +1,7 @@
-"""Saga of a top-up: calls step after step until the top-up is final, even if the process that started it dies.
+"""Saga of a top-up: calls step after step until the top-up is final, even if a process dies meanwhile.
 
-A driver is a task that makes a top-up's calls: it drives the top-up. The completer is the background task that starts
-drivers for unfinished top-ups without a driver.
+A driver is a task that makes the calls of one top-up; below, "drive" means to make these calls. The completer is the
+background task that starts drivers for unfinished top-ups without a driver.
 """
 
 import asyncio
@@ -43,13 +43,13 @@ class SagaLimits:
         interval_seconds: interval at which the completer takes due top-ups.
         lease_seconds: duration of a lease. The driver renews the lease while a step runs. If the driver dies, another
             process continues the top-up after the lease.
-        first_pause_seconds: maximum delay after the first attempt with an unknown outcome. It doubles with each
-            attempt.
-        longest_pause_seconds: maximum delay after any attempt.
+        first_pause_seconds: maximum delay after the first attempt with an unknown outcome. This maximum doubles with
+            each further attempt.
+        longest_pause_seconds: limit of the growing maximum delay.
         authorization_window_seconds: time after the creation of a top-up in which its card may be authorized.
         max_captures: number of captures with an unknown outcome after which the amount is released.
-        drivers: maximum number of top-ups that the completer drives concurrently, without those of current
-            callers.
+        drivers: maximum number of top-ups that the completer drives concurrently. Top-ups that a request drives are not
+            counted.
     """
 
     interval_seconds: float = 1.0
@@ -67,7 +67,7 @@ def utc_now() -> datetime:
 
 
 class Saga:
-    """Changes top-ups after their creation. No other component does.
+    """Changes the states of top-ups after their creation. No other component changes these states.
 
     The row stores the next call before the call is made, so any process can repeat the call with the same key. A driver
     leases the row: for a few seconds, no other driver takes it. If a driver loses its lease, two drivers may make the
@@ -106,7 +106,7 @@ class Saga:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def begin(self, new: NewTopUp, limits: Limits) -> TopUp:
-        """Return the top-up with the request's idempotency key, created if the key is new, and drive it.
+        """Drive and return the top-up with the request's idempotency key. Create it if the key is new.
 
         An existing top-up is driven only if no other driver has leased it.
 
@@ -217,7 +217,8 @@ class Saga:
         return retried
 
     async def review_missing_deposits(self) -> int:
-        """Mark for review each completed top-up whose deposit the ledger lacks, and return the number of these top-ups.
+        """Mark for review each completed top-up whose deposit the ledger lacks. Return the number of newly marked
+        top-ups.
 
         The ledger may lack deposits after a restore from a backup. After another restore it may have them again: if the
         ledger has the deposit of a top-up under review, the top-up is compared with the acquirer's payment again, and
@@ -242,9 +243,9 @@ class Saga:
         return marked
 
     async def _check_deposit(self, top_up: TopUp, transfer_id: UUID) -> int:
-        """Compare a completed top-up with the ledger. Return 1 if it is now marked for review, else 0."""
+        """Compare a completed top-up with the ledger. Return 1 if this call marks it for review, else 0."""
         deposit_id = await self._ledger.find_deposit(top_up)
-        if top_up.review is None and deposit_id != transfer_id:  # only a top-up under review can get another deposit
+        if top_up.review is None and deposit_id != transfer_id:  # the database allows another deposit only under review
             top_up = await self._repository.save(transitions.review_missing_deposit(top_up), due_seconds=None)
             if deposit_id is None:
                 log.error("deposit missing in the ledger", top_up_id=str(top_up.id), transfer_id=str(transfer_id))

@@ -13,11 +13,12 @@ from subgraphs.card.service.domain.top_up import TopUp
 from wallet.errors import TopUpNotFound, Unavailable
 
 POLL_SECONDS: Final = 2.0
-"""Interval at which subscribed top-ups are read without a notification."""
+"""Interval at which subscribed top-ups are read even if no notification arrives."""
 
 
 class SubscriptionHub:
-    """Open streams of this replica. A poll at a long interval finds changes if a notification was lost."""
+    """Open streams of this replica. Each subscribed top-up is also read periodically, in case a notification was
+    lost."""
 
     def __init__(self, repository: Repository, *, poll_seconds: float = POLL_SECONDS) -> None:
         self._repository = repository
@@ -34,7 +35,7 @@ class SubscriptionHub:
         await self._repository.listen(self._notify, self._notify_all)
 
     def close(self) -> None:
-        """End all streams, also later ones, with Unavailable: subscribers reconnect to another replica."""
+        """End all current and later streams with Unavailable, so that subscribers reconnect to another replica."""
         self._is_closed = True
         self._notify_all()
 
@@ -45,7 +46,8 @@ class SubscriptionHub:
 
         Args:
             id_: id of the top-up.
-            check: called with each state before it is yielded, and at every poll; its errors end the stream.
+            check: called with the top-up after each read, before a change is yielded. If it raises an error, the stream
+                ends with this error.
 
         Raises:
             TopUpNotFound: the top-up does not exist.

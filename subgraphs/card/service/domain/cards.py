@@ -35,12 +35,13 @@ _PREFIXES: Final = (
     (2, range(81, 82), Brand.UNIONPAY),
     (1, range(4, 5), Brand.VISA),
 )
-"""Issuer identification numbers: number of leading digits, their range, brand (ISO/IEC 7812; the networks' ranges)."""
+"""Issuer identification numbers (ISO/IEC 7812). Each entry has a number of leading digits, the range of their values,
+and the brand of card numbers that begin with a value in this range."""
 
 
 @dataclass(frozen=True, slots=True)
 class CardDetails:
-    """Card data on the way from the caller to the acquirer. Its `repr` shows neither number nor code."""
+    """Card data on the way from the caller to the acquirer. Its `repr` shows neither number nor security code."""
 
     number: str = field(repr=False)
     expiry_month: int
@@ -50,7 +51,7 @@ class CardDetails:
 
 @dataclass(frozen=True, slots=True)
 class CardToken:
-    """Acquirer's token of a card, with the data that may be shown. The same number and expiry have the same `token`."""
+    """Acquirer's token of a card, with the data that may be shown. Equal numbers and expiry dates give equal tokens."""
 
     token: str
     brand: Brand

@@ -120,7 +120,7 @@ class DeclineLimits:
                 return self.per_shared_address if self._is_shared(str(subject)) else self.per_address
 
     def _is_shared(self, address: str) -> bool:
-        """Return whether many customers may use the address. A private address is a proxy's or a local network's."""
+        """Return whether many customers may share the address. A private address may be that of a proxy."""
         network = ip_network(address)
         if not network.is_global:
             return True
@@ -139,7 +139,7 @@ class NoRoomYet:
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """The declines fill a limit for the given time, if no further card is declined."""
+    """The declines reach a limit. It has room again after `seconds`, if no further card is declined."""
 
     kind: LimitKind
     seconds: float
@@ -153,7 +153,7 @@ def judge(new: NewAttempt, stored: Iterable[StoredAttempt], limits: DeclineLimit
 
     Args:
         new: the attempt.
-        stored: all attempts that share its customer, address or card; others are ignored.
+        stored: all stored attempts with the customer, address or card of `new`. Other attempts are ignored.
         limits: limits of declined cards.
 
     Returns:
@@ -256,11 +256,14 @@ def attempt_outcome(before: Status, after: Status) -> AttemptOutcome | None:
 
 
 def card_fingerprint(secret: bytes, number: str) -> bytes:
-    """Return the fingerprint of a card number. Without the secret, trying all numbers does not reveal it."""
+    """Return the fingerprint of a card number.
+
+    Without the secret, nobody can find the number by computing the fingerprints of all possible numbers.
+    """
     return hmac.digest(secret, f"card\0{number}".encode(), "sha256")
 
 
 def card_digest(secret: bytes, card: CardDetails) -> bytes:
-    """Return the digest of number and expiry date, to compare the card of a repeated request without the acquirer."""
+    """Return the digest of number and expiry date, to compare the card of a repeated request locally."""
     text = f"card and expiry\0{card.number}\0{card.expiry_year}\0{card.expiry_month}"
     return hmac.digest(secret, text.encode(), "sha256")

@@ -37,7 +37,7 @@ def check_limits(limits: Limits, amount: Money, used: Money) -> None:
     Args:
         limits: limits by currency.
         amount: amount of the top-up.
-        used: sum of the caller's top-ups in the last 24 hours in the same currency, without failed ones.
+        used: sum of the caller's top-ups of the last 24 hours in the same currency, except for failed ones.
 
     Raises:
         InvalidInput: the currency has no limits.
@@ -70,9 +70,9 @@ def check_request(amount: Money, key: IdempotencyKey) -> list[FieldViolation]:
 def is_replay(top_up: TopUp, fingerprint_secret: bytes, card: CardDetails, account_id: UUID, amount: Money) -> bool:
     """Return whether a request with the key of a top-up repeats the request that created the top-up.
 
-    The comparison does not call the acquirer; otherwise a known key would allow a caller to try cards without a limit.
-    The code of the card is not compared. The card of a top-up without a digest is compared by brand and last four
-    digits.
+    The comparison does not call the acquirer. If it did, a caller could repeat one key with many cards, and the
+    acquirer would validate each card without a limit. The code of the card is not compared. The card of a top-up
+    without a digest is compared by brand and last four digits.
     """
     fingerprint = request_fingerprint(fingerprint_secret, top_up.card.token, account_id, amount)
     if top_up.card_digest is None:

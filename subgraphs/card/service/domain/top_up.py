@@ -37,7 +37,7 @@ class Step(StrEnum):
     RESOLVE = "RESOLVE"
     """The outcome of the authorization is unknown: look up the payment."""
     CANCEL = "CANCEL"
-    """The look-up found no payment. Cancel the authorization's key, so that a late authorization cannot create one."""
+    """The look-up found no payment. Cancel the authorization's key, so that a late authorization creates no payment."""
     CAPTURE = "CAPTURE"
     """The acquirer takes the amount from the card."""
     DEPOSIT = "DEPOSIT"
@@ -45,7 +45,7 @@ class Step(StrEnum):
     VOID = "VOID"
     """The acquirer releases the amount that it holds."""
     REFUND = "REFUND"
-    """The acquirer returns the captured amount."""
+    """The acquirer pays the captured amount back to the card."""
 
 
 STATUS_BY_STEP: Final[Mapping[Step, Status]] = {
@@ -65,8 +65,8 @@ class IdempotencyKey:
     """Idempotency key of a request, unique for each principal.
 
     `raw` is the key as the client sent it, in quotation marks or with spaces around it; None if the client sent `key`
-    itself. Earlier releases stored top-ups with the raw key. A search returns such a top-up even if there is a top-up
-    with `key`, too. New top-ups are stored with `key`.
+    itself. Earlier releases stored top-ups with the raw key. If one top-up has the raw key and another has `key`, a
+    search returns the one with the raw key. New top-ups are stored with `key`.
     """
 
     principal: str
@@ -97,7 +97,7 @@ class TopUp:
         fingerprint: digest of the request.
         owner_id: user who owns the account; empty if the account has no owner.
         card_digest: digest of the card's number and expiry; None in top-ups of earlier releases.
-        step: next call; None if the top-up is final. With NEEDS_REVIEW, the step at which it stopped.
+        step: next call; None if the top-up is final. With NEEDS_REVIEW, the step at which the top-up stopped.
         attempts: number of attempts at this step whose outcome is unknown.
         retries: how often an operator has retried the top-up after a review.
         failure: reason of the failure as a machine name.
@@ -173,7 +173,7 @@ class TopUpPage:
 
 @dataclass(frozen=True, slots=True)
 class OpenTopUps:
-    """Numbers of the top-ups of one status that are in progress or need a review.
+    """Counts of the top-ups with one status that are in progress or need a review.
 
     Attributes:
         count: number of these top-ups.
