@@ -23,7 +23,7 @@ _LABEL: Final = "the identity service"
 class IdentityClient:
     """Client of the identity service.
 
-    Reads of users and password changes are made for the current caller (`current_request`).
+    `change_password` and the two reads of users are made for the current caller (`current_request`).
 
     Every method raises the `WalletError` that the service returns, Unavailable if the service cannot be reached, and
     DeadlineExceeded if the service does not respond in time. Reads are safe to retry.
@@ -63,7 +63,10 @@ class IdentityClient:
         return tokens_from_proto(response.tokens)
 
     async def refresh(self, token: Secret) -> Tokens:
-        """Exchange a refresh token for a new pair. Safe to retry for ten seconds; later a retry ends the session."""
+        """Exchange a refresh token for a new pair of tokens.
+
+        A retry is safe for ten seconds. A later retry ends the session.
+        """
         request = identity_pb2.RefreshRequest(refresh_token=token.text)
         response = await self._rpc.unary(self._stub.Refresh, request)
         return tokens_from_proto(response.tokens)
@@ -87,7 +90,7 @@ class IdentityClient:
     async def batch_get_users(self, ids: Sequence[str]) -> dict[str, User | WalletError]:
         """Return up to 1,000 users by id.
 
-        The value is an error if the user does not exist or the caller may not read it.
+        The value is an error if the user does not exist or the caller may not read this user.
         """
         request = identity_pb2.BatchGetUsersRequest(ids=ids)
         response = await self._rpc.unary(self._stub.BatchGetUsers, request)

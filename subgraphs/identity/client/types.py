@@ -19,7 +19,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Access and refresh token of a login. The `repr` contains neither."""
+    """Access token and refresh token of a session. The `repr` contains neither token."""
 
     access: str = field(repr=False)
     access_expires_at: datetime

@@ -27,8 +27,8 @@ async def serve(settings: Settings, stop: asyncio.Event, *, hash_waiting: int = 
 
     Args:
         settings: settings of the service.
-        stop: ends the service.
-        hash_waiting: passwords that may wait for a hashing thread.
+        stop: event that ends the service.
+        hash_waiting: maximum number of passwords that wait for a hashing thread. Further requests are refused.
     """
     tls = TLS.from_settings(settings)
     async with AsyncExitStack() as stack:

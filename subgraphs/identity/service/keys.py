@@ -31,7 +31,7 @@ from subgraphs.identity.service.adapters.signing_keys import (
 )
 
 ADMIN_TOKEN_SECONDS: Final = 600.0
-"""Lifetime of a signed administrator's token."""
+"""Lifetime of an administrator's token that `sign` prints."""
 
 
 def sign_admin_token(folder: Path, issuer: str, audience: str, subject: str) -> str:
@@ -43,7 +43,7 @@ def sign_admin_token(folder: Path, issuer: str, audience: str, subject: str) -> 
         folder: folder of the keys.
         issuer: `AUTH_ISSUER` of the services.
         audience: `AUTH_AUDIENCE` of the services.
-        subject: the administrator; records of audited commands name it.
+        subject: name of the administrator; the records of audited commands contain it.
 
     Raises:
         SystemExit: the folder has no key.
@@ -101,14 +101,21 @@ def main() -> None:
     sign = commands.add_parser("sign", help="print an administrator's access token, valid for ten minutes")
     issuer = os.environ.get("AUTH_ISSUER")
     sign.add_argument(
-        "--issuer", default=issuer, required=issuer is None, help="AUTH_ISSUER of the services; default: the variable"
+        "--issuer",
+        default=issuer,
+        required=issuer is None,
+        help="value of AUTH_ISSUER in the services; default: this variable",
     )
     sign.add_argument(
-        "--audience", default=os.environ.get("AUTH_AUDIENCE", "wallet"), help="AUTH_AUDIENCE of the services"
+        "--audience", default=os.environ.get("AUTH_AUDIENCE", "wallet"), help="value of AUTH_AUDIENCE in the services"
     )
-    sign.add_argument("--subject", required=True, metavar="NAME", help="the administrator, for audited commands")
+    sign.add_argument(
+        "--subject", required=True, metavar="NAME", help="administrator's name, which audit records contain"
+    )
     for command in (rotate, sign):
-        command.add_argument("--folder", type=Path, required=True, metavar="FOLDER", help="the folder in IDENTITY_KEYS")
+        command.add_argument(
+            "--folder", type=Path, required=True, metavar="FOLDER", help="folder of the keys: IDENTITY_KEYS"
+        )
     arguments = parser.parse_args()
     if arguments.command == "rotate":
         rotate_keys(arguments.folder, arguments.keep)

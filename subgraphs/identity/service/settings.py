@@ -36,7 +36,9 @@ class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
     )
 
     identity_grpc_listen: Address = Field("127.0.0.1:50054", description="address of the gRPC API")
-    identity_admin_listen: Address = Field("127.0.0.1:9104", description="address of health, metrics and public keys")
+    identity_admin_listen: Address = Field(
+        "127.0.0.1:9104", description="address of the admin interface: health, metrics and public keys"
+    )
     identity_database_url: SecretStr = Field(description="URL of the identity service's database, postgresql://…")
     identity_database_connections: PositiveInt = Field(
         10, description="maximum connections of one process to the identity service's database"

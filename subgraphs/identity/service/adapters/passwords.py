@@ -63,10 +63,10 @@ class Passwords:
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """Reserve a slot during the block. `hash` and `verify` must be called inside such a block.
+        """Reserve a place in the queue of the threads during the block. Call `hash` and `verify` in such a block only.
 
         Raises:
-            ResourceExhausted: all slots are taken.
+            ResourceExhausted: all places are taken.
         """
         if self._free_slots == 0:
             metrics.HASHES_REJECTED.inc()
@@ -100,7 +100,7 @@ class Passwords:
         return await self._run(verify)
 
     def is_weak(self, hash_: str) -> bool:
-        """Return whether a new hash of the same password would cost more."""
+        """Return whether the hash has a lower cost than new hashes: less memory or fewer passes."""
         used, required = extract_parameters(hash_), self._parameters
         return used.memory_cost < required.memory_kib or used.time_cost < required.passes
 

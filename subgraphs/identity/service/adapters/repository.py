@@ -65,7 +65,7 @@ class Repository:
             return {row.id: _user_from_row(row) for row in rows}
 
     async def set_role(self, username: str, role: Role) -> User | None:
-        """Change the role of a user and return the user; None if no user has the name, without regard to case."""
+        """Change the role of a user and return the user; None if no user has the name. Case does not matter."""
         has_name = folded_username == fold_username(username)
         change = update(users).where(has_name).values(role=role).returning(users)
         async with self._database.statement() as sql:
@@ -81,7 +81,7 @@ class Repository:
             TooManyAttempts: the name is locked; the attempt is not counted.
         """
         name = fold_username(username)
-        # An update without a change: it locks the row whether or not it existed before.
+        # Insert the row, or update it without a change, so that it is locked in both cases.
         locked = postgresql.insert(attempts).values(username=name)
         locked = locked.on_conflict_do_update(index_elements=["username"], set_={"count": attempts.c.count})
         async with self._database.transaction() as sql:
@@ -141,7 +141,7 @@ class Repository:
         return ended.rowcount
 
     async def replace_hash(self, user_id: UUID, old: str, new: str) -> None:
-        """Replace the hash of the same password, unless the password has been changed in the meantime."""
+        """Store another hash of the current password, unless the password has been changed in the meantime."""
         is_old = (users.c.id == user_id) & (users.c.password_hash == old)
         async with self._database.statement() as sql:
             await sql.execute(update(users).where(is_old).values(password_hash=new))
@@ -176,7 +176,7 @@ class Repository:
 
         Args:
             token_id: id of the token.
-            successor_id: id of the successor, if the token has none yet.
+            successor_id: id that the successor gets if the token has no successor yet.
             grace_seconds: see `rotate`.
         """
         of_token = select(refresh_tokens.c.sign_in).where(refresh_tokens.c.id == token_id).scalar_subquery()
@@ -231,7 +231,10 @@ async def _save_rotation(sql: AsyncConnection, result: RotationResult) -> None:
 
 
 async def _now(sql: AsyncConnection) -> datetime:
-    """Return the current time. The transaction's start is too early if the transaction has waited for a lock."""
+    """Return the current time.
+
+    SQL's `now()` is the start of the transaction. This is too early after the transaction has waited for a lock.
+    """
     now: datetime = (await sql.execute(select(func.clock_timestamp()))).scalar_one()
     return now
 

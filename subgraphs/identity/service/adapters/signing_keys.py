@@ -1,7 +1,7 @@
 """Private keys that sign access tokens, in a folder of PEM files.
 
-A new key is published at once. It signs from a minute later, when all verifiers have it, until a newer key starts to
-sign. After that the key stays published, so that the tokens that it has signed can be verified.
+A new key is published at once. A minute later all verifiers have the key, and it begins to sign. It stops when a newer
+key begins to sign. After that it stays published, so that the tokens that it has signed can be verified.
 
 `subgraphs.identity.service.keys` adds and removes keys.
 """
@@ -51,7 +51,7 @@ class SigningKey:
 
 
 class SigningKeys:
-    """Keys of a folder, as of the last read."""
+    """Keys that the last read of the folder found."""
 
     def __init__(self, keys: Sequence[SigningKey], clock: Callable[[], float] = time.time) -> None:
         """Args:
@@ -120,7 +120,7 @@ def choose_signing_key(keys: Sequence[SigningKey], now: float) -> SigningKey:
 
 
 def find_obsolete_keys(keys: Sequence[SigningKey], now: float, *, keep_seconds: float) -> list[SigningKey]:
-    """Return the keys that have signed no token that is still valid.
+    """Return the keys that newer keys have replaced and whose tokens have all expired.
 
     Args:
         keys: all keys, oldest first.

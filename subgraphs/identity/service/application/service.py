@@ -66,8 +66,8 @@ class TokenPolicy:
         audience: `aud` of access tokens.
         refresh_secret: key of the HMAC in refresh tokens. A new key invalidates all refresh tokens.
         access_seconds: lifetime of an access token.
-        session_seconds: lifetime of a session, however often it is refreshed.
-        grace_seconds: time in which a used refresh token may be used again.
+        session_seconds: lifetime of a session. The use of its refresh tokens does not extend it.
+        grace_seconds: time after the first use of a refresh token in which the token may be used again.
     """
 
     issuer: str
@@ -80,7 +80,7 @@ class TokenPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Access and refresh token of a login. The `repr` contains neither."""
+    """Access token and refresh token of a session. The `repr` contains neither token."""
 
     access: str = field(repr=False)
     access_expires_at: datetime
@@ -89,7 +89,7 @@ class Tokens:
 
 
 class Identity:
-    """Use cases of the identity service. Only reads of users and password changes need an access token."""
+    """Use cases of the identity service. Only the password change and the reads of users need an access token."""
 
     def __init__(
         self,
@@ -160,7 +160,8 @@ class Identity:
     async def refresh(self, token: Secret) -> Tokens:
         """Exchange a refresh token for a new pair of tokens.
 
-        A second use within the grace period returns the same refresh token again; a later use ends the session.
+        A second use of the token within the grace period returns the refresh token that the first use returned. A later
+        use ends the session.
 
         Raises:
             Unauthenticated: the token is not valid, or the session has ended. The error does not say which.
@@ -201,7 +202,7 @@ class Identity:
             InvalidInput: a password breaks a rule.
             WrongPassword: the current password is wrong.
             TooManyAttempts: the name is locked; the password was not verified.
-            UserNotFound: the caller is a user of another issuer.
+            UserNotFound: no user has this id, for example because another issuer issued the caller's token.
             ResourceExhausted: too many passwords wait to be hashed; the attempt does not count.
             Unavailable: the outcome is unknown; a retry is safe for ten minutes.
         """
@@ -239,7 +240,10 @@ class Identity:
         raise UserNotFound(caller.subject)
 
     async def _is_repeated_change(self, credentials: Credentials, new: Secret) -> bool:
-        """Return whether a recent change has already stored the new password, and the client lost the response."""
+        """Return whether a recent change has already stored the new password.
+
+        Then the client probably repeats the change because it has lost the response.
+        """
         return credentials.has_changed_within(_CHANGE_GRACE_SECONDS) and await self._passwords.verify(
             credentials.password_hash, new
         )
@@ -279,7 +283,7 @@ class Identity:
         return self._policy.refresh_secret.get_secret_value().encode()
 
     def _issue_tokens(self, user: User, token_id: UUID, session: Session) -> Tokens:
-        """Return a new access token with the user's role and the session, and the refresh token with the id."""
+        """Return a new access token for the user and the session, and the refresh token whose id is `token_id`."""
         seconds = self._policy.access_seconds
         expires_at = datetime.fromtimestamp(int(time.time() + seconds), UTC)  # never later than `exp` of the token
         signer = TokenSigner(self._policy.issuer, self._keys.signing_key, self._policy.audience)

@@ -73,7 +73,7 @@ def rotate(
         session: session of the token.
         token: stored token.
         now: current time, from the same clock as all stored times.
-        successor_id: id of the successor, if the token has none yet.
+        successor_id: id that the successor gets if the token has no successor yet.
         grace_seconds: time after the first use in which another use is a replay, not a reuse.
     """
     if session.has_ended(now):
@@ -88,7 +88,7 @@ def rotate(
 
 
 def encode_token(secret: bytes, id_: UUID) -> str:
-    """Return the refresh token of an id, as the client gets it: the id and its HMAC.
+    """Return the refresh token with this id as the client gets it: the text of the id and its HMAC.
 
     The database has the id only, so a copy of the database is not enough to build a token.
     """

@@ -68,7 +68,7 @@ def fold_username(username: str) -> str:
 
 
 def normalize_password(password: str) -> str:
-    """Return the password in Unicode form NFKC, in which it is hashed (SP 800-63B).
+    """Return the password in the Unicode form NFKC. As SP 800-63B recommends, passwords are hashed in this form.
 
     A text that is too long for a password is returned unchanged, because normalization takes quadratic time.
     """
