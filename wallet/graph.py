@@ -65,8 +65,8 @@ def cost_directive(weight: int) -> Cost:
 PAGE_COST: Final = 500
 """`@cost` of a field that reads a page: one call of a service, which queries its database.
 
-A page of one row takes up to 7 ms of processor time in all services. With this cost, the limit of GraphQL cost admits
-as many pages as the limit of REST requests.
+A page of one row takes up to 7 ms of processor time, summed over all services. With this cost, the limit of GraphQL
+cost admits as many pages in GraphQL as the limit of requests admits in REST.
 """
 
 IDEMPOTENCY_KEY: Final = (

@@ -17,7 +17,7 @@ MAX_KEY_LENGTH: Final = 255
 """Maximum length of an idempotency key."""
 IDEMPOTENCY_KEY_RULE: Final = f"must be 1 to {MAX_KEY_LENGTH} printable ASCII characters"
 _MAX_AMOUNT: Final = Decimal(2**63 - 1)
-"""Largest amount that a message can carry. The services' limits are lower."""
+"""Largest amount that a message can contain. The services accept only lower amounts."""
 
 
 def parse_uuid(text: str) -> UUID:

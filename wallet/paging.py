@@ -20,8 +20,8 @@ class PageRequest(Generic[Position]):
     Attributes:
         limit: maximum number of items.
         older_than: the page has the newest items that are older than this position.
-        newer_than: the page has the oldest items that are newer than this position. Without either position, the page
-            has the newest items.
+        newer_than: the page has the oldest items that are newer than this position. If both positions are None, the
+            page has the newest items.
     """
 
     limit: int
@@ -45,7 +45,7 @@ def parse_relay_arguments(
 
     Args:
         decode: parses a cursor; raises ValueError for an invalid one.
-        start: position before the oldest item.
+        start: position that is older than all items.
         first: page size, 1 to 1,000; 50 by default.
         after: the page has the items directly after this cursor.
         last: page size towards newer items.

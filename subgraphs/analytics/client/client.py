@@ -122,7 +122,7 @@ class AnalyticsClient:
                 yield operation_from_proto(response.operation)
 
     async def watch_new_operations(self, account_id: UUID) -> AsyncGenerator[Operation | StreamStart, None]:
-        """Yield the version at which the stream starts, then an account's new operations, in version order."""
+        """Yield the version at which the stream starts (`StreamStart`), then the account's new operations in order."""
         request = analytics_pb2.WatchOperationsRequest(account_id=str(account_id), include_start_version=True)
         async with aclosing(self._calls.stream(self._stub.WatchOperations, request)) as responses:
             async for response in responses:

@@ -48,7 +48,8 @@ class OperationPage:
 
 @dataclass(frozen=True, slots=True)
 class OperationFilter:
-    """Conditions that must all hold. Amounts are decimal strings, inclusive. `from_` is inclusive, `to` exclusive.
+    """Conditions that must all hold. The two amounts are decimal strings and inclusive. `from_` is inclusive, `to`
+    exclusive.
 
     An operation must have one of the `types`; an empty tuple matches no operation, and None matches every type.
     """
@@ -99,7 +100,7 @@ class Statistics:
     """Buckets, oldest first.
 
     Attributes:
-        buckets: they cover the range without gaps.
+        buckets: buckets that cover the requested range without gaps.
         as_of_version: the account's version up to which operations are counted.
         is_complete: whether all operations of the range that the ledger had when the request arrived are counted.
         epoch: id of the ledger's epoch (`Operation.epoch`) to which `as_of_version` belongs.

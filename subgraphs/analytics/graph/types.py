@@ -28,7 +28,7 @@ MAX_BUCKETS: Final = 1_000
 """Maximum number of buckets that analytics returns."""
 
 STATISTICS_COST: Final = 2 * PAGE_COST
-"""`@cost` of statistics without their buckets: 11 ms of processor time in all services."""
+"""`@cost` of statistics without their buckets: 11 ms of processor time, summed over all services."""
 
 
 @strawberry.enum
@@ -103,14 +103,18 @@ class OperationConnection:
 @strawberry.input(description="All conditions that are set must hold.")
 class OperationFilter:
     types: list[OperationType] | None = strawberry.field(
-        default=None, description="Matches any of these types; an empty list matches none."
+        default=None, description="Matches any of these types; an empty list matches no operation."
     )
     direction: Direction | None = None
     counterparty_id: strawberry.ID | None = None
-    min_amount: str | None = strawberry.field(default=None, description="Inclusive; a decimal number.")
-    max_amount: str | None = strawberry.field(default=None, description="Inclusive; a decimal number.")
-    from_: datetime | None = strawberry.field(default=None, name="from", description="Inclusive.")
-    to: datetime | None = strawberry.field(default=None, description="Exclusive.")
+    min_amount: str | None = strawberry.field(default=None, description="Lowest amount that matches; a decimal number.")
+    max_amount: str | None = strawberry.field(
+        default=None, description="Highest amount that matches; a decimal number."
+    )
+    from_: datetime | None = strawberry.field(
+        default=None, name="from", description="Start of the time range, inclusive."
+    )
+    to: datetime | None = strawberry.field(default=None, description="End of the time range, exclusive.")
 
     def to_client(self) -> client.OperationFilter:
         """Convert to a `client.OperationFilter`. Analytics validates amounts and times.
@@ -198,8 +202,8 @@ class TypeTurnover:
     "start of the range and the last one ends at the end of the range, so both may be shorter.",
 )
 class StatisticsBucket:
-    start: datetime = strawberry.field(description="Inclusive.")
-    end: datetime = strawberry.field(description="Exclusive.")
+    start: datetime = strawberry.field(description="Start of the bucket, inclusive.")
+    end: datetime = strawberry.field(description="End of the bucket, exclusive.")
     count: int = strawberry.field(description="Number of operations in both directions.")
     incoming: Turnover
     outgoing: Turnover
@@ -237,7 +241,8 @@ class StatisticsBucket:
 
 
 @strawberry.type(
-    description="Turnover of an account over time. If `isComplete`, all amounts are those of the ledger at `cursor`."
+    description="Turnover of an account over time. If `isComplete` is true, the amounts are those of the ledger at "
+    "the position `cursor`."
 )
 class AccountStatistics:
     buckets: list[StatisticsBucket] = strawberry.field(

@@ -47,7 +47,7 @@ async def serve(settings: Settings, stop: asyncio.Event, *, grace_seconds: float
 
     Args:
         settings: settings of the process.
-        stop: ends the process.
+        stop: event that ends the process.
         grace_seconds: time that the repair waits for a missing event from the topic before it reads the operation from
             the bank.
     """

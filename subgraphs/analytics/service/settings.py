@@ -32,7 +32,8 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
 
     analytics_grpc_listen: Address = Field("127.0.0.1:50053", description="address of the gRPC API")
     analytics_admin_listen: Address = Field(
-        "127.0.0.1:9103", description="address of health, metrics, the integrity check and `wallet replay`"
+        "127.0.0.1:9103",
+        description="address of the admin interface: health, metrics, integrity check and `wallet replay`",
     )
     clickhouse_dsn: SecretStr = Field(description="URL of ClickHouse, http://user:password@host:port/database")
     kafka_bootstrap_servers: str = Field(description="Kafka brokers: host:port, or several separated by commas")
@@ -46,5 +47,5 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
     )
     analytics_watch_access_seconds: PositiveFloat = Field(
         HubLimits().access_interval_seconds,
-        description="interval between checks that a subscriber may still read the account",
+        description="interval at which the service checks whether a subscriber may still read the account",
     )

@@ -199,7 +199,7 @@ class BankClient:
 
         Args:
             owner_id: owner of the accounts; empty for the caller. Only operators and admins may name another user.
-            limit: maximum number of accounts to return.
+            limit: maximum number of accounts in the page.
             after: id of the last account of the previous page.
         """
         request = bank_pb2.ListAccountsRequest(
@@ -237,7 +237,7 @@ class BankClient:
     async def verify_history(
         self, epoch: str, past_epochs: Iterable[str], postings: Sequence[HeldPosting]
     ) -> LedgerIdentity:
-        """Compare postings that the caller has stored with the ledger. For services only.
+        """Compare the caller's stored postings with the ledger. For services only.
 
         Args:
             epoch: id of the ledger's epoch (see `types`) to which the caller's stored operations belong.

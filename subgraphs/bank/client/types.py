@@ -50,8 +50,8 @@ class AccountPage:
 class TransferRequest:
     """Requested transfer. The bank executes it once per caller and idempotency key.
 
-    `raw_idempotency_key` is the key with the client's quotation marks, the form that earlier releases stored. It is
-    empty if the client sent no quotation marks.
+    `raw_idempotency_key` is the key exactly as the client sent it, with quotation marks or spaces around it. Earlier
+    releases stored the key in this form. It is empty if the client sent `idempotency_key` itself.
     """
 
     sender_id: UUID

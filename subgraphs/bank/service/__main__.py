@@ -53,7 +53,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     tls = TLS.from_settings(settings)
     async with AsyncExitStack() as stack:
         url, direct_url = settings.bank_database_url, settings.bank_database_direct_url
-        is_shared = direct_url is not None  # with a direct URL, the others lead to a pooler in transaction mode
+        is_shared = direct_url is not None  # then the other URLs lead to a pooler in transaction mode
         pool = await stack.enter_async_context(
             open_pool(url.get_secret_value(), max_size=settings.bank_database_connections, shares_sessions=is_shared),
         )

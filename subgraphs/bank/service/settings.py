@@ -24,6 +24,6 @@ class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
     )
     bank_grpc_listen: Address = Field("127.0.0.1:50051", description="address of the gRPC API")
     bank_admin_listen: Address = Field(
-        "127.0.0.1:9101", description="address of health, metrics and the integrity check"
+        "127.0.0.1:9101", description="address of the admin interface: health, metrics and integrity check"
     )
     kafka_bootstrap_servers: str = Field(description="Kafka brokers: host:port, or several separated by commas")

@@ -43,7 +43,7 @@ class BankLedger:
             yield {account.account_id: account.version for account in page}
 
     async def get_versions(self, account_ids: list[UUID]) -> dict[UUID, int]:
-        """Return the current versions of the accounts, without those that the ledger does not have."""
+        """Return the current versions of these accounts. Accounts that the ledger does not have are left out."""
         versions: dict[UUID, int] = {}
         for start in range(0, len(account_ids), _PAGE_SIZE):
             with request_context.as_service(self._token):

@@ -16,7 +16,7 @@ from wallet.errors import TEMPORARY_ERRORS, WalletError
 _CACHE_SECONDS: Final = 60.0
 _CACHE_SIZE: Final = 10_000
 _VERSION_TIMEOUT_SECONDS: Final = 0.5
-"""Time-out of the bank's response for a caller whose access is cached."""
+"""Time-out of the bank's response for a caller whose permission is cached."""
 
 
 class AccountOwners:
@@ -34,7 +34,7 @@ class AccountOwners:
         self._readable: TTLCache[tuple[str, UUID], bool] = TTLCache(_CACHE_SIZE, _CACHE_SECONDS, clock)
 
     async def read_position(self, caller: Principal, account_id: UUID) -> AccountPosition | None:
-        """Check that the caller of the current request may read the account, and return its position in the ledger.
+        """Check that the caller of the current request may read the account. Return its version and the ledger's epoch.
 
         Returns None if the bank is unavailable, late or overloaded, but has allowed the caller to read the account in
         the last minute.

@@ -13,7 +13,7 @@ from subgraphs.analytics.service.domain.model import Row
 from subgraphs.analytics.service.domain.rows import rows_from_event
 
 _WINDOW_OPERATIONS: Final = 1_000
-"""Maximum operations of a window, and so of one response of the bank."""
+"""Maximum operations of a window (a range of versions of one account), and so of one response of the bank."""
 _BATCH_OPERATIONS: Final = 2_000
 """Maximum operations of a batch, which one statement reads into memory."""
 _BATCH_WINDOWS: Final = 500

@@ -91,7 +91,7 @@ class EpochFollower:
         return self._followed.id if self._followed else None
 
     def is_followed(self, epoch: str) -> bool:
-        """Return whether the epoch is the followed one. A new epoch starts a comparison of the epochs."""
+        """Return whether the epoch is the followed one. An epoch that the history never had triggers a comparison."""
         if self._followed is None or self._followed.id == epoch:
             return self._followed is not None
         if epoch not in self._followed.past:

@@ -40,7 +40,7 @@ class Invariant(StrEnum):
     VERSION_IS_LEDGERS = "VERSION_IS_LEDGERS"
     """No version is stored that is above the account's version in the ledger."""
     ACCOUNT_IS_LEDGERS = "ACCOUNT_IS_LEDGERS"
-    """No operation is stored of an account that the ledger does not have."""
+    """No stored operation belongs to an account that the ledger does not have."""
 
 
 def history_integrity(
@@ -52,7 +52,7 @@ def history_integrity(
     left to the next check. A missing operation is compared again after a wait. If it is still missing, it is a
     violation, or pending if it is younger than the maximum delay.
 
-    The verdict counts operations of the ledger, and accounts of the history.
+    The verdict has two counts: of the checked operations of the ledger, and of the checked accounts of the history.
 
     Args:
         copies: all stored rows.

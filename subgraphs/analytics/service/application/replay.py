@@ -71,7 +71,7 @@ Report = Progress | Outcome
 
 
 class Replay:
-    """Inserts operations that the history lacks or, with `all_operations`, replaces all rows that differ.
+    """Inserts operations that the history lacks. With `all_operations`, also replaces rows that differ from the ledger.
 
     One replay runs at a time. It may end at any time and run again: each insert is atomic, and a row that is inserted
     twice counts once.

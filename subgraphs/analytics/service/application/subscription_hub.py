@@ -94,7 +94,7 @@ class _Subscription:
         self.close()
 
     def begin(self, after: int) -> None:
-        """Start after a version."""
+        """Start the delivery after a version. Buffered operations up to this version are dropped."""
         self.last = after
         self._buffer = {version: row for version, row in self._buffer.items() if version > after}
 
@@ -137,7 +137,7 @@ class SubscriptionHub:
         history: first source of stored operations.
         ledger: second source, for operations that the history lacks.
         bank: gRPC client of the bank; calls have the identity of the current caller.
-        repair: compares accounts with operations that the history lacks.
+        repair: compares an account with the bank after the history lacked one of its operations.
         limits: time and size limits.
         """
         self._history = history
@@ -178,7 +178,7 @@ class SubscriptionHub:
                 async with asyncio.timeout(self._limits.check_interval_seconds):
                     await self._check_requested.wait()
             self._check_requested.clear()
-            # The ledger had these versions before it is asked, unless it was restored.
+            # These versions are read before the ledger's, so only a restored ledger has a lower version.
             delivered = {each: each.last for subscriptions in self._subscriptions.values() for each in subscriptions}
             for account_id, version in (await self._ledger.get_versions(list(self._subscriptions))).items():
                 for subscription in self._subscriptions.get(account_id, ()):
@@ -194,7 +194,7 @@ class SubscriptionHub:
                 subscription.end_epoch()
 
     def close(self) -> None:
-        """End all streams, also later ones, with Unavailable: subscribers reconnect to another replica."""
+        """End all current and later streams with Unavailable, so that subscribers reconnect to another replica."""
         self._is_closed = True
         for subscriptions in self._subscriptions.values():
             for subscription in subscriptions:
@@ -213,7 +213,7 @@ class SubscriptionHub:
             epoch: epoch of the ledger that `after_version` belongs to.
 
         Raises:
-            AccountNotFound: the account does not exist, or the caller may not read it, or may no longer read it.
+            AccountNotFound: the account does not exist, or the caller may not read it (any more).
             LedgerRestored: the version does not belong to the ledger's epoch, or the epoch has changed.
             SubscriberTooSlow: the buffer is full. The subscriber may resume after the last version it received.
             Unavailable: the next operation cannot be fetched now, the history is being rebuilt, or this process stops.
@@ -269,7 +269,8 @@ class SubscriptionHub:
         """Return the account's next operations up to the first gap, from the history or else from the ledger."""
         try:
             stored = await self._history.list_after(account_id, after, _PAGE_SIZE)
-            # The epoch is read after the rows, which a table of another epoch may have replaced.
+            # The epoch is read after the rows, because a table of another epoch may have replaced the history
+            # meanwhile.
             if stored and await self._epochs.refresh() != epoch:
                 stored = []
         except Unavailable:

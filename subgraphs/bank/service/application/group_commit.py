@@ -41,7 +41,7 @@ _MAX_CONFLICTS: Final = 8
 _FIRST_PAUSE_SECONDS: Final = 0.01
 _LONGEST_PAUSE_SECONDS: Final = 0.5
 _COMMIT_TIMEOUT_SECONDS: Final = 8.0
-"""Time for which a batch is run again after a conflict or an unknown outcome. It is longer than the time for which
+"""Maximum time for which a batch is repeated after conflicts or unknown outcomes. It is longer than the time for which
 PostgreSQL keeps the idle transaction of a frozen bank process.
 """
 _DEPENDENCY: Final = "the ledger"  # in error messages
@@ -193,7 +193,7 @@ class Pipeline:
         self._changed.set()
 
     def _next_batch(self) -> list[_Item]:
-        """Return the next batch: the queued commands that fit if no batch is running, else a full batch or nothing.
+        """Return the next batch. While another batch is running, return a full batch or nothing.
 
         Half of a batch is for single commands and half for bulk submissions. If one kind does not fill its half, the
         other kind may use the rest. A bulk submission has commands in only one running batch, so that its commands are

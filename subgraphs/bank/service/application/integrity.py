@@ -69,8 +69,8 @@ async def _find_transfers_without_one_key(
 ) -> AsyncGenerator[Finding, None]:
     """Find the transfers that have no key or more than one.
 
-    Scans transfers and keys again for the partitions that differ. For a partition whose ids exceed
-    `_MAX_IDS_IN_MEMORY`, it reports only the numbers of keys and transfers.
+    Scans transfers and keys again for the partitions that differ; a partition has the ids with the same last digits.
+    For partitions whose ids do not fit into `_MAX_IDS_IN_MEMORY`, it reports only the numbers of keys and transfers.
     """
     free, named, counted = _MAX_IDS_IN_MEMORY, set[int](), list[Violation]()
     for partition, (transfers, keys) in differences.items():

@@ -212,7 +212,7 @@ class Bank:
         return found
 
     async def get_accounts(self, caller: Principal, ids: Sequence[UUID]) -> dict[UUID, Account]:
-        """Return the accounts that exist and that the caller may read."""
+        """Return the existing accounts that the caller may read, by id."""
         accounts = await self._reader.get_accounts(ids)
         return {id_: account for id_, account in accounts.items() if _may_read(caller, account)}
 
@@ -252,7 +252,7 @@ class Bank:
     async def verify_history(
         self, reader_epoch: str, past_epochs: Sequence[str], postings: Sequence[HeldPosting]
     ) -> LedgerIdentity:
-        """Compare the postings and epochs that a reader such as analytics has stored with the ledger.
+        """Compare the stored postings and epochs of a reader, such as analytics, with the ledger.
 
         See `Epochs.verify`.
         """

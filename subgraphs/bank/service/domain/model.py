@@ -52,7 +52,7 @@ class Account:
         return self.min_balance is None
 
     def with_balance(self, balance: Money, at: datetime) -> "Account":
-        """Return the account after one more operation."""
+        """Return the account after one more operation, which is dated `at` and results in this balance."""
         return Account(
             self.id, self.owner_id, self.status, balance, self.min_balance, self.version + 1, self.created_at, at
         )
@@ -149,8 +149,9 @@ class IdempotencyRecord:
     def replay(self, command: Command) -> Outcome:
         """Return the stored outcome, or a conflict if the command differs from the first command.
 
-        A refusal is marked as a replay, unless the command is the first command itself, which is decided again if its
-        commit was not confirmed. A transfer has no mark; `Command.is_replay` returns whether it is a replay.
+        A refusal is marked as a replay. The exception is the first command itself, which is decided again if its commit
+        was not confirmed: then the refusal is not marked. A transfer is never marked; `Command.is_replay` returns
+        whether it is a replay.
         """
         if self.fingerprint != command.fingerprint:
             return IdempotencyConflict(command.key.key)
@@ -167,7 +168,7 @@ class Decision:
         outcomes: one for each command, in order.
         transfers: new transfers to write, in order.
         accounts: changed accounts, after the batch.
-        new_records: idempotency records to write, for the keys that this batch uses first.
+        new_records: idempotency records to write, for the keys that have no record yet.
     """
 
     outcomes: Sequence[Outcome]

@@ -27,12 +27,12 @@ def redate(
 ) -> tuple[dict[UUID, datetime], dict[UUID, datetime]]:
     """Date transfers in the order of their accounts' versions, not later than now.
 
-    The new date is the time in the transfer's id, which the bank creates when the request arrives, but not earlier than
-    the previous operation of either account. If the id has no time, or a time in the future, the new date is that of
-    the later of the two previous operations.
+    The new date is the time in the transfer's id, because the bank creates the id when the request arrives. The new
+    date is never earlier than the previous operation of either account. If the id has no time, or a time in the future,
+    the new date is the date of the later one of these two operations.
 
     Args:
-        transfers: all transfers that are dated in the future. They have the last versions of each account.
+        transfers: all transfers that are dated in the future. In each account, they have the highest versions.
         last_dates: for each account of these transfers, the date of the last operation that is not in the future. If
             there is none, the date of the account's opening.
         now: time of the database's clock, not earlier than any of `last_dates`.

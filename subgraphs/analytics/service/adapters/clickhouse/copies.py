@@ -105,7 +105,7 @@ class Copies:
             account_id: id of the account.
             version: version of the account in the ledger.
             after: copies above this version are returned; None for all.
-            limit: number of copies. The result has more if the last version has more copies.
+            limit: number of copies. The result may have more, because it has all copies of its last version.
         """
         condition = """
             account_id = {account_id:UUID} AND account_version > {after:Int64}

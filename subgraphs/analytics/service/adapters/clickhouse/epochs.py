@@ -67,10 +67,11 @@ class EpochTables:
         await self._database.command(f"DROP TABLE IF EXISTS {table}", {})
 
     async def replace_history(self, table: str) -> None:
-        """Make a table that `create` has created the history, and keep the previous one as `operations_before_<epoch>`.
+        """Replace the history by a table that `create` has created. Keep the previous history.
 
-        If another process has already replaced the history, drop the table. If a table with that name exists, because
-        the history of this epoch was lost and is rebuilt, the name of the kept table ends with a random number.
+        The previous history gets the name `operations_before_<epoch>`. If a table with this name exists, because the
+        history of this epoch was lost and is rebuilt, the name ends with a random number. If another process has
+        already replaced the history, the new table is dropped.
         """
         epoch = await self._read(table)
         if (await self.read()).id != epoch.id:  # another process may have rebuilt the history

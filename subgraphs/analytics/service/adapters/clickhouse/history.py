@@ -142,7 +142,7 @@ class History:
         return [HeldPosting(*row) for row in found]
 
     async def count_versions(self, account_id: UUID, versions: range) -> tuple[int, int]:
-        """Return how many of the versions are stored, and the account's highest stored version; 0 if there is none."""
+        """Return the number of these versions that are stored, and the account's highest stored version (0 if none)."""
         ((count, highest),) = await self._database.query(
             "SELECT uniqExactIf(account_version, account_version >= {first:Int64} AND account_version < {end:Int64}),"
             " max(account_version) FROM operations WHERE account_id = {account_id:UUID}",
@@ -206,8 +206,9 @@ class History:
         return (after if span.before else before), currency
 
     async def _groups(self, account_id: UUID, range_: StatisticsRange, span: "_Span") -> list[Group]:
-        # sum() of this Decimal has 38 digits: only 10^16 of the highest amounts overflow it. dateDiff counts crossed
-        # boundaries (of weeks on Mondays) and supports years after 2106, which toStartOfHour and others do not.
+        # sum() returns a Decimal of 38 digits, which only 10^16 operations of the highest amount overflow. dateDiff
+        # counts crossed boundaries (of weeks on Mondays) and supports years after 2106; toStartOfHour and similar
+        # functions do not.
         unit = range_.granularity.value.lower()
         groups = await self._database.query(
             f"""

@@ -43,7 +43,7 @@ class Accounts:
         """Acquire a connection for a change.
 
         Raises:
-            Unavailable: the database is unreachable, or other changes wait for a lock.
+            Unavailable: the database is unreachable, or changes that wait for a lock use all connections for changes.
         """
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):

@@ -148,7 +148,7 @@ async def optimistic_batch(pool: asyncpg.Pool) -> AsyncIterator["Batch"]:
 
     Raises:
         Conflict: as for `locking_batch`, or an account changed since the read.
-        CommitOutcomeUnknown: the connection was lost after the write or the confirmation began.
+        CommitOutcomeUnknown: the connection was lost after `Batch.write` or `Batch.confirm` began.
         Unavailable: nothing was committed; the database is unreachable, or its disk is full.
     """
     batch = None
@@ -292,8 +292,8 @@ class Batch:
     async def confirm(self) -> None:
         """Wait until the synchronous standbys, if there are any, have the records that `read` returned.
 
-        Call it for a decision without new records. A decision with new records needs no such wait, because its commit
-        comes after the commits of the records that were read.
+        Call it for a decision without new records. A decision with new records needs no such wait: its own commit waits
+        for the standbys, which then also have the records that were committed before.
         """
         self.is_writing = True
         await self._session.execute(CONFIRM_COMMITS)

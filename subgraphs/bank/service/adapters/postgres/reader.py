@@ -77,7 +77,7 @@ class Reader:
                 raise ReadOnlyDatabase from error
 
     async def get_accounts(self, ids: Iterable[UUID]) -> dict[UUID, Account]:
-        """Return the accounts that exist."""
+        """Return the accounts with these ids, by id. Ids without an account are left out."""
         async with connection(self._pool) as session:
             rows = await session.fetch(f"{ACCOUNT} WHERE id = ANY($1)", list(ids))
         return {row["id"]: account_from_row(row) for row in rows}
@@ -95,7 +95,7 @@ class Reader:
             return [account_from_row(row) for row in await session.fetch(query, owner_id, after or _NIL_ID, limit)]
 
     async def get_transfers(self, ids: Iterable[UUID]) -> dict[UUID, Transfer]:
-        """Return the transfers that exist, with their postings."""
+        """Return the transfers with these ids, by id. Ids without a transfer are left out."""
         wanted = set(ids)
         rows = await self._fetch_from_replica(_TRANSFERS_BY_ID, list(wanted))
         if missing := wanted - {row["id"] for row in rows}:
