@@ -69,7 +69,10 @@ def _parse_report(line: str) -> dict[str, Any]:
 
 
 class ProgressLine:
-    """Progress on stderr, one line for each part. A terminal shows each update of a line; a file gets only the last."""
+    """Progress on stderr, one line for each part of the work.
+
+    A terminal shows each update of a line. A file gets only the last state of each line.
+    """
 
     def __init__(self) -> None:
         self._rewrites = sys.stderr.isatty()

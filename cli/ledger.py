@@ -1,6 +1,7 @@
 """Commands that show and begin epochs of the ledger. Each prints one line on stdout.
 
-An epoch is one uninterrupted sequence of operations of the ledger. A restore from an older backup begins another epoch.
+An epoch is one uninterrupted sequence of operations of the ledger. After a restore from an older backup a new epoch has
+to begin. The bank begins it when analytics detects the restore, or an operator begins it earlier with `begin_epoch`.
 """
 
 from enum import IntEnum
@@ -19,7 +20,7 @@ class EpochResult(IntEnum):
 
 
 def show_epoch(admin: AdminEndpoint) -> EpochResult:
-    """Print the ledger's epoch, its start and its reason."""
+    """Print the ledger's epoch, the time at which it began, and the reason."""
     try:
         (record,) = stream_reports("GET", admin, "/epoch")
     except NoResultError as error:

@@ -35,13 +35,13 @@ Token = Annotated[
     str | None,
     typer.Option(
         envvar="WALLET_TOKEN",
-        help="an admin's access token; default: that of the running stack's seeded admin, unless an address is given",
+        help="access token of an admin; default, without an address: the token of the running stack's seeded admin",
     ),
 ]
 
 
 def _admin_option(service: str) -> Any:
-    help_text = f"admin address of {service}, http://…; default: that of the running stack"
+    help_text = f"admin address of {service}, http://…; default: the address in the running stack"
     return typer.Option(parser=parse_admin, metavar="URL", help=help_text)
 
 
@@ -66,7 +66,7 @@ def token(
 @app.command()
 def certificates(
     folder: Annotated[Path, typer.Option(help="folder of the certificates and of the authority that signs them")],
-    name: Annotated[list[str], typer.Option(help="host name of a service; repeat for each")] = _SERVICES,
+    name: Annotated[list[str], typer.Option(help="host name of a service; repeat the option for each")] = _SERVICES,
 ) -> None:
     """Create or renew the certificates for mutual TLS.
 
@@ -91,7 +91,8 @@ def status(
     admin: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=URL", help="admin address of a service elsewhere, such as bank=http://…; repeat for each"
+            metavar="NAME=URL",
+            help="show this service instead of the running stack, such as bank=http://…; repeat the option for each",
         ),
     ] = None,
     *,
@@ -158,7 +159,7 @@ def replay(
 ) -> None:
     """Copy missing operations from the ledger to the history. Safe to interrupt and to repeat.
 
-    Exit codes: 0 complete, 1 the ledger lacks operations, 2 not finished.
+    Exit codes: 0 complete, 1 the ledger lacks operations that an account's version includes, 2 not finished.
     """
     endpoint = _admin_endpoint(admin, port, "analytics", token, data)
     raise typer.Exit(replay_history(endpoint, account, all_operations=all_operations))
@@ -241,7 +242,7 @@ def review_top_ups(
         typer.Option(
             "--after-restore",
             help="first compare all completed top-ups with a restored ledger: "
-            "add those whose deposit it lacks, and remove those whose deposit it has again",
+            "add those whose deposit the ledger lacks, and remove those whose deposit it has again",
         ),
     ] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Top-ups that need manual review, and blocks after declined cards: one line each on stdout."""
+"""Prints the top-ups that need manual review, and the blocks after declined cards, one line for each on stdout."""
 
 from collections.abc import Callable
 from enum import IntEnum

@@ -54,7 +54,7 @@ class _Authority(NamedTuple):
 
 
 def ensure_certificates(folder: Path, names: Iterable[str], now: datetime) -> list[CertificateFiles]:
-    """Create or renew certificates. Return the authority's, followed by a valid one for each name.
+    """Create or renew certificates. Return the authority's certificate, followed by a valid certificate for each name.
 
     Each certificate serves as client and server certificate for its name, localhost and 127.0.0.1. It is replaced when
     at most a third of its lifetime remains, when the authority did not sign it, when it has other names, or when a file

@@ -78,7 +78,10 @@ def _settings(own: Path) -> Mapping[str, str]:
 
 
 def _certificates(tls: Path, now: datetime) -> Mapping[str, str]:
-    """Return certificate and key of each service and nginx, and the authority's certificate for those that verify."""
+    """Return the certificates and keys of the services and of nginx, and the authority's certificate for each verifier.
+
+    The key is the name of the file, the value its text.
+    """
     authority, *certificates = ensure_certificates(tls, (*_SERVICES, "nginx"), now)
     authority_pem = authority.certificate.read_text()
     return {

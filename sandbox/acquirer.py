@@ -32,7 +32,7 @@ class Acquirer:
         self._late = late_seconds
 
     def tokenize(self, number: str, expiry: tuple[int, int], cvv: str) -> Card:
-        """Check a card and store it under a token. The number and the security code are not stored.
+        """Check a card, and store its brand and last four digits under a token. The number and the code are not stored.
 
         Raises:
             Refusal: INVALID_CARD.

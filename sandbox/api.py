@@ -72,7 +72,7 @@ class StrictRoute(APIRoute):
 
 
 def _invalid_request(errors: Mapping[str, str]) -> Refusal:
-    """Return the refusal for messages by field."""
+    """Return the refusal of a request whose invalid fields have these messages."""
     return Refusal(Code.invalid_request, "; ".join(f"{field}: {message}" for field, message in errors.items()))
 
 

@@ -215,7 +215,7 @@ class Books:
     def change(self, step: Step, payment_id: str, key: str, at: datetime) -> Payment:
         """Apply the step and return the payment; return its current state if the key was used for this step before.
 
-        A refusal is recorded with the key and repeated.
+        A refusal is recorded with the key, so a repeated request gets the same refusal.
 
         Raises:
             Refusal: NOT_FOUND, KEY_REUSED, KEY_CANCELLED, WRONG_STATUS, REFUSED.
@@ -238,7 +238,7 @@ class Books:
         """Cancel the key permanently, void its authorized payment, and return this payment; None if there is none.
 
         Raises:
-            Refusal: WRONG_STATUS, the key's payment is captured; KEY_REUSED, the key belongs to another operation.
+            Refusal: the key's payment is captured (WRONG_STATUS), or the key belongs to another operation (KEY_REUSED).
         """
         with self._transaction():
             payment = self.authorized_by(key)

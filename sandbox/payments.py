@@ -95,7 +95,7 @@ def apply_step(payment: Payment, step: Step) -> Payment:
     """Return the payment after the step.
 
     Raises:
-        Refusal: WRONG_STATUS, the step is not possible in this status; REFUSED, the card refuses the step.
+        Refusal: the step is not possible in this status (WRONG_STATUS), or the card refuses the step (REFUSED).
     """
     status = _NEXT.get((payment.status, step))
     if status is None:
@@ -109,7 +109,7 @@ def cancel_payment(payment: Payment) -> Payment:
     """Return the payment after its key was cancelled: VOIDED if it was AUTHORIZED, else unchanged.
 
     Raises:
-        Refusal: WRONG_STATUS, the amount is captured.
+        Refusal: the amount is captured (WRONG_STATUS).
     """
     if payment.status is PaymentStatus.authorized:
         return replace(payment, status=PaymentStatus.voided)
@@ -141,7 +141,8 @@ class KeyRecord:
         """Repeat the first outcome with the payment's current state.
 
         Raises:
-            Refusal: KEY_CANCELLED; KEY_REUSED, the key belongs to another request; or the first refusal.
+            Refusal: the key was cancelled (KEY_CANCELLED), it belongs to another request (KEY_REUSED), or the first
+                request was refused (with the same code as then).
         """
         if self.request not in {None, request}:
             raise Refusal(Code.key_reused)

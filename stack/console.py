@@ -12,7 +12,7 @@ from typing import TextIO
 
 from kit.telemetry.log_sink import LogSink
 
-COLOURS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)  # ANSI codes, in order of first output; no red
+COLOURS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)  # ANSI codes, in the order in which children first print; no red
 WIDTH = 10
 LARGEST_LOG = 10 * 2**20  # bytes; a larger log file is rotated
 OLD_LOGS = 3  # old files that are kept, the newest as `.log.1`

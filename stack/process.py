@@ -66,7 +66,7 @@ class Process:
 
 
 def module(name: str, *arguments: str, **environment: str) -> Callable[[], Awaitable[Command]]:
-    """Return a command that runs a module of this project, with `environment` added to the current one."""
+    """Return a command that runs a module of this project, with `environment` added to the current environment."""
     # The working directory is the project root, so that `python -m` finds the project's packages.
     argv = (sys.executable, "-m", name, *arguments)
 

@@ -42,7 +42,7 @@ AccessPolicy = Mapping[str, AccessRule]
 """Rule of each call. Key: name of the gRPC method, or method and path of the HTTP route."""
 
 PUBLIC_ACCESS: Final = AccessRule(is_public=True)
-"""All callers, without a token."""
+"""Calls that everybody may make without a token."""
 
 
 def allow_roles(*roles: Role) -> AccessRule:

@@ -1,4 +1,6 @@
-"""Bearer tokens in requests: the `Authorization` value (RFC 6750, 2.1) and the challenge of a refusal (3)."""
+"""Bearer tokens in requests (RFC 6750): the `Authorization` value (section 2.1), and the challenge of a refusal
+(section 3).
+"""
 
 import re
 from collections.abc import Sequence
@@ -38,7 +40,7 @@ def parse_bearer(value: str) -> str:
 
 
 def has_other_scheme(value: str) -> bool:
-    """Return whether an `Authorization` value has credentials, and none of the scheme Bearer, as in `Basic YTpi`."""
+    """Return whether an `Authorization` value has only credentials of other schemes than Bearer, as in `Basic YTpi`."""
     _, credentials = _split(value)
     return bool(credentials) and not _HAS_BEARER.search(value)
 
@@ -47,7 +49,8 @@ def parse_bearer_lines(values: Sequence[str]) -> str:
     """Return the token in the `Authorization` lines of an HTTP request; an empty text if there is none.
 
     Raises:
-        InvalidInput: there are several lines, also as one joined line, so it is not clear which token counts.
+        InvalidInput: there are several lines, or a proxy has joined several into one, so it is not clear which token
+            counts.
         Unauthenticated: the value does not begin with the scheme Bearer.
     """
     if len(values) > 1:

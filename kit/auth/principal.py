@@ -20,7 +20,7 @@ DEFAULT_LEEWAY_SECONDS: Final = 5.0
 """Tolerated difference between the clocks of the issuer and of this process, unless `AUTH_LEEWAY_SECONDS` is set."""
 _CACHED_TOKENS: Final = 4096
 MAX_TOKEN_BYTES: Final = 8_192
-"""Longest accepted token. Every call carries the token of its caller, and gRPC limits the size of a call's metadata."""
+"""Maximum length of a token in bytes. Every call has its caller's token in the metadata, whose size gRPC limits."""
 _MAX_SUBJECT_LENGTH: Final = 255
 _UNREADABLE: Final = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
 """Errors of PyJWT for invalid tokens, also for parts of an unexpected type, such as a list in place of a number."""
@@ -132,7 +132,7 @@ class TokenVerifier:
         keys: public keys by issuer.
         audience: `aud` that every token must name.
         algorithm: signature algorithm of users' tokens.
-        roles_claim: claim of users' tokens with their roles: a name, or a path with dots.
+        roles_claim: name of the claim that lists the roles in users' tokens, or a path to it, with dots.
         leeway_seconds: tolerated difference between the clocks of an issuer and of this process.
         """
         self._users = users

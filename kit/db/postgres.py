@@ -19,7 +19,7 @@ CONNECT_TIMEOUT_SECONDS: Final = 3.0
 """Time-out of a new connection, and of waiting for a free one in a pool."""
 STATEMENT_TIMEOUT_SECONDS: Final = 5.0
 CLOSE_TIMEOUT_SECONDS: Final = 1.0
-"""Time-out of closing a pool: a frozen server does not confirm it."""
+"""Time-out of closing a pool. A frozen server never confirms that a connection is closed."""
 
 SESSION_SETTINGS: Final = {"transaction_timeout": "10s", "idle_in_transaction_session_timeout": "2s"}
 """Server-side time-outs, after which the server releases the locks of a frozen process."""
@@ -169,9 +169,10 @@ async def check_sessions(url: str) -> None:
 
 
 class SessionCheck:
-    """`check_sessions` for one URL, once: pools await it before they change the state of a session.
+    """Runs `check_sessions` for one URL until it succeeds once. Pools await it before they change a session's state.
 
-    Otherwise a SET through a pooler in transaction mode would stay in a session that the pooler gives to others.
+    Without this check, a SET through a pooler in transaction mode would stay in a session that the pooler then gives to
+    other clients.
     """
 
     def __init__(self, url: str) -> None:

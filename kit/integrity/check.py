@@ -153,8 +153,8 @@ def integrity_router(integrity: IntegrityCheck) -> APIRouter:
 
 
 async def _lines(integrity: IntegrityCheck) -> AsyncGenerator[dict[str, object], None]:
-    """Yield the reports as JSON objects. The keys `walk`, `law` and `behind` are the released names of scan, invariant
-    and pending.
+    """Yield the reports as JSON objects. The keys `walk`, `law` and `behind` are the names that earlier releases used
+    for scan, invariant and pending.
     """
     async with aclosing(integrity.run()) as reports:
         async for report in reports:

@@ -46,7 +46,7 @@ async def open_channel(
         target: gRPC target, such as `127.0.0.1:50051` or `dns:///bank:50051`.
         service: full name of the service, for its health and its retry policy.
         reads: names of the methods that only read. gRPC retries them within the deadline when the service is
-            unavailable. Mutations are not retried here: the owner of the idempotency key retries them.
+            unavailable. Mutations are not retried here: the caller that chose the idempotency key retries them.
         tls: certificates; None: plaintext, on loopback only.
         name: name that the certificate of the service must have; the address is not compared with it.
 
@@ -111,8 +111,8 @@ class ClientLimits:
         timeout_seconds: time-out of one call.
         max_calls: maximum concurrent calls; more are refused.
         max_per_caller: maximum concurrent calls for one caller; more are refused.
-        circuit_failures: number of callers with time-outs that opens the circuit of a method for all. As many time-outs
-            of one caller open it for that caller only.
+        circuit_failures: the circuit of a method opens for all callers after calls of this number of callers have timed
+            out, and for one caller after this number of its calls has timed out.
         circuit_open_seconds: time until an open circuit lets one trial call, the probe, pass.
     """
 

@@ -23,7 +23,8 @@ class CircuitBreaker:
     One caller cannot open the circuit for the others: a caller counts once, however many of its calls fail.
 
     - closed: calls pass. The circuit opens when calls of `failures` callers have failed and none has succeeded since.
-      A caller with `failures` failed calls is refused alone: one of its calls passes in each `open_seconds`.
+      If one caller has `failures` failed calls, only this caller's calls are refused, except for one in each
+      `open_seconds`.
     - opened: calls are refused for `open_seconds`.
     - half-opened: one call, the probe, passes and all others are refused. Its success closes the circuit, its failure
       opens the circuit again. The caller of a failed probe must then wait twice as long as the others.
@@ -42,8 +43,8 @@ class CircuitBreaker:
         failure_type: type[Exception] = Exception,
     ) -> None:
         """Args:
-        failures: number of callers with failed calls that opens the circuit for all. As many failed calls of one caller
-            open it for that caller only.
+        failures: the circuit opens for all callers after calls of this number of callers have failed, and for one
+            caller after this number of its calls has failed.
         open_seconds: time until the circuit lets a probe through.
         on_change: called with each new state.
         failure_type: exception that counts as a failure. Any other `Exception` means that the dependency has

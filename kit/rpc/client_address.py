@@ -23,7 +23,10 @@ _TOKEN: Final = "x-client-address-token"  # noqa: S105  name of a metadata entry
 
 
 def client_network(host: str) -> str | None:
-    """Return `address_key` of an IP address; None if the host is no IP address, such as that of a Unix socket."""
+    """Return the text by which clients with this IP address are counted; None if the host is not an IP address.
+
+    It is the IPv4 address, or the /64 network of an IPv6 address. The client of a Unix socket has no IP address.
+    """
     key = address_key((host,))
     try:
         ipaddress.ip_network(key)

@@ -14,7 +14,7 @@ _NANOS: Final = Decimal(1_000_000_000)
 
 
 def money_from_proto(message: MoneyMessage) -> Money:
-    """Convert without rounding.
+    """Convert an amount without rounding.
 
     Raises:
         MoneyError: units and nanos differ in sign, nanos are out of range, or the value is no valid `Money`.
@@ -25,14 +25,14 @@ def money_from_proto(message: MoneyMessage) -> Money:
 
 
 def money_to_proto(money: Money) -> MoneyMessage:
-    """Convert without rounding: no currency has more than nine decimals."""
+    """Convert an amount without rounding: no currency has more than nine decimals."""
     units = int(money.amount)
     nanos = int((money.amount - units) * _NANOS)
     return MoneyMessage(currency_code=money.currency, units=units, nanos=nanos)
 
 
 def time_from_proto(message: Timestamp) -> datetime:
-    """Convert to an aware datetime in UTC; nanoseconds are cut to microseconds."""
+    """Convert a time to an aware datetime in UTC; nanoseconds are cut to microseconds."""
     return message.ToDatetime(tzinfo=UTC)
 
 

@@ -68,7 +68,7 @@ _OPTIONS: Final = (
     ("grpc.max_concurrent_streams", MAX_STREAMS),
     ("grpc.max_allowed_incoming_connections", 1_000),
     ("grpc.server_handshake_timeout_ms", 10_000),
-    ("grpc.max_connection_idle_ms", 30_000),  # without any call; our channels always watch the server's health
+    ("grpc.max_connection_idle_ms", 30_000),  # our channels are never idle: they watch the server's health
 )
 
 

@@ -71,7 +71,7 @@ def fit_to_call(error: WalletError, request: object) -> WalletError:
 
 
 def _has_key(request: Message) -> bool:
-    """Return whether the type of the request has an idempotency key, or has orders with an idempotency key."""
+    """Return whether the request's type has an idempotency key, or a field of messages that have one, as in a batch."""
     orders = (each.message_type for each in request.DESCRIPTOR.fields if each.message_type is not None)
     return any(_KEY in each.fields_by_name for each in (request.DESCRIPTOR, *orders))
 

@@ -24,7 +24,7 @@ def split_address(address: str) -> tuple[str, int]:
     """Return the host and the port of `host:port`. The host of `[::1]:8000` is `::1`.
 
     Raises:
-        ValueError: the address is invalid. The message shows valid ones and does not quote it.
+        ValueError: the address is invalid. The message shows valid addresses and does not quote the invalid one.
     """
     match = _ADDRESS.fullmatch(address)
     if match is None:
@@ -52,7 +52,7 @@ def check_target(target: str) -> str:
     """Return a gRPC target whose addresses all have a host and a port. gRPC itself would use port 443 if there is none.
 
     Raises:
-        ValueError: the target is invalid. The message shows valid ones and does not quote it.
+        ValueError: the target is invalid. The message shows valid targets and does not quote the invalid one.
     """
     for address in target_addresses(target):
         try:

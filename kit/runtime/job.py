@@ -1,6 +1,6 @@
 """Start of every process: its settings and its log.
 
-A job runs once and needs nothing else, so no server is imported.
+A job runs once and needs only these two, so this module imports no server.
 """
 
 from collections.abc import Callable

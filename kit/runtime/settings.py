@@ -260,9 +260,9 @@ class CallSettings(Settings):
     )
     call_circuit_failures: PositiveInt = Field(
         5,
-        description="number of callers whose calls of a method must time out, without a successful call in between, "
-        "before the method's circuit breaker refuses the calls of all callers; after as many time-outs of one caller, "
-        "the calls of this caller only are refused",
+        description="threshold of each method's circuit breaker: it refuses the calls of all callers after calls of "
+        "this number of callers have timed out, and the calls of one caller after this number of the caller's calls "
+        "has timed out; a successful call resets both counts",
     )
     call_circuit_seconds: PositiveFloat = Field(
         2.0, description="time for which an open circuit breaker refuses calls, before it allows one trial call"

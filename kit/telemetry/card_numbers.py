@@ -44,10 +44,10 @@ _SKIPPED: Final = _ASCII_SEPARATORS + bytes(range(0x80, 0x100))
 def mask_card_numbers(text: bytes) -> bytes:
     """Replace the digits of card numbers by nines, which are valid JSON in any place.
 
-    A card number has 13 to 19 digits with a valid check digit, next to any characters: in a row, as 8-8, or in three or
-    more groups of 4 to 8 digits, of which the last may be shorter. Between two groups are one to three separators:
-    spaces, hyphens (also those of Unicode, or escaped) and the characters `._:/+`. Longer sequences of digits are
-    masked too.
+    A card number has 13 to 19 digits with a valid check digit. Any characters may stand before and after it. The digits
+    are in a row, in two groups of 8, or in three or more groups of 4 to 8 digits; the last group may be shorter.
+    Between two groups are one to three separators: spaces, hyphens (also those of Unicode, or escaped) and the
+    characters `._:/+`. Longer sequences of digits are masked too.
 
     UUIDs, and hexadecimal ids of 32 or 64 digits with a letter, are not masked. Few other values match: timestamps,
     addresses and amounts have other groups, and one in ten numbers has a valid check digit.

@@ -40,7 +40,7 @@ from kit.telemetry.log_sink import LogSink, flush_logs
 
 _MAX_LINE_BYTES: Final = 256 * 1024
 _EXCERPT_BYTES: Final = 4 * 1024
-"""Length of the excerpt that is logged of a line longer than `_MAX_LINE_BYTES`."""
+"""Length of the excerpt that is logged in place of a line longer than `_MAX_LINE_BYTES`."""
 _STANDARD_ERROR: Final = 2
 
 log = structlog.get_logger(__name__)
@@ -280,7 +280,7 @@ def escape_values(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def escape_line(_: WrappedLogger, __: str, line: Any) -> str:
-    """Escape the control characters that values other than texts have left in a console line. Colours stay."""
+    """Escape the control characters in a console line that come from values other than texts. Colours stay."""
     text: str = line
     if text.isprintable():  # the most frequent case
         return text

@@ -4,8 +4,8 @@ The process that starts a trace decides whether it is sampled. OpenTelemetry is 
 We parse `traceparent` with a regular expression instead of OpenTelemetry's propagator, so that an unsampled request
 has almost no cost.
 
-Spans have the operation and its result, by the semantic conventions. They never have a caller, an input or an amount.
-Log lines with the same trace id name the caller.
+Spans name the operation and its result as OpenTelemetry's semantic conventions require. They never have a caller, an
+input or an amount. Log lines with the same trace id name the caller.
 """
 
 import os

@@ -1,6 +1,7 @@
 """Apache Kafka as a child process: one node in KRaft mode, for tests and benchmarks.
 
-Unlike the embedded broker it keeps its data after `kill -9` and distributes a topic among the members of a group.
+Unlike the embedded broker it keeps its data after `kill -9`, and distributes a topic's partitions among the members of
+a consumer group.
 """
 
 import asyncio

@@ -39,7 +39,7 @@ with contextlib.suppress(ImportError):
 
     COMPRESS["zstd"], EXPAND["zstd"] = zstd.compress, zstd.decompress
 
-# An INSERT whose rows follow the statement. All other statements run as text, also INSERT … VALUES and … SELECT.
+# An INSERT whose rows follow the statement. Other statements, such as INSERT … VALUES, are passed on as text.
 INSERT = re.compile(rb"\s*(INSERT\s+INTO\s.*?)\sFORMAT\s+(\w+)[ \t]*(?:\r?\n|;|$)", re.IGNORECASE | re.DOTALL)
 READ = re.compile(rb"\s*\(*\s*(SELECT|WITH|SHOW|DESCRIBE|DESC|EXISTS|EXPLAIN)\b", re.IGNORECASE)
 SETTING = re.compile(r"[a-z][a-z0-9_]*")
