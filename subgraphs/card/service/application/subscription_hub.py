@@ -17,8 +17,7 @@ POLL_SECONDS: Final = 2.0
 
 
 class SubscriptionHub:
-    """Open streams of this replica. Each subscribed top-up is also read periodically, in case a notification was
-    lost."""
+    """Open streams of this replica. Subscribed top-ups are also read periodically, in case a notification is lost."""
 
     def __init__(self, repository: Repository, *, poll_seconds: float = POLL_SECONDS) -> None:
         self._repository = repository
