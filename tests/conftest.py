@@ -73,9 +73,9 @@ AUDIENCE = "wallet"
 class ByEngine(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
     """Distribution of test modules over the workers of pytest-xdist.
 
-    Modules that share an expensive engine run on one worker, so that a run starts it once: the whole system of
-    tests/e2e, and ClickHouse with Apache Kafka. Modules that start separate systems run one after the other on
-    one worker, so at most two systems run at a time. Each other module is a group by itself.
+    Modules that share an expensive engine run on one worker, so that the engine is started only once. There are two
+    such engines: the whole system of tests/e2e, and ClickHouse with Apache Kafka. Modules that start separate systems
+    run one after the other on one worker, so at most two systems run at a time. Each other module is a group by itself.
     """
 
     def _split_scope(self, nodeid: str) -> str:

@@ -1,4 +1,4 @@
-"""Strategies of idempotency keys, and their quoted form."""
+"""Hypothesis strategies for idempotency keys, and the quoted form of a key."""
 
 import re
 from typing import Final

@@ -90,7 +90,7 @@ def _valid_card(card: Mapping[str, Any]) -> dict[str, object]:
 
 @schemathesis.check
 def valid_request_is_accepted(ctx: Any, response: schemathesis.Response, case: Any) -> bool | None:
-    """Run `positive_data_acceptance`, except on refusals that valid requests may get.
+    """Run schemathesis' check `positive_data_acceptance`, except on refusals that valid requests may get.
 
     These refusals have a code of `REFUSALS_BY_STATE`, the code in `FUZZ_CALLER_REFUSAL`, or messages of
     `RULES_IN_WORDS`.

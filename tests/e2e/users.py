@@ -61,7 +61,7 @@ class User:
 
 
 async def transfer_until_known(user: User, recipient: str, amount: str) -> httpx.Response:
-    """Transfer with one key, and repeat the request until the outcome is known, as the API documents it."""
+    """Transfer with one key, and repeat the request until the outcome is known, as the API's documentation advises."""
     key = str(uuid.uuid4())
 
     async def known() -> httpx.Response | None:

@@ -14,7 +14,7 @@ _ID = "123e4567-e89b-12d3-a456-426614174000"
 
 
 def hostile_requests(service: ServiceDescriptor) -> Iterator[tuple[str, str, Message]]:
-    """Yield the method's name, the field's path and the request for each string field and hostile string."""
+    """Yield method name, field path and request for each combination of a string field and a hostile string."""
     for method in service.methods:
         for path in _string_paths(method.input_type):
             for text in HOSTILE_STRINGS:

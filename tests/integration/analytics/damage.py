@@ -86,7 +86,7 @@ def update_version_3(column: str, value: str, found: str, expected: str) -> Dama
 
 
 def insert_another_copy(**changes: Any) -> Damage:
-    """Return a damage that inserts a second copy with other values."""
+    """Return a function that inserts a second copy of a row with other values."""
 
     async def damage(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
         row = await read_row(env.history, accounts.alice, 3)

@@ -175,7 +175,8 @@ class TestHashes:
             assert "m=64,t=2" in hashes[user.username]
             assert "m=32,t=1" in hashes[other.username]
             assert await try_login(later, user.username, PASSWORD) == "IN"
-        assert await try_login(own_identity, user.username, PASSWORD) == "IN"  # this login makes no hash weaker
+        # This replica has weaker settings, so the login leaves the stronger hash unchanged.
+        assert await try_login(own_identity, user.username, PASSWORD) == "IN"
         assert hashes == {row["username"]: row["password_hash"] for row in await own_identity.sql.fetch("TABLE users")}
 
     async def test_excess_hashes_are_refused_and_do_not_count(

@@ -313,7 +313,7 @@ class TestLog:
 def add_call(_: Any, __: str, event: EventDict) -> EventDict:
     """Add the fields that `kit.telemetry.logs` adds to each event of a call.
 
-    A bank that runs for the whole test session may log at the same time, outside of any call.
+    Events outside of a call are not changed: a bank that runs for the whole test session may log at the same time.
     """
     current = request_context.current_request.get(None)
     if current is None or current.principal is None:
