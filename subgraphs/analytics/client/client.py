@@ -42,7 +42,7 @@ class AnalyticsClient:
     async def connect(
         cls, target: str, *, limits: ClientLimits = ClientLimits(), tls: TLS | None = None
     ) -> AsyncIterator["AnalyticsClient"]:
-        """Yield a client of analytics at a gRPC target. It connects at the first call."""
+        """Yield a client of analytics at a gRPC target. The client connects at the first call."""
         async with open_channel(target, SERVICE, _READS, tls, name="analytics") as opened:
             yield cls(analytics_pb2_grpc.AnalyticsServiceStub(opened), limits)
 

@@ -114,7 +114,7 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class StreamStart:
-    """The account's version at which a stream of new operations starts, in an epoch of the ledger."""
+    """The account's version at which a stream of new operations starts, and the ledger's epoch at that time."""
 
     version: int
     epoch: str = ""

@@ -51,7 +51,7 @@ class Subscription:
 async def watch_operations(
     context: Context, account_id: UUID, after: cursor.HistoryPosition | None
 ) -> AsyncGenerator[client.Operation, None]:
-    """Yield operations after a position; without a position, new operations only.
+    """Yield an account's operations after the position `after`; without it, new operations only.
 
     A reconnected stream continues after the last operation that was yielded. A stream of new operations first reports
     the account's version at which it starts. If the stream fails before it has reported the version, the reconnected

@@ -100,7 +100,7 @@ class OperationConnection:
         )
 
 
-@strawberry.input(description="All conditions that are set must hold.")
+@strawberry.input(description="An operation must satisfy all conditions that are set.")
 class OperationFilter:
     types: list[OperationType] | None = strawberry.field(
         default=None, description="Matches any of these types; an empty list matches no operation."
@@ -156,7 +156,7 @@ _LENGTHS: Final = {
     "WEEK": (timedelta(weeks=1), timedelta(weeks=1)),
     "MONTH": (timedelta(days=28), timedelta(days=31)),
 }
-"""Shortest and longest length of a calendar period."""
+"""Shortest and longest length of a bucket, by granularity."""
 
 
 def max_buckets(arguments: Mapping[str, Any]) -> int:
@@ -213,7 +213,7 @@ class StatisticsBucket:
     )
     closing: Money = strawberry.field(description="Balance after the last operation of the bucket.")
     by_type: list[TypeTurnover] = strawberry.field(
-        description="Turnover per type, for each type that occurs.",
+        description="Turnover of each type of operation that occurs in the bucket.",
         directives=[list_size_directive(len(OperationType))],
     )
 
@@ -331,7 +331,9 @@ class Account:
 
 
 def _require_text(amount: str) -> str:
-    """Return the amount, or raise ValueError if it is empty. In a message to analytics, empty means no condition."""
+    """Return the amount, or raise ValueError if it is empty. In a message to analytics, empty text means no
+    condition.
+    """
     if not amount:
         raise ValueError("must be a decimal number such as 10.00")
     return amount

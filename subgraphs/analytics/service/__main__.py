@@ -35,7 +35,7 @@ from subgraphs.analytics.service.settings import Settings
 from subgraphs.bank.client import BankClient
 
 NAME: Final = "analytics"
-"""Name of the service for other services, and id of the consumer group."""
+"""Name of the service in its tokens and logs, and id of its Kafka consumer group."""
 
 
 _GRACE_SECONDS: Final = 5.0

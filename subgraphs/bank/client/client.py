@@ -66,7 +66,7 @@ class BankClient:
     async def connect(
         cls, target: str, *, limits: ClientLimits = ClientLimits(), tls: TLS | None = None
     ) -> AsyncIterator["BankClient"]:
-        """Yield a client of the bank at a gRPC target. It connects at the first call."""
+        """Yield a client of the bank at a gRPC target. The client connects at the first call."""
         async with open_channel(target, SERVICE, _READS, tls, name="bank") as opened:
             yield cls(bank_pb2_grpc.BankServiceStub(opened), limits)
 

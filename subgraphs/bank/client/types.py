@@ -32,7 +32,10 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class OpenedAccount:
-    """Account in its current state. `is_replay` is true if an earlier request with the same key opened the account."""
+    """Account in its current state.
+
+    `is_replay` is true if an earlier request with the same idempotency key opened the account.
+    """
 
     account: Account
     is_replay: bool
@@ -133,7 +136,7 @@ class LedgerIdentity:
 
     Attributes:
         epoch: id of the ledger's epoch; empty for the first epoch.
-        incarnation: system identifier and timeline of the database server.
+        incarnation: PostgreSQL's system identifier and timeline of the database server.
     """
 
     epoch: str

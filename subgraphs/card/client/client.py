@@ -51,7 +51,7 @@ class CardClient:
         tls: TLS | None = None,
         gateway_token: Callable[[], str] | None = None,
     ) -> AsyncIterator["CardClient"]:
-        """Yield a client of the card service at a gRPC target. It connects at the first call.
+        """Yield a client of the card service at a gRPC target. The client connects at the first call.
 
         Args:
             target: gRPC target.

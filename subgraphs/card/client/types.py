@@ -62,7 +62,10 @@ class TopUp:
 
 @dataclass(frozen=True, slots=True)
 class CreatedTopUp:
-    """Top-up in its current state. `is_replay` is true if an earlier request with the same key started the top-up."""
+    """Top-up in its current state.
+
+    `is_replay` is true if an earlier request with the same idempotency key started the top-up.
+    """
 
     top_up: TopUp
     is_replay: bool

@@ -124,8 +124,8 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
     )
     card_declines_per_address: PositiveInt = Field(
         _DECLINES.per_address,
-        description="number of declines of cards from one public IP address of clients within "
-        "`CARD_DECLINE_WINDOW_SECONDS` after which new top-ups from this address are refused",
+        description="number of declines for clients at one public IP address within `CARD_DECLINE_WINDOW_SECONDS` "
+        "after which new top-ups from this address are refused",
     )
     card_declines_per_shared_address: PositiveInt = Field(
         _DECLINES.per_shared_address,

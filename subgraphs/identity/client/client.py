@@ -40,7 +40,7 @@ class IdentityClient:
     async def connect(
         cls, target: str, *, limits: ClientLimits = ClientLimits(), tls: TLS | None = None
     ) -> AsyncIterator["IdentityClient"]:
-        """Yield a client. It connects at its first call.
+        """Yield a client. The client connects at its first call.
 
         Args:
             target: gRPC target of the service.

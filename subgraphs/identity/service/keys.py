@@ -104,7 +104,7 @@ def main() -> None:
         "--issuer",
         default=issuer,
         required=issuer is None,
-        help="value of AUTH_ISSUER in the services; default: this variable",
+        help="value of AUTH_ISSUER in the services; default: the environment variable AUTH_ISSUER",
     )
     sign.add_argument(
         "--audience", default=os.environ.get("AUTH_AUDIENCE", "wallet"), help="value of AUTH_AUDIENCE in the services"

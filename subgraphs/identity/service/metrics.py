@@ -17,7 +17,8 @@ PASSWORD_CHANGES = Counter(
 )
 REFRESHES = Counter(
     "wallet_identity_refreshes",
-    "Uses of refresh tokens by outcome: replaced, repeated, reused, over (the session has ended) or unknown.",
+    "Uses of refresh tokens by outcome: replaced, repeated (a retry within seconds), reused (later; the session was "
+    "ended), over (the session had ended before) or unknown.",
     ["outcome"],
 )
 HASH_SECONDS = Histogram(

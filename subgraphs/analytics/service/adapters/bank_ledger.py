@@ -71,7 +71,7 @@ class BankLedger:
         return first.recipient.balance_after - first.transfer.amount
 
     async def list_events(self, account_id: UUID, after_version: int, limit: int | None = None) -> list[Event]:
-        """Return the account's next operations after a version, in version order; none at the end.
+        """Return the account's next operations after a version, in version order; an empty list at the end.
 
         Args:
             account_id: id of the account.

@@ -34,7 +34,8 @@ class AccountOwners:
         self._readable: TTLCache[tuple[str, UUID], bool] = TTLCache(_CACHE_SIZE, _CACHE_SECONDS, clock)
 
     async def read_position(self, caller: Principal, account_id: UUID) -> AccountPosition | None:
-        """Check that the caller of the current request may read the account. Return its version and the ledger's epoch.
+        """Return the account's version and the ledger's epoch, if the caller of the current request may read the
+        account.
 
         Returns None if the bank is unavailable, late or overloaded, but has allowed the caller to read the account in
         the last minute.

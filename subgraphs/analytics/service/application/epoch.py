@@ -1,4 +1,4 @@
-"""Keeps the history in the ledger's epoch: rebuilds the history when the epoch changes. ADR 38 has the states.
+"""Keeps the history in the ledger's epoch: rebuilds the history when the epoch changes. ADR 38 lists the states.
 
 An epoch is one uninterrupted sequence of the ledger's operations. A restore from an older backup begins another epoch.
 """
@@ -70,7 +70,7 @@ class EpochFollower:
         """Functions that are called when the ledger's server has changed. They do not block."""
 
     async def current(self) -> str:
-        """Return the epoch of the history that this process has read last.
+        """Return the history's epoch, as this process has read it last.
 
         Raises:
             Unavailable: ClickHouse does not respond, and the epoch was never read.

@@ -49,8 +49,8 @@ def history_integrity(
     """Return the check that the stored history equals the ledger (`Invariant`).
 
     Each account is compared up to the version that it had in the ledger when its page was read. Later operations are
-    left to the next check. A missing operation is compared again after a wait. If it is still missing, it is a
-    violation, or pending if it is younger than the maximum delay.
+    left to the next check. An operation that is missing in the history is looked up again after a wait. If it is still
+    missing, it is a violation, or pending if it is younger than the maximum delay.
 
     The verdict has two counts: of the checked operations of the ledger, and of the checked accounts of the history.
 

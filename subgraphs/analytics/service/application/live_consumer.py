@@ -81,7 +81,7 @@ class LiveConsumer:
                     for message in messages:
                         self._publish(message.value, message.headers)
                     offsets[partition] = messages[-1].offset + 1
-            # A new partition has no older messages, so it is read from its start.
+            # All messages of a new partition are new, so it is read from its start.
             if added := [partition for partition in await _list_partitions(admin) if partition not in offsets]:
                 offsets |= dict.fromkeys(added, 0)
                 _assign(consumer, offsets)
@@ -107,7 +107,7 @@ async def _list_partitions(admin: AIOKafkaAdminClient) -> list[TopicPartition]:
 
 
 def _assign(consumer: AIOKafkaConsumer, offsets: dict[TopicPartition, int]) -> None:
-    """Assign partitions and seek all of them: an assignment resets the offsets of earlier partitions, too."""
+    """Assign the partitions and seek each of them. An assignment resets the offsets of the earlier partitions, too."""
     if offsets:
         consumer.assign(list(offsets))
         for partition, offset in offsets.items():

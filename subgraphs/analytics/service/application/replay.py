@@ -139,7 +139,8 @@ class Replay:
                     run.count_inserted(pulled)
                     yield
             for id_, version in (await self._repair.find_incomplete(incomplete)).items():
-                # An account with more operations in the history than in the ledger is listed, too, but lacks none.
+                # An account with more operations in the history than in the ledger is in the result, too, but lacks
+                # none.
                 run.lacking += await self._history.get_complete_version(id_) < version
             run.accounts += len(versions)
             yield
@@ -184,7 +185,7 @@ class Replay:
 
 
 def _copies_to_delete(differences: Iterable[Difference]) -> list[Copy]:
-    """Return the copies that differ from a row of the ledger. Without that row, the copies stay."""
+    """Return the copies that differ from the ledger's row. If the ledger returns no row, its copies are not deleted."""
     return [copy for each in differences if each.expected for copy in each.wrong]
 
 

@@ -37,7 +37,7 @@ class HubLimits:
         gap_timeout_seconds: time that the topic has to deliver a missing operation, before it is fetched.
         check_interval_seconds: interval between comparisons of subscribed accounts with the bank, which find events
             that the topic has lost.
-        access_interval_seconds: interval between checks that a subscriber may still read the account.
+        access_interval_seconds: interval between checks of whether a subscriber may still read the account.
         buffer_size: maximum operations that wait for one subscriber.
     """
 

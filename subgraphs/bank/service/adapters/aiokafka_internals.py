@@ -1,8 +1,8 @@
 """Closes aiokafka producers within a bounded time.
 
-`AIOKafkaProducer.stop` waits for unconfirmed messages without a time-out while the broker is unreachable. Its
-other steps have no public methods, so this module uses the private attribute `_sender`. A unit test fails if aiokafka
-removes it.
+`AIOKafkaProducer.stop` waits for unconfirmed messages without a time-out while the broker is unreachable. The other
+steps of `stop` have no public methods, so this module uses the private attribute `_sender`. A unit test fails if
+aiokafka removes it.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Outbox relay: publishes outbox rows to Kafka, at least once, in order while one replica leads."""
+"""Outbox relay: publishes each outbox row to Kafka at least once; in order, as long as the same replica leads."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -30,8 +30,8 @@ _SPAN: Final[tracing.Attributes] = {
 
 _BATCH_SIZE: Final = 500
 _POLL_SECONDS: Final = 1.0
-"""Longest wait for new rows without a `wake` call, so an idle leader uses its session at least this often. A replica
-that does not lead waits as long before it tries to become the leader again.
+"""Longest wait for new rows without a `wake` call, so an idle leader uses its session at least this often. Also the
+time after which a replica that does not lead tries again to become the leader.
 """
 _MEASURE_SECONDS: Final = 2.0
 

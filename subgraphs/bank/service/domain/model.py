@@ -77,8 +77,8 @@ class Command:
         descriptor: texts that the deposit's event carries unchanged.
         traceparent: trace context, if sampled; not part of the fingerprint.
         raw_key: the key as the client sent it, in quotation marks or with spaces around it; None if the client sent
-            `key` itself. Earlier releases stored records with the raw key: if there is such a record, it has the
-            command's outcome. New records are stored with `key`.
+            `key` itself. Earlier releases stored records with the raw key. If there is such a record, the command is a
+            replay of its request. New records are stored with `key`.
     """
 
     transfer_id: UUID

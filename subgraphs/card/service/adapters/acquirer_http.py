@@ -68,7 +68,7 @@ class HttpAcquirer:
     async def connect(
         cls, url: str, api_key: SecretStr, policy: RetryPolicy = RetryPolicy()
     ) -> AsyncIterator["HttpAcquirer"]:
-        """Yield a client of the acquirer at a base URL. It connects when it is first called."""
+        """Yield a client of the acquirer at a base URL. The client connects at the first call."""
         async with httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {api_key.get_secret_value()}"},

@@ -124,9 +124,9 @@ class AttemptRepository:
             return declines.find_blocks(map(_attempt_from_row, stored), limits)
 
     async def lift_block(self, kind: LimitKind, attempt_id: UUID, operator: str) -> int:
-        """Lift a block, which is a reached limit: stop counting its declines, for this kind of limit only.
+        """Lift a block: its declines no longer count for this kind of limit. The lift is stored permanently.
 
-        The lift is stored permanently.
+        A block is a limit of declined cards that is reached.
 
         Args:
             kind: kind of the limit.

@@ -20,7 +20,7 @@ def with_key(key: IdempotencyKey) -> Select[Any]:
 
 
 def set_attempt_state(state: AttemptState) -> Update:
-    """Change the state of attempts; the caller selects them."""
+    """Return a statement that changes the state of attempts; the caller adds the condition."""
     return update(attempts).values(state=state, since=func.clock_timestamp())
 
 

@@ -205,7 +205,8 @@ class Repository:
         async with self._database.statement() as sql:
             claimed = await sql.execute(
                 update(top_ups)
-                .where(top_ups.c.id == any_(func.array(due.scalar_subquery())))  # an array: read once with every plan
+                # As an array, so that the subquery runs only once in every query plan.
+                .where(top_ups.c.id == any_(func.array(due.scalar_subquery())))
                 .values(next_attempt_at=from_now(lease_seconds))
                 .returning(top_ups)
             )

@@ -106,7 +106,7 @@ class Saga:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def begin(self, new: NewTopUp, limits: Limits) -> TopUp:
-        """Drive and return the top-up with the request's idempotency key. Create it if the key is new.
+        """Return the top-up with the request's idempotency key, and start to drive it. Create it if the key is new.
 
         An existing top-up is driven only if no other driver has leased it.
 
@@ -157,7 +157,7 @@ class Saga:
         """
         while True:
             self._wake_requested.clear()
-            capacity = self._limits.drivers - len(self._completer_drivers)  # independent of the number of callers
+            capacity = self._limits.drivers - len(self._completer_drivers)  # drivers of requests do not count
             if capacity > 0:
                 for top_up in await self._repository.claim(capacity, lease_seconds=self._limits.lease_seconds):
                     metrics.TOP_UPS_RESUMED.inc()

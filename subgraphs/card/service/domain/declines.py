@@ -134,7 +134,7 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class NoRoomYet:
-    """Attempts in progress may fill a limit, or one of them has the same key: wait for their outcomes."""
+    """Attempts in progress may fill a limit, or one of them has the new attempt's key: wait for their outcomes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ class Repository:
         return _user_from_row(row)
 
     async def get_users(self, ids: Iterable[UUID]) -> dict[UUID, User]:
-        """Return the users that exist, by id."""
+        """Return the users with these ids, by id. Ids without a user are left out."""
         async with self._database.statement() as sql:
             rows = await sql.execute(select(users).where(users.c.id.in_(list(ids))))
             return {row.id: _user_from_row(row) for row in rows}

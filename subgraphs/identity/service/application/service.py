@@ -196,7 +196,7 @@ class Identity:
             await self._repository.revoke_session(token_id)
 
     async def change_password(self, caller: Principal, user_id: UUID, current: Secret, new: Secret) -> None:
-        """Change the caller's password, and end the caller's sessions except that of the caller's token.
+        """Change the caller's password, and end the caller's sessions except the session of the caller's token.
 
         Raises:
             InvalidInput: a password breaks a rule.

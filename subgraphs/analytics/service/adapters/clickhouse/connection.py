@@ -33,5 +33,5 @@ async def open_client(server: str, statement_timeout_seconds: float) -> AsyncCli
         connect_timeout=_CONNECT_TIMEOUT_SECONDS,
         send_receive_timeout=statement_timeout_seconds,
         tz_mode="aware",
-        autogenerate_session_id=False,  # a session takes one query at a time
+        autogenerate_session_id=False,  # a session would run only one query at a time
     )

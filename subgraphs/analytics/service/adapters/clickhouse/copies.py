@@ -79,7 +79,7 @@ class Copies:
         return await self._copies(condition, parameters)
 
     async def list_version_ranges(self, after: UUID | None, limit: int) -> list[VersionRange]:
-        """Return the version ranges of the next accounts after an id, in ClickHouse's order of ids."""
+        """Return the version ranges of at most `limit` accounts after the id `after`, in ClickHouse's order of ids."""
         # Aggregation in key order: the cost of a page does not depend on the rows after it.
         ranges = await self._database.query(
             "SELECT account_id, min(account_version), max(account_version) FROM operations"

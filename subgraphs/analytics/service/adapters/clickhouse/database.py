@@ -84,7 +84,7 @@ class Database:
             await client.command(statement, dict(parameters))
 
     async def insert(self, rows: Sequence[Row], table: str = "operations") -> None:
-        """Insert rows into a table with the columns of the history. They are readable on return."""
+        """Insert rows into a table that has the columns of the history. The rows are readable on return."""
         async with self._connected() as client:
             await client.insert(
                 table,

@@ -34,7 +34,9 @@ class StoredEpoch:
     past: tuple[str, ...] = ()
 
     def next(self, epoch: str) -> "StoredEpoch":
-        """Return the epoch to store when the ledger has begun another one: `epoch`, with this one among `past`."""
+        """Return what to store when the ledger has begun the epoch `epoch`: this epoch becomes the last one in
+        `past`.
+        """
         return StoredEpoch(epoch, (*self.past, self.id))
 
 

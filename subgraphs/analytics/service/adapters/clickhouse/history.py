@@ -50,7 +50,7 @@ class _Span:
     def is_complete(self, counted: int, version: int) -> bool:
         """Return whether `counted` operations are all operations of the range, up to a version of the account."""
         last = self.last or self.before
-        # Times do not decrease with versions, so `last` ends the range if the next version is later than the range.
+        # Times do not decrease with versions. So if version `last` + 1 is after the range, no later version is in it.
         reaches_end = self.after == last + 1 if self.after else last >= version
         return counted == last - self.before and reaches_end
 
@@ -277,7 +277,7 @@ def _conditions_to_sql(account_id: UUID, conditions: OperationFilter) -> tuple[s
         add("min_amount", f"amount >= {{min_amount:{DECIMAL}}}", f"{conditions.min_amount:f}")
     if conditions.max_amount is not None:
         add("max_amount", f"amount <= {{max_amount:{DECIMAL}}}", f"{conditions.max_amount:f}")
-    # Compared as integers, which are exact and represent any time.
+    # Times are compared as integers, which are exact and represent any time.
     if conditions.since is not None:
         add("since", "toUnixTimestamp64Micro(occurred_at) >= {since:Int64}", to_microseconds(conditions.since))
     if conditions.until is not None:

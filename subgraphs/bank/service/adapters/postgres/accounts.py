@@ -33,7 +33,8 @@ class Accounts:
     def __init__(self, pool: asyncpg.Pool) -> None:
         """Args:
         pool: connections to the ledger's database. Changes use at most a quarter of the connections. The others are
-            left for reads while changes wait for a lock, for example for that of a redating (a correction of dates).
+            left for reads while changes wait for a lock, for example for the lock of a redating (a correction of
+            dates).
         """
         self._pool = pool
         self._changes = asyncio.Semaphore(max(1, pool.get_max_size() // 4))

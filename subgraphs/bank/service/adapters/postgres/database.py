@@ -84,7 +84,7 @@ async def open_pool(url: str, *, max_size: int, shares_sessions: bool = False) -
 
 
 async def _skip_reset(connection: asyncpg.Connection) -> None:
-    """Skip asyncpg's reset, a round trip after every use: no code changes the state of a pooled session."""
+    """Skip asyncpg's reset, a round trip after every use, because no code changes the state of a pooled session."""
 
 
 @asynccontextmanager

@@ -47,8 +47,8 @@ _REPLACE: Final = """
 class Epochs:
     """Reads and replaces the epoch, always on the primary.
 
-    A reader is a service that stores operations of the ledger, such as analytics. It follows the epoch of the stored
-    operations.
+    A reader is a service that stores operations of the ledger, such as analytics. The epoch that a reader follows is
+    the epoch to which its stored operations belong.
 
     Raises:
         Unavailable: the database is unreachable. A retry is safe.

@@ -63,7 +63,7 @@ class Invariant(StrEnum):
     ACCOUNT_NOT_IN_FUTURE = "ACCOUNT_NOT_IN_FUTURE"
     """No account was opened or changed later than now, by the clock of the database with a tolerance of 5 s."""
     TRANSFER_NOT_IN_FUTURE = "TRANSFER_NOT_IN_FUTURE"
-    """No transfer is dated later than now, by the same clock and tolerance."""
+    """No transfer is dated later than now, by the clock of the database with a tolerance of 5 s."""
 
     TRANSFER_HAS_ENTRIES = "TRANSFER_HAS_ENTRIES"
     """Both entries that a transfer names exist and belong to it."""
@@ -305,8 +305,8 @@ _OUTBOX: Final = TableScan(
 
 SCANS: Final = (_ACCOUNTS, _ENTRIES, TRANSFERS, KEYS, _OUTBOX)
 
-# Not paged: between two pages, money can move from an account that is not read yet to one that was read. This is the
-# only statement that takes longer with more accounts.
+# Not paged: between two pages, money could move from an account that is not read yet to one that was read, and would be
+# missing in the sum. This is the only statement that takes longer with more accounts.
 _TOTALS: Final = """
     SELECT 'TOTAL_IS_CONSERVED' AS invariant, jsonb_build_object('currency', currency) AS row,
            sum(balance)::text AS found, sum(opening_balance)::text AS expected
@@ -324,7 +324,7 @@ class Page:
     Attributes:
         rows: number of rows.
         mark: primary key of the last row; the next page continues after it.
-        verified_up_to: the same key as text, without secret columns.
+        verified_up_to: the key in `mark` as text, without secret columns.
         violations: violations on the page.
         transfer_ids: ids of the rows' transfers that were committed before the check began; see `_TRANSFER_ID`.
     """

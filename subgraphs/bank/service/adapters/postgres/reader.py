@@ -89,7 +89,7 @@ class Reader:
         return None if row is None else (account_from_row(row), row["epoch"])
 
     async def list_accounts(self, owner_id: str, after: UUID | None, limit: int) -> list[Account]:
-        """List the owner's accounts after an id, in id order."""
+        """List the owner's accounts whose ids are above `after`, in id order; None: from the first account."""
         query = f"{ACCOUNT} WHERE owner_id = $1 AND id > $2 ORDER BY id LIMIT $3"
         async with connection(self._pool) as session:
             return [account_from_row(row) for row in await session.fetch(query, owner_id, after or _NIL_ID, limit)]
@@ -104,7 +104,7 @@ class Reader:
         return {row["id"]: transfer_from_row(row) for row in rows}
 
     async def list_versions(self, after: UUID | None, limit: int) -> list[tuple[UUID, int]]:
-        """List the ids and versions of the accounts after an id, in id order."""
+        """List the ids and versions of the accounts whose ids are above `after`; None: from the first account."""
         async with connection(self._pool) as session:
             return [(row["id"], row["version"]) for row in await session.fetch(_VERSIONS, after or _NIL_ID, limit)]
 

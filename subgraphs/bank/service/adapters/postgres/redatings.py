@@ -147,7 +147,7 @@ class Redatings:
         await self._session.execute("UPDATE ledger_epoch SET redated_at = clock_timestamp()")
 
     async def set_account_dates(self, dates: Mapping[UUID, datetime], now: datetime) -> None:
-        """Set the time of each account's last change; an opening that is dated later gets the same time.
+        """Set the time of each account's last change. If the account's opening is dated later, it gets the same time.
 
         Args:
             dates: date of the last operation by account id.
