@@ -6,6 +6,6 @@
   time.
 - `bank_load`, `http_load`, `subscribers`, `latency_comparison`: load generators, each a separate process.
   `load_generator`, `http1_client` and `http2_client` are the modules that they share.
-- `pgbench`, `bare_route`, `gateway_without_auth`, `hive`: programs to compare with; `service_stubs`: stubs behind
-  the gateway.
+- `pgbench`, `bare_route`, `gateway_without_auth`, `hive`: programs with which the wallet is compared; `service_stubs`:
+  stubs behind the gateway.
 """

@@ -106,7 +106,7 @@ def main() -> int:
         help="duration in minutes of the soak, a long run that measures memory",
     )
     parser.add_argument(
-        "--repeat", type=options.whole_number(1), default=1, help="number of repetitions of all figures"
+        "--repeat", type=options.whole_number(1), default=1, help="number of times that the figures are measured"
     )
     parser.add_argument(
         "--keep", action="store_true", help="add the figures to benchmarks/results/ and write its page again"

@@ -51,7 +51,7 @@ class AnalyticsProcess:
 
 
 class AnalyticsEnvironment(BenchEnvironment):
-    """An empty ClickHouse."""
+    """ClickHouse without databases. `start_analytics` runs analytics services on it."""
 
     clickhouse: ClickHouse
 

@@ -99,7 +99,7 @@ async def idle_latency_vs_single(environment: BankEnvironment) -> Figure:
 
 
 async def transfers_by_replicas(environment: BankEnvironment) -> Figure:
-    """Rate of single calls to three replicas of the bank, divided by the rate of one; the ledger is checked."""
+    """Rate of single calls to three replicas of the bank, divided by the rate to one replica; checks the ledger."""
     runs: dict[int, list[Run]] = {count: [] for count in range(1, _REPLICAS + 1)}
     async with environment.ledgers.create() as ledger, environment.start_banks(ledger, _REPLICAS) as banks:
         for _ in range(2):

@@ -65,7 +65,7 @@ async def call_bank(load: BankLoad, requests: Requests, deadline: float) -> Sequ
 
     Raises:
         CallError: a call failed.
-        OSError: no connection.
+        OSError: a connection could not be opened.
     """
     call_repeatedly = _call_bulk_repeatedly if load.items else http2_client.call_repeatedly
     share = load.in_flight // len(load.targets)

@@ -71,7 +71,7 @@ async def request_repeatedly(load: HttpLoad, deadline: float) -> Sequence[Call]:
 
     Raises:
         CallError: a response is not the expected one, or a connection was lost.
-        OSError: no connection.
+        OSError: a connection could not be opened.
     """
     host, _, port = load.target.rpartition(":")
     loop = asyncio.get_running_loop()

@@ -62,7 +62,7 @@ async def call_repeatedly(
 
     Raises:
         CallError: a call failed; the results of the others are lost.
-        OSError: no connection.
+        OSError: the connection could not be opened.
     """
     host, _, port = target.rpartition(":")
     loop = asyncio.get_running_loop()
@@ -136,7 +136,7 @@ class _Connection(asyncio.Protocol):
             if not flags & _ACK:
                 self._out.append(_frame(kind, _ACK, 0, payload if kind == _PING else b""))
         elif kind == _WINDOW_UPDATE:
-            if stream == 0:  # a stream's own window always fits one small message
+            if stream == 0:  # the windows of single streams do not matter: each always fits one small message
                 self._window += int.from_bytes(payload, "big")
                 self._send_queued()
         else:

@@ -34,7 +34,7 @@ _CATCH_UP_MEMORY: Final = "pipeline.catch_up_1m_mib"
 FIGURES: Final[Collection[str]] = (_INGEST_VS_RAW_INSERT, _CATCH_UP_MEMORY)
 
 _ACCOUNTS: Final = 1_000
-_INGEST_EVENTS: Final = 20_000  # the embedded broker stores at most 5 MiB per partition
+_INGEST_EVENTS: Final = 20_000  # not more, because the embedded broker stores at most 5 MiB per partition
 _CATCH_UP_EVENTS: Final = 1_000_000
 _ROUNDS: Final = 3
 _INSERT_ROWS: Final = 4_000  # rows per insert, as many as in the consumer's largest batch

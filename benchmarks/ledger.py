@@ -53,7 +53,7 @@ _ROWS: Final = """
            (SELECT count(*) FROM idempotency_keys) AS "rows.idempotency_keys",
            (SELECT count(*) FROM outbox) AS "rows.outbox"
 """
-"""The version of an account is the number of writes of its row."""
+"""Rows that transfers have written to each table. Each write of an account's row increments the account's version."""
 
 _SUMS: Final = """
     SELECT sum(balance) = sum(opening_balance) AS conserved, sum(version)::bigint AS versions,

@@ -37,7 +37,7 @@ async def measure_bank_loads(
         banks: all running banks; their batches and processor time are measured.
         loads: load of each generator.
         name: name of the run in the progress and in the details.
-        seconds: duration of the measurement; the option of the command line by default.
+        seconds: duration of the measurement; by default `Options.seconds` of the environment.
 
     Raises:
         BenchError: a call failed, or the ledger is not consistent.

@@ -1,4 +1,4 @@
-"""Reference for the bank's figures: pgbench, PostgreSQL's benchmark tool, writes the rows of each transfer."""
+"""Reference for the bank's figures: pgbench, PostgreSQL's benchmark tool, writes a transfer's rows with plain SQL."""
 
 import asyncio
 import re

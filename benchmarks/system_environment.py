@@ -188,7 +188,7 @@ class ManyOwnersEnvironment(SystemEnvironment):
         Args:
             selection: how accounts are chosen; a name in `loadtests.account_selection`.
             rate: transfers per second in an open loop; 0: a closed loop.
-            seconds: duration of the measurement; the option of the command line by default.
+            seconds: duration of the measurement; by default `Options.seconds` of the environment.
 
         Raises:
             BenchError: a request failed, or the ledger is not consistent.
@@ -241,7 +241,7 @@ class ManyOwnersEnvironment(SystemEnvironment):
 
         Yields:
             A function that waits for the end of the subscriptions and returns their result. It raises `BenchError` if
-            a subscription failed or received a message twice.
+            a subscription failed or received a message twice, or if no message was received.
         """
         versions = await self._versions(accounts)
         command = SubscribeCommand(
@@ -270,7 +270,7 @@ class ManyOwnersEnvironment(SystemEnvironment):
             The outcome, and the folder with the report.
 
         Raises:
-            BenchError: the history checker found violations.
+            BenchError: the verdict of the load test is not SOUND.
         """
         plan = Plan(
             host=self.target.host,

@@ -72,7 +72,10 @@ async def skewed_vs_uniform(environment: ManyOwnersEnvironment, figure: str, sel
 
 
 async def latency_at_half(environment: ManyOwnersEnvironment) -> AsyncIterator[Figure]:
-    """Measure the latency of requests and from commit to subscriber, in an open loop at half of the maximum rate."""
+    """Measure the latency of requests, and the time from a commit to its subscriber, at half of the maximum rate.
+
+    The load is an open loop: requests start at a constant rate, independent of the responses.
+    """
     limit = (await environment.measure_rest("uniform")).rate
     options = environment.options
     seconds = 2 * options.seconds

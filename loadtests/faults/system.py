@@ -28,7 +28,7 @@ BrokerFactory = Callable[[Ports, Path], Process]
 
 @dataclass(frozen=True, slots=True)
 class SystemUnderTest:
-    """Running system.
+    """Running system with its proxies and addresses.
 
     Attributes:
         system: the running processes and their supervisor.

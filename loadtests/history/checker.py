@@ -1,9 +1,10 @@
 """History checker: compares the responses to clients, and their times, with the rows of the ledger.
 
 It also checks linearizability, account by account. A transfer was committed at some moment between the start of the
-first call that requested it and the first response that acknowledged it. A refusal was decided between the start of the
-first call that received it and the first response with it. Each transfer increments the version of its two accounts.
-The checker verifies that the moments of an account's transfers can have the same order as the account's versions.
+first call that requested it and the first response that acknowledged it. In the same way, a refusal was decided between
+the start of the first call with the refused request and the first response with the refusal. Each transfer increments
+the version of its two accounts. The checker verifies that the moments of an account's transfers can have the same order
+as the account's versions.
 """
 
 from bisect import bisect_left, bisect_right
