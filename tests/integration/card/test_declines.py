@@ -89,14 +89,14 @@ def kinds(results: list[TopUp | WalletError]) -> Counter[str]:
 
 @pytest.fixture(autouse=True)
 def _long_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let requests wait long for room within a limit, so that no test depends on the speed of the machine."""
+    """Let requests wait up to 300 s for a place within a limit, so that no test depends on the speed of the machine."""
     monkeypatch.setattr("subgraphs.card.service.application.service._MAX_WAIT_SECONDS", 300.0)
     monkeypatch.setattr("subgraphs.card.service.application.service.ANSWER_TIMEOUT_SECONDS", 300.0)
 
 
 @pytest.fixture(scope="module")
 async def module_env(bank: RunningBank, card_databases: CleanDatabases) -> AsyncIterator[CardEnvironment]:
-    """Environment of this module's tests. They leave top-ups without a driver, which other tests must not take."""
+    """Environment of this module only: its tests leave top-ups without a driver, which other tests would continue."""
     async with card_databases.one() as url, card_environment(bank, url) as env:
         yield env
 
