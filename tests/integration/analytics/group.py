@@ -81,7 +81,7 @@ class Load:
         try:
             await until(all_there, within=within)
         except AssertionError:
-            raise AssertionError(f"missing: {await missing()}") from None
+            raise AssertionError(f"number of rows that each account lacks: {await missing()}") from None
         for account, operations in expected.items():
             rows = await self._env.history.list_after(account, 0, 100_000)
             assert [(row.account_version, row.operation_id, row.balance_after) for row in rows] == sorted(operations)
@@ -221,7 +221,7 @@ async def until_group_size(env: AnalyticsEnvironment, count: int, within: float 
     try:
         await until(is_reached, within=within)
     except AssertionError:
-        raise AssertionError(f"the group is {await members()}") from None
+        raise AssertionError(f"state and size of the group: {await members()}, not Stable and {count}") from None
 
 
 async def count_messages(env: AnalyticsEnvironment) -> int:

@@ -35,7 +35,7 @@ Fault = Callable[[], Coroutine[Any, Any, None]]
 
 _OWNERS = ("alice", "bob")
 _CLIENTS = 16
-# The circuit breakers never open: clients keep calling a bank that does not respond.
+# The circuit breakers never open, so clients keep calling a bank that does not respond.
 _LIMITS = ClientLimits(timeout_seconds=3.0, circuit_failures=1_000_000)
 _RESOLVE_TIMEOUT_SECONDS = 60.0  # time to resolve the unknown outcomes after the last fault
 _DAY = 24 * 3600.0
@@ -77,7 +77,10 @@ class BankReplica:
 
 
 class FaultTrial:
-    """Load and faults on bank replicas, with the recorded history. `seed` fixes all random choices, but no timing."""
+    """Load and faults on bank replicas, with the recorded history.
+
+    `seed` decides the random choices; the timing depends on the machine.
+    """
 
     def __init__(
         self, seed: int, keys: Keys, database_url: str, replicas: Sequence[BankReplica], clients: Sequence[BankClient]
@@ -86,7 +89,8 @@ class FaultTrial:
         self.faults: Counter[str] = Counter()
         self._seed = seed
         self._rng = random.Random(seed)
-        self._schedule = random.Random(seed)  # separate from the load's, so that a seed fixes the order of faults
+        # Not `_rng`: how often that one is used depends on timing, and the seed alone must decide the order of faults.
+        self._schedule = random.Random(seed)
         self._database_url = database_url
         self.replicas = replicas
         self.clients = clients
@@ -213,7 +217,7 @@ class FaultTrial:
             await fault()
 
     async def _record_sums(self) -> None:
-        """Record the sum of all balances repeatedly."""
+        """Record balance snapshots repeatedly."""
         while True:
             with suppress(*_UNREACHABLE):
                 async with self.sql() as connection:

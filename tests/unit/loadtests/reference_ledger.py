@@ -96,7 +96,7 @@ class ReferenceLedger:
         is_executed: bool = True,
         is_answered: bool = True,
     ) -> Answer:
-        """Make one call. The request or its response may be lost."""
+        """Make one call. The request is lost unless `is_executed`; its response is lost unless `is_answered`."""
         owner = None if operation == "deposit" else "alice"
         body = RequestBody(sender, recipient, Decimal(amount))
         request = LedgerRequest(IdempotencyKey(owner or "card", operation, key), body, owner)
@@ -120,7 +120,7 @@ class ReferenceLedger:
         return answer
 
     def take_snapshot(self) -> None:
-        """Record the sum of all balance changes."""
+        """Record the sum of all balances minus the sum of all opening balances."""
         change = sum((account.balance - account.opening_balance for account in self.accounts.values()), Decimal())
         self.snapshots.append(BalanceSnapshot(len(self.snapshots) + 1, change))
 
