@@ -66,7 +66,9 @@ def token(
 @app.command()
 def certificates(
     folder: Annotated[Path, typer.Option(help="folder of the certificates and of the authority that signs them")],
-    name: Annotated[list[str], typer.Option(help="host name of a service; repeat the option for each")] = _SERVICES,
+    name: Annotated[
+        list[str], typer.Option(help="host name of a service; repeat the option for each service")
+    ] = _SERVICES,
 ) -> None:
     """Create or renew the certificates for mutual TLS.
 
@@ -92,7 +94,8 @@ def status(
         list[str] | None,
         typer.Option(
             metavar="NAME=URL",
-            help="show this service instead of the running stack, such as bank=http://…; repeat the option for each",
+            help="show this service instead of the running stack, such as bank=http://…; "
+            "repeat the option for each service",
         ),
     ] = None,
     *,

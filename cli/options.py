@@ -1,4 +1,4 @@
-"""Parsers of command-line options. Each refuses an invalid value, and its message says what to write."""
+"""Parsers of command-line options. Each refuses an invalid value with a message that says what to write."""
 
 from typing import Final
 from urllib.parse import urlsplit

@@ -39,7 +39,10 @@ class CertificateError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CertificateFiles:
-    """PEM files of a certificate and its key, with the end of its validity; `is_new` if this run created them."""
+    """PEM files of a certificate and its key. `valid_until` is the end of the certificate's validity.
+
+    `is_new` tells whether this run created the certificate.
+    """
 
     name: str
     certificate: Path

@@ -47,7 +47,7 @@ def write_secrets(folder: Path, now: datetime) -> None:
 def _settings(own: Path) -> Mapping[str, str]:
     """Return the secret settings of our processes, and the secrets of PostgreSQL, ClickHouse and Redis.
 
-    The key is the name of the file, the value its text.
+    Each key is the path of a file, `folder/name`, and the value is the file's text.
     """
     acquirer_key, webhook_secret = (
         f"sandbox_{ensure_secret(own, 'acquirer')}",
@@ -80,7 +80,7 @@ def _settings(own: Path) -> Mapping[str, str]:
 def _certificates(tls: Path, now: datetime) -> Mapping[str, str]:
     """Return the certificates and keys of the services and of nginx, and the authority's certificate for each verifier.
 
-    The key is the name of the file, the value its text.
+    Each key is the path of a file, `folder/name`, and the value is the file's text.
     """
     authority, *certificates = ensure_certificates(tls, (*_SERVICES, "nginx"), now)
     authority_pem = authority.certificate.read_text()
@@ -103,7 +103,7 @@ def _password(own: Path, name: str) -> str:
 def _write(path: Path, text: str) -> None:
     if not path.exists() or path.read_text() != text:
         write_private_file(path, text)
-    if path.parent.name in _THIRD_PARTY:  # always: an interrupted run may have skipped it
+    if path.parent.name in _THIRD_PARTY:  # also an unchanged file: an interrupted run may have left mode 0600
         path.chmod(0o444)
 
 

@@ -103,7 +103,7 @@ class Books:
     ) -> None:
         """Args:
         database: connection made by `open`.
-        webhook_delay: delay of late webhooks; None disables webhooks.
+        webhook_delay: delay of late webhooks; None disables all webhooks.
         announce: called after a webhook was added; must not block.
         """
         self._sql = database

@@ -37,7 +37,10 @@ class AuthorizationOrder:
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """State of a payment. Captures and refunds have the full amount; the status decides `captured` and `refunded`."""
+    """State of a payment.
+
+    Captures and refunds have the full amount, so the amounts `captured` and `refunded` follow from the status.
+    """
 
     id: str
     idempotency_key: str

@@ -48,7 +48,7 @@ class WebhookSender:
     async def run(self) -> None:
         """Deliver until cancelled.
 
-        The webhooks of one payment are sent one after the other; after a failure the next one does not wait for the
+        The webhooks of one payment are sent one after the other; after a failure the next webhook does not wait for the
         retry. Webhooks of different payments are sent concurrently.
         """
         while True:

@@ -17,7 +17,7 @@ WIDTH = 10
 LARGEST_LOG = 10 * 2**20  # bytes; a larger log file is rotated
 OLD_LOGS = 3  # old files that are kept, the newest as `.log.1`
 CHECK_BYTES = 256 * 1024  # written bytes after which the size of a log file is checked
-CLOSE_TIMEOUT = 1.0  # seconds in which the last lines are written
+CLOSE_TIMEOUT = 1.0  # seconds; maximum wait until queued lines are written
 
 
 class Console:

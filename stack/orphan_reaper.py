@@ -28,7 +28,7 @@ def is_alive(pid: int) -> bool:
 
 
 def end_groups(groups: dict[int, int]) -> None:
-    """End the process groups (pid to first signal); return when none is left or all got SIGKILL."""
+    """End the groups in the mapping from group id to first signal; return when none is left or all got SIGKILL."""
     for pid, first in reversed(groups.items()):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, first)

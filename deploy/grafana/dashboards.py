@@ -92,7 +92,7 @@ DASHBOARDS: Final = (
             "Lifetimes": [
                 time_series("Uptime", "s", {_PROCESS: "time() - process_start_time_seconds"}),
                 time_series(
-                    "Certificate validity left",
+                    "Time until the certificate expires",
                     "s",
                     {_PROCESS: "(wallet_tls_certificate_expiry_timestamp_seconds > 0) - time()"},
                     bad=14 * 86_400,
@@ -129,9 +129,11 @@ DASHBOARDS: Final = (
             ],
             "Batches": [
                 time_series("Commands per batch", "short", {"mean": mean(_BATCH), "99 %": quantile(0.99, _BATCH)}),
-                time_series("Wait of the first command of a batch", "s", quantiles("wallet_bank_batch_wait_seconds")),
                 time_series(
-                    "Rejected commands and unknown commits",
+                    "Wait time of the first command of a batch", "s", quantiles("wallet_bank_batch_wait_seconds")
+                ),
+                time_series(
+                    "Rejected commands, and commits with an unknown outcome",
                     "ops",
                     {
                         "rejected: queue full": rate("wallet_bank_commands_rejected_total"),
@@ -228,7 +230,7 @@ DASHBOARDS: Final = (
             "Now": [
                 stat("Top-ups that need a review", "short", "max(wallet_card_top_ups_to_review)", bad=1),
                 stat("Top-ups that are not final", "short", "max by (status) (wallet_card_top_ups_open)", "{{status}}"),
-                stat("Age of the oldest in progress", "s", "max(wallet_card_top_ups_oldest_seconds)", bad=900),
+                stat("Age of the oldest top-up in progress", "s", "max(wallet_card_top_ups_oldest_seconds)", bad=900),
                 stat(
                     "Acquirer circuit closed",
                     "short",
@@ -243,7 +245,9 @@ DASHBOARDS: Final = (
                     "Top-ups by new status", "ops", {"{{status}}": rate("wallet_card_top_ups_total", "status")}
                 ),
                 time_series(
-                    "Steps by result", "ops", {"{{step}} {{result}}": rate("wallet_card_steps_total", "step, result")}
+                    "Steps of top-ups by result",
+                    "ops",
+                    {"{{step}} {{result}}": rate("wallet_card_steps_total", "step, result")},
                 ),
                 time_series(
                     "Duration of gRPC calls, 99 %",
@@ -275,7 +279,7 @@ DASHBOARDS: Final = (
             "Processing": [
                 time_series("Top-ups in processing", "short", {"{{instance}}": "wallet_card_top_ups_in_progress"}),
                 time_series(
-                    "Continued by another task",
+                    "Top-ups continued by another task",
                     "ops",
                     {
                         "by the completer": rate("wallet_card_top_ups_resumed_total"),
@@ -301,7 +305,7 @@ DASHBOARDS: Final = (
                     share(f'{_HTTP}_count{{status="5xx"}}', f"{_HTTP}_count"),
                     bad=0.05,
                 ),
-                stat("Duration, 99 %", "s", quantile(0.99, _HTTP), bad=1),
+                stat("Duration of a request, 99 %", "s", quantile(0.99, _HTTP), bad=1),
                 stat("WebSockets", "short", "sum(wallet_gateway_websockets)"),
                 stat("Event streams", "short", "sum(wallet_gateway_event_streams)"),
             ],
@@ -311,7 +315,10 @@ DASHBOARDS: Final = (
                 ),
                 time_series("Requests by status class", "reqps", {"{{status}}": rate(f"{_HTTP}_count", "status")}),
                 time_series(
-                    "Duration, 99 %", "s", {"{{method}} {{route}}": quantile(0.99, _HTTP, by="method, route")}, bad=1
+                    "Duration of a request, 99 %",
+                    "s",
+                    {"{{method}} {{route}}": quantile(0.99, _HTTP, by="method, route")},
+                    bad=1,
                 ),
             ],
             "GraphQL operations": [
@@ -320,7 +327,7 @@ DASHBOARDS: Final = (
                     "Errors by code", "ops", {"{{code}}": rate("wallet_gateway_operation_errors_total", "code")}
                 ),
                 time_series(
-                    "Duration, 99 %",
+                    "Duration of an operation, 99 %",
                     "s",
                     {"{{type}} {{name}}": quantile(0.99, _GRAPH, '{type!="subscription"}', by="type, name")},
                     bad=1,

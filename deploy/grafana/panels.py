@@ -14,7 +14,7 @@ class Panel:
         queries: PromQL by legend; `{{label}}` is replaced by the label's value.
         bad: threshold; the panel is red from this value on.
         good_above: the panel is red below the threshold instead.
-        is_stat: show the last value; otherwise a time series.
+        is_stat: show the last value instead of a time series.
     """
 
     title: str

@@ -58,8 +58,8 @@ def _thumbprint(jwk: Mapping[str, str]) -> str:
 def parse_key_set(text: bytes, algorithm: Algorithm) -> dict[str, PublicKey]:
     """Return the keys of a JSON Web Key Set that can verify signatures of the algorithm, by `kid`.
 
-    A key without a `kid` gets its RFC 7638 thumbprint as `kid`. Keys for other algorithms or uses, invalid keys and RSA
-    keys below 2,048 bits are skipped.
+    A key without a `kid` gets its RFC 7638 thumbprint as `kid`. Three kinds of keys are skipped: keys for another
+    algorithm or for another use than signatures, invalid keys, and RSA keys below 2,048 bits.
 
     Raises:
         InvalidKeySetError: the text is not a JSON object with the member `keys`.

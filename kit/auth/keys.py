@@ -124,7 +124,7 @@ class KeySet:
 
         Args:
             kid: `kid` of the token; None if the token has none. Such a token is accepted only if the issuer publishes
-                one key.
+                exactly one key.
 
         Raises:
             Unavailable: no read has succeeded yet.
@@ -141,7 +141,7 @@ class KeySet:
     async def refresh(self) -> None:
         """Read the key set now.
 
-        A failure is not raised, but logged unless the previous read failed with the same error.
+        A failure is not raised. It is logged, unless the previous read failed with the same error.
         """
         self._refreshed_at = time.monotonic()
         try:
@@ -164,7 +164,7 @@ class KeySet:
         return self._keys.get(kid) if isinstance(kid, str) else None
 
     async def _ensure_refreshed(self) -> None:
-        """Read the key set unless the last read is recent. Concurrent callers share a read, and wait at most 2 s."""
+        """Read the key set unless the last read is recent. Concurrent callers share one read, and wait at most 2 s."""
         if self._refreshing is None:
             if time.monotonic() - self._refreshed_at < self._min_interval_seconds:
                 return
@@ -196,7 +196,7 @@ class KeySet:
             await asyncio.sleep(self._interval if self._keys is not None else _FIRST_RETRY_SECONDS)
 
     def _replace_keys(self, text: bytes) -> None:
-        """Use the keys of the text. An unchanged key stays the same object, so tokens verified by it stay cached.
+        """Use the keys of the text. An unchanged key stays the same object, so tokens verified with it stay cached.
 
         Raises:
             InvalidKeySetError: there is no usable key; the previous keys stay in use.

@@ -97,7 +97,7 @@ class Database:
             asked_at = utc_now()
             check_clock((await sql.execute(select(func.clock_timestamp()))).scalar_one(), asked_at)
             try:
-                await sql.execute(select(table).limit(0).with_for_update())  # no row is read or locked
+                await sql.execute(select(table).limit(0).with_for_update())  # locks no row; fails if read-only
             except DBAPIError as error:
                 if _is_read_only(error):
                     raise ReadOnlyDatabase from error

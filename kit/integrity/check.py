@@ -79,7 +79,7 @@ Report = Progress | Violation | Verdict
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """Metrics of the last finished check; `pending` only for checks that can find pending rows."""
+    """Metrics of the last finished check; a check that cannot find pending rows has no `pending`."""
 
     violations: Gauge
     finished: Gauge

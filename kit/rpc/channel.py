@@ -48,7 +48,7 @@ async def open_channel(
         reads: names of the methods that only read. gRPC retries them within the deadline when the service is
             unavailable. Mutations are not retried here: the caller that chose the idempotency key retries them.
         tls: certificates; None: plaintext, on loopback only.
-        name: name that the certificate of the service must have; the address is not compared with it.
+        name: name that the certificate of the service must have; the certificate need not have the address.
 
     Raises:
         PlaintextError: `tls` is None and the target is not on loopback.
@@ -56,8 +56,9 @@ async def open_channel(
     config = {
         "loadBalancingConfig": [{"round_robin": {}}],
         "healthCheckConfig": {"serviceName": service},
-        # Retry budget: a failure costs one token, a success earns a tenth, and below half of the tokens nothing is
-        # retried. So retries multiply the load only briefly if all calls fail.
+        # gRPC's retry budget: a failed call takes one token away, and a successful call gives a tenth of a token back.
+        # While at most half of the tokens are left, gRPC retries no call. So if all calls fail, retries multiply the
+        # load only briefly.
         "retryThrottling": {"maxTokens": _RETRY_TOKENS, "tokenRatio": 0.1},
         "methodConfig": [
             {
@@ -176,7 +177,7 @@ class RpcClient:
         if not remaining:
             raise fit_to_call(
                 DeadlineExceeded(self._service), request
-            )  # with a time-out of 0, gRPC sometimes sends the call
+            )  # here, because gRPC sometimes sends a call whose time-out is 0
         if self._calls >= self._limits.max_calls:
             raise self._refusal(method, request, "limit")
         caller = "" if call.principal is None else call.principal.scope
@@ -255,8 +256,8 @@ async def reconnecting_stream(open_stream: Callable[[], AsyncGenerator[Value, No
         open_stream: opens the stream; when called again, it continues after the last value that the caller has handled.
 
     Raises:
-        WalletError: as `RpcClient.stream`. One of `TEMPORARY_ERRORS` is raised only after attempts have failed for half
-            a minute, without a value in between.
+        WalletError: one of the errors of `RpcClient.stream`. One of `TEMPORARY_ERRORS` is raised only after attempts
+            have failed for half a minute, without a value in between.
     """
     clock = asyncio.get_running_loop().time
     backoff = Backoff(_RECONNECT_FIRST_DELAY_SECONDS, _RECONNECT_LONGEST_DELAY_SECONDS)

@@ -22,7 +22,8 @@ class CircuitBreaker:
 
     One caller cannot open the circuit for the others: a caller counts once, however many of its calls fail.
 
-    - closed: calls pass. The circuit opens when calls of `failures` callers have failed and none has succeeded since.
+    - closed: calls pass. The circuit opens when calls of `failures` callers have failed and no call has succeeded
+    since.
       If one caller has `failures` failed calls, only this caller's calls are refused, except for one in each
       `open_seconds`.
     - opened: calls are refused for `open_seconds`.

@@ -18,15 +18,15 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """Context of one request: it is sent along with every call that the request causes.
+    """Context of one request. Every call to another process that the request causes carries it.
 
     Attributes:
         request_id: id of the request in the logs of all processes.
         principal: verified caller; None for an anonymous caller.
-        token: bearer token for the next call.
+        token: bearer token for the calls that the request causes.
         deadline: end of the caller's time-out on the monotonic clock; None for a stream.
         trace: trace context, the parent of new spans.
-        client_address: host of the client in the gateway; empty in other processes.
+        client_address: in the gateway, the host of its client; empty in other processes.
     """
 
     request_id: str

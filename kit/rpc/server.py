@@ -35,11 +35,11 @@ log = structlog.get_logger(__name__)
 
 _STOP_TIMEOUT_SECONDS: Final = 5.0
 _DRAIN_SECONDS: Final = 0.25
-"""Time from the report of NOT_SERVING to the refusal of new calls, in which clients switch to other replicas."""
+"""Time from the report of NOT_SERVING to the refusal of new calls. Clients use it to switch to other replicas."""
 _MAX_CONNECTION_AGE_MS: Final = 600_000
-"""Age at which the server closes a TLS connection; the client's next one uses the newest certificates."""
+"""Age at which the server closes a TLS connection. The client's next connection uses the newest certificates."""
 MAX_STREAMS: Final = 4_000
-"""Maximum number of concurrent calls, streams included, of one connection."""
+"""Maximum number of concurrent calls, streams included, on one connection."""
 _READINESS_INTERVAL_SECONDS: Final = 1.0
 _SLOW_CALL_SECONDS: Final = 1.0
 _SERVER_ERRORS: Final = frozenset(
@@ -64,7 +64,7 @@ _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 4_000),  # less than the keepalive interval of our channels
     # One client must not use the whole server. Each of our channels has one connection, with at most `CALL_LIMIT` calls
-    # and the streams of its process; calls above the limit wait in the client.
+    # and the streams of its process; calls above `MAX_STREAMS` wait in the client.
     ("grpc.max_concurrent_streams", MAX_STREAMS),
     ("grpc.max_allowed_incoming_connections", 1_000),
     ("grpc.server_handshake_timeout_ms", 10_000),
@@ -95,16 +95,16 @@ async def grpc_server(
 ) -> AsyncIterator[grpc.aio.Server]:
     """Serve gRPC while the block runs. On exit, running calls have five seconds to finish.
 
-    The gRPC health of each service stays SERVING until shutdown: replicas share their dependencies, so failing over to
-    another replica would not help, and callers get a specific error instead. The empty service name reports the
-    readiness, for probes.
+    The gRPC health of each service stays SERVING until shutdown, even while a dependency is unavailable: replicas share
+    their dependencies, so failing over to another replica would not help, and callers get a specific error instead. The
+    empty service name reports the readiness, for probes.
 
     Args:
         listen: `host:port`.
         verifier: verifies callers' tokens. A call that the policy does not allow never reaches a servicer.
         services: services by their full names. Health and reflection need no token.
-        tls: certificates of the server and the CA certificates of clients, which need a certificate too. None:
-            plaintext, on loopback only.
+        tls: certificate of the server, and the CA certificates that sign clients' certificates; a client without a
+            certificate is refused. None: plaintext, on loopback only.
         checks: readiness checks by the name of the dependency.
 
     Raises:

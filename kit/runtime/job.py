@@ -21,7 +21,8 @@ def run_job(name: str, settings_class: type[ProcessSettings], job: Callable[[Pro
 
     Args:
         name: name of the process in logs.
-        settings_class: loaded from the environment; invalid settings end the process with status 2.
+        settings_class: class of the settings, which are loaded from the environment. Invalid settings end the process
+            with status 2.
         job: called with the settings.
     """
     job(configure_process(name, settings_class))
@@ -32,7 +33,8 @@ def configure_process(name: str, settings_class: type[ProcessSettings]) -> Proce
 
     Args:
         name: name of the process in logs.
-        settings_class: loaded from the environment; invalid settings end the process with status 2.
+        settings_class: class of the settings, which are loaded from the environment. Invalid settings end the process
+            with status 2.
     """
     settings = settings_class.load()
     logs.configure(name, settings)

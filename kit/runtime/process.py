@@ -47,8 +47,8 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
         await serving
         log.info("stopped")
 
-    # Modules stay loaded, and a call allocates many objects but few cycles, so the collector may run less often.
-    # With its defaults it took a fifth of the time of a batch of transfers.
+    # Modules stay loaded, and a call allocates many objects but few cycles, so the garbage collector may run less often
+    # than by default. With its default thresholds it took a fifth of the time of a batch of transfers.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)

@@ -35,7 +35,8 @@ def run_service(
 
     Args:
         name: name of the process in logs and traces.
-        settings_class: loaded from the environment; invalid settings end the process with status 2.
+        settings_class: class of the settings, which are loaded from the environment. Invalid settings end the process
+            with status 2.
         serve: called with the settings and an event. It serves until the event is set, then shuts down. If it cannot
             listen on an address, the process logs the reason and ends with status 1.
     """

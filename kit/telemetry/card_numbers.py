@@ -50,7 +50,7 @@ def mask_card_numbers(text: bytes) -> bytes:
     characters `._:/+`. Longer sequences of digits are masked too.
 
     UUIDs, and hexadecimal ids of 32 or 64 digits with a letter, are not masked. Few other values match: timestamps,
-    addresses and amounts have other groups, and one in ten numbers has a valid check digit.
+    addresses and amounts have other groups, and only one in ten numbers has a valid check digit.
     """
     if b"%" not in text and b"\\" not in text and _DIGITS not in text.translate(_ZEROED, _SKIPPED):
         return text  # the most frequent case

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 _LIMIT_BYTES: Final = 4 * 2**20
-"""Size of the queue: several thousand lines. The lines that are being written may take as much again."""
+"""Size of the queue: several thousand lines. The lines that are being written may take as much memory again."""
 _WRITE_BYTES: Final = 64 * 1024
 _INTERVAL_SECONDS: Final = 0.1
 """Time between two writes, in which lines are collected: under load, one write carries many lines. Each write makes
@@ -143,7 +143,7 @@ class LogSink:
             self._is_idle = False
 
     def _take(self) -> bytes:
-        """Return the queued lines, and the note about those that were lost after them."""
+        """Return the queued lines, and the note about the lines that were lost after them."""
         with self._lock:
             lines, self._lines, self._bytes = self._lines, [], 0
             lost, self._lost_since_taken = self._lost_since_taken, 0

@@ -141,7 +141,7 @@ def _open_standard_descriptors() -> None:
 
 
 def _log_what_python_prints() -> None:
-    """Log the errors and warnings that Python prints to standard error, because a print could block the process."""
+    """Log the errors and warnings that Python would print to standard error: a print could block the process."""
 
     def log_uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
         if issubclass(kind, Exception):
@@ -272,7 +272,7 @@ _CONTROL_EXCEPT_COLORS: Final = re.compile(rf"[{_UNSAFE}]|\x1b(?!\[[\d;]*m)")
 
 
 def escape_values(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Escape the characters of texts that could control a terminal, before the console format adds its colours."""
+    """Escape, in texts, the characters that could control a terminal, before the console format adds its colours."""
     for key, value in event.items():
         if isinstance(value, str) and not value.isprintable():
             event[key] = _CONTROL.sub(_escape, value)

@@ -55,7 +55,7 @@ RPC_SECONDS = Histogram(
 CALLS_REFUSED = Counter(
     "wallet_calls_refused",
     "gRPC calls that this process did not send, by method and reason: limit (too many concurrent calls to the "
-    "service), caller (too many of one caller) or circuit (the circuit breaker is open).",
+    "service), caller (too many concurrent calls for one caller) or circuit (the circuit breaker is open).",
     ["method", "reason"],
 )
 CALL_CIRCUIT = Enum(

@@ -114,7 +114,7 @@ class _Processor(BatchSpanProcessor):
 
 
 class _LogRateLimitFilter(logging.Filter):
-    """Log filter that passes one line a minute; loggers that share it share this limit."""
+    """Log filter that passes one line a minute, counted over all loggers that have this filter."""
 
     _next_at = 0.0
 

@@ -155,7 +155,7 @@ def start_span(
         name: name of the operation, with few distinct values and without personal data: a route, not a path.
         parent: parent trace context; if it is not sampled, the span is a no-op.
         kind: server, client, producer, consumer or internal.
-        attributes: attributes by the semantic conventions.
+        attributes: attributes, named as in OpenTelemetry's semantic conventions.
         links: further trace contexts that caused the operation.
     """
     if _recording.recorder is None or not parent.is_sampled:
@@ -171,7 +171,7 @@ def start_batch_span(parents: Iterable[str | None], name: str, kind: SpanKind, a
         parents: `traceparent` of each item in the batch, or None. If no trace is sampled, the span is a no-op.
         name: operation on the batch.
         kind: server, client, producer, consumer or internal.
-        attributes: attributes by the semantic conventions.
+        attributes: attributes, named as in OpenTelemetry's semantic conventions.
     """
     if _recording.recorder is None:
         return Span(_NO_TRACE)

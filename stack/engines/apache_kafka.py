@@ -215,6 +215,6 @@ def _run_maven(*arguments: str) -> None:
             stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
-        raise ApacheKafkaUnavailable(f"Maven did not download it in {_FETCH_SECONDS} s") from None
+        raise ApacheKafkaUnavailable(f"Maven did not download Kafka's jars in {_FETCH_SECONDS} s") from None
     except subprocess.CalledProcessError as error:
-        raise ApacheKafkaUnavailable(f"Maven did not download it:\n{error.stdout[:2_000]}") from None
+        raise ApacheKafkaUnavailable(f"Maven did not download Kafka's jars:\n{error.stdout[:2_000]}") from None

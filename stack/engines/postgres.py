@@ -184,7 +184,10 @@ async def _wait_until_unused(data: Path, seconds: float = 10.0) -> None:
 
 
 def _processes_in(folder: Path) -> list[int]:
-    """Return the pids of the processes in this working directory. PostgreSQL's processes run in the data directory."""
+    """Return the pids of the processes that have this working directory.
+
+    All processes of a PostgreSQL cluster have its data directory as their working directory.
+    """
     pids = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
