@@ -1,7 +1,8 @@
 """Figures of the gateway, compared with a bare route, with gRPC alone and with another gateway.
 
 The bare route is a FastAPI application that only calls the bank (`bare_route`). gRPC alone means the calls to the bank
-without a gateway. The stubs behind the gateway respond at once. The two sides of a ratio run in turns.
+without a gateway. The services behind the gateway are stubs, which respond at once. The two sides of a ratio, such as
+the gateway and the bare route, run in turns.
 """
 
 from collections.abc import AsyncGenerator, Collection, Mapping

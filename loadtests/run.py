@@ -318,9 +318,10 @@ async def _check(
 async def _read_operations(
     api: CustomerApi, customers: Sequence[Customer], ledger: rows.LedgerRows
 ) -> dict[UUID, list[rows.Entry]]:
-    """Read the operations of every customer until there are as many as in the ledger, for at most 60 s; return them.
+    """Return the operations of each customer.
 
-    The result lacks customers whose operations could not be read at all.
+    Each customer's operations are read repeatedly, for at most 60 s, until there are as many as in the ledger. The
+    result lacks customers whose operations could not be read at all.
     """
     versions = {account.id: account.version for account in ledger.accounts}
     deadline = time.monotonic() + _TIMEOUT_SECONDS

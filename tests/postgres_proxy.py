@@ -1,4 +1,4 @@
-"""Proxy in front of PostgreSQL that counts the CancelRequests it forwards."""
+"""Proxy in front of PostgreSQL that counts the CancelRequests (requests to cancel a statement) that it forwards."""
 
 import asyncio
 import struct
@@ -10,7 +10,7 @@ _CANCEL_REQUEST = struct.pack("!ii", 16, 80_877_102)  # the first bytes of a con
 
 
 class CancelRecorder:
-    """TCP proxy. `cancel_requests` is the number of CancelRequests so far."""
+    """TCP proxy. `cancel_requests` is the number of CancelRequests that it has forwarded so far."""
 
     def __init__(self, port: int) -> None:
         self._target = port

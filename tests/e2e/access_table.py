@@ -6,7 +6,10 @@ It is written by hand and not derived from the policies that it tests.
 from typing import Final
 
 COLUMNS: Final = ("anonymous", "owner", "another", "operator", "admin", "nobody", "card", "analytics", "forged")
-"""Callers. `another` is a customer who is not the owner, `nobody` a user without roles, `forged` any forged token."""
+"""Callers. `owner` is the customer who owns the requested account, `another` is another customer.
+
+`nobody` is a user without roles. `forged` is a caller with any kind of forged token.
+"""
 
 READ: Final = "401 ok 404 ok ok 403 403 403 401"
 MOVE: Final = "401 ok 404 403 ok 403 403 403 401"

@@ -28,7 +28,7 @@ async def environment(system: System) -> AsyncIterator[AccessEnvironment]:
 
 
 def _cells(call: str, forged: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield each caller with the expected result of the call. Each kind of forged token is a caller."""
+    """Yield each caller with the expected result of the call. Each kind of forged token is a separate caller."""
     for column, expected in zip(COLUMNS, EXPECTED[call].split(), strict=True):
         for name in forged if column == "forged" else (column,):
             yield name, expected

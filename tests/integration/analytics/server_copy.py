@@ -87,7 +87,7 @@ class ServerCopy(Child):
         Args:
             name: name of the database.
             statements: SQL that renames the primary's database and creates an empty one.
-            dump: file for the dump, which does not exist.
+            dump: path at which the dump file is created.
         """
         binaries = self._primary.cluster.binaries
         await _run(binaries / "pg_dump", "--format=custom", f"--file={dump}", "-d", self._admin_url_of(name))

@@ -17,7 +17,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.slow
 
 LONGEST = {f"{n:0128}": "ж" * 128 for n in range(16)}
-"""Largest descriptor (texts by name) that a deposit may have; the deposit's event has about 6 KiB."""
+"""Largest descriptor (texts by name) that a deposit may have. The event of a deposit with it has about 6 KiB."""
 
 
 class TestDroppedMessages:

@@ -52,7 +52,7 @@ LEGACY_TABLE = """
         counterparty_id UUID, occurred_at DateTime64(6, 'UTC')
     ) ENGINE = ReplacingMergeTree ORDER BY ({key}) SETTINGS index_granularity = 1024
 """
-"""The table as it was created on first use by releases that had no migrations."""
+"""The table as releases without migrations created it when they first used a database."""
 
 
 @pytest.fixture

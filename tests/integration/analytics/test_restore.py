@@ -31,7 +31,7 @@ _GUIDE = Path(__file__).parents[3] / "docs/how-to/restore-the-ledger.md"
 
 
 def read_start_options() -> dict[str, str]:
-    """Return the settings with which the guide starts the copy, and those that keep it on this machine."""
+    """Return the settings with which the guide starts the copy, and settings that make it listen on loopback only."""
     (options,) = re.findall(r"^pg_ctl -D /restore -o '-p 5433(.*)' -w start$", _GUIDE.read_text(), re.MULTILINE)
     settings = re.findall(r" -c ([a-z_]+)=(\S+)", options)
     return {"listen_addresses": HOST, "unix_socket_directories": ""} | dict(settings)

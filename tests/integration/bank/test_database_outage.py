@@ -69,7 +69,7 @@ async def outage_bank(outage_postgres: Postgres, keys: Keys, tmp_path: Path) -> 
 
 @dataclass(frozen=True)
 class WaitingBank:
-    """Bank with short time-outs, behind a proxy that counts CancelRequests.
+    """Bank with short time-outs. A proxy between it and PostgreSQL counts requests to cancel a statement.
 
     Attributes:
         bank: the bank with short time-outs, only for calls that are expected to time out.

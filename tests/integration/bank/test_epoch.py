@@ -1,4 +1,4 @@
-"""Epochs of the ledger, in the comparison with a reader's history, in responses and in commands.
+"""Epochs of the ledger in responses, in commands, and in the comparison of the ledger with the history of a reader.
 
 An epoch is one uninterrupted sequence of the ledger's operations. A restore from an older backup begins another epoch.
 """

@@ -135,8 +135,9 @@ class TestSound:
 
 class TestFence:
     async def test_transaction_id_keeps_its_side_while_transactions_pass(self, ledger_url: str) -> None:
-        # A row has only 32 bits of its transaction's id, so ids are compared modulo 2^32. The 2^28 ids that start at
-        # the fence are on the new side (`_IS_FENCED`), all other ids are on the old side.
+        # The fence is the oldest transaction that was running when the check began. A row has only 32 bits of its
+        # transaction's id, so ids are compared modulo 2^32. The 2^28 ids that start at the fence are on the new side
+        # (`_IS_FENCED`), all other ids are on the old side.
         query = f"SELECT x FROM unnest($1::bigint[]) AS x WHERE NOT {invariants._IS_FENCED.format(xmin='x::text::xid')}"
         async with open_pool(ledger_url, max_size=1) as pool:
             fence = await pool.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot())::xid")

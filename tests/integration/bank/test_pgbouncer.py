@@ -170,7 +170,7 @@ async def test_settings_that_a_client_left_in_shared_sessions_do_not_count_as_ro
         await client.execute(set_session_statement(_SETTINGS))
         await client.close()
         async with open_pool(url, max_size=1, shares_sessions=True) as pool:
-            assert await pool.fetchval("SHOW jit") == "off"  # the session of that client
+            assert await pool.fetchval("SHOW jit") == "off"  # the session that `client` has used
             with pytest.raises(MissingRoleSettings):
                 await check_role_settings(pool)
 

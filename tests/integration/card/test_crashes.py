@@ -99,7 +99,8 @@ class TestProcessDeath:
         assert (await env.assert_books_agree(top_up)).status is path.final_status
         await asyncio.gather(
             *(die_and_finish(shared_env.with_new_acquirer(), path, cut) for cut in range(crash_point.calls)),
-            # Here the new process starts after the authorization window. This matters only if the old process died
-            # before the authorization (after 1 call), or before it saved the authorization's result (after 2 calls).
+            # Here the new process starts after the authorization window, in which a card may be authorized. This
+            # matters only if the old process died before the authorization (after 1 call), or before it saved the
+            # authorization's result (after 2 calls).
             *(die_and_finish(shared_env.with_new_acquirer(), path, cut, EXPIRED_WINDOW) for cut in (1, 2)),
         )

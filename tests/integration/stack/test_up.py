@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 
 
 class Terminal:
-    """`up` in a separate session, as started from a terminal.
+    """`make up` with fake services, in a separate session, as if a user had started it in a terminal.
 
     Attributes:
         text: output that has been read.
@@ -90,7 +90,7 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
 
 @pytest.fixture
 def stubborn(tmp_path: Path) -> Iterator[Terminal]:
-    """`up` with a service that ignores SIGTERM."""
+    """`make up` with a fake service that ignores SIGTERM."""
     opened = Terminal(tmp_path / "data", unused_port(), "stubborn")
     yield opened
     opened.close()

@@ -43,7 +43,10 @@ OWNERS = ("alice", "bob")
 
 @st.composite
 def ledgers(draw: st.DrawFn) -> dict[UUID, Account]:
-    """Generate accounts of two currencies, some closed, overdrawable or without owner, and the clearing accounts."""
+    """Generate accounts of two currencies, and the clearing account of each currency.
+
+    Some accounts are closed, some may have a negative balance, some have no owner.
+    """
     accounts = {}
     for id_ in IDS:
         floor = draw(st.sampled_from([Decimal(0), Decimal(0), Decimal(-5), Decimal(3)]))

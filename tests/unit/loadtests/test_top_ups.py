@@ -1,4 +1,4 @@
-"""Deposits of top-ups, and a ledger with an untracked clearing account."""
+"""Deposits of top-ups. In some tests other clients use the clearing account, so the checker does not get its rows."""
 
 from dataclasses import replace
 from decimal import Decimal
