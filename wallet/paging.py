@@ -46,9 +46,9 @@ def parse_relay_arguments(
     Args:
         decode: parses a cursor; raises ValueError for an invalid one.
         start: position that is older than all items.
-        first: page size, 1 to 1,000; 50 by default.
+        first: size of a page of older items, 1 to 1,000; 50 by default.
         after: the page has the items directly after this cursor.
-        last: page size towards newer items.
+        last: size of a page of newer items, 1 to 1,000; 50 by default.
         before: the page has the items directly before this cursor.
 
     Raises:

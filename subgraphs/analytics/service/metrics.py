@@ -32,7 +32,7 @@ ACCOUNTS_INCOMPLETE = Gauge(
 )
 COMPARED = Gauge(
     "wallet_analytics_compared_timestamp_seconds",
-    "Time at which the last comparison of all accounts' histories with the bank ended; 0: none yet.",
+    "Time at which the last comparison of all accounts' histories with the bank ended; 0: none has ended yet.",
 )
 SUBSCRIBERS = Gauge("wallet_analytics_subscribers", "Open streams that send operations to a subscriber.")
 INTEGRITY = Gauges(
@@ -49,7 +49,7 @@ INTEGRITY = Gauges(
     ),
     finished=Gauge(
         "wallet_analytics_integrity_finished_timestamp_seconds",
-        "Time at which the last finished integrity check ended; 0: none yet.",
+        "Time at which the last finished integrity check ended; 0: none has ended yet.",
     ),
 )
 REPLAYED = Counter(

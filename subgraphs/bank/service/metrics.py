@@ -32,7 +32,7 @@ OUTBOX_BACKLOG = Gauge(
 )
 OUTBOX_AGE_SECONDS = Gauge(
     "wallet_bank_outbox_age_seconds",
-    "Age of the oldest outbox row, an operation that is not published to Kafka yet; 0 if none.",
+    "Age of the oldest outbox row, an operation that is not published to Kafka yet; 0 if there is none.",
 )
 OUTBOX_IS_LEADER = with_old_name(
     Gauge(
@@ -45,13 +45,13 @@ EVENTS_PUBLISHED = Counter("wallet_bank_events_published", "Published events tha
 REPLICA_READS = Counter(
     "wallet_bank_replica_reads",
     "Reads sent to the read replica, by result: `answered`; `away` if the replica failed or timed out; `outdated` if "
-    "the replica lacks a restore of the primary or its last correction of dates (redating).",
+    "the replica lacks the primary's last restore or last correction of dates (redating).",
     ["how"],
 )
 INTEGRITY = Gauges(
     violations=Gauge("wallet_bank_integrity_violations", "Violations that the last finished integrity check found."),
     finished=Gauge(
         "wallet_bank_integrity_finished_timestamp_seconds",
-        "Time at which the last finished integrity check ended; 0: none yet.",
+        "Time at which the last finished integrity check ended; 0: none has ended yet.",
     ),
 )

@@ -22,7 +22,7 @@ TOP_UPS_IN_PROGRESS = with_old_name(
 )
 OPEN = Gauge("wallet_card_top_ups_open", "Top-ups of all replicas that are not final, by status.", ["status"])
 OLDEST_SECONDS = Gauge(
-    "wallet_card_top_ups_oldest_seconds", "Age of the oldest top-up in progress, of all replicas; 0 if none."
+    "wallet_card_top_ups_oldest_seconds", "Age of the oldest top-up in progress, over all replicas; 0 if there is none."
 )
 TO_REVIEW = Gauge("wallet_card_top_ups_to_review", "Top-ups of all replicas that need a manual review.")
 TOKENS_REFUSED = Counter(
@@ -58,6 +58,6 @@ INTEGRITY = Gauges(
     ),
     finished=Gauge(
         "wallet_card_integrity_finished_timestamp_seconds",
-        "Time at which the last finished integrity check ended; 0: none yet.",
+        "Time at which the last finished integrity check ended; 0: none has ended yet.",
     ),
 )

@@ -37,9 +37,9 @@ class EpochFollower:
     history never had. If the epochs differ, `run` copies the ledger's operations into a new table, which then replaces
     the history. Reads use the old history until then.
 
-    The followed epoch is the newest one that the history had. It differs from the history's epoch if ClickHouse has
-    lost the history, or was restored from a backup, and the new history is of an earlier epoch. An earlier epoch is
-    followed only if the ledger has it.
+    The followed epoch is the newest one that the history had. ClickHouse may lose the history, or may be restored from
+    a backup. Then the history may belong to an earlier epoch than the followed one. An earlier epoch is followed only
+    if the ledger has it.
     """
 
     def __init__(

@@ -139,8 +139,7 @@ class Replay:
                     run.count_inserted(pulled)
                     yield
             for id_, version in (await self._repair.find_incomplete(incomplete)).items():
-                # An account with more operations in the history than in the ledger is in the result, too, but lacks
-                # none.
+                # The result also has accounts with more operations in the history than in the ledger; these lack none.
                 run.lacking += await self._history.get_complete_version(id_) < version
             run.accounts += len(versions)
             yield

@@ -47,7 +47,8 @@ _ADOPTED_COLUMNS: Final = (
     ("counterparty_id", "UUID"),
     ("occurred_at", "DateTime64(6, 'UTC')"),
 )
-"""Columns of migration 0001. Never changes: it identifies tables that releases without migrations created."""
+"""Columns of migration 0001. They never change, because they identify a table that a release without migrations
+created."""
 
 _ADOPTED_SORTING_KEY: Final = "account_id, account_version"
 

@@ -195,7 +195,8 @@ class Repository:
 
         Args:
             limit: maximum number of top-ups.
-            lease_seconds: duration of the lease. After the lease the top-ups are due again, unless they were saved.
+            lease_seconds: duration of the lease. After the lease the top-ups are due again, unless they were saved
+                before.
             id_: claim only this top-up, if it is due.
         """
         due = select(top_ups.c.id).where(top_ups.c.next_attempt_at <= func.now())

@@ -203,8 +203,9 @@ _EARLIER_PAYMENT_STATUSES: Final[Mapping[Status, frozenset[PaymentStatus]]] = {
     Status.VOIDED: frozenset(),
     Status.REFUNDED: frozenset({PaymentStatus.AUTHORIZED, PaymentStatus.CAPTURED}),
 }
-"""Statuses that the payment of a final top-up must have had before its final status. AUTHORIZED is missing for VOIDED:
-if the response to the authorization was lost, the top-up may have been voided without a payment."""
+"""Statuses that the payment of a final top-up must have had before the top-up became final. A webhook that reports one
+of them is only late. AUTHORIZED is missing for VOIDED: if the response to the authorization was lost, the top-up may
+have been voided without a payment."""
 
 
 def verify(top_up: TopUp, payment: Payment | NoPayment) -> TopUp:

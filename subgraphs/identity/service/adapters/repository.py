@@ -25,7 +25,7 @@ from subgraphs.identity.service.domain.users import Credentials, Role, User, fol
 from wallet.errors import TooManyAttempts, UsernameTaken
 
 _ATTEMPTS_TTL: Final = timedelta(days=1)
-"""Time after which the login attempts with a name are deleted. Longer than the longest lock."""
+"""Time after which the login attempts with a name are deleted; longer than the longest lock of a name."""
 
 open_database: Final = partial(Database.open, service="identity", label="the users' database")
 """Open the database; see `Database.open`. Arguments: `url`, `max_connections`."""
@@ -233,7 +233,8 @@ async def _save_rotation(sql: AsyncConnection, result: RotationResult) -> None:
 async def _now(sql: AsyncConnection) -> datetime:
     """Return the current time.
 
-    SQL's `now()` is the start of the transaction. This is too early after the transaction has waited for a lock.
+    SQL's `now()` is the start of the transaction. If the transaction has waited for a lock since then, this time is too
+    early.
     """
     now: datetime = (await sql.execute(select(func.clock_timestamp()))).scalar_one()
     return now

@@ -21,7 +21,7 @@ COLUMNS: Final = {
     "counterparty_id": "UUID",
     "occurred_at": "DateTime64(6, 'UTC')",
 }
-"""Types by column. The migrations create the same columns in the same order; a test compares both."""
+"""Type of each column. The migrations create the same columns in the same order, as a test verifies."""
 
 NAMES: Final = ", ".join(COLUMNS)
 

@@ -41,7 +41,8 @@ _MISSING_SETTINGS: Final = """
     JOIN pg_settings USING (name)
     WHERE current_setting(name) <> value OR reset_val <> setting
 """
-"""`reset_val` is what a new session gets. The current value may come from a SET of another client of the pooler."""
+"""Query for the settings that a session lacks, or has only because of a SET. `reset_val` is the value that a new
+session gets; the current value may come from a SET of another client of the pooler."""
 
 
 class MissingRoleSettings(Exception):
