@@ -1,4 +1,4 @@
-"""Users, login attempts, sessions and refresh tokens."""
+"""Create the tables of users, login attempts, sessions and refresh tokens."""
 
 from alembic import op
 
