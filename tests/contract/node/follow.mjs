@@ -21,8 +21,9 @@ const webSocket = (connectionParams) =>
     webSocketImpl: WebSocket,
     retryAttempts: 100,
     retryWait: pause,
-    shouldRetry: () => true, // by default the client gives up while the server is down; fatal close codes stay fatal
-    isFatalConnectionProblem: () => false, // the same in version 5
+    // Without this, the client gives up while the server is down. It gives up after a fatal close code in any case.
+    shouldRetry: () => true,
+    isFatalConnectionProblem: () => false, // has the same effect in graphql-ws 5
     on: { connected, closed: ({ code }) => print({ closed: code }) },
   });
 
