@@ -14,7 +14,8 @@ _AUTHORIZATION_STATUSES: Final = (401, 403)
 _ADVICE: Final = "; pass an admin's token with --token or WALLET_TOKEN"
 _JSON_LINES: Final = "application/x-ndjson"
 _TIMEOUT: Final = httpx.Timeout(5.0, read=90.0)
-"""In seconds. Reads may take 90 s: an integrity check reports nothing during its longest statement, up to a minute."""
+"""In seconds. Reads may take 90 s: an integrity check reports nothing during its longest statement, which takes up to a
+minute."""
 
 
 class NoResultError(Exception):

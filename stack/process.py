@@ -42,7 +42,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """One process of a plan (the list of all processes to run). It is a job that runs once if `ready` is None.
+    """One process of a plan (the list of all processes to run). If `ready` is None, it is a job, which runs once.
 
     Attributes:
         name: unique in the plan.

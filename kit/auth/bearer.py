@@ -1,5 +1,5 @@
-"""Bearer tokens in requests (RFC 6750): the `Authorization` value (section 2.1), and the challenge of a refusal
-(section 3).
+"""Bearer tokens in requests (RFC 6750): the `Authorization` value (section 2.1), and the challenge in the response to a
+refused request (section 3).
 """
 
 import re

@@ -23,7 +23,7 @@ _URL_INTERVAL_SECONDS: Final = 60.0
 _FIRST_RETRY_SECONDS: Final = 0.25
 """Interval of reads until the first read succeeds."""
 _MISS_INTERVAL_SECONDS: Final = 2.0
-"""Minimum time between two reads that an unknown `kid` causes, because a forged token can have any `kid`."""
+"""Minimum time between two reads that unknown `kid`s cause. It limits the reads that forged tokens can cause."""
 _CALLER_TIMEOUT_SECONDS: Final = 2.0
 """Longest time that a call waits for a read of the key set."""
 _URL_TIMEOUT_SECONDS: Final = 2.0

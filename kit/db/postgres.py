@@ -144,7 +144,7 @@ async def check_sessions(url: str) -> None:
     """Check that each connection has its own session of the server: there is no pooler, or it is in session mode.
 
     Opens two connections and compares the server processes that serve them. It does so several times, because a pooler
-    that is in use may give each connection the same process a few times in a row.
+    that shares sessions may by chance serve each connection with its own process a few times in a row.
 
     Args:
         url: `postgresql://…`.

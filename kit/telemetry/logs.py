@@ -6,8 +6,9 @@ Secrets are redacted twice. `redact_event` masks fields that are secret by name 
 everything that looks like a token or a card number in the rendered line, for secrets in error messages, paths and logs
 of libraries. Tracebacks have no local variables, since those hold tokens and cards.
 
-Our events do not pass through the standard library's logging, which would take three times as long for the line of
-each request. Libraries use the standard library's logging. Both write to one `LogSink`.
+Our events do not pass through the standard library's logging, which would take three times as long for the line of each
+request. Libraries use the standard library's logging. Our events and the records of libraries are written to one
+`LogSink`.
 
 A log call never raises and never blocks. If an event cannot be rendered, its name and the type of the error are logged.
 """

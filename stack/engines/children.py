@@ -1,4 +1,4 @@
-"""Kafka and ClickHouse as child processes: ready inside `async with`, can be stopped and started again."""
+"""Kafka and ClickHouse as child processes. They are ready inside `async with`, and can be stopped and started again."""
 
 from pathlib import Path
 

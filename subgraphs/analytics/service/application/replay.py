@@ -184,7 +184,7 @@ class Replay:
 
 
 def _copies_to_delete(differences: Iterable[Difference]) -> list[Copy]:
-    """Return the copies that differ from the ledger's row. If the ledger returns no row, its copies are not deleted."""
+    """Return the copies that differ from the ledger's row. If it returned no row, the copies are kept."""
     return [copy for each in differences if each.expected for copy in each.wrong]
 
 

@@ -96,7 +96,10 @@ async def _find_transfers_without_one_key(
 
 
 async def _pages(reader: InvariantReader, scan: TableScan, page_size: int) -> AsyncGenerator[Page, None]:
-    """Yield the pages of a scan up to the first page that is not full. A scan of all new rows might never end."""
+    """Yield the pages of a scan up to the first page that is not full.
+
+    The scan does not wait for a page without rows: if rows are added all the time, there might never be one.
+    """
     page = await reader.check_page(scan, None, page_size)
     while page:
         yield page

@@ -32,9 +32,9 @@ def review_router(repository: Repository, saga: Saga) -> APIRouter:
     review, and 409 if another driver has changed the top-up.
 
     `POST /review/deposits` marks for review the completed top-ups whose deposit the ledger lacks, and returns the same
-    lines as `GET /review`. A retry of such a top-up makes the deposit again. Top-ups under review whose deposit the
-    ledger has are compared with the acquirer's payment again. The response is 409 if a driver has changed a top-up
-    meanwhile.
+    lines as `GET /review`. A retry of such a top-up makes the deposit again. If the ledger has the deposit of a top-up
+    under review, this top-up is compared with the acquirer's payment again. The response is 409 if a driver has changed
+    a top-up meanwhile.
 
     All routes return 503 if the database is unavailable; `POST /review/deposits` also if the bank or the acquirer is
     unavailable, late or overloaded.
