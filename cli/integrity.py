@@ -15,7 +15,7 @@ class IntegrityResult(IntEnum):
     SOUND = 0
     BROKEN = 1
     NOT_PROVEN = 2
-    """The service or its database is down, or another check is running: the data may be sound or not."""
+    """The service or its database is down, or another check is running. It is unknown whether the data are sound."""
 
 
 def worst_result(results: Iterable[IntegrityResult]) -> IntegrityResult:

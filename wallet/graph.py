@@ -241,4 +241,4 @@ ERRORS_AS_DATA: Final = (
     _ErrorToUnionMember(errors.TopUpDeclinesExceeded, TopUpDeclinesExceeded, _declines_to_graph),
     _ErrorToUnionMember(errors.IdempotencyConflict, IdempotencyConflict, errors.IdempotencyConflict.metadata),
 )
-"""Exception handlers of every schema: an expected error becomes data if the field's union has its type."""
+"""Exception handlers of every schema: an expected error becomes data if the field's union has the error's type."""

@@ -56,7 +56,7 @@ def _thumbprint(jwk: Mapping[str, str]) -> str:
 
 
 def parse_key_set(text: bytes, algorithm: Algorithm) -> dict[str, PublicKey]:
-    """Return the keys of a JSON Web Key Set that can verify signatures of the algorithm, by `kid`.
+    """Return, by `kid`, those keys of a JSON Web Key Set that can verify signatures of the algorithm.
 
     A key without a `kid` gets its RFC 7638 thumbprint as `kid`. Three kinds of keys are skipped: keys for another
     algorithm or for another use than signatures, invalid keys, and RSA keys below 2,048 bits.

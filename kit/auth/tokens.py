@@ -68,7 +68,7 @@ class TokenSigner:
 
 
 class ServiceTokenProvider:
-    """Token of a service for its calls of other services; a new one is signed after half of its lifetime."""
+    """Token that a service sends in its calls to other services. A new one is signed after half of the lifetime."""
 
     LIFETIME_SECONDS = 600
 

@@ -18,7 +18,7 @@ class CircuitOpenError(Exception):
 
 
 class CircuitBreaker:
-    """Circuit breaker with three states, for calls of one event loop on behalf of several callers.
+    """Circuit breaker with three states, for calls that one event loop makes on behalf of several callers.
 
     One caller cannot open the circuit for the others: a caller counts once, however many of its calls fail.
 

@@ -1,4 +1,4 @@
-"""Repair of a ledger whose operations are dated in the future, started by an administrator."""
+"""Repair of operations of the ledger that are dated in the future. An administrator starts it."""
 
 import asyncio
 import time

@@ -16,7 +16,7 @@ integrity check. The circuit breaker counts failed calls by customer."""
 
 @contextmanager
 def on_behalf_of(customer: str) -> Iterator[None]:
-    """Attribute failed acquirer calls in the block, and in tasks that start in it, to a customer.
+    """Count the failed calls to the acquirer in the block, and in tasks that start in it, for a customer.
 
     Args:
         customer: issuer and subject of the user who requested the top-up, as stored with its idempotency key.

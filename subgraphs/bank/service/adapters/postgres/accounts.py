@@ -60,7 +60,7 @@ class Accounts:
     async def open(
         self, account_id: UUID, owner_id: str, currency: str, earlier_id: UUID | None = None
     ) -> tuple[Account, bool]:
-        """Insert an empty account unless it exists, and return the stored account and whether it existed before.
+        """Insert an empty account unless its id exists. Return the stored account and whether it existed before.
 
         Args:
             account_id: id of the new account.
