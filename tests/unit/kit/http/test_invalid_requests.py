@@ -55,7 +55,7 @@ class ErrorTypes:
     }
     OWN: Mapping[str, tuple[str, ...]] = {
         "str": ("string_type", "string_unicode"),
-        "int": ("int_type", "int_parsing", "int_parsing_size", "int_from_float"),
+        "int": ("int_type", "int_parsing", "int_parsing_size", "int_from_float", "finite_number"),
         "list": ("list_type",),
         "enum": ("enum",),
         "uuid": ("uuid_type", "uuid_parsing"),
