@@ -1,11 +1,15 @@
 """Open connections of an HTTP server: their limits, in total and by address, and the end of those without progress.
 
+The responses that clients do not read are limited too, because they stay in memory.
+
 At every moment a connection is in one `Stage`. In all stages but one it waits for its client, and ends if it makes no
 progress for the stage's time. In the stage `APP`, the app runs a task with its own time-outs. Once a second, one timer
 of the server compares each connection with its previous state (a sweep), so requests set no timers.
 """
 
+import asyncio
 import resource
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -17,6 +21,7 @@ import structlog
 
 from kit.http import metrics
 from kit.http.addresses import address_key
+from kit.http.token_bucket import TokenBucket
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +35,14 @@ DISCARDED_BYTES: Final = 1024 * 1024
 """Maximum of received bytes that are dropped: the rest of a body that the app does not read, or data after the last
 response. A client that sends more is disconnected.
 """
+UNREAD_BYTES: Final = 32 * 1024 * 1024
+"""Maximum size of the output that blocked clients have not read, of all connections together."""
+
+ADDRESS_FRAMES_PER_SECOND: Final = 2_000
+"""Maximum sustained rate of WebSocket frames of one address: ten times that of one WebSocket."""
+ADDRESS_FRAMES_AT_ONCE: Final = 4_000
+"""Frames of one address that are read without a pause."""
+
 PROGRESS_BYTES: Final = 16 * 1024
 """Bytes of the output buffer that the client of a closed connection must read to make progress."""
 
@@ -66,6 +79,10 @@ class Stage(Enum):
         self.seconds = seconds
 
 
+_UNREAD_STAGES: Final = frozenset({Stage.BLOCKED, Stage.CLOSING})
+"""Stages in which the client has not read the output."""
+
+
 class Owner(Protocol):
     """Protocol object of a connection."""
 
@@ -83,6 +100,9 @@ class Transport(Protocol):
         """See `asyncio.BaseTransport`."""
 
     def abort(self) -> None:
+        """See `asyncio.WriteTransport`."""
+
+    def get_write_buffer_size(self) -> int:
         """See `asyncio.WriteTransport`."""
 
 
@@ -111,6 +131,7 @@ class Connection:
         owner: protocol object of the connection. After an upgrade it is that of the WebSocket.
         transport: transport of the connection.
         address: key of the client's address for limits; None if the address has no limit.
+        frames: allowance of WebSocket frames that the connections of the address share; None if it has no limit.
         is_reserve: whether the connection is above the limit, so that only health checks are served on it.
         stage: stage at the last sweep.
         token: progress token of the stage at the last sweep.
@@ -121,6 +142,7 @@ class Connection:
     transport: Transport
     address: str | None
     is_reserve: bool
+    frames: TokenBucket | None = None
     stage: Stage | None = None
     token: object = None
     since: float = 0.0
@@ -134,6 +156,7 @@ class _Group:
     """
 
     members: dict[Connection, None] = field(default_factory=dict)
+    frames: TokenBucket | None = None
 
     def oldest_waiting(self) -> Connection | None:
         """Return a connection that waits for its client, among the first eight; None if all of them are busy."""
@@ -184,7 +207,11 @@ class Connections:
             self._all.members[connection] = None
             if address is not None:
                 # Look up the group again, because an eviction removes the group if it becomes empty.
-                self._by_address.setdefault(address, _Group()).members[connection] = None
+                group = self._by_address.setdefault(address, _Group())
+                group.members[connection] = None
+                connection.frames = group.frames = group.frames or TokenBucket(
+                    ADDRESS_FRAMES_PER_SECOND, ADDRESS_FRAMES_AT_ONCE, asyncio.get_running_loop().time()
+                )
         return connection
 
     def remove(self, connection: Connection) -> None:
@@ -209,6 +236,7 @@ class Connections:
             except Exception as error:
                 log.error("sweep of a connection failed", listen=self._listen, exc_info=error)
                 connection.transport.abort()
+        self._limit_unread()
         self._log_refused(now)
 
     def close(self) -> None:
@@ -225,6 +253,25 @@ class Connections:
             if stage is not Stage.IDLE and stage is not Stage.LINGERING:  # the usual last stages
                 metrics.ENDED.labels(self._listen, stage.label, "timeout").inc()
             connection.owner.end(stage)
+
+    def _limit_unread(self) -> None:
+        """Abort blocked connections until the unread output is within the limit.
+
+        Those of the address with the most unread output come first.
+        """
+        unread: dict[Connection, int] = {}
+        by_address: Counter[str | None] = Counter()
+        for connection in (*self._all.members, *self._reserve.members):
+            if connection.stage in _UNREAD_STAGES:
+                unread[connection] = connection.transport.get_write_buffer_size()
+                by_address[connection.address] += unread[connection]
+        excess = sum(unread.values()) - UNREAD_BYTES
+        for connection, size in sorted(unread.items(), key=lambda each: (by_address[each[0].address], each[1]))[::-1]:
+            if excess <= 0:
+                break
+            metrics.ENDED.labels(self._listen, connection.owner.stage()[0].label, "unread").inc()
+            connection.transport.abort()
+            excess -= size
 
     def _evict_from(self, group: _Group) -> bool:
         """Abort a connection of the group that waits for its client; return whether one was found."""

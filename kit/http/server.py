@@ -20,6 +20,11 @@ _HEALTH_PATHS: Final = frozenset({"/health/live", "/health/ready"})
 _HEALTH_METHODS: Final = frozenset({"GET", "HEAD"})
 
 _STOP_TIMEOUT_SECONDS: Final = 5
+_RECEIVE_BUFFER_BYTES: Final = 64 * 1024
+"""Size of the kernel's receive buffer of a connection, and so of the data that one read delivers to the process.
+
+By default the buffer grows to megabytes, and each of hundreds of connections could hold 256 KB in the process.
+"""
 _BACKLOG: Final = 128
 """Connections that the kernel queues until the process accepts them. All must fit into `OTHER_DESCRIPTORS`."""
 
@@ -76,6 +81,7 @@ async def http_server(
     with open_listener(listen) as listener:
         # Connections inherit TCP_NODELAY. uvloop sets it anyway; asyncio only if the listener names its protocol.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         with contextlib.closing(connections), _sweeping(connections):
             try:

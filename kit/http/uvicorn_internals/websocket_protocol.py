@@ -12,6 +12,7 @@ from websockets.server import ServerProtocol
 
 from kit.http import metrics
 from kit.http.connections import DISCARDED_BYTES, PROGRESS_BYTES, Connection, Stage
+from kit.http.token_bucket import TokenBucket
 
 FRAMES_PER_SECOND: Final = 200
 """Maximum sustained rate of a WebSocket's frames. Each 2 KiB of received data count as a further frame."""
@@ -19,6 +20,7 @@ _FRAMES_AT_ONCE: Final = 500
 _FRAME_BYTES: Final = 2 * 1024
 _FRAME_SLICE_BYTES: Final = 1024
 """Received bytes that are parsed in one turn of the loop: 170 empty frames at most, which take a millisecond."""
+_NO_DATA: Final = memoryview(b"")
 _FLOOD_SECONDS: Final = 5.0
 _CLOSE_SECONDS: Final = 5.0
 _CLOSE_REASON_BYTES: Final = 123
@@ -65,7 +67,8 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
 
     Received data is parsed in small slices, one in each turn of the loop, and only while the app has read the previous
     message and the client reads our output. A client that sends more frames than the allowed rate is slowed down; if
-    that lasts for five seconds, the connection closes with 1008. If the app closes the connection while the client is
+    that lasts for five seconds, the connection closes with 1008. All WebSockets of one address share another allowance
+    (`kit.http.connections`), which only slows them down. If the app closes the connection while the client is
     slowed down, the rest of the received data is dropped. Otherwise the close would wait for the client's close frame,
     which may be the last of thousands of frames.
     """
@@ -77,13 +80,12 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
             extensions=self.conn.available_extensions, max_size=self.config.ws_max_size, logger=self.conn.logger
         )
         self._connection = connection
-        self._unparsed = bytearray()
+        self._unparsed = _NO_DATA
         self._is_scheduled = False
         self._is_refused = False
         self._discarded_bytes = 0
         self._resumes = 0
-        self._allowance = float(_FRAMES_AT_ONCE)  # token bucket: frames that may be parsed now
-        self._allowance_at = self.loop.time()
+        self._frames = TokenBucket(FRAMES_PER_SECOND, _FRAMES_AT_ONCE, self.loop.time())
         self._slow_since: float | None = None
         self._slow_timer: asyncio.TimerHandle | None = None
         if connection is not None:
@@ -115,7 +117,7 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
     # uvicorn's methods
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102  see uvicorn
-        self._unparsed.clear()
+        self._unparsed = _NO_DATA
         if self._slow_timer is not None:
             self._slow_timer.cancel()
         super().connection_lost(exc)
@@ -143,7 +145,8 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
                 self._refuse_handshake()
             self._update_reading()
         else:
-            self._unparsed += data
+            # Reading is paused while there is unparsed data, but the event loop may still deliver some.
+            self._unparsed = memoryview(b"".join((self._unparsed, data)) if self._unparsed else data)
             if not self._is_scheduled:
                 self._parse_slice()
 
@@ -160,9 +163,9 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
     def _parse_slice(self) -> None:
         """Parse the next slice if this is allowed now. The next turn of the loop parses the following slice."""
         self._is_scheduled = False
-        if self._unparsed and self._may_parse():
+        if self._unparsed and self._may_parse() and not self._must_wait_for_address():
             piece = bytes(self._unparsed[:_FRAME_SLICE_BYTES])
-            del self._unparsed[:_FRAME_SLICE_BYTES]
+            self._unparsed = self._unparsed[_FRAME_SLICE_BYTES:] or _NO_DATA
             self.conn.receive_data(piece)
             frames = len(self.conn.events)
             self.handle_events()
@@ -171,6 +174,20 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
             elif not self._is_refused:
                 self._charge(frames + len(piece) / _FRAME_BYTES)
         self._update_reading()
+
+    def _must_wait_for_address(self) -> bool:
+        """Wait if the WebSockets of the address have used up their common allowance."""
+        shared = None if self._connection is None else self._connection.frames
+        seconds = 0.0 if shared is None else shared.take(0, self.loop.time())
+        if seconds:
+            self._slow_down(seconds)
+        return bool(seconds)
+
+    def _slow_down(self, seconds: float) -> None:
+        if self.close_sent:
+            self._linger()
+        else:
+            self._slow_timer = self.loop.call_later(seconds, self._continue)
 
     def _update_reading(self) -> None:
         """Read from the socket only while nothing waits to be parsed."""
@@ -188,23 +205,20 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
     def _charge(self, frames: float) -> None:
         """Count frames, and slow the client down if they are too many."""
         now = self.loop.time()
-        refilled = self._allowance + (now - self._allowance_at) * FRAMES_PER_SECOND
-        if refilled > _FRAMES_AT_ONCE / 2:
+        if self._frames.refill(now) > _FRAMES_AT_ONCE / 2:
             self._slow_since = None
-        self._allowance = min(refilled, _FRAMES_AT_ONCE) - frames
-        self._allowance_at = now
-        if self._allowance >= 0:
-            return
-        if self.close_sent:
-            self._linger()
-            return
-        if self._slow_since is None:
+        seconds = self._frames.take(frames, now)
+        if seconds and self._slow_since is None:
             self._slow_since = now
-        if now - self._slow_since > _FLOOD_SECONDS:
+        if self._connection is not None and self._connection.frames is not None:
+            self._connection.frames.take(frames, now)
+        if not seconds:
+            return
+        if self._slow_since is not None and now - self._slow_since > _FLOOD_SECONDS and not self.close_sent:
             limit = f"send at most {FRAMES_PER_SECOND} a second; each 2 KiB count as one more frame"
             self._fail(1008, f"too many frames: {limit}")
         else:
-            self._slow_timer = self.loop.call_later(-self._allowance / FRAMES_PER_SECOND, self._continue)
+            self._slow_down(seconds)
 
     def _continue(self) -> None:
         self._slow_timer = None
@@ -266,7 +280,7 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         Closing at once would reset the connection, and the client could lose the close frame.
         """
         self._is_refused = True
-        self._unparsed.clear()
+        self._unparsed = _NO_DATA
         self.stop_keepalive()
         if self._slow_timer is not None:
             self._slow_timer.cancel()

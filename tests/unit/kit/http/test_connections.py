@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from kit.http import connections
-from kit.http.connections import ConnectionLimits, max_connections, raise_descriptor_limit
+from kit.http.connections import UNREAD_BYTES, ConnectionLimits, max_connections, raise_descriptor_limit
 from kit.http.server import HealthChecksOnly
 from tests.unit.kit.http.virtual_server import Client, VirtualServer, run, virtual_server
 
@@ -127,6 +127,30 @@ def test_idle_reserve_connections_make_room_for_a_health_check() -> None:
                 assert len(server.connections) <= 5
             assert len(server.connections) == 5
             assert await status(server.connect(), CHECK) == b"200"
+
+    run(check)
+
+
+def test_output_that_clients_do_not_read_is_limited_and_costs_the_largest_address_its_connections() -> None:
+    async def respond(_: Any, __: Any, send: Any) -> None:
+        size = UNREAD_BYTES // 16
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]})
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+    async def check() -> None:
+        async with virtual_server(respond) as server:
+            modest, *greedy = [server.connect(OTHER_ADDRESS), *(server.connect() for _ in range(20))]
+            for client in (modest, *greedy):
+                client.transport.is_client_reading = False
+                client.send(GET)
+            await modest.wait(3)
+            assert modest.is_connected
+            unread = [len(client.transport.buffer) for client in (modest, *greedy) if client.is_connected]
+            assert len(unread) > 10
+            assert sum(unread) <= UNREAD_BYTES
+            modest.transport.is_client_reading = True
+            modest.transport.flush()
+            assert len(modest.received) > UNREAD_BYTES // 16
 
     run(check)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.http.connections import SWEEP_SECONDS, Stage
+from kit.http.connections import ADDRESS_FRAMES_AT_ONCE, SWEEP_SECONDS, Stage
 from kit.http.uvicorn_internals.websocket_protocol import FRAMES_PER_SECOND
 from tests.logs import own_warnings
 from tests.unit.kit.http.virtual_server import Client, VirtualServer, run, virtual_server
@@ -250,6 +250,30 @@ def test_frames_at_the_allowed_rate_keep_the_connection_open() -> None:
                 await client.wait(1)
             assert client.is_connected
             assert len(app.texts) == 400 + 15 * (FRAMES_PER_SECOND - 20)
+
+    run(check)
+
+
+def test_websockets_of_one_address_share_an_allowance_of_frames() -> None:
+    async def check() -> None:
+        async with virtual_server(app := Listener()) as server:
+            flooding = [await open_websocket(server) for _ in range(40)]
+            quiet = await open_websocket(server)
+            elsewhere = server.connect("198.51.100.1")
+            elsewhere.send(UPGRADE + b"\r\n")
+            await elsewhere.settle()
+            for client in flooding:
+                client.send(frame(TEXT, b"x") * 2 * FRAMES_PER_SECOND)
+            await quiet.wait(1)
+            assert len(app.texts) < 2 * ADDRESS_FRAMES_AT_ONCE
+            quiet.send(frame(TEXT, b"quiet"))
+            elsewhere.send(frame(TEXT, b"elsewhere"))
+            await elsewhere.settle()
+            assert "elsewhere" in app.texts
+            await quiet.wait(10)
+            assert "quiet" in app.texts
+            assert len(app.texts) == 40 * 2 * FRAMES_PER_SECOND + 2
+            assert all(client.is_connected for client in flooding), "only a WebSocket's own rate closes it"
 
     run(check)
 
