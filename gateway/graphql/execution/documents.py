@@ -15,10 +15,10 @@ from graphql.language import OperationDefinitionNode
 
 from gateway.errors import INVALID_GRAPHQL, OperationRefused
 from gateway.graphql.execution.graphql_core_internals import SubfieldCache
-from gateway.graphql.execution.turns import Turns
 from gateway.graphql.execution.validation import Validator
 from gateway.graphql.protection.cost import OperationCost
 from gateway.graphql.protection.limits import Limits, RequestBudget, check_limits, parse_document
+from kit.runtime.fair_limit import FairLimit
 
 _MAX_CACHED_COST: Final = 1_000_000
 """Maximum sum of the costs (`document_cost`) of the cached documents: about a thousand ordinary documents.
@@ -97,7 +97,7 @@ class DocumentLoader:
         self._limits = limits
         self._validator = validator
         self._executor = executor or ThreadPoolExecutor(1, "document")
-        self._turns = Turns()
+        self._turns = FairLimit(1, 1)
         self._documents: LRUCache[tuple[GraphQLSchema, str], Document] = LRUCache(
             _MAX_CACHED_COST, getsizeof=lambda document: document.cost
         )
@@ -140,7 +140,7 @@ class DocumentLoader:
             OperationRefused: the document exceeds a limit, or it has several operations and the name selects none.
             GraphQLSyntaxError: the text is not a GraphQL document.
         """
-        async with self._turns.take(client):
+        async with self._turns.hold(client):
             document = self.cached(schema, text)
             if document is None:
                 loop = asyncio.get_running_loop()

@@ -16,6 +16,7 @@ from uuid_utils.compat import uuid7
 from kit.auth.principal import Principal
 from kit.rpc import request_context
 from kit.runtime.backoff import Backoff
+from kit.runtime.fair_limit import FairLimit
 from subgraphs.bank.client import BankClient
 from subgraphs.card.service import metrics
 from subgraphs.card.service.adapters.acquirer import Acquirer, on_behalf_of
@@ -24,7 +25,6 @@ from subgraphs.card.service.adapters.bank_ledger import check_account
 from subgraphs.card.service.adapters.repository import Repository
 from subgraphs.card.service.application.saga import Saga, utc_now
 from subgraphs.card.service.application.subscription_hub import SubscriptionHub
-from subgraphs.card.service.application.turns import AT_ONCE, Turns
 from subgraphs.card.service.domain.cards import CardDetails, check_card
 from subgraphs.card.service.domain.declines import (
     Blocked,
@@ -64,6 +64,8 @@ _DEADLINE_MARGIN_SECONDS: Final = 0.2
 """Time before the caller's deadline at which the response is sent."""
 _MAX_WAIT_SECONDS: Final = 3.0
 """Maximum wait for other attempts of the customer, the address or the card."""
+_AT_ONCE: Final = "card authorizations at once"
+"""Name in errors of the limit on one customer's concurrent authorizations."""
 _FIRST_DELAY_SECONDS: Final = 0.05
 _LONGEST_DELAY_SECONDS: Final = 0.4
 
@@ -113,7 +115,7 @@ class TopUps:
         self._options = options
         self._clock = clock
         self._secret = options.fingerprint_secret.get_secret_value().encode()
-        self._turns = Turns(options.decline_limits.per_customer)
+        self._authorizations = FairLimit(options.decline_limits.per_customer)
 
     async def create(
         self,
@@ -160,7 +162,8 @@ class TopUps:
             wait_seconds = request_context.current_request.get().remaining(_MAX_WAIT_SECONDS)
             wait_until = clock() + wait_seconds
             attempt = NewAttempt(uuid7(), key, address, card_fingerprint(self._secret, card.number))
-            async with self._turns.take(caller.scope, wait_seconds):
+            refusal = RateLimited(_AT_ONCE, "1")
+            async with self._authorizations.hold(caller.scope, timeout_seconds=wait_seconds, refusal=refusal):
                 top_up = await self._reserve(attempt, wait_until)
                 if top_up is None:
                     top_up = await self._begin(caller, account_id, amount, card, attempt)
@@ -270,7 +273,7 @@ class TopUps:
                 log.warning("top-up blocked after declined cards", limit=verdict.kind, retry_after_seconds=retry_after)
                 raise TopUpDeclinesExceeded(str(retry_after))
             if clock() >= wait_until:
-                raise RateLimited(AT_ONCE, "1")
+                raise RateLimited(_AT_ONCE, "1")
             await asyncio.sleep(backoff.next_delay())
 
     async def _begin(
