@@ -17,6 +17,7 @@ from gateway.http.middleware import RequestMiddleware
 from gateway.http.pages import add_pages
 from gateway.http.rate_limits import RateLimiter
 from gateway.http.stream_limits import StreamLimiter
+from gateway.http.work_limits import WorkLimits
 from gateway.rest import rest_routes
 from gateway.rest.error_handlers import add_error_handlers
 from gateway.rest.signing_keys import signing_key_routes
@@ -63,7 +64,8 @@ def build_app(
     add_error_handlers(app)
     # The REST routes come first, because the router tries routes in order. They are added without include_router, so
     # requests do not pass through a second router.
-    app.router.routes += rest_routes(bank, analytics, card, identity, rate_limiter)
+    work = WorkLimits()
+    app.router.routes += rest_routes(bank, analytics, card, identity, rate_limiter, work)
     app.router.routes += signing_key_routes(verifier).routes
     add_pages(app)
     add_health_routes(app, {"keys": verifier.check_ready})
@@ -71,11 +73,11 @@ def build_app(
     endpoints: dict[tuple[str, str], ASGIApp] = {}
     new_context = partial(Context, bank, analytics, card, identity, rate_limiter)
     streams = StreamLimiter(graph.streams)
-    for path, schema in build_schemas(graph, streams).items():
+    for path, schema in build_schemas(graph, streams, work).items():
         # Trusted documents apply to the public graph only. A federation router sends its own queries to the subgraphs.
         documents = graph.documents if path == GRAPH_PATH else TrustedDocuments(texts=None)
         endpoints["http", path] = GraphQLOverHTTP(
-            schema, new_context, documents, stop, batch_limit=graph.batch_limit, graphiql=not graph.production
+            schema, new_context, documents, stop, work, batch_limit=graph.batch_limit, graphiql=not graph.production
         )
         endpoints["websocket", path] = GraphQLOverWebSocket(
             schema,
@@ -85,6 +87,7 @@ def build_app(
             rate_limiter,
             graph.websocket_limits,
             streams,
+            work,
             cors=cors,
         )
 
@@ -101,4 +104,4 @@ def build_app(
     guarded = RequestMiddleware(
         dispatch, verifier, rate_limiter, timeout_seconds=timeout_seconds, body_limit_bytes=body_limit_bytes
     )
-    return with_cors(guarded, cors)
+    return with_cors(guarded, cors, rate_limiter)

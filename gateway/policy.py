@@ -45,6 +45,9 @@ PUBLIC_PREFIXES: Final = ("/assets/", "/health/", "/problems/")
 AUTH_PREFIX: Final = "/auth/"
 """Prefix of the paths that receive passwords or refresh tokens."""
 
+SESSION_PATHS: Final = frozenset({"/auth/refresh", "/auth/logout"})
+"""Paths that receive refresh tokens. They have a rate limit of their own, so that logins cannot use it up."""
+
 GRAPH_RULES: Final[Mapping[str, AccessRule]] = {
     "Query.me": READ_ACCESS,
     "Query.account": READ_ACCESS,

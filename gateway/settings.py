@@ -115,14 +115,17 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
     )
     gateway_rate_anonymous: Rate = Field(
         RateLimitOptions.anonymous,
-        description="limit of requests without a valid token and of new WebSockets, per address",
+        description="limit per address of requests without a valid token; the same limit applies to new WebSockets, "
+        "and to requests to `/auth/refresh` and `/auth/logout`, and each of the three is counted for itself",
     )
     gateway_rate_anonymous_cost: Rate = Field(
         RateLimitOptions.anonymous_cost,
-        description="limit per address of the cost of parsing and validating GraphQL documents that the gateway has "
-        "not cached, for requests without a token",
+        description="like GATEWAY_RATE_COST, per address, for requests without a token",
     )
-    gateway_rate_login: Rate = Field(RateLimitOptions.login, description="limit of requests to `/auth/…`, per address")
+    gateway_rate_login: Rate = Field(
+        RateLimitOptions.login,
+        description="limit of registrations and logins, per address; and of changes of the password, per caller",
+    )
 
     @field_validator("gateway_connections")
     @classmethod

@@ -4,12 +4,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.http.rate_limits import RateLimiter
+from kit.http.addresses import address_key
+from wallet.errors import RateLimited
 
 ALL: Final = "*"
 
@@ -84,7 +88,25 @@ def check_header(name: str) -> str:
 
 
 class _Cors(CORSMiddleware):
-    """Starlette's middleware, but the response to a refused preflight request tells developers the reason."""
+    """Starlette's middleware, with two differences.
+
+    Preflight requests of one address are spread over time, like all other requests. The response to a refused preflight
+    request tells developers the reason.
+    """
+
+    def __init__(self, app: ASGIApp, limiter: RateLimiter, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._limiter = limiter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "OPTIONS":
+            try:
+                await self._limiter.pace(self._limiter.preflight, address_key(scope.get("client")))
+            except RateLimited as error:
+                response = PlainTextResponse(f"{error.message}\n", HTTPStatus.TOO_MANY_REQUESTS, {"Retry-After": "1"})
+                await response(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)
@@ -105,12 +127,19 @@ class _Cors(CORSMiddleware):
         return "pages of a public network may not call the wallet in a private network\n"
 
 
-def with_cors(app: ASGIApp, options: CorsOptions) -> ASGIApp:
-    """Return the app with CORS, or the app itself if no other origin is allowed."""
+def with_cors(app: ASGIApp, options: CorsOptions, limiter: RateLimiter) -> ASGIApp:
+    """Return the app with CORS, or the app itself if no other origin is allowed.
+
+    Args:
+        app: ASGI app.
+        options: allowed origins and request headers.
+        limiter: spreads preflight requests over time.
+    """
     if not options.origins and not options.localhost:
         return app
     cors = _Cors(
         app,
+        limiter,
         allow_origins=options.origins,
         allow_origin_regex=_LOCALHOST if options.localhost else None,
         allow_methods=_METHODS,

@@ -12,9 +12,10 @@ from gateway.http.authentication import authenticate
 from gateway.http.body_limit import BodyLimit
 from gateway.http.content_encoding import ContentDecoding
 from gateway.http.exchange import CLIENT_CLOSED_REQUEST, Exchange
+from gateway.http.pacing import Turnstile
 from gateway.http.rate_limits import RateLimiter
 from gateway.http.timeouts import BodyTimeoutError, RequestTimeouts
-from gateway.policy import AUTH_PREFIX
+from gateway.policy import AUTH_PREFIX, SESSION_PATHS
 from kit.auth.principal import TokenVerifier
 from kit.http.addresses import address_key
 from kit.rpc import request_context
@@ -32,7 +33,8 @@ class RequestMiddleware:
     1. request id, trace span and deadline, in the request context (`exchange.py`)
     2. authentication: 401 for an invalid token, 431 for too long a token, 400 for several tokens, 403 for a service's
        token and for one without a known role (`authentication.py`)
-    3. rate limit: 429, per principal, or per address for anonymous callers; health checks are exempt (`rate_limits.py`)
+    3. rate limit: 429, per principal, or per address for anonymous callers (`rate_limits.py`); bursts are spread over
+       time (`pacing.py`). Health checks are only spread, never refused.
     4. body time-out: 408, and cancellation when the client disconnects (`timeouts.py`)
     5. body limit: 413 (`body_limit.py`), and gzip: 400 and 415 (`content_encoding.py`)
     6. response headers: security, `X-Request-Id` and rate limit (`exchange.py`, `security_headers.py`)
@@ -62,6 +64,7 @@ class RequestMiddleware:
         self._decoding_app = BodyLimit(ContentDecoding(app, body_limit_bytes), body_limit_bytes)
         self._verifier = verifier
         self._rate_limiter = rate_limiter
+        self._turnstile = Turnstile()
         self._timeout_seconds = timeout_seconds
         self._timeouts = RequestTimeouts(timeout_seconds)
 
@@ -69,15 +72,15 @@ class RequestMiddleware:
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
+        host = str((scope.get("client") or ("",))[0])
+        await self._turnstile.enter(host)
         exchange = Exchange(scope, send)
         deadline = exchange.started + self._timeout_seconds if scope["type"] == "http" else None
-        host = str((scope.get("client") or ("",))[0])
         context = RequestContext(exchange.request_id, deadline=deadline, trace=exchange.span.trace, client_address=host)
         reset = request_context.current_request.set(context)
         try:
             invalid_token = await authenticate(self._verifier, scope, exchange.headers)
-            if not exchange.is_health_check:
-                await self._hit_rate_limit(exchange)
+            await self._hit_rate_limit(exchange)
             if invalid_token is not None:
                 raise invalid_token  # noqa: TRY301  the handlers below send the response to every error
             if scope["type"] == "http":
@@ -102,15 +105,26 @@ class RequestMiddleware:
             request_context.current_request.reset(reset)
 
     async def _hit_rate_limit(self, exchange: Exchange) -> None:
-        """Count the request, and make the response headers show the remaining quota.
+        """Count the request, and make the response headers show the remaining quota, except those of health checks.
+
+        A burst of requests is spread over time. Health checks have no other limit.
 
         Raises:
             RateLimited: the limit of the caller or of the address is exceeded.
         """
-        limiter, address = self._rate_limiter, exchange.scope.get("client")
-        if exchange.scope["path"].startswith(AUTH_PREFIX):
-            limit, client = limiter.login, address_key(address)
+        limiter, scope = self._rate_limiter, exchange.scope
+        caller = request_context.current_request.get().principal
+        if exchange.is_health_check:
+            limit, client = limiter.health, address_key(scope.get("client"))
+        elif scope["type"] == "websocket":
+            limit, client = limiter.websocket, address_key(scope.get("client"))
+        elif scope["path"] in SESSION_PATHS:
+            limit, client = limiter.session, address_key(scope.get("client"))
+        elif scope["path"].startswith(AUTH_PREFIX):
+            limit, client = limiter.login, caller.scope if caller else address_key(scope.get("client"))
         else:
-            limit, client = limiter.limit_for(request_context.current_request.get().principal, address)
-        exchange.read_rate_limit_status = partial(limiter.status, limit, client)
-        await limiter.hit(limit, client)
+            limit, client = limiter.limit_for(caller, scope.get("client"))
+        await limiter.pace(limit, client)
+        if not exchange.is_health_check:
+            exchange.read_rate_limit_status = partial(limiter.status, limit, client)
+            await limiter.hit(limit, client)

@@ -19,6 +19,7 @@ from prometheus_client import Counter
 from pydantic import AfterValidator
 from redis.asyncio import BlockingConnectionPool
 
+from gateway.http.pacing import Pacer
 from kit.auth.principal import Principal
 from kit.http.addresses import address_key
 from wallet.errors import RateLimited
@@ -66,10 +67,10 @@ class RateLimitOptions:
         requests: requests of one caller; each message on a WebSocket counts as a request.
         cost: for one caller, the estimated cost of GraphQL operations plus the cost of parsing and validating documents
             that the gateway has not cached.
-        anonymous: requests without a valid token and new WebSockets, of one address.
-        anonymous_cost: for one address, the cost of parsing and validating documents that the gateway has not cached,
-            in requests without a token.
-        login: requests to `/auth/…`, of one address.
+        anonymous: requests of one address without a valid token. New WebSockets, and requests with a refresh token,
+            have the same rate, and each kind is counted for itself.
+        anonymous_cost: like `cost`, for one address and its requests without a token.
+        login: requests of one address that register a user or log in; and for one caller, changes of the password.
     """
 
     is_on: bool = True
@@ -242,7 +243,12 @@ class RateLimiter:
         self.anonymous = Limit("anonymous", options.anonymous)
         self.anonymous_cost = Limit("anonymous-cost", options.anonymous_cost)
         self.login = Limit("sign-in", options.login)  # released name, which clients and dashboards use
+        self.session = Limit("session", options.anonymous)
+        self.websocket = Limit("websocket", options.anonymous)
+        self.health = Limit("health", options.anonymous)  # only paced
+        self.preflight = Limit("preflight", options.anonymous)  # only paced
         self._is_on = options.is_on
+        self._pacer = Pacer(sleep=sleep)
         local = local or MemorySlidingWindowStorage()
         self._storage = local if shared is None else _StorageWithFallback(shared, local)
         self._sleep = sleep
@@ -289,6 +295,22 @@ class RateLimiter:
         if caller is None:
             return self.anonymous_cost, address_key(address)
         return self.cost, caller.scope
+
+    async def pace(self, limit: Limit, client: str) -> None:
+        """Wait until the client's next request may start, so that a burst of requests is spread over time.
+
+        Call it before `hit`: refused requests take time, too.
+
+        Raises:
+            RateLimited: too many requests of the client wait.
+        """
+        if not self._is_on:
+            return
+        try:
+            await self._pacer.wait(limit.key(client), limit.amount / limit.seconds)
+        except TimeoutError:
+            REFUSED.labels(limit.name).inc()
+            raise RateLimited(limit.name, "1") from None
 
     async def hit(self, limit: Limit, client: str, amount: int = 1) -> None:
         """Count `amount` hits of a client.

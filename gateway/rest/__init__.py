@@ -3,6 +3,7 @@
 from starlette.routing import BaseRoute
 
 from gateway.http.rate_limits import RateLimiter
+from gateway.http.work_limits import WorkLimits
 from gateway.rest.accounts import account_routes
 from gateway.rest.operations import operation_routes
 from gateway.rest.page_charge import page_charge
@@ -16,7 +17,12 @@ from subgraphs.identity.client import IdentityClient
 
 
 def rest_routes(
-    bank: BankClient, analytics: AnalyticsClient, card: CardClient, identity: IdentityClient, limiter: RateLimiter
+    bank: BankClient,
+    analytics: AnalyticsClient,
+    card: CardClient,
+    identity: IdentityClient,
+    limiter: RateLimiter,
+    work: WorkLimits,
 ) -> list[BaseRoute]:
     """Build the contract's routes, in the order in which the router tries them.
 
@@ -26,6 +32,7 @@ def rest_routes(
         card: gRPC client of the card service.
         identity: gRPC client of the identity service.
         limiter: counts large pages as several requests.
+        work: limits of the work in progress of each client.
     """
     charge_page = page_charge(limiter)
     resources = (
@@ -33,6 +40,6 @@ def rest_routes(
         account_routes(bank, charge_page),
         top_up_routes(card),
         operation_routes(analytics, charge_page),
-        user_routes(identity),
+        user_routes(identity, work),
     )
     return [route for resource in resources for route in resource.routes]

@@ -8,6 +8,7 @@ from typing import Final
 from fastapi import APIRouter, Response
 from pydantic import SecretStr
 
+from gateway.http.work_limits import WorkLimits, hold_for_request
 from gateway.rest.guarded_route import GuardedRoute
 from kit.rpc import request_context
 from openapi import models
@@ -20,14 +21,15 @@ _AFTER_UNKNOWN_REGISTRATION: Final = "log in to find out whether the user was cr
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
-def user_routes(identity: IdentityClient) -> APIRouter:
+def user_routes(identity: IdentityClient, work: WorkLimits) -> APIRouter:
     """Build the routes of `/auth/…` and `/me`."""
     router = APIRouter(route_class=GuardedRoute)
 
     @router.post("/auth/register", status_code=201)
     async def register(body: models.Credentials) -> models.User:
         try:
-            return user_to_rest(await identity.register(body.username, _secret(body.password)))
+            async with hold_for_request(work.passwords):
+                return user_to_rest(await identity.register(body.username, _secret(body.password)))
         except (Unavailable, DeadlineExceeded) as error:
             error.next_step = _AFTER_UNKNOWN_REGISTRATION
             raise
@@ -35,7 +37,8 @@ def user_routes(identity: IdentityClient) -> APIRouter:
     @router.post("/auth/login")
     async def login(body: models.Credentials, response: Response) -> models.Tokens:
         response.headers.update(_NO_STORE)
-        return tokens_to_rest(await identity.authenticate(body.username, _secret(body.password)))
+        async with hold_for_request(work.passwords):
+            return tokens_to_rest(await identity.authenticate(body.username, _secret(body.password)))
 
     @router.post("/auth/refresh")
     async def refresh(body: models.RefreshToken, response: Response) -> models.Tokens:
@@ -49,7 +52,8 @@ def user_routes(identity: IdentityClient) -> APIRouter:
 
     @router.post("/auth/password", status_code=204)
     async def change_password(body: models.PasswordChange) -> Response:
-        await identity.change_password(_secret(body.current_password), _secret(body.new_password))
+        async with hold_for_request(work.passwords):
+            await identity.change_password(_secret(body.current_password), _secret(body.new_password))
         return Response(status_code=204)
 
     @router.get("/me")

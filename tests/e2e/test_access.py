@@ -61,7 +61,7 @@ async def test_authorization_scheme_is_case_insensitive_and_required(environment
 
 
 def test_access_table_has_every_call(environment: AccessEnvironment) -> None:
-    clients: Any = (None,) * 5
+    clients: Any = (None,) * 6
     served = [each for each in rest_routes(*clients) if isinstance(each, APIRoute)]
     routes = {f"{method} {each.path}" for each in served for method in each.methods or ()}
     schema = build_merged_schema(federation=True).core_schema

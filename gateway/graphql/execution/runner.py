@@ -26,11 +26,13 @@ from gateway.graphql.protection.document_cost import document_cost
 from gateway.graphql.protection.limits import Limits, RequestBudget
 from gateway.http.rate_limits import Limit, RateLimiter
 from gateway.http.stream_limits import StreamLimiter
+from gateway.http.work_limits import CHEAP_COST, WorkLimits, end_operation, start_operation
 from kit.rpc import request_context
 from kit.rpc.request_context import RequestContext
+from kit.runtime.fair_limit import Hold
 from kit.telemetry import tracing
 from kit.telemetry.tracing import Span
-from wallet.errors import InternalError, RateLimited
+from wallet.errors import InternalError, RateLimited, ResourceExhausted
 
 CANCELLED: Final = "CANCELLED"
 """Error code in metrics and logs of an operation that was cancelled because the client disconnected."""
@@ -51,6 +53,7 @@ class ExecutionPolicy:
         documents: parses and validates documents, with a cache.
         operation_names: operation names that are metric labels.
         streams: limiter of the open streams of each caller.
+        work: limits of the work in progress of each client.
         are_documents_trusted: only documents of an allow-list are executed, so callers do not pay for parsing and
             validating them.
     """
@@ -60,6 +63,7 @@ class ExecutionPolicy:
     documents: DocumentLoader
     operation_names: OperationNames
     streams: StreamLimiter
+    work: WorkLimits
     are_documents_trusted: bool = False
 
     def request_budget(self, context: Context) -> RequestBudget:
@@ -100,6 +104,7 @@ class OperationRunner(PreparingRunner):
         self._has_stream_result = False
         self._release_stream: Callable[[], None] | None = None
         self._payment: _StreamPayment | None = None
+        self._hold: Hold | None = None
         self._budget: RequestBudget
         self._started: float
         self._outer_context: RequestContext
@@ -130,8 +135,12 @@ class OperationRunner(PreparingRunner):
         context = self.execution_context
         if context.result is not None and not self._has_stream_result:
             self._format_errors(context.result)
+        actual = 0
         if context.result is not None and self._cost is not None:
-            context.context.cost.actual += self._cost.measure(context.result.data)
+            actual = self._cost.measure(context.result.data)
+            context.context.cost.actual += actual
+        if self._hold is not None:
+            end_operation(self._hold, actual)
         self._record(time.perf_counter() - self._started)
         if self._span.is_recorded:
             request_context.current_request.set(self._outer_context)
@@ -139,12 +148,14 @@ class OperationRunner(PreparingRunner):
     async def prepare(self) -> None:
         """Load the document, count an open stream for a subscription, and charge the estimated cost to the caller.
 
+        Then wait until other operations of the client are done, if their cost and this one's are high.
+
         Raises:
             GraphQLSyntaxError: the text is not a document.
             InvalidDocument: the document has validation errors.
             OperationRefused: the document or the cost is above a limit, the request does not name an operation of the
                 document, the transport does not execute operations of this type, the caller has too many open streams,
-                or the caller's rate limit of cost is exceeded.
+                the caller's rate limit of cost is exceeded, or the operation could not start before the deadline.
         """
         context, budget = self.execution_context, self._budget
         schema: GraphQLSchema = context.schema.core_schema  # type: ignore[attr-defined]  # attribute of `GraphSchema`
@@ -168,12 +179,20 @@ class OperationRunner(PreparingRunner):
         if estimated > budget.cost:
             raise _too_expensive(estimated, budget)
         budget.cost -= estimated
-        caller = request_context.current_request.get().principal
-        if caller is not None and estimated:  # anonymous callers are refused at the root field
-            rate_limiter = context.context.rate_limiter
+        current, rate_limiter = request_context.current_request.get(), context.context.rate_limiter
+        if estimated:
+            limit, client = rate_limiter.cost_limit_for(current.principal, (current.client_address,))
             if self._is_stream:
-                self._payment = _StreamPayment(rate_limiter, caller.scope, estimated)
-            await _charge(rate_limiter, rate_limiter.cost, caller.scope, estimated)
+                self._payment = _StreamPayment(rate_limiter, limit, client, estimated)
+            await _charge(rate_limiter, limit, client, min(estimated, limit.amount))
+        if estimated > CHEAP_COST and not self._is_stream:
+            await self._start_expensive(estimated)
+
+    async def _start_expensive(self, estimated: int) -> None:
+        try:
+            self._hold = await start_operation(self._policy.work.costs, estimated)
+        except ResourceExhausted as error:
+            raise OperationRefused(error.reason, error.message) from None
 
     async def _load_document(self, schema: GraphQLSchema, text: str, operation_name: str | None) -> Document:
         """Parse and validate a document that is not cached.
@@ -275,8 +294,9 @@ class _StreamPayment(AbstractAsyncContextManager[None]):
     same time.
     """
 
-    def __init__(self, rate_limiter: RateLimiter, client: str, event_cost: int) -> None:
+    def __init__(self, rate_limiter: RateLimiter, limit: Limit, client: str, event_cost: int) -> None:
         self._rate_limiter = rate_limiter
+        self._limit = limit
         self._client = client
         self._event_cost = event_cost
         self._debt = -event_cost
@@ -285,7 +305,7 @@ class _StreamPayment(AbstractAsyncContextManager[None]):
         self._debt += self._event_cost
         if self._debt >= _PAYMENT:
             debt, self._debt = self._debt, 0
-            await self._rate_limiter.wait(self._rate_limiter.cost, self._client, debt)
+            await self._rate_limiter.wait(self._limit, self._client, debt)
         await asyncio.sleep(0)
 
     async def __aexit__(self, *_: object) -> None:
@@ -296,7 +316,7 @@ class _StreamPayment(AbstractAsyncContextManager[None]):
         debt, self._debt = self._debt, 0
         if debt > 0:
             with suppress(RateLimited):
-                await self._rate_limiter.hit(self._rate_limiter.cost, self._client, debt)
+                await self._rate_limiter.hit(self._limit, self._client, debt)
 
 
 def _is_in_variables(error: GraphQLError) -> bool:

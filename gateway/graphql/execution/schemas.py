@@ -23,13 +23,14 @@ from gateway.graphql.federation.merging import merge_entities, merge_root_type
 from gateway.graphql.federation.registry import SUBGRAPHS
 from gateway.graphql.protection.access import guard_root_fields
 from gateway.http.stream_limits import StreamLimiter
+from gateway.http.work_limits import WorkLimits
 from wallet.graph import ERRORS_AS_DATA, SCALARS
 
 GRAPH_PATH: Final = "/graphql"
 """Path of the merged graph."""
 
 
-def build_schemas(options: GraphOptions, streams: StreamLimiter) -> dict[str, GraphSchema]:
+def build_schemas(options: GraphOptions, streams: StreamLimiter, work: WorkLimits) -> dict[str, GraphSchema]:
     """Return the schemas by path: the merged graph and, with federation, each subgraph.
 
     All of them have the limits, metrics and access rules of the gateway.
@@ -37,6 +38,7 @@ def build_schemas(options: GraphOptions, streams: StreamLimiter) -> dict[str, Gr
     Args:
         options: options of the graph.
         streams: limiter of the open streams of each caller.
+        work: limits of the work in progress of each client.
     """
     validator = Validator(introspection=not options.production, suggestions=not options.production)
     policy = ExecutionPolicy(
@@ -45,6 +47,7 @@ def build_schemas(options: GraphOptions, streams: StreamLimiter) -> dict[str, Gr
         documents=DocumentLoader(options.limits, validator),
         operation_names=OperationNames(options.documents.operation_names),
         streams=streams,
+        work=work,
         are_documents_trusted=options.documents.texts is not None,
     )
     new_runner = partial(OperationRunner, policy)

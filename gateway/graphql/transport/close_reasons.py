@@ -1,12 +1,7 @@
 """Close reasons of WebSockets: Strawberry's texts are replaced with texts that say what to do."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Final
-
-from starlette.websockets import WebSocketDisconnect, WebSocketState
-from strawberry.asgi import ASGIWebSocketAdapter
-from strawberry.http.exceptions import WebSocketDisconnected
 
 MALFORMED: Final = "a message must be a JSON object with a type, and with the id that its type needs"
 
@@ -25,23 +20,3 @@ REASONS: Final[Mapping[str, str]] = {
 
 A close reason has at most 123 bytes (RFC 6455, 5.5).
 """
-
-
-class DescribedWebSocket(ASGIWebSocketAdapter):
-    """Strawberry's WebSocket adapter with the gateway's close reasons. A client may disconnect at any time."""
-
-    async def send_json(self, message: Mapping[str, object]) -> None:
-        """Send a message.
-
-        Raises:
-            WebSocketDisconnected: the WebSocket is closed, or the client has disconnected.
-        """
-        if self.ws.application_state is WebSocketState.DISCONNECTED:  # Starlette raises another error
-            raise WebSocketDisconnected
-        await super().send_json(message)
-
-    async def close(self, code: int, reason: str) -> None:
-        """Close the WebSocket with the gateway's reason, unless it is closed or the client has disconnected."""
-        if self.ws.application_state is not WebSocketState.DISCONNECTED:
-            with suppress(WebSocketDisconnect):
-                await super().close(code, REASONS.get(reason, reason))

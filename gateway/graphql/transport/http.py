@@ -27,8 +27,9 @@ from gateway.graphql.transport.requests import (
     GraphRequest,
     RequestRefused,
     negotiate,
+    parse_request,
     read_header,
-    read_request,
+    read_text,
 )
 from gateway.graphql.transport.responses import (
     EventStream,
@@ -40,6 +41,7 @@ from gateway.graphql.transport.responses import (
 )
 from gateway.http import pages
 from gateway.http.media_types import JSON
+from gateway.http.work_limits import SMALL_BODY_BYTES, WorkLimits, hold_body
 from kit.rpc import request_context
 
 _RESULT_TYPES: Final = (JSON, GRAPHQL_RESPONSE, EVENT_STREAM)
@@ -63,6 +65,7 @@ class GraphQLOverHTTP:
         new_context: Callable[[], Context],
         documents: TrustedDocuments,
         stop: asyncio.Event,
+        work: WorkLimits,
         *,
         batch_limit: int,
         graphiql: bool,
@@ -72,6 +75,7 @@ class GraphQLOverHTTP:
         new_context: creates the context of each HTTP request. All requests of an array share one context.
         documents: allow-list of documents.
         stop: set when the gateway stops; streams end then.
+        work: limits of the work in progress of each client.
         batch_limit: maximum number of requests in one array.
         graphiql: serve GraphiQL to browsers.
         """
@@ -79,6 +83,7 @@ class GraphQLOverHTTP:
         self._new_context = new_context
         self._documents = documents
         self._stop = stop
+        self._work = work
         self._batch_limit = batch_limit
         self._graphiql = graphiql
 
@@ -102,7 +107,14 @@ class GraphQLOverHTTP:
             return HTMLResponse(pages.GRAPHIQL, headers=_PAGE_HEADERS)
         if not media_type:
             raise RequestRefused(HTTPStatus.NOT_ACCEPTABLE, f"accept {GRAPHQL_RESPONSE}")
-        request = await read_request(scope, receive, self._batch_limit)
+        text = await read_text(scope, receive)
+        if len(text) <= SMALL_BODY_BYTES:
+            return await self._execute_text(text, media_type, scope)
+        async with hold_body(self._work.bodies, len(text)):
+            return await self._execute_text(text, media_type, scope)
+
+    async def _execute_text(self, text: bytes, media_type: str, scope: Scope) -> ASGIApp:
+        request = parse_request(scope["method"], text, self._batch_limit)
         context = self._new_context()
         context.operations = scope["operations"] = []  # the middleware logs them
         if isinstance(request, list):

@@ -88,21 +88,21 @@ class GraphRequest:
         return cls(query, document_id, variables, operation_name, extensions)
 
 
-async def read_request(scope: Scope, receive: Receive, batch_limit: int) -> GraphRequest | list[GraphRequest]:
-    """Read the request, or a list of requests if the body is an array.
+async def read_text(scope: Scope, receive: Receive) -> bytes:
+    """Return the query string of a GET request, or the body of a POST request.
 
     Args:
         scope: ASGI scope.
         receive: ASGI receive.
-        batch_limit: maximum number of requests in one array.
 
     Raises:
-        RequestRefused: the request is malformed, its method or content type is not supported, or its body is too large
-            for a request without a token.
+        RequestRefused: the method or the content type is not supported, or the body is too large for a request without
+            a token.
         ClientDisconnect: the client disconnected before the end of the body.
     """
     if scope["method"] in SAFE_METHODS:
-        return GraphRequest.from_json(_parse_query_string(scope["query_string"]))
+        query_string: bytes = scope["query_string"]
+        return query_string
     if scope["method"] != "POST":
         raise RequestRefused(HTTPStatus.METHOD_NOT_ALLOWED, "send GET or POST", {"Allow": "GET, HEAD, POST"})
     if not is_utf8_json(read_header(scope, b"content-type")):
@@ -111,6 +111,22 @@ async def read_request(scope: Scope, receive: Receive, batch_limit: int) -> Grap
     if len(text) > ANONYMOUS_BODY_BYTES and request_context.current_request.get().principal is None:
         message = f"a body without a token must be at most {ANONYMOUS_BODY_BYTES} bytes: send your token"
         raise RequestRefused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
+    return text
+
+
+def parse_request(method: str, text: bytes, batch_limit: int) -> GraphRequest | list[GraphRequest]:
+    """Return the request, or a list of requests if the body is an array.
+
+    Args:
+        method: HTTP method.
+        text: query string or body, see `read_text`.
+        batch_limit: maximum number of requests in one array.
+
+    Raises:
+        RequestRefused: the request is malformed.
+    """
+    if method in SAFE_METHODS:
+        return GraphRequest.from_json(_parse_query_string(text))
     body = _loads(text, "the body")
     if not isinstance(body, list):
         return GraphRequest.from_json(body)

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 import structlog
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 from strawberry import UNSET
 from strawberry.asgi import GraphQL
@@ -21,17 +23,19 @@ from gateway.graphql.execution.runner import too_many_streams
 from gateway.graphql.execution.strawberry_internals import GraphSchema
 from gateway.graphql.protection.limits import WebSocketLimits
 from gateway.graphql.protection.trusted_documents import TrustedDocuments
-from gateway.graphql.transport.close_reasons import MALFORMED, DescribedWebSocket
+from gateway.graphql.transport.close_reasons import MALFORMED
 from gateway.graphql.transport.requests import GraphRequest, RequestRefused
+from gateway.graphql.transport.websocket_adapter import WebSocketAdapter
 from gateway.http.cors import CorsOptions, is_localhost
 from gateway.http.rate_limits import RateLimiter
 from gateway.http.stream_limits import StreamLimiter
 from gateway.http.strict_json import MalformedJSONError, loads
+from gateway.http.work_limits import WorkLimits, hold_for_request
 from gateway.policy import ANY_USER
 from kit.auth.bearer import AUTHORIZATION, has_other_scheme, parse_bearer, parse_bearer_lines
 from kit.auth.principal import Principal, TokenVerifier
 from kit.rpc import request_context
-from wallet.errors import InvalidInput, RateLimited, Unauthenticated, Unavailable, WalletError
+from wallet.errors import InvalidInput, RateLimited, ResourceExhausted, Unauthenticated, Unavailable, WalletError
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +43,8 @@ _TYPES: Final = frozenset({"connection_init", "ping", "pong", "subscribe", "comp
 _UNKNOWN_TYPE: Final = f"type must be one of {', '.join(sorted(_TYPES))}"
 _REQUIRED_MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {"subscribe": ("id", "payload"), "complete": ("id",)}
 """Members that a message must have, besides its type."""
+_HANDSHAKE: Final = "wallet.handshake"
+"""Key in the ASGI scope of the WebSocket's place among those without a verified caller (`WorkLimits.handshakes`)."""
 _AUTHORIZATION_MEMBER: Final = AUTHORIZATION.lower()
 _CLOSE_CODES: Final[dict[type[WalletError], int]] = {InvalidInput: 4400, Unavailable: 1013}
 """Close codes of errors in `connection_init`. All other errors there close the WebSocket with 4403."""
@@ -55,6 +61,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
     _expiry: asyncio.Task[None] | None = None
     _release_stream: Callable[[], None] | None = None
     _early_messages = 0
+    websocket: WebSocketAdapter
 
     async def handle_connection_init(self, message: Any) -> None:
         if message.get("payload") is None:
@@ -65,6 +72,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
             await self.websocket.close(code=_CLOSE_CODES.get(type(error), 4403), reason=error.message)
         caller = request_context.current_request.get().principal
         if caller is not None and self._expiry is None:
+            self.websocket.ws.scope[_HANDSHAKE].release()
             self._expiry = asyncio.create_task(self._close_at_expiry(caller))
             self._expiry.add_done_callback(_retrieve_exception)
             self._release_stream = self.view.streams.acquire(caller)
@@ -141,7 +149,9 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
         """
         caller = request_context.current_request.get().principal
         if caller is not None:
-            await self.view.rate_limiter.hit(self.view.rate_limiter.requests, caller.scope)
+            limiter = self.view.rate_limiter
+            await limiter.pace(limiter.requests, caller.scope)
+            await limiter.hit(limiter.requests, caller.scope)
 
     async def _refuse(self, id_: str, error: OperationRefused) -> None:
         await self.send_message({"id": id_, "type": "error", "payload": [format_graphql_error(error).formatted]})
@@ -164,14 +174,32 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
             await self._refuse(message["id"], error)
             return
         message["payload"]["query"] = query
-        await super().handle_subscribe(message)
+        await self._start(message)
+
+    async def _start(self, message: Any) -> None:
+        """Start the operation, unless the messages of the caller's running operations are too large together."""
+        caller = request_context.current_request.get().principal
+        if caller is None:  # not acknowledged: Strawberry closes the connection
+            await super().handle_subscribe(message)
+            return
+        messages, size = self.view.work.messages, self.websocket.message_size
+        if not messages.try_enter(caller.scope, size):
+            error = ResourceExhausted()
+            await self._refuse(message["id"], OperationRefused(error.reason, error.message))
+            return
+        try:
+            await super().handle_subscribe(message)
+            task = self.operations[message["id"]].task
+        except BaseException:
+            messages.leave(caller.scope, size)
+            raise
+        task.add_done_callback(lambda _: messages.leave(caller.scope, size))  # type: ignore[union-attr]  # has started
 
 
 class GraphQLOverWebSocket(GraphQL[Context, None]):
     """ASGI app for GraphQL over WebSocket. Callers authenticate in `connection_init` or in the upgrade request."""
 
     graphql_transport_ws_handler_class = _Handler
-    websocket_adapter_class = DescribedWebSocket
 
     def __init__(
         self,
@@ -182,6 +210,7 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         rate_limiter: RateLimiter,
         limits: WebSocketLimits,
         streams: StreamLimiter,
+        work: WorkLimits,
         *,
         cors: CorsOptions,
     ) -> None:
@@ -193,6 +222,7 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         rate_limiter: rate limiter; each message counts as a request.
         limits: limits of each connection.
         streams: limiter of the open streams of each caller.
+        work: limits of the work in progress of each client.
         cors: options with the further origins from which pages may connect.
         """
         super().__init__(
@@ -202,13 +232,20 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
             max_subscriptions_per_connection=None,  # `_Handler` checks this limit, with a stable error code
             allowed_origins=list(cors.origins),
         )
+        self.websocket_adapter_class = partial(WebSocketAdapter, bodies=work.bodies)  # type: ignore[assignment]
         self._allow_localhost = cors.localhost
         self.documents = documents
         self.limits = limits
         self.rate_limiter = rate_limiter
         self.streams = streams
+        self.work = work
         self._new_context = new_context
         self._verifier = verifier
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a WebSocket. Only some WebSockets of one address may be without a verified caller; others wait."""
+        async with hold_for_request(self.work.handshakes) as scope[_HANDSHAKE]:
+            await super().__call__(scope, receive, send)
 
     def is_websocket_origin_allowed(self, request: WebSocket, origin: str) -> bool:
         """Return whether a page of another origin may connect. Strawberry calls it."""

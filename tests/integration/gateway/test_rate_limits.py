@@ -81,10 +81,13 @@ async def test_quota_is_per_principal_not_per_token(gateway_with: Any, keys: Key
         assert (await http.get("/accounts/not-an-id", headers=second)).status_code == 429
 
 
-async def test_quota_of_anonymous_requests_is_per_address(gateway_with: Any) -> None:
+async def test_quotas_of_anonymous_requests_and_of_new_websockets_are_per_address(gateway_with: Any) -> None:
     async with gateway_with(gateway_rate_anonymous="2/hour") as http:
         assert [(await http.get(f"/accounts/{ACCOUNT}")).status_code for _ in range(3)] == [401, 401, 429]
         target = str(http.base_url.copy_with(scheme="ws", path="/graphql"))
+        for _ in range(2):
+            async with connect(target, subprotocols=["graphql-transport-ws"], proxy=None):  # type: ignore[list-item]
+                pass
         with pytest.raises(InvalidStatus) as refused:
             await connect(target, subprotocols=["graphql-transport-ws"], proxy=None).__aenter__()  # type: ignore[list-item]
         assert refused.value.response.status_code == 429

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -370,8 +370,34 @@ class TestConnection:
             await connection.send(json.dumps({"type": "connection_init", "payload": payload}))
             assert await wait_close_code(connection) == 4403
 
+    async def test_connections_of_one_address_without_a_verified_caller_are_limited(self, url: str, keys: Keys) -> None:
+        async with AsyncExitStack() as stack:
+            opened = [await stack.enter_async_context(open_websocket(url)) for _ in range(32)]
+            waiting = asyncio.create_task(stack.enter_async_context(open_websocket(url)))
+            async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+                assert (await http.get("/health/live")).status_code == 200
+            assert not waiting.done()
+            init = {"type": "connection_init", "payload": {"authorization": f"Bearer {keys.user('alice')}"}}
+            await opened[0].send(json.dumps(init))
+            assert json.loads(await opened[0].recv())["type"] == "connection_ack"
+            await waiting
+
 
 class TestOperations:
+    async def test_large_messages_of_running_operations_are_limited(
+        self, url: str, keys: Keys, slow_services: SlowServices
+    ) -> None:
+        async with connect_as_alice(url, keys) as connection:
+            for number in range(9):
+                await subscribe(connection, WATCH, str(number), variables={"unused": "x" * 60_000})
+            refused = json.loads(await connection.recv())
+            assert (refused["type"], refused["id"]) == ("error", "8")
+            assert refused["payload"][0]["extensions"]["code"] == "RESOURCE_EXHAUSTED"
+            await connection.send(json.dumps({"type": "complete", "id": "0"}))
+            assert await slow_services.cancelled.get() == "WatchTopUp"
+            await subscribe(connection, "{ __typename }", "9", variables={"unused": "x" * 60_000})
+            assert json.loads(await connection.recv())["id"] == "9"
+
     async def test_operation_above_the_connections_limit_is_refused(
         self,
         slow_services: SlowServices,

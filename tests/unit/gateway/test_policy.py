@@ -40,7 +40,7 @@ class TestRest:
         }
 
     def test_every_served_route_is_in_the_contract(self) -> None:
-        clients: Any = (None,) * 5
+        clients: Any = (None,) * 6
         routes = rest_routes(*clients)
         served = {
             f"{method} {each.path}" for each in routes if isinstance(each, APIRoute) for method in each.methods or ()

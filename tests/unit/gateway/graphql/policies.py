@@ -11,6 +11,7 @@ from gateway.graphql.execution.schemas import build_merged_schema
 from gateway.graphql.execution.validation import Validator
 from gateway.graphql.protection.limits import Limits
 from gateway.http.stream_limits import StreamLimiter
+from gateway.http.work_limits import WorkLimits
 
 SCHEMA = build_merged_schema().core_schema
 VALIDATOR = Validator(introspection=True, suggestions=True)
@@ -43,6 +44,7 @@ def new_policy(
         documents=DocumentLoader(limits, validator, executor),
         operation_names=OperationNames(None),
         streams=StreamLimiter(2),
+        work=WorkLimits(),
         are_documents_trusted=are_documents_trusted,
     )
 

@@ -12,7 +12,9 @@ from strawberry.http import async_base_view
 from strawberry.http.exceptions import WebSocketDisconnected
 from strawberry.subscriptions.protocols.graphql_transport_ws import handlers
 
-from gateway.graphql.transport.close_reasons import REASONS, DescribedWebSocket
+from gateway.graphql.transport.close_reasons import REASONS
+from gateway.graphql.transport.websocket_adapter import WebSocketAdapter
+from kit.runtime.fair_limit import FairLimit
 
 PREVENTED = {"Subscriber for ", "Unknown message type: "}
 """Prefixes of reasons that quote the client. They are never sent: the gateway's handler checks id and type first."""
@@ -60,10 +62,10 @@ class Connection:
             raise OSError
         self.sent.append(message["type"])
 
-    async def accept(self) -> DescribedWebSocket:
+    async def accept(self) -> WebSocketAdapter:
         websocket = WebSocket({"type": "websocket"}, self.receive, self.send)
         await websocket.accept()
-        return DescribedWebSocket(GraphQL(None), websocket, websocket)  # type: ignore[arg-type]  # needs no schema here
+        return WebSocketAdapter(GraphQL(None), websocket, websocket, bodies=FairLimit(1))  # type: ignore[arg-type]  # needs no schema here
 
 
 async def test_closed_websocket_sends_nothing_and_closes_once() -> None:

@@ -1,5 +1,6 @@
 """The private parts of graphql-core that the gateway uses exist and have an effect."""
 
+import asyncio
 import gc
 import inspect
 import weakref
@@ -115,6 +116,16 @@ class TestSignatures:
             (
                 Executor.execute_field,
                 ["self", "parent_type", "source", "field_details_list", "path", "position_context"],
+            ),
+            *(
+                (
+                    method,
+                    ["self", "item_type", "field_details_list", "info", "path", items, "position_context"],
+                )
+                for method, items in (
+                    (Executor.complete_iterable_value, "items"),
+                    (Executor.complete_async_iterator_value, "async_iterator"),
+                )
             ),
             (Executor.build_per_event_executor, ["self", "payload"]),
             (Executor.gather_async_work, ["self", "values"]),
@@ -314,6 +325,36 @@ class TestLeaves:
             (["items", 1, "n"], "Cannot return null for non-nullable field Item.number."),
             (["items", 2, "n"], "Int cannot represent non-integer value: 'many'"),
         ]
+
+
+class TestLongLists:
+    async def test_other_tasks_run_during_a_long_list(self) -> None:
+        turns = 0
+
+        async def count_turns() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        counting = asyncio.create_task(count_turns())
+        await asyncio.sleep(0)
+        before = turns
+        result = await run(parse("{ items { number } }"), [Item(number) for number in range(200)])
+        counting.cancel()
+        assert result.data == {"items": [{"number": number} for number in range(200)]}
+        assert turns - before >= 5
+
+    async def test_short_list_is_completed_at_once(self) -> None:
+        result = run(parse("{ items { number } }"), [Item(number) for number in range(20)])
+        assert len(result.data["items"]) == 20
+
+    async def test_error_in_a_long_list_has_its_path(self) -> None:
+        items = [Item(number) for number in range(100)]
+        items[70] = Item(None)
+        result = await run(parse("{ items { number } }"), items)
+        assert result.data["items"][70] is None
+        assert [error.path for error in result.errors] == [["items", 70, "number"]]
 
 
 class TestMemory:

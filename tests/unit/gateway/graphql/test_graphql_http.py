@@ -22,6 +22,7 @@ from gateway.graphql.transport.http import GraphQLOverHTTP
 from gateway.graphql.transport.requests import EVENT_STREAM, GRAPHQL_RESPONSE, HTML, negotiate
 from gateway.http.media_types import JSON
 from gateway.http.rate_limits import RateLimiter, RateLimitOptions
+from gateway.http.work_limits import WorkLimits
 from kit.rpc import request_context
 from tests.logs import own_warnings
 from tests.unit.gateway.graphql.policies import new_policy
@@ -107,7 +108,9 @@ def notes() -> Notes:
 @pytest.fixture
 def app(notes: Notes) -> GraphQLOverHTTP:
     documents = TrustedDocuments(None)
-    return GraphQLOverHTTP(schema, lambda: notes, documents, asyncio.Event(), batch_limit=BATCH_LIMIT, graphiql=True)
+    return GraphQLOverHTTP(
+        schema, lambda: notes, documents, asyncio.Event(), WorkLimits(), batch_limit=BATCH_LIMIT, graphiql=True
+    )
 
 
 @pytest.fixture

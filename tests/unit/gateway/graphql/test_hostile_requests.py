@@ -21,8 +21,10 @@ from gateway.graphql.protection.access import guard_root_fields
 from gateway.graphql.protection.trusted_documents import TrustedDocuments
 from gateway.graphql.transport.http import GraphQLOverHTTP
 from gateway.http.rate_limits import RateLimiter, RateLimitOptions
+from gateway.http.work_limits import WorkLimits
 from kit.auth.principal import Principal, Role
 from kit.rpc import request_context
+from kit.runtime.fair_limit import FairLimit
 from subgraphs.bank import client as bank
 from tests.unit.gateway.graphql.full_services import FullServices
 from tests.unit.gateway.graphql.hostile import BODY_BYTES, MARK, NUMBER, bodies
@@ -97,6 +99,7 @@ def new_app() -> GraphQLOverHTTP:
         lambda: Context(services, services, services, services, rate_limiter),
         TrustedDocuments(None),
         asyncio.Event(),
+        WorkLimits(bodies=FairLimit(2**30), costs=FairLimit(2**30)),  # each request has its own event loop
         batch_limit=10,
         graphiql=False,
     )

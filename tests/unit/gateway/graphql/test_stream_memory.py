@@ -29,6 +29,7 @@ from gateway.graphql.transport.http import GraphQLOverHTTP
 from gateway.graphql.transport.websocket import GraphQLOverWebSocket
 from gateway.http.cors import CorsOptions
 from gateway.http.stream_limits import StreamLimiter
+from gateway.http.work_limits import WorkLimits
 from kit.auth.principal import Principal, Role
 from kit.rpc import request_context
 from subgraphs.analytics import client
@@ -115,7 +116,7 @@ async def read_event_stream(fields: str, on_event: Callable[[int], None]) -> Non
     """
     services, events = History(), 0
     app = GraphQLOverHTTP(
-        SCHEMA, services.context, TrustedDocuments(None), asyncio.Event(), batch_limit=1, graphiql=False
+        SCHEMA, services.context, TrustedDocuments(None), asyncio.Event(), WorkLimits(), batch_limit=1, graphiql=False
     )
     body = [{"type": "http.request", "body": orjson.dumps(payload(fields))}]
 
@@ -151,6 +152,7 @@ async def read_websocket(fields: str, on_event: Callable[[int], None]) -> None:
         services.context().rate_limiter,
         WebSocketLimits(),
         StreamLimiter(2),
+        WorkLimits(),
         cors=CorsOptions(),
     )
 

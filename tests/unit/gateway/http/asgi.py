@@ -28,10 +28,15 @@ def http_client(app: ASGIApp, *, raise_app_exceptions: bool = False) -> httpx.As
 
 
 def with_middleware(
-    app: ASGIApp, keys: Keys, *, timeout_seconds: float = 1.0, body_limit_bytes: int = 1_000
+    app: ASGIApp,
+    keys: Keys,
+    *,
+    timeout_seconds: float = 1.0,
+    body_limit_bytes: int = 1_000,
+    rates: RateLimitOptions | None = None,
 ) -> RequestMiddleware:
-    """Return the app behind the gateway's middleware, with default rate limits."""
-    limiter = RateLimiter(RateLimitOptions())
+    """Return the app behind the gateway's middleware, with these rate limits, or with the default ones."""
+    limiter = RateLimiter(rates or RateLimitOptions())
     return RequestMiddleware(
         app, keys.verifier(), limiter, timeout_seconds=timeout_seconds, body_limit_bytes=body_limit_bytes
     )

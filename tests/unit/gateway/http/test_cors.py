@@ -9,6 +9,8 @@ from pydantic import ValidationError
 from starlette.responses import PlainTextResponse
 
 from gateway.http.cors import DEFAULT_HEADERS, CorsOptions, is_localhost, with_cors
+from gateway.http.pacing import AT_ONCE
+from gateway.http.rate_limits import RateLimiter, RateLimitOptions
 from gateway.settings import Settings
 
 OURS, ANOTHER = "https://wallet.example", "https://another.example"
@@ -43,7 +45,9 @@ async def preflight(options: CorsOptions, origin: str, headers: Sequence[str] = 
 
 
 async def send(options: CorsOptions, method: str, headers: dict[str, str]) -> httpx.Response:
-    transport = httpx.ASGITransport(with_cors(PlainTextResponse("the response"), options))
+    transport = httpx.ASGITransport(
+        with_cors(PlainTextResponse("the response"), options, RateLimiter(RateLimitOptions()))
+    )
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
         return await http.request(method, "/graphql", headers=headers)
 
@@ -119,7 +123,22 @@ class TestOrigins:
 
     async def test_app_without_origins_is_unchanged_in_production(self) -> None:
         app = PlainTextResponse("the response")
-        assert with_cors(app, settings(production=True).cors_options()) is app
+        assert with_cors(app, settings(production=True).cors_options(), RateLimiter(RateLimitOptions())) is app
+
+    async def test_preflight_requests_of_one_address_are_spread_over_time(self) -> None:
+        slept = list[float]()
+
+        async def sleep(seconds: float) -> None:
+            slept.append(seconds)
+
+        limiter = RateLimiter(RateLimitOptions(), sleep=sleep)
+        app = with_cors(PlainTextResponse("the response"), CorsOptions([OURS]), limiter)
+        headers = {"Origin": OURS, "Access-Control-Request-Method": "POST"}
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as http:
+            statuses = [(await http.options("/graphql", headers=headers)).status_code for _ in range(AT_ONCE + 700)]
+        assert slept
+        assert statuses[0] == 200
+        assert statuses[-1] == 429
 
     async def test_response_to_a_request_without_an_origin_varies_if_origins_are_named(self) -> None:
         response = await send(CorsOptions([OURS]), "GET", {})

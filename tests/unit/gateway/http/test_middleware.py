@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from gateway.http import exchange
 from gateway.http.pages import REST_DOCS, add_pages
+from gateway.http.rate_limits import RateLimitOptions
 from kit.http.admin import add_health_routes
 from kit.http.routing import new_app
 from kit.rpc import request_context
@@ -84,6 +85,22 @@ async def test_refusal_before_a_graphql_endpoint_is_a_graphql_error(keys: Keys, 
             (error,) = response.json()["errors"]
             assert error["message"] == "the token is not valid: it is malformed: send the access token unchanged"
             assert error["extensions"] == {"code": "UNAUTHENTICATED", "requestId": response.headers["x-request-id"]}
+
+
+async def test_requests_of_one_kind_do_not_use_up_the_limit_of_another(keys: Keys) -> None:
+    """Wrong logins of one user of a network must not end the sessions of the others behind the same address."""
+    token = {"Authorization": f"Bearer {keys.user('alice')}"}
+    app = with_middleware(echo, keys, rates=RateLimitOptions(login="2/hour", anonymous="2/hour"))
+    async with http_client(app) as http:
+        for path in ("/auth/login", "/"):
+            assert [(await http.post(path)).status_code for _ in range(3)] == [200, 200, 429]
+        assert (await http.post("/auth/register")).status_code == 429
+        for path, headers in (("/auth/refresh", {}), ("/auth/password", token), ("/", token)):
+            assert (await http.post(path, headers=headers)).status_code == 200
+        assert [(await http.post("/auth/logout")).status_code for _ in range(2)] == [200, 429]
+        assert [(await http.post("/auth/password", headers=token)).status_code for _ in range(2)] == [200, 429]
+        bob = {"Authorization": f"Bearer {keys.user('bob')}"}
+        assert (await http.post("/auth/password", headers=bob)).status_code == 200
 
 
 async def test_token_is_not_verified_on_public_paths(keys: Keys) -> None:

@@ -1,0 +1,113 @@
+"""Limits of the expensive work in progress of each client.
+
+A rate limit bounds the work of a minute. These limits bound the work of a moment, so that a client who sends much
+expensive work at once delays the other clients by little. Work above a limit waits for earlier work of its client
+(`FairLimit`). A client is a caller, or an address if the request has no valid token.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from kit.http.addresses import address_key
+from kit.rpc import request_context
+from kit.runtime.fair_limit import FairLimit, Hold
+from wallet.errors import ResourceExhausted
+
+CHEAP_COST: Final = 1_000
+"""Cost up to which operations are executed without waiting: 3 ms of the gateway's time."""
+
+_PAUSE_SECONDS_PER_COST: Final = 6e-6
+"""Pause after an expensive operation: twice the time that it takes, so that one client has a third of the time."""
+
+SMALL_BODY_BYTES: Final = 2 * 1024
+"""Size up to which bodies are parsed without waiting. Ordinary requests are smaller."""
+
+_PAUSE_SECONDS_PER_BYTE: Final = 0.3e-6
+"""Pause after parsing a body, for the same reason. Hostile JSON of 64 KiB takes up to 10 ms."""
+
+_LONGEST_WAIT_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkLimits:
+    """Limits that all endpoints of one gateway share. Each is for one client; some are for all clients together, too.
+
+    Attributes:
+        passwords: calls of identity that compute a hash of a password, which takes 50 ms of its processor time.
+        handshakes: WebSockets from the upgrade to the verification of the token in `connection_init`.
+        messages: characters of the messages of one caller's running operations on WebSockets. Further operations are
+            refused instead of waiting, because the client may have to end an operation first.
+        bodies: bytes of the bodies of GraphQL requests, from parsing to the response, and of messages on WebSockets
+            while they are parsed. The objects of a hostile body take 22 times as much memory as its text.
+        costs: estimated cost of the queries and mutations that are executed.
+    """
+
+    passwords: FairLimit = field(default_factory=lambda: FairLimit(4))
+    handshakes: FairLimit = field(default_factory=lambda: FairLimit(32))
+    messages: FairLimit = field(default_factory=lambda: FairLimit(512 * 1024))
+    bodies: FairLimit = field(default_factory=lambda: FairLimit(128 * 1024, 1024 * 1024))
+    costs: FairLimit = field(default_factory=lambda: FairLimit(5_000, 10_000))
+
+
+def hold_for_request(limit: FairLimit, size: int = 1) -> Hold:
+    """Return the work of the current request's client, which has to start before the request's deadline.
+
+    Entering it raises `ResourceExhausted` at the deadline.
+
+    Args:
+        limit: limit to wait for.
+        size: size of the work in the unit of the limit.
+    """
+    current = request_context.current_request.get()
+    client = address_key((current.client_address,)) if current.principal is None else current.principal.scope
+    seconds = current.remaining(_LONGEST_WAIT_SECONDS)
+    return limit.hold(client, size, timeout_seconds=seconds, refusal=ResourceExhausted())
+
+
+@asynccontextmanager
+async def hold_body(bodies: FairLimit, size: int) -> AsyncIterator[None]:
+    """Wait until a body may be parsed, and end the work some milliseconds after the block.
+
+    Args:
+        bodies: limit of the bodies (`WorkLimits`).
+        size: size of the body in bytes.
+    """
+    hold = hold_for_request(bodies, size)
+    await hold.__aenter__()
+    try:
+        await asyncio.sleep(0)  # other requests run between two bodies that arrived together
+        yield
+    finally:
+        _release_after(hold, size * _PAUSE_SECONDS_PER_BYTE)
+
+
+async def start_operation(costs: FairLimit, estimated: int) -> Hold:
+    """Wait until an operation may be executed, and return its hold. End it with `end_operation`.
+
+    Args:
+        costs: limit of the costs (`WorkLimits`).
+        estimated: estimated cost of the operation.
+
+    Raises:
+        ResourceExhausted: the operation could not start before the deadline of the request.
+    """
+    hold = await hold_for_request(costs, estimated).__aenter__()
+    await asyncio.sleep(0)
+    return hold
+
+
+def end_operation(hold: Hold, actual: int) -> None:
+    """End an operation after a pause.
+
+    Args:
+        hold: hold of the operation.
+        actual: actual cost of the operation.
+    """
+    _release_after(hold, actual * _PAUSE_SECONDS_PER_COST)
+
+
+def _release_after(hold: Hold, seconds: float) -> None:
+    asyncio.get_running_loop().call_later(seconds, hold.release)
