@@ -154,6 +154,7 @@ DASHBOARDS: Final = (
             "OutboxStuck",
             "OutboxWithoutLeader",
             "ConsumerLags",
+            "ConsumerStalled",
             "HistoryIncomplete",
             "EventsUnreadable",
             "LedgerRestored",
@@ -181,6 +182,15 @@ DASHBOARDS: Final = (
                 ),
                 time_series("Outbox rows", "short", {"operations": "max(wallet_bank_outbox_backlog)"}),
                 time_series("Consumer lag", "short", {"{{instance}}": "wallet_analytics_consumer_lag"}, bad=10_000),
+                time_series(
+                    "Time since the consumer stored messages, or had none to store",
+                    "s",
+                    {"{{instance}}": "time() - (wallet_analytics_consumer_progress_timestamp_seconds > 0)"},
+                    bad=120,
+                ),
+                time_series(
+                    "Partitions of the consumer", "short", {"{{instance}}": "wallet_analytics_consumer_partitions"}
+                ),
             ],
             "History": [
                 time_series(

@@ -23,6 +23,13 @@ EVENTS_REPAIRED = Counter(
 CONSUMER_LAG = Gauge(
     "wallet_analytics_consumer_lag", "Kafka messages in this replica's partitions that are not stored yet."
 )
+CONSUMER_PARTITIONS = Gauge(
+    "wallet_analytics_consumer_partitions", "Partitions of the topic wallet.operations that this replica consumes."
+)
+CONSUMER_PROGRESS = Gauge(
+    "wallet_analytics_consumer_progress_timestamp_seconds",
+    "Time at which the Kafka consumer last stored messages, or found that none waits; 0: it has not started yet.",
+)
 CONSUMER_STOPPED = Gauge(
     "wallet_analytics_consumer_stopped", "1 if the Kafka consumer has stopped because too many messages were invalid."
 )

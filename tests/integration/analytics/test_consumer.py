@@ -3,18 +3,21 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from structlog.testing import capture_logs
 
 from stack.engines.children import ClickHouse
 from stack.ports import free_ports
+from subgraphs.analytics.service import __main__ as main
 from subgraphs.analytics.service import metrics
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.adapters.clickhouse.history import History
 from subgraphs.analytics.service.application import consumer
-from subgraphs.analytics.service.application.consumer import ConsumerLimits, TooManyDeadLetters
+from subgraphs.analytics.service.application.consumer import Consumer, ConsumerLimits, TooManyDeadLetters
 from subgraphs.analytics.service.application.repair import Repair
 from subgraphs.analytics.service.domain.model import Row
 from subgraphs.analytics.service.migrations.schema import upgrade
@@ -310,6 +313,55 @@ class TestConsumer:
 
 class TestEmbeddedBroker:
     """The embedded broker loses its data at a restart. `test_pipeline.py` tests outages of Apache Kafka."""
+
+    @pytest.mark.slow
+    async def test_new_client_replaces_one_that_delivers_nothing(
+        self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(consumer, "_STALL_SECONDS", 2.0)
+        clients = []
+
+        def new_client() -> AIOKafkaConsumer:
+            client = env.kafka_clients.group_consumer(main.NAME)
+            if not clients:  # aiokafka repeats failed requests silently, without end
+                client.getmany = deliver_nothing
+            clients.append(client)
+            return client
+
+        async def deliver_nothing(**_: Any) -> dict[str, str]:
+            await asyncio.sleep(0.05)
+            return {}
+
+        alice = env.bank.open()
+        await env.publish(env.bank.transfer(CLEARING, alice))
+        watched = Consumer(env.history, env.repair(), new_client, env.kafka_clients.producer, ConsumerLimits())
+        with capture_logs() as logs:
+            async with background(watched.run()):
+                await env.until_stored(alice, [1], within=30)
+                await env.until_committed(1, within=30)
+        errors = [line["error"] for line in logs if line["event"] == "background task restarts"]
+        assert errors[0].startswith("NoProgress: no messages for 2 s: ")
+        assert [line["partitions"] for line in logs if line["event"] == "partitions assigned"][-1] == [0, 1, 2, 3]
+
+    @pytest.mark.slow
+    async def test_idle_consumer_keeps_its_client(
+        self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(consumer, "_STALL_SECONDS", 1.0)
+        monkeypatch.setattr(consumer, "_IDLE_TIMEOUT_MS", 50)
+        monkeypatch.setattr(consumer, "_LAG_INTERVAL_SECONDS", 0.05)
+        alice = env.bank.open()
+        await env.publish(env.bank.transfer(CLEARING, alice))
+        with capture_logs() as logs:
+            async with background(env.consumer().run()):
+                await env.until_committed(1)
+                stored = metrics.CONSUMER_PROGRESS._value.get()
+
+                async def is_idle_for_long() -> bool:
+                    return bool(metrics.CONSUMER_PROGRESS._value.get() > stored + 2)
+
+                await until(is_idle_for_long)
+        assert not [line for line in logs if line["event"] == "background task restarts"]
 
     async def test_history_is_complete_after_the_broker_restarts_empty(self, env: AnalyticsEnvironment) -> None:
         """In the empty topic, new messages have offsets below the committed one, so a consumer may skip them.

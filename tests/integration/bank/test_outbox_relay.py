@@ -11,6 +11,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from subgraphs.bank.service.adapters.postgres import outbox
 from subgraphs.bank.service.adapters.postgres.database import open_pool
@@ -301,6 +302,30 @@ class TestConfirmation:
             assert (await bank.count_rows())["outbox"] == 3
             broker.send(signal.SIGCONT)
             await until_published(bank.sql)
+
+    async def test_new_producer_replaces_one_whose_events_are_never_confirmed(
+        self, run: Run, broker: Broker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(outbox_relay, "_CONFIRM_SECONDS", 0.2)
+        send, producers = AIOKafkaProducer.send, list[AIOKafkaProducer]()
+
+        async def never_confirm_first(producer: AIOKafkaProducer, *arguments: Any, **options: Any) -> Any:
+            """Send with the first producer as if its requests failed and were repeated without end."""
+            if producer not in producers:
+                producers.append(producer)
+            if producer is producers[0]:
+                return asyncio.get_running_loop().create_future()
+            return await send(producer, *arguments, **options)
+
+        monkeypatch.setattr(AIOKafkaProducer, "send", never_confirm_first)
+        with capture_logs() as logs:
+            async with run(broker) as bank:
+                sender, recipient = await bank.open("alice"), await bank.open("bob")
+                await make_transfers(bank, sender, recipient, range(2))
+                await until_published(bank.sql)
+        errors = [line["error"] for line in logs if line["event"] == "background task restarts"]
+        assert any(each.startswith("NoConfirmation: the broker has not confirmed") for each in errors)
+        assert len(producers) > 1
 
 
 class TestReplicas:

@@ -5,7 +5,7 @@ An epoch is one uninterrupted sequence of the ledger's operations. A restore fro
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -40,6 +40,11 @@ _FIRST_DELAY_SECONDS: Final = 0.1
 _LONGEST_DELAY_SECONDS: Final = 2.0
 _BATCH_STOP_TIMEOUT_SECONDS: Final = 3.0
 _LAG_INTERVAL_SECONDS: Final = 1.0
+_STALL_SECONDS: Final = 30.0
+"""Time without progress after which a new client joins the group. A rebalance takes up to 15 s after a crash.
+
+aiokafka repeats failed requests without end and without an error, so a client that cannot continue would wait for ever.
+"""
 _GAP_DETECTION_ACCOUNTS: Final = 100_000
 _COMPARED_KEYS: Final = 1_000
 
@@ -60,6 +65,10 @@ class TooManyDeadLetters(Exception):
 
     An operator must find the cause. A consumer that continued would move the whole topic to the dead letters.
     """
+
+
+class NoProgress(Exception):
+    """The client has stored no message for a while, although messages wait, or it is not known whether any waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +122,10 @@ class Consumer:
         self._next_offsets: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
         self._generation = 0
+        self._is_assigned = False
+        self._lag: int | None = None
+        self._progress_at = 0.0
+        """Time of the event loop at which a batch was last stored, or no message waited."""
 
     async def run(self) -> None:
         """Consume with restarts until cancelled, or until there are too many dead letters."""
@@ -136,20 +149,40 @@ class Consumer:
         Raises:
             TooManyDeadLetters: a batch exceeds the limit of invalid messages; it is not committed.
             KafkaError: the broker is unavailable, or has removed this member from the group.
+            NoProgress: nothing was stored for half a minute, although messages may wait.
         """
         async with running_client(self._producer()) as producer, running_client(self._consumer()) as consumer:
             self._next_offsets.clear()
             self._committed.clear()
+            self._lag = None
             await self._epochs.wait_until_following()
-            consumer.subscribe([OPERATIONS_TOPIC], listener=_RebalanceListener(self._start_generation))
+            consumer.subscribe(
+                [OPERATIONS_TOPIC], listener=_RebalanceListener(self._lose_partitions, self._start_generation)
+            )
+            self._note_progress()
             # The committed offset may belong to an earlier topic of the same name. Then this topic's first messages are
             # skipped.
             self._repair.suspect_all()
             async with process.background_task(self._report_lag(consumer), "lag"):
                 while True:
-                    messages, generation = await self._collect(consumer)
+                    try:
+                        async with asyncio.timeout_at(self._progress_at + _STALL_SECONDS):
+                            messages, generation = await self._collect(consumer)
+                    except TimeoutError:
+                        raise NoProgress(f"no messages for {_STALL_SECONDS:g} s: {self._describe()}") from None
                     if messages:
                         await _finish_when_cancelled(self._store_batch(consumer, producer, messages, generation))
+                        self._note_progress()
+
+    def _note_progress(self) -> None:
+        self._progress_at = asyncio.get_running_loop().time()
+        metrics.CONSUMER_PROGRESS.set_to_current_time()
+
+    def _describe(self) -> str:
+        """Return what is known about the messages that wait."""
+        if not self._is_assigned:
+            return "the group has assigned no partitions"
+        return "it is not known whether any waits" if self._lag is None else f"{self._lag} wait"
 
     async def _collect(self, consumer: AIOKafkaConsumer) -> tuple[list[Message], int]:
         """Return the next messages, if any arrive within a second, and the generation of all of them.
@@ -173,10 +206,18 @@ class Consumer:
             remaining_ms = int((deadline - loop.time()) * 1000)
         return messages, generation
 
-    def _start_generation(self) -> None:
+    def _lose_partitions(self) -> None:
+        """Note that a rebalance has begun. The current batch continues."""
+        self._is_assigned = False
+        metrics.CONSUMER_PARTITIONS.set(0)
+
+    def _start_generation(self, partitions: Collection[TopicPartition]) -> None:
         """Discard the expected offsets after a rebalance: each partition continues at its committed offset."""
         self._generation += 1
         self._next_offsets.clear()
+        self._is_assigned = True
+        metrics.CONSUMER_PARTITIONS.set(len(partitions))
+        log.info("partitions assigned", partitions=sorted(each.partition for each in partitions))
 
     async def _store_batch(
         self,
@@ -318,11 +359,15 @@ class Consumer:
     async def _report_lag(self, consumer: AIOKafkaConsumer) -> None:
         """Report the lag every second, also while a batch waits for ClickHouse.
 
-        While the broker is down, the metric keeps its last value.
+        While the broker is down or the group is rebalanced, the metric keeps its last value.
         """
         while True:
             with suppress(KafkaError):
-                metrics.CONSUMER_LAG.set(await self._get_lag(consumer))
+                self._lag = await self._get_lag(consumer)
+                if self._is_assigned:
+                    metrics.CONSUMER_LAG.set(self._lag)
+                    if not self._lag:
+                        self._note_progress()
             await asyncio.sleep(_LAG_INTERVAL_SECONDS)
 
     async def _get_lag(self, consumer: AIOKafkaConsumer) -> int:
@@ -341,17 +386,21 @@ class Consumer:
 
 
 class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
-    """Calls a function when the group has assigned partitions."""
+    """Calls functions at the start and at the end of a rebalance."""
 
-    def __init__(self, on_assigned: Callable[[], None]) -> None:
+    def __init__(
+        self, on_revoked: Callable[[], None], on_assigned: Callable[[Collection[TopicPartition]], None]
+    ) -> None:
+        self._on_revoked = on_revoked
         self._on_assigned = on_assigned
 
-    async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
-        """Do nothing: the current batch continues. If its commit is too late, its messages are consumed again."""
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:  # noqa: ARG002  all of them
+        """Report the start. If the commit of the current batch is too late, its messages are consumed again."""
+        self._on_revoked()
 
-    async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:  # noqa: ARG002  not needed
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Report the assignment, before any message of the assigned partitions is fetched."""
-        self._on_assigned()
+        self._on_assigned(assigned)
 
 
 def _traceparent(message: Message) -> str | None:

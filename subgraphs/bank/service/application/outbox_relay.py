@@ -34,6 +34,14 @@ _POLL_SECONDS: Final = 1.0
 time after which a replica that does not lead tries again to become the leader.
 """
 _MEASURE_SECONDS: Final = 2.0
+_CONFIRM_SECONDS: Final = 30.0
+"""Longest wait for the confirmation of a batch. An idempotent producer of aiokafka repeats requests without end and
+without an error. After this time a new producer publishes the rows again.
+"""
+
+
+class NoConfirmation(Exception):
+    """The broker has not confirmed a batch in time. The rows stay in the outbox."""
 
 
 class OutboxRelay:
@@ -105,8 +113,14 @@ class OutboxRelay:
         attributes: tracing.Attributes = {**_SPAN, "messaging.batch.message_count": len(rows)}
         traceparents = [row.traceparent for row in rows]
         with tracing.start_batch_span(traceparents, f"send {OPERATIONS_TOPIC}", SpanKind.PRODUCER, attributes):
-            confirmations = [await _send(producer, row) for row in rows]
-            await asyncio.gather(*confirmations)
+            try:
+                async with asyncio.timeout(_CONFIRM_SECONDS):
+                    confirmations = [await _send(producer, row) for row in rows]
+                    await asyncio.gather(*confirmations)
+            except TimeoutError:
+                raise NoConfirmation(
+                    f"the broker has not confirmed {len(rows)} events in {_CONFIRM_SECONDS:g} s"
+                ) from None
         await outbox.delete([row.id for row in rows])
         metrics.EVENTS_PUBLISHED.inc(len(rows))
 
