@@ -46,7 +46,7 @@ class WorkLimits:
     """
 
     passwords: FairLimit = field(default_factory=lambda: FairLimit(4))
-    handshakes: FairLimit = field(default_factory=lambda: FairLimit(32))
+    handshakes: FairLimit = field(default_factory=lambda: FairLimit(100))
     messages: FairLimit = field(default_factory=lambda: FairLimit(512 * 1024))
     bodies: FairLimit = field(default_factory=lambda: FairLimit(128 * 1024, 1024 * 1024))
     costs: FairLimit = field(default_factory=lambda: FairLimit(5_000, 10_000))

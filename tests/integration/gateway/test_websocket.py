@@ -372,7 +372,7 @@ class TestConnection:
 
     async def test_connections_of_one_address_without_a_verified_caller_are_limited(self, url: str, keys: Keys) -> None:
         async with AsyncExitStack() as stack:
-            opened = [await stack.enter_async_context(open_websocket(url)) for _ in range(32)]
+            opened = [await stack.enter_async_context(open_websocket(url)) for _ in range(100)]
             waiting = asyncio.create_task(stack.enter_async_context(open_websocket(url)))
             async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
                 assert (await http.get("/health/live")).status_code == 200
