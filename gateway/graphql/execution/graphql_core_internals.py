@@ -5,6 +5,7 @@ graphql-core documents these methods as private and may change them in any relea
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence, Sized
 from functools import cache
 from operator import attrgetter
@@ -431,7 +432,10 @@ class ShortcutExecutor(Executor[Any]):
 
 
 async def _with_pauses(items: Any) -> AsyncIterator[Any]:
+    """Yield the items. After some of them, pause for as long as they took, because another request needs many turns."""
+    started = time.perf_counter()
     for number, item in enumerate(items):
         if number and number % _ITEMS_PER_TURN == 0:
-            await asyncio.sleep(0)
+            await asyncio.sleep(time.perf_counter() - started)
+            started = time.perf_counter()
         yield item
