@@ -73,7 +73,8 @@ class Ports:
 def free_ports(count: int) -> list[int]:
     """Return `count` different free loopback ports.
 
-    No other process gets these ports from this function. This process gets them again after hundreds of other ports.
+    No other process gets these ports from this function. This process has hundreds of ports of its own, and gets the
+    same one again after all the others.
 
     Raises:
         PortError: there are not enough free ports.

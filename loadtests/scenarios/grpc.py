@@ -59,7 +59,7 @@ class GrpcTransfers(TransferUser):
                 response.is_replay,
             )
         except grpc.RpcError as error:
-            answer = answer_from_outcome(error_from_rpc(error, "the bank"))  # type: ignore[arg-type]  # has every attribute that is read
+            answer = answer_from_outcome(error_from_rpc(error, "the bank"))  # type: ignore[arg-type]  # also a grpc.Call
             failure = error if isinstance(answer, UnknownOutcome | NoEffect) else None
         duration_ms = 1_000 * (time.perf_counter() - began)
         self.environment.events.request.fire(

@@ -1,4 +1,4 @@
-"""Plans of the whole system with the settings of a test.
+"""Lists of the processes of the whole system, with the settings of a test.
 
 Processes get the settings in their own environment. The environment of the test process is not changed: the system
 lives as long as a session or a module, and other tests of the same worker read the environment.

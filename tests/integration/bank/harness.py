@@ -159,8 +159,8 @@ class _IdleRelay(OutboxRelay):
 async def run_bank_without_relay(keys: Keys, folder: Path, database_url: str) -> AsyncIterator[RunningBank]:
     """Run a bank in this process that does not publish its outbox, and does not set the outbox's gauges.
 
-    All banks of a process share the gauges and the classes of aiokafka, which the tests of the relay read and patch. A
-    relay in the bank that many tests share would interfere with these tests.
+    All banks of a process share the gauges, which the relay's tests read, and aiokafka's classes, which these tests
+    patch. A relay in the bank that many tests share would interfere with them.
     """
     async with AsyncExitStack() as stack:
         with patch.object(bank_main, "OutboxRelay", _IdleRelay):

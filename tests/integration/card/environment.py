@@ -148,7 +148,7 @@ class CardEnvironment:
         return CardEnvironment(self.database, self.repository, FakeAcquirer(), self.ledger, self.bank)
 
     async def finish(self, top_up: TopUp, limits: SagaLimits = NO_DELAYS) -> TopUp:
-        """Drive a top-up while it is due, as the completer of a new process does."""
+        """Drive a top-up while it is due, as the background task of a new process does."""
         saga = self.saga(limits=limits)
         while claimed := await self.repository.claim(1, lease_seconds=limits.lease_seconds, id_=top_up.id):
             for due in claimed:

@@ -1,4 +1,4 @@
-"""Records of a run on disk."""
+"""Files with the records of a load test."""
 
 import os
 from decimal import Decimal

@@ -30,8 +30,8 @@ _SPAN: Final[tracing.Attributes] = {
 
 _BATCH_SIZE: Final = 500
 _POLL_SECONDS: Final = 1.0
-"""Longest wait for new rows without a `wake` call, so an idle leader uses its session at least this often. Also the
-time after which a replica that does not lead tries again to become the leader.
+"""Longest wait for new rows without a `wake` call, so an idle leader notices soon that its database session, which has
+the leader's lock, was lost. Also the time after which a replica that does not lead tries again to become the leader.
 """
 _MEASURE_SECONDS: Final = 2.0
 _CONFIRM_SECONDS: Final = 30.0
@@ -59,8 +59,8 @@ class OutboxRelay:
     ) -> None:
         """Args:
         pool: connections to the ledger's database; a leader holds one of them.
-        check_sessions: raises an error if connections share sessions. The leader's lock belongs to a session, so two
-            replicas that share a session could both lead.
+        check_sessions: raises an error if connections share database sessions, as behind PgBouncer in transaction
+            mode. The leader's lock belongs to a session, so two replicas that share a session could both lead.
         create_producer: returns a new idempotent producer that waits for all in-sync replicas.
         """
         self._pool = pool

@@ -1,4 +1,4 @@
-"""The header `Idempotency-Key`: its lines, and its pattern in the contract."""
+"""The header `Idempotency-Key`: a request with several of them, and the pattern in the OpenAPI document."""
 
 import re
 
