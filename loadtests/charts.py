@@ -113,7 +113,7 @@ def draw_bars(title: str, unit: str, values: Sequence[Bar]) -> str:
 def round_up(value: float, steps: Sequence[int] = (1, 2, 4, 8, 10)) -> float:
     """Return the smallest round number that is at least `value`.
 
-    With the default steps, a quarter of the result is round too, for the grid lines.
+    With the default steps, the labels of the four grid lines, at each quarter of the result, are short numbers.
     """
     if value <= 0:
         return 1.0
@@ -122,11 +122,14 @@ def round_up(value: float, steps: Sequence[int] = (1, 2, 4, 8, 10)) -> float:
 
 
 def format_short(value: float) -> str:
-    """Format a number with at least three digits; from 10,000 on with the suffix k, M or G."""
+    """Format a number with at most three significant digits, and from 10,000 on with the suffix k, M or G.
+
+    From 1,000 to 9,999 it is a whole number.
+    """
     for limit, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= limit:
             return f"{value / (1e3 if letter == 'k' else limit):.3g}{letter}"
-    return f"{value:.3g}" if abs(value) < 1_000 else f"{value:.0f}"  # noqa: PLR2004  avoids 1e+03
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"  # noqa: PLR2004  avoids 1e+03
 
 
 def _svg(title: str, height: int, parts: Sequence[str]) -> str:

@@ -14,7 +14,10 @@ _SCHEME: Final = "bearer"
 _SPACE: Final = " \t"
 """Characters that HTTP allows around a header's value (RFC 9110, 5.5)."""
 _HAS_BEARER: Final = re.compile(rf"(?:^|,)\s*{_SCHEME}(?:[\s,]|$)", re.IGNORECASE)
-"""Matches a value with the scheme Bearer, also in the second of two lines that a proxy has joined."""
+"""Matches a value that has the scheme Bearer at its start or behind a comma.
+
+A proxy may join several headers by commas.
+"""
 _CHALLENGE: Final = 'Bearer realm="wallet"'
 
 

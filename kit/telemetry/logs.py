@@ -6,8 +6,8 @@ Secrets are redacted twice. `redact_event` masks fields that are secret by name 
 everything that looks like a token or a card number in the rendered line, for secrets in error messages, paths and logs
 of libraries. Tracebacks have no local variables, since those hold tokens and cards.
 
-Our events do not pass through the standard library's logging, which would take three times as long for the line of each
-request. Libraries use the standard library's logging. Our events and the records of libraries are written to one
+Our events do not pass through the standard library's logging. Each request writes a line, which would take three times
+as long there. Libraries use the standard library's logging. Our events and the records of libraries are written to one
 `LogSink`.
 
 A log call never raises and never blocks. If an event cannot be rendered, its name and the type of the error are logged.
@@ -50,7 +50,8 @@ log = structlog.get_logger(__name__)
 def configure(service: str, settings: LogSettings) -> None:
     """Send the events of structlog and of the standard library's logging to standard error, in one format.
 
-    Warnings, and errors that end the process or a thread, are logged too. The exit of the process flushes the log.
+    Python's warnings, and errors that end the process or a thread, are logged too. The exit of the process flushes the
+    log.
 
     Args:
         service: name of the process.

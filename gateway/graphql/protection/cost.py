@@ -3,11 +3,12 @@
 The directives are IBM's GraphQL Cost Directives (https://ibm.github.io/graphql-specs/cost-spec.html). The costs are
 added up by the rules of Apollo Router, with some additions:
 
-- A field costs 1, a field with a resolver 10, unless it has `@cost`. The subgraphs' SDL has `@cost` on object fields
-  whose cost differs from the specification's default (`prices`). A unit is about 3 µs of the gateway's time.
+- A field costs 1, a field with a resolver 10, unless it has `@cost`. In the subgraphs' SDL, `@cost` is on the fields
+  whose cost differs from the specification's default: 1 for an object, 0 for a leaf. A unit is about 3 µs of the
+  gateway's time.
 - A list costs as much as its items. Its size comes from its slicing arguments, else from its assumed size, else it is
   10. `sizedFields` applies the size to lists one level below, such as a connection's `edges`.
-  An `ArgumentSize` in the field's metadata does the same, for sizes that the directive cannot express.
+  An `ArgumentSize` in the field's metadata is the size of a list that `@listSize` cannot express.
 - A field with `sizedFields` costs `ROW_COST` for each row in addition, whatever fields are selected: the rows are read
   and converted in any case. The directives cannot express this.
 - Each 32 characters of a response key cost 1, for each item that has the key.
@@ -105,8 +106,8 @@ class OperationCost:
     def _argument_sizes(self, variables: Variables | None) -> Mapping[str, int]:
         """Return the sizes of the variables in bytes; an empty mapping if variables cannot add to the cost of a field.
 
-        They cannot if the longest literal arguments of a field fit into the free bytes (`FREE_ARGUMENT_BYTES`) together
-        with all variables, counted once for each use in one field.
+        This is so if the longest field stays within the free bytes (`FREE_ARGUMENT_BYTES`): its literal arguments, and
+        the size of all variables times the highest number of variables in a field.
         """
         if not self._max_references:
             return {}

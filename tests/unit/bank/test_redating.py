@@ -63,7 +63,7 @@ def test_contradicting_versions_are_an_error() -> None:
 
 
 def test_account_without_a_change_in_the_future_is_an_error() -> None:
-    with pytest.raises(ValueError, match="dated in the future, but its last change is not"):
+    with pytest.raises(ValueError, match="but the account was last changed in the past"):
         redate([transfer(UUID(int=1), ALICE, 1, BOB, 1)], {ALICE: OPENED}, NOW)
 
 

@@ -49,7 +49,9 @@ def redate(
     for account_id, _, transfer in sorted(sides, key=lambda side: side[1]):
         queues[account_id].append(transfer)
     if queues.keys() - last_dates.keys():
-        raise ValueError("an account has a transfer that is dated in the future, but its last change is not")
+        raise ValueError(
+            "an account has a transfer that is dated in the future, but the account was last changed in the past"
+        )
     dates: dict[UUID, datetime] = {}
     last = dict(last_dates)
     pending = deque(queues)
@@ -59,7 +61,7 @@ def redate(
             continue
         transfer = queue[0]
         if queues[transfer.sender_id][0] is not transfer or queues[transfer.recipient_id][0] is not transfer:
-            continue  # the earlier operation of the other account appends that account to `pending` again
+            continue  # the other account has an earlier one; when it is dated below, the account is pending again
         earliest = max(last[transfer.sender_id], last[transfer.recipient_id])
         dates[transfer.id] = max(earliest, _requested_at(transfer.id, now) or earliest)
         for account_id in (transfer.sender_id, transfer.recipient_id):

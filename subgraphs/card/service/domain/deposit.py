@@ -8,7 +8,7 @@ from wallet.money import Money
 
 @dataclass(frozen=True, slots=True)
 class Deposit:
-    """Deposit in the ledger with a top-up in its descriptor."""
+    """Deposit that the ledger has for a top-up. The descriptor of the transfer, a text by name, has the top-up's id."""
 
     transfer_id: UUID
     top_up_id: str

@@ -76,7 +76,7 @@ def bearer(token: str, **more: str) -> tuple[tuple[str, str], ...]:
 
 
 def almost_expired(keys: Keys) -> str:
-    """Return a token that is accepted for about one more second, within the tolerated clock skew."""
+    """Return a token that has expired, and that is accepted for 1.5 s more: clocks may differ by 5 s."""
     return keys.user("alice", lifetime_seconds=1.5 - 5)
 
 
@@ -313,7 +313,8 @@ class TestLog:
 def add_call(_: Any, __: str, event: EventDict) -> EventDict:
     """Add the fields that `kit.telemetry.logs` adds to each event of a call.
 
-    Events outside of a call are not changed: a bank that runs for the whole test session may log at the same time.
+    Events outside of a call are not changed. For example, a service that a session fixture runs in this process may log
+    at the same time.
     """
     current = request_context.current_request.get(None)
     if current is None or current.principal is None:
