@@ -102,6 +102,8 @@ class TestCharts:
     def test_scale_ends_at_a_round_number(self, value: float, round_: float) -> None:
         assert round_up(value) == pytest.approx(round_)
 
-    @pytest.mark.parametrize(("value", "text"), [(0.25, "0.25"), (1_234.5, "1234"), (25_000, "25k"), (3e6, "3M")])
+    @pytest.mark.parametrize(
+        ("value", "text"), [(0.25, "0.25"), (999.7, "1000"), (1_234.5, "1234"), (25_000, "25k"), (3e6, "3M")]
+    )
     def test_number_is_formatted_with_a_suffix(self, value: float, text: str) -> None:
         assert format_short(value) == text
