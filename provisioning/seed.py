@@ -14,7 +14,7 @@ import asyncpg
 from argon2 import PasswordHasher
 from pydantic import SecretStr
 
-from kit.runtime.settings import Settings
+from kit.runtime.settings import DatabaseUrl, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,8 @@ async def seed_users(url: str, password: str) -> None:
 class SeedSettings(Settings):
     """Databases to seed, and the password of all seeded users."""
 
-    bank_database_url: SecretStr
-    identity_database_url: SecretStr
+    bank_database_url: DatabaseUrl
+    identity_database_url: DatabaseUrl
     seed_password: SecretStr
 
 

@@ -1,13 +1,24 @@
 """Settings from environment variables: one class per process, one documented field per variable."""
 
 import os
+import ssl
 import sys
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, HttpUrl, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    HttpUrl,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -47,6 +58,26 @@ Address = Annotated[str, AfterValidator(_check_address)]
 
 GrpcTarget = Annotated[str, AfterValidator(check_target)]
 """gRPC target: `host:port`, `dns:///host:port`, or several addresses after `ipv4:` or `ipv6:`."""
+
+
+def _check_database_url(value: SecretStr) -> SecretStr:
+    if urlsplit(value.get_secret_value()).scheme not in {"postgresql", "postgres"}:
+        raise ValueError("must be a URL such as postgresql://user:password@host:5432/database")
+    return value
+
+
+def _check_clickhouse_url(value: SecretStr) -> SecretStr:
+    url = urlsplit(value.get_secret_value())
+    if url.scheme not in {"http", "https"} or not url.hostname:
+        raise ValueError("must be a URL such as http://user:password@host:8123/database")
+    return value
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
+"""URL of a PostgreSQL database, with the password."""
+
+ClickHouseUrl = Annotated[SecretStr, AfterValidator(_check_clickhouse_url)]
+"""URL of a ClickHouse database, with the password."""
 
 PLAINTEXT_REFUSED: Final = (
     "is not on loopback, and plaintext is for loopback only: set TLS_CERTIFICATE, TLS_KEY and TLS_AUTHORITY "
@@ -151,7 +182,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             errors = list(map(describe_setting_error, error.errors()))
         else:
-            errors = list(settings._missing_files())
+            errors = list(settings._missing_files()) or list(settings._unusable_files())
             if not errors:
                 return settings
         sys.stderr.write("\n".join(("the settings are wrong:", *(f"  {each}" for each in errors), "")))
@@ -165,6 +196,10 @@ class Settings(BaseSettings):
                 os.access(path, os.R_OK) for path in paths if isinstance(path, Path)
             ):
                 yield f"{name.upper()}: must be the path of a file or folder that exists and that this process can read"
+
+    def _unusable_files(self) -> Iterator[str]:
+        """Yield a message for each file that this process can read but not use."""
+        yield from ()
 
     @classmethod
     def deprecated_names_in_use(cls) -> list[tuple[str, str]]:
@@ -295,6 +330,20 @@ class TLSSettings(Settings):
         if remote and self.tls_certificate is None:
             raise ValueError(f"{', '.join(remote)}: {PLAINTEXT_REFUSED}")
         return self
+
+    def _unusable_files(self) -> Iterator[str]:
+        yield from super()._unusable_files()
+        if self.tls_certificate is None or self.tls_key is None or self.tls_authority is None:
+            return
+        try:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.tls_certificate, self.tls_key, password="")
+        except (OSError, ValueError):
+            yield "TLS_CERTIFICATE and TLS_KEY: must be a certificate and its own private key, both PEM, not encrypted"
+        try:
+            context.load_verify_locations(self.tls_authority)
+        except OSError:
+            yield "TLS_AUTHORITY: must be a file with certificates (PEM)"
 
 
 class LogSettings(Settings):

@@ -2,11 +2,12 @@
 
 from typing import ClassVar
 
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from kit.runtime.settings import (
     Address,
     CallSettings,
+    ClickHouseUrl,
     GrpcTarget,
     LogSettings,
     ServiceSettings,
@@ -35,7 +36,7 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
         "127.0.0.1:9103",
         description="address of the admin interface: health, metrics, integrity check and `wallet replay`",
     )
-    clickhouse_dsn: SecretStr = Field(description="URL of ClickHouse, http://user:password@host:port/database")
+    clickhouse_dsn: ClickHouseUrl = Field(description="URL of ClickHouse, http://user:password@host:port/database")
     kafka_bootstrap_servers: str = Field(description="Kafka brokers: host:port, or several separated by commas")
     bank_grpc_target: GrpcTarget = Field("127.0.0.1:50051", description="gRPC target of the bank")
     analytics_session_seconds: PositiveFloat = Field(

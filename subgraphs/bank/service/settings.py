@@ -1,20 +1,20 @@
 """Settings of the bank. Each field is the environment variable of the same name in upper case."""
 
-from pydantic import Field, PositiveInt, SecretStr
+from pydantic import Field, PositiveInt
 
-from kit.runtime.settings import Address, AuthSettings, LogSettings, TLSSettings, TracingSettings
+from kit.runtime.settings import Address, AuthSettings, DatabaseUrl, LogSettings, TLSSettings, TracingSettings
 
 
 class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
     """Settings of the bank."""
 
-    bank_database_url: SecretStr = Field(description="URL of the ledger's database, postgresql://…")
-    bank_database_direct_url: SecretStr | None = Field(
+    bank_database_url: DatabaseUrl = Field(description="URL of the ledger's database, postgresql://…")
+    bank_database_direct_url: DatabaseUrl | None = Field(
         None,
         description="URL of the ledger's database without a connection pooler; required if the other URLs lead to a "
         "pooler in transaction mode",
     )
-    bank_database_read_url: SecretStr | None = Field(
+    bank_database_read_url: DatabaseUrl | None = Field(
         None,
         description="URL of a read replica (PostgreSQL standby) from which the bank reads transfers; it may lag or be "
         "unavailable; unset: the bank reads them from the ledger's database",

@@ -8,9 +8,7 @@ import asyncio
 import sys
 from typing import Final
 
-from pydantic import SecretStr
-
-from kit.runtime.settings import Settings
+from kit.runtime.settings import DatabaseUrl, Settings
 from subgraphs.identity.service.adapters.repository import Repository, open_database
 from subgraphs.identity.service.domain.users import Role
 
@@ -20,7 +18,7 @@ _USER_NOT_FOUND: Final = 1
 class RoleSettings(Settings):
     """Settings of this command."""
 
-    identity_database_url: SecretStr
+    identity_database_url: DatabaseUrl
 
 
 async def grant_role(url: str, username: str, role: Role) -> int:

@@ -6,7 +6,15 @@ from typing import ClassVar, Final
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
 
-from kit.runtime.settings import Address, AuthSettings, LogSettings, TLSSettings, TracingSettings, is_development_key
+from kit.runtime.settings import (
+    Address,
+    AuthSettings,
+    DatabaseUrl,
+    LogSettings,
+    TLSSettings,
+    TracingSettings,
+    is_development_key,
+)
 from subgraphs.identity.service.adapters.passwords import Argon2Parameters
 
 HASH_THREADS: Final = 2
@@ -39,7 +47,7 @@ class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
     identity_admin_listen: Address = Field(
         "127.0.0.1:9104", description="address of the admin interface: health, metrics and public keys"
     )
-    identity_database_url: SecretStr = Field(description="URL of the identity service's database, postgresql://…")
+    identity_database_url: DatabaseUrl = Field(description="URL of the identity service's database, postgresql://…")
     identity_database_connections: PositiveInt = Field(
         10, description="maximum connections of one process to the identity service's database"
     )

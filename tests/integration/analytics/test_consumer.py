@@ -319,7 +319,7 @@ class TestEmbeddedBroker:
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(consumer, "_STALL_SECONDS", 2.0)
-        clients = []
+        clients = list[AIOKafkaConsumer]()
 
         def new_client() -> AIOKafkaConsumer:
             client = env.kafka_clients.group_consumer(main.NAME)

@@ -3,17 +3,15 @@
 import asyncio
 import sys
 
-from pydantic import SecretStr
-
 from kit.runtime.job import run_job
-from kit.runtime.settings import LogSettings
+from kit.runtime.settings import ClickHouseUrl, LogSettings
 from subgraphs.analytics.service.migrations.schema import SchemaMismatch, upgrade
 
 
 class MigrationSettings(LogSettings):
     """Settings of the migration job."""
 
-    clickhouse_dsn: SecretStr
+    clickhouse_dsn: ClickHouseUrl
 
 
 def migrate(settings: MigrationSettings) -> None:

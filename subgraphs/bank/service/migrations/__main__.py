@@ -4,13 +4,13 @@ from pydantic import SecretStr
 
 from kit.db.migrations import upgrade
 from kit.runtime.job import run_job
-from kit.runtime.settings import LogSettings
+from kit.runtime.settings import DatabaseUrl, LogSettings
 
 
 class MigrationSettings(LogSettings):
     """Settings of the migration."""
 
-    bank_database_url: SecretStr
+    bank_database_url: DatabaseUrl
     bank_database_direct_url: SecretStr | None = None
 
 

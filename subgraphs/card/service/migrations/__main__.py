@@ -1,16 +1,14 @@
 """Upgrade the database to the newest schema: `python -m subgraphs.card.service.migrations`. Safe to run at any time."""
 
-from pydantic import SecretStr
-
 from kit.db.migrations import upgrade
 from kit.runtime.job import run_job
-from kit.runtime.settings import LogSettings
+from kit.runtime.settings import DatabaseUrl, LogSettings
 
 
 class MigrationSettings(LogSettings):
     """Settings of the migration."""
 
-    card_database_url: SecretStr
+    card_database_url: DatabaseUrl
 
 
 def migrate(settings: MigrationSettings) -> None:

@@ -1,16 +1,14 @@
 """`python -m subgraphs.identity.service.migrations`: migrate the database to the newest schema. Safe to repeat."""
 
-from pydantic import SecretStr
-
 from kit.db.migrations import upgrade
 from kit.runtime.job import run_job
-from kit.runtime.settings import LogSettings
+from kit.runtime.settings import DatabaseUrl, LogSettings
 
 
 class MigrationSettings(LogSettings):
     """Settings of this command."""
 
-    identity_database_url: SecretStr
+    identity_database_url: DatabaseUrl
 
 
 def migrate(settings: MigrationSettings) -> None:

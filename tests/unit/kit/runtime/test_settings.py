@@ -2,13 +2,24 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from kit.runtime.settings import Address, CallSettings, GrpcTarget, ServiceSettings, Settings, TLSSettings
+from kit.runtime.settings import (
+    Address,
+    CallSettings,
+    ClickHouseUrl,
+    DatabaseUrl,
+    GrpcTarget,
+    ServiceSettings,
+    Settings,
+    TLSSettings,
+)
+from provisioning.certificates import ensure_certificates
 from provisioning.keys import ensure_key_pair
 
 
@@ -119,6 +130,71 @@ class Endpoints(TLSSettings):
     example_grpc_target: GrpcTarget = "dns:///localhost:50052"
 
 
+def set_tls_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Create certificates of two services, and set the variables to those of the first."""
+    authority, bank, _ = ensure_certificates(folder, ["bank", "card"], datetime.now(UTC))
+    monkeypatch.setenv("TLS_CERTIFICATE", str(bank.certificate))
+    monkeypatch.setenv("TLS_KEY", str(bank.key))
+    monkeypatch.setenv("TLS_AUTHORITY", str(authority.certificate))
+
+
+class TestTLSFiles:
+    @pytest.mark.parametrize(
+        ("name", "file", "message"),
+        [
+            ("TLS_KEY", "card.key", "TLS_CERTIFICATE and TLS_KEY: must be a certificate and its own private key"),
+            ("TLS_KEY", "bank.pem", "TLS_CERTIFICATE and TLS_KEY: must be a certificate and its own private key"),
+            ("TLS_CERTIFICATE", "bank.key", "TLS_CERTIFICATE and TLS_KEY: must be a certificate and its own private"),
+            ("TLS_AUTHORITY", "bank.key", "TLS_AUTHORITY: must be a file with certificates (PEM)"),
+            ("TLS_AUTHORITY", "", "TLS_AUTHORITY: must be a file with certificates (PEM)"),
+        ],
+    )
+    def test_files_that_do_not_belong_together_are_refused_by_name(
+        self,
+        name: str,
+        file: str,
+        message: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        set_tls_files(tmp_path, monkeypatch)
+        Endpoints.load()
+        monkeypatch.setenv(name, str(tmp_path / file))
+        with pytest.raises(SystemExit):
+            Endpoints.load()
+        (line,) = capsys.readouterr().err.splitlines()[1:]
+        assert line.startswith(f"  {message}")
+
+
+class Databases(Settings):
+    example_database_url: DatabaseUrl = SecretStr("postgresql:///example?host=/tmp")
+    example_dsn: ClickHouseUrl = SecretStr("https://clickhouse.example")
+
+
+class TestDatabaseUrls:
+    @pytest.mark.parametrize(
+        ("name", "value", "rule"),
+        [
+            ("EXAMPLE_DATABASE_URL", "nonsense", "must be a URL such as postgresql://"),
+            ("EXAMPLE_DATABASE_URL", "mysql://user:secret@host/db", "must be a URL such as postgresql://"),
+            ("EXAMPLE_DSN", "http:///wallet", "must be a URL such as http://"),
+            ("EXAMPLE_DSN", "clickhouse://user:secret@host:9000", "must be a URL such as http://"),
+        ],
+    )
+    def test_value_that_is_no_url_of_the_database_is_refused_and_not_quoted(
+        self, name: str, value: str, rule: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Databases.load()
+        monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit):
+            Databases.load()
+        message = capsys.readouterr().err
+        assert f"{name}: {rule}" in message
+        assert "secret" not in message
+        assert "nonsense" not in message
+
+
 class TestPlaintext:
     @pytest.mark.parametrize(
         ("name", "value"),
@@ -143,8 +219,7 @@ class TestPlaintext:
         title, message = capsys.readouterr().err.splitlines()
         assert (ended.value.code, title) == (2, "the settings are wrong:")
         assert message.startswith(f"  {name}: is not on loopback, and plaintext is for loopback only: set TLS_CERT")
-        for file in ("TLS_CERTIFICATE", "TLS_KEY", "TLS_AUTHORITY"):
-            monkeypatch.setenv(file, str(tmp_path))
+        set_tls_files(tmp_path, monkeypatch)
         Endpoints.load()
 
     def test_addresses_on_loopback_need_no_tls(self) -> None:
