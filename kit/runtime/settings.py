@@ -339,7 +339,7 @@ class TLSSettings(Settings):
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(self.tls_certificate, self.tls_key, password="")
         except (OSError, ValueError):
-            yield "TLS_CERTIFICATE and TLS_KEY: must be a certificate and its own private key, both PEM, not encrypted"
+            yield "TLS_CERTIFICATE, TLS_KEY: must be a certificate and its own private key, both PEM, not encrypted"
         try:
             context.load_verify_locations(self.tls_authority)
         except OSError:

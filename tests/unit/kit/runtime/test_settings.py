@@ -142,9 +142,9 @@ class TestTLSFiles:
     @pytest.mark.parametrize(
         ("name", "file", "message"),
         [
-            ("TLS_KEY", "card.key", "TLS_CERTIFICATE and TLS_KEY: must be a certificate and its own private key"),
-            ("TLS_KEY", "bank.pem", "TLS_CERTIFICATE and TLS_KEY: must be a certificate and its own private key"),
-            ("TLS_CERTIFICATE", "bank.key", "TLS_CERTIFICATE and TLS_KEY: must be a certificate and its own private"),
+            ("TLS_KEY", "card.key", "TLS_CERTIFICATE, TLS_KEY: must be a certificate and its own private key"),
+            ("TLS_KEY", "bank.pem", "TLS_CERTIFICATE, TLS_KEY: must be a certificate and its own private key"),
+            ("TLS_CERTIFICATE", "bank.key", "TLS_CERTIFICATE, TLS_KEY: must be a certificate and its own private"),
             ("TLS_AUTHORITY", "bank.key", "TLS_AUTHORITY: must be a file with certificates (PEM)"),
             ("TLS_AUTHORITY", "", "TLS_AUTHORITY: must be a file with certificates (PEM)"),
         ],
