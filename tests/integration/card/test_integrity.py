@@ -182,6 +182,19 @@ class TestViolations:
         await env.repository.save(false_row, due_seconds=None)
         await self.assert_violation(env, Invariant.DEPOSIT_MATCHES_TOP_UP, "no deposit")
 
+    async def test_next_attempt_in_the_far_future_violates_next_attempt_within_delay(
+        self, env: CardEnvironment
+    ) -> None:
+        top_up = await env.admit(await env.open_account())
+        async with env.database.statement() as sql:
+            await sql.exec_driver_sql("UPDATE top_ups SET next_attempt_at = now() + interval '59 seconds'")
+        assert (await check(env))[0].verdict == "sound"
+        async with env.database.statement() as sql:
+            await sql.exec_driver_sql("UPDATE top_ups SET next_attempt_at = '2999-12-31Z'")
+        await self.assert_violation(env, Invariant.NEXT_ATTEMPT_WITHIN_DELAY, "next attempt at 2999-12-31T00:00:00")
+        await env.finish(top_up)
+        assert (await check(env))[0].verdict == "sound"
+
     async def test_deposit_that_names_no_top_up_is_ignored(self, env: CardEnvironment) -> None:
         account = await env.open_account()
         await env.bank.service("card")(env.bank.client.deposit(account, env.money("7.00"), uuid.uuid4().hex, {}))

@@ -12,7 +12,7 @@ from kit.runtime import process
 from subgraphs.card.service.adapters.acquirer import current_customer
 from subgraphs.card.service.adapters.repository import LeaseLostError
 from subgraphs.card.service.domain.payment import PaymentStatus
-from subgraphs.card.service.domain.top_up import Status, Step
+from subgraphs.card.service.domain.top_up import Status, Step, TopUp
 from tests.integration.bank.harness import rub
 from tests.integration.card.environment import LIMITS, NO_DELAYS, CardEnvironment
 from tests.integration.card.fake_acquirer import Failure
@@ -168,20 +168,20 @@ class TestDrivers:
     async def test_leased_top_up_is_claimed_by_one_driver(self, env: CardEnvironment) -> None:
         top_up = await env.admit(await env.bank.open("alice", "0"))
         claimed = await asyncio.gather(
-            *(env.repository.claim(1, lease_seconds=60, id_=top_up.id) for _ in range(5)),
+            *(env.repository.claim(1, lease_seconds=30, id_=top_up.id) for _ in range(5)),
         )
         assert sorted(map(len, claimed)) == [0, 0, 0, 0, 1]
 
     async def test_renewed_lease_is_not_claimed(self, env: CardEnvironment) -> None:
         top_up = await env.admit(await env.bank.open("alice", "0"))
         assert await env.repository.claim(1, lease_seconds=0, id_=top_up.id)
-        await env.repository.renew_leases({top_up.id: top_up.version}, lease_seconds=60)
+        await env.repository.renew_leases({top_up.id: top_up.version}, lease_seconds=30)
         assert not await env.repository.claim(1, lease_seconds=0, id_=top_up.id)
 
     async def test_lease_of_a_saved_top_up_is_not_renewed(self, env: CardEnvironment) -> None:
         top_up = await env.admit(await env.bank.open("alice", "0"))
         saved = await env.repository.save(top_up, due_seconds=0)
-        await env.repository.renew_leases({top_up.id: top_up.version}, lease_seconds=60)
+        await env.repository.renew_leases({top_up.id: top_up.version}, lease_seconds=30)
         assert await env.repository.claim(1, lease_seconds=0, id_=top_up.id) == [saved]
         ended = await env.finish(saved)
         await env.repository.renew_leases({top_up.id: ended.version}, lease_seconds=0)
@@ -210,6 +210,51 @@ class TestDrivers:
         finally:
             env.repository.renew_leases = renew_leases  # type: ignore[method-assign]
         assert not saga._leased_versions
+
+
+@pytest.mark.parametrize("ahead", ["1 hour", "1 year"])
+class TestCorrectedClock:
+    """The database's clock was ahead while it stored the time of the next attempt, and is corrected now."""
+
+    async def test_waiting_top_up_is_due_at_once(
+        self, env: CardEnvironment, monkeypatch: pytest.MonkeyPatch, ahead: str
+    ) -> None:
+        deposit, failures = env.ledger.deposit, iter([Unavailable("the bank")])
+
+        async def fail_once(top_up: TopUp) -> object:
+            if error := next(failures, None):
+                raise error
+            return await deposit(top_up)
+
+        monkeypatch.setattr(env.ledger, "deposit", fail_once)
+        captured = await env.saga().drive(await env.admit(await env.bank.open("alice", "0")))
+        assert (captured.status, captured.attempts) == (Status.CAPTURED, 1)
+        await set_next_attempt(env, captured, ahead)
+        assert (await env.finish(captured)).status is Status.COMPLETED
+        await env.assert_books_agree(captured)
+
+    async def test_completer_continues_a_leased_top_up(self, env: CardEnvironment, ahead: str) -> None:
+        saga, top_up = env.saga(), await env.admit(await env.bank.open("alice", "0"))
+        await set_next_attempt(env, top_up, ahead)
+
+        async def is_final() -> bool:
+            return (await env.reload(top_up)).is_final
+
+        async with saga.running(), process.background_task(saga.run_completer(), "completer"):
+            await until(is_final)
+        assert (await env.assert_books_agree(top_up)).status is Status.COMPLETED
+
+
+async def set_next_attempt(env: CardEnvironment, top_up: TopUp, ahead: str) -> None:
+    async with env.database.statement() as sql:
+        await sql.exec_driver_sql(
+            f"UPDATE top_ups SET next_attempt_at = now() + interval '{ahead}' WHERE id = $1", (top_up.id,)
+        )
+
+
+def test_lease_beyond_the_longest_delay_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"must not exceed 30\.0 seconds"):
+        replace(NO_DELAYS, lease_seconds=30.1)
 
 
 class TestCompleter:

@@ -193,7 +193,7 @@ class TestDelivery:
             INSERT INTO top_ups (id, principal, idempotency_key, fingerprint, owner_id, account_id, amount, currency,
                                  card_token, card_brand, card_last_four, step, attempts, next_attempt_at)
             SELECT $2, principal, $3, fingerprint, owner_id, account_id, amount, currency, card_token, card_brand,
-                   card_last_four, 'RESOLVE', 9, now() + interval '1 hour' FROM top_ups WHERE id = $1
+                   card_last_four, 'RESOLVE', 9, now() + interval '30 seconds' FROM top_ups WHERE id = $1
             """,
             top_up.id,
             waiting := uuid.uuid4(),

@@ -3,11 +3,12 @@
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Update, func, select, update
+from sqlalchemy import ColumnElement, Select, Update, func, or_, select, update
 
 from subgraphs.card.service.adapters.tables import attempts, top_ups
 from subgraphs.card.service.domain.declines import AttemptState
 from subgraphs.card.service.domain.top_up import IdempotencyKey
+from subgraphs.card.service.domain.transitions import MAX_DELAY_SECONDS
 
 
 def with_key(key: IdempotencyKey) -> Select[Any]:
@@ -27,3 +28,16 @@ def set_attempt_state(state: AttemptState) -> Update:
 def from_now(seconds: float) -> ColumnElement[Any]:
     """Return the database's current time plus a number of seconds."""
     return func.clock_timestamp() + timedelta(seconds=seconds)
+
+
+def is_due() -> ColumnElement[bool]:
+    """Return the SQL condition for top-ups whose lease has ended or whose retry delay is over.
+
+    The condition also holds for a time that a wrong clock has stored (`is_too_far_ahead`).
+    """
+    return or_(top_ups.c.next_attempt_at <= func.now(), is_too_far_ahead())
+
+
+def is_too_far_ahead() -> ColumnElement[bool]:
+    """Return the SQL condition for top-ups whose next attempt is further ahead than any lease or retry delay."""
+    return top_ups.c.next_attempt_at > func.now() + timedelta(seconds=MAX_DELAY_SECONDS)

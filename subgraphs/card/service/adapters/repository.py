@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kit.db.database import Database
 from kit.db.postgres import CONFIRM_COMMITS
-from subgraphs.card.service.adapters.expressions import from_now, set_attempt_state, with_key
+from subgraphs.card.service.adapters.expressions import from_now, is_due, is_too_far_ahead, set_attempt_state, with_key
 from subgraphs.card.service.adapters.tables import attempts, top_ups, webhooks
 from subgraphs.card.service.domain import rules, transitions
 from subgraphs.card.service.domain.cards import Brand, CardToken
@@ -191,7 +191,8 @@ class Repository:
     async def claim(self, limit: int, *, lease_seconds: float, id_: UUID | None = None) -> list[TopUp]:
         """Lease due top-ups to the caller, the longest due first. No other driver gets them during the lease.
 
-        A top-up is due if its lease has ended or its retry delay is over.
+        A top-up is due if its lease has ended or its retry delay is over, or if the stored time is further ahead than
+        any lease or delay, because the clock of the database was ahead.
 
         Args:
             limit: maximum number of top-ups.
@@ -199,7 +200,7 @@ class Repository:
                 before.
             id_: claim only this top-up, if it is due.
         """
-        due = select(top_ups.c.id).where(top_ups.c.next_attempt_at <= func.now())
+        due = select(top_ups.c.id).where(is_due())
         if id_ is not None:
             due = due.where(top_ups.c.id == id_)
         due = due.order_by(top_ups.c.next_attempt_at).limit(limit).with_for_update(skip_locked=True)
@@ -305,6 +306,12 @@ class Repository:
         async with self._database.statement() as sql:
             rows = await sql.execute(select(top_ups).where(top_ups.c.review.is_not(None)).order_by(top_ups.c.id))
             return [_top_up_from_row(row) for row in rows]
+
+    async def list_too_far_ahead(self) -> dict[UUID, datetime]:
+        """Return the time of the next attempt of each top-up for which this time is further ahead than any delay."""
+        query = select(top_ups.c.id, top_ups.c.next_attempt_at).where(is_too_far_ahead()).order_by(top_ups.c.id)
+        async with self._database.statement() as sql:
+            return {row.id: row.next_attempt_at for row in await sql.execute(query)}
 
     async def count_open(self) -> list[OpenTopUps]:
         """Count the top-ups that are in progress or need a review, by status."""

@@ -15,6 +15,7 @@ from subgraphs.card.service.adapters.repository import Repository
 from subgraphs.card.service.domain import transitions
 from subgraphs.card.service.domain.deposit import Deposit
 from subgraphs.card.service.domain.top_up import TopUp, top_up_id_from_key
+from subgraphs.card.service.domain.transitions import MAX_DELAY_SECONDS
 
 _PAGE_SIZE: Final = 500
 _MAX_CONCURRENT_CALLS: Final = 8
@@ -39,6 +40,8 @@ class Invariant(StrEnum):
     """Every payment at the acquirer belongs to a top-up, or is declined, voided, or refunded in full."""
     DEPOSIT_HAS_TOP_UP = "DEPOSIT_HAS_TOP_UP"
     """Every deposit that names a top-up is that top-up's own deposit."""
+    NEXT_ATTEMPT_WITHIN_DELAY = "NEXT_ATTEMPT_WITHIN_DELAY"
+    """The next attempt at a top-up is not further ahead than any lease or retry delay."""
 
 
 def top_up_integrity(
@@ -73,6 +76,14 @@ class _Scan:
     calls: asyncio.Semaphore
 
     async def find(self) -> AsyncGenerator[Finding, None]:
+        for top_up_id, next_attempt_at in (await self.repository.list_too_far_ahead()).items():
+            expected = f"at most {MAX_DELAY_SECONDS:.0f} seconds ahead"
+            yield _violation(
+                Invariant.NEXT_ATTEMPT_WITHIN_DELAY,
+                top_up_id,
+                f"next attempt at {next_attempt_at.isoformat()}",
+                expected,
+            )
         async for finding in self._scan_top_ups():
             yield finding
         async for finding in self._scan_payments():

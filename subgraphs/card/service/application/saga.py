@@ -60,6 +60,15 @@ class SagaLimits:
     max_captures: int = 8
     drivers: int = 64
 
+    def __post_init__(self) -> None:
+        """Refuse delays that `transitions.MAX_DELAY_SECONDS` does not allow.
+
+        Raises:
+            ValueError: a lease or a retry delay is too long.
+        """
+        if 2 * max(self.lease_seconds, self.longest_pause_seconds) > transitions.MAX_DELAY_SECONDS:
+            raise ValueError(f"leases and retry delays must not exceed {transitions.MAX_DELAY_SECONDS / 2} seconds")
+
 
 def utc_now() -> datetime:
     """Return the current time."""

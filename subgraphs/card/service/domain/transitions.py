@@ -19,6 +19,13 @@ CAPTURE_FAILED: Final = "CAPTURE_FAILED"
 DEPOSIT_LOST: Final = "DEPOSIT_LOST"
 """Failure of a top-up that was completed, lost its deposit in a restore of the ledger, and was refunded."""
 
+MAX_DELAY_SECONDS: Final = 60.0
+"""Bound of the time until a top-up's next attempt, at least twice the longest lease or retry delay.
+
+If the stored time is further ahead, the clock of the database was ahead when the time was stored. The top-up is due at
+once then.
+"""
+
 _ALL_STATUSES: Final = frozenset(PaymentStatus)
 
 
