@@ -10,6 +10,8 @@ _QUOTE: Final = '"'
 _STRING: Final = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 _ESCAPED: Final = re.compile(r"\\(.)")
 _WHITE_SPACE: Final = " \t"
+_MARK: Final = "§"
+"""Prefix of some stored keys. No client can send it, because it is not ASCII."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +20,8 @@ class IdempotencyKey:
 
     Attributes:
         text: the key, without white space around it, quotation marks and escapes.
-        raw: the value as the client sent it, which earlier releases stored as the key; empty if it is equal to
-            `text`, or if earlier releases refused it.
+        raw: the value as the client sent it, which earlier releases stored as the key; without the white space around
+            it if they refused it with that space, for example a tab. Empty if `text` is equal to it.
     """
 
     text: str
@@ -34,7 +36,7 @@ def parse_idempotency_key(value: str) -> IdempotencyKey:
             same text twice with a comma between; or the key is empty, too long or not printable ASCII. The message
             completes a sentence that begins with the name of the field, for example "must be sent once".
     """
-    text = value.strip(_WHITE_SPACE)
+    text = stripped = value.strip(_WHITE_SPACE)
     if text.startswith(_QUOTE):
         match = _STRING.fullmatch(text)
         if match is None:
@@ -50,7 +52,42 @@ def parse_idempotency_key(value: str) -> IdempotencyKey:
         )
     if not is_idempotency_key(text):
         raise ValueError(IDEMPOTENCY_KEY_RULE)
-    return IdempotencyKey(text, value if value != text and is_idempotency_key(value) else "")
+    raw = value if is_idempotency_key(value) else stripped
+    return IdempotencyKey(text, raw if raw != text else "")
+
+
+def stored_forms(text: str, raw: str | None) -> tuple[str, str | None]:
+    """Return the form in which this release stores a key, and the form in which an earlier release stored it.
+
+    Earlier releases stored the value as it was sent. So a stored text such as `"k1"`, with its quotation marks, is an
+    outcome of the key `k1`. This release stores a key whose text has such a form with a prefix that no client can send.
+    Therefore the earlier form of a key never finds an outcome of this release.
+
+    Args:
+        text: the key.
+        raw: the value as the client sent it, if it differs from the key.
+
+    Returns:
+        Both forms; None as the earlier form if the two are equal.
+    """
+    stored = _MARK + text if is_raw_form(text) else text
+    earlier = text if raw is None else raw
+    return stored, earlier if earlier != stored else None
+
+
+def text_from_stored_form(stored: str) -> str:
+    """Return the text of a key from the form in which this release stores it."""
+    return stored.removeprefix(_MARK)
+
+
+def is_raw_form(text: str) -> bool:
+    """Return whether the text can be the raw form of a key: `parse_idempotency_key(text).raw` is the text."""
+    if text[:1] not in {_QUOTE, " "} and text[-1:] != " ":
+        return False
+    try:
+        return parse_idempotency_key(text).raw == text
+    except ValueError:
+        return False
 
 
 def _is_repeated(value: str) -> bool:

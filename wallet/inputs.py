@@ -15,7 +15,10 @@ Value = TypeVar("Value")
 
 MAX_KEY_LENGTH: Final = 255
 """Maximum length of an idempotency key."""
+_MAX_RAW_KEY_LENGTH: Final = 2 * MAX_KEY_LENGTH + 2
+"""Maximum length of the raw form of a key: quotation marks around the key, and a backslash before each character."""
 IDEMPOTENCY_KEY_RULE: Final = f"must be 1 to {MAX_KEY_LENGTH} printable ASCII characters"
+_RAW_KEY_RULE: Final = f"must be 1 to {_MAX_RAW_KEY_LENGTH} printable ASCII characters"
 _MAX_AMOUNT: Final = Decimal(2**63 - 1)
 """Largest amount that a message can contain. The services accept only lower amounts."""
 
@@ -55,7 +58,7 @@ def parse_digits(text: str) -> str:
 
 def is_idempotency_key(text: str) -> bool:
     """Return whether the text can be an idempotency key; `IDEMPOTENCY_KEY_RULE` states the rule."""
-    return 1 <= len(text) <= MAX_KEY_LENGTH and text.isascii() and text.isprintable()
+    return _is_printable_ascii(text, MAX_KEY_LENGTH)
 
 
 def idempotency_key_violations(key: str, raw_key: str | None = None) -> list[FieldViolation]:
@@ -64,9 +67,13 @@ def idempotency_key_violations(key: str, raw_key: str | None = None) -> list[Fie
     The raw form is the value as the client sent it, for example with quotation marks. Earlier releases stored it.
     """
     violations = [] if is_idempotency_key(key) else [FieldViolation("idempotencyKey", IDEMPOTENCY_KEY_RULE)]
-    if raw_key is not None and not is_idempotency_key(raw_key):
-        violations.append(FieldViolation("rawIdempotencyKey", IDEMPOTENCY_KEY_RULE))
+    if raw_key is not None and not _is_printable_ascii(raw_key, _MAX_RAW_KEY_LENGTH):
+        violations.append(FieldViolation("rawIdempotencyKey", _RAW_KEY_RULE))
     return violations
+
+
+def _is_printable_ascii(text: str, max_length: int) -> bool:
+    return 1 <= len(text) <= max_length and text.isascii() and text.isprintable()
 
 
 class FieldParser:

@@ -6,6 +6,7 @@ from uuid import uuid4
 import pytest
 
 from subgraphs.bank.client import Account
+from tests.idempotency_keys import earlier_release
 from tests.integration.bank.harness import Caller, RunningBank, assert_ledger_invariants, clearing_account, rub
 from wallet.errors import (
     AccountClosed,
@@ -60,7 +61,8 @@ class TestOpen:
         self, bank: RunningBank, alice: Caller
     ) -> None:
         key = str(uuid4())
-        earlier = await alice(bank.client.open_account("RUB", f'"{key}"'))
+        with earlier_release():
+            earlier = await alice(bank.client.open_account("RUB", f'"{key}"'))
         again = await alice(bank.client.open_account("RUB", key, raw_idempotency_key=f'"{key}"'))
         assert (again.account, again.is_replay) == (earlier.account, True)
 
@@ -68,13 +70,34 @@ class TestOpen:
         self, bank: RunningBank, alice: Caller
     ) -> None:
         key = str(uuid4())
-        earlier = await alice(bank.client.open_account("USD", f'"{key}"'))
+        with earlier_release():
+            earlier = await alice(bank.client.open_account("USD", f'"{key}"'))
         bare = await alice(bank.client.open_account("RUB", key))
         again = await alice(bank.client.open_account("USD", key, raw_idempotency_key=f'"{key}"'))
         assert again.account == earlier.account
         assert (await alice(bank.client.open_account("RUB", key))).account == bare.account
         with pytest.raises(IdempotencyConflict):
             await alice(bank.client.open_account("RUB", key, raw_idempotency_key=f'"{key}"'))
+
+    async def test_account_of_a_text_with_quotation_marks_is_not_found_by_the_quoted_key(
+        self, bank: RunningBank, alice: Caller
+    ) -> None:
+        key = str(uuid4())
+        text = await alice(bank.client.open_account("RUB", f'"{key}"', raw_idempotency_key=rf'"\"{key}\""'))
+        quoted = await alice(bank.client.open_account("RUB", key, raw_idempotency_key=f'"{key}"'))
+        bare = await alice(bank.client.open_account("RUB", key))
+        again = await alice(bank.client.open_account("RUB", f'"{key}"'))
+        assert [each.is_replay for each in (text, quoted, bare, again)] == [False, False, True, True]
+        assert (bare.account, again.account) == (quoted.account, text.account)
+
+    async def test_account_that_an_earlier_release_opened_with_a_grpc_key_is_found(
+        self, bank: RunningBank, alice: Caller
+    ) -> None:
+        key = f'"{uuid4()}"'
+        with earlier_release():
+            earlier = await alice(bank.client.open_account("RUB", key))
+        again = await alice(bank.client.open_account("RUB", key))
+        assert (again.account, again.is_replay) == (earlier.account, True)
 
     async def test_new_quoted_key_opens_the_account_of_the_bare_key(self, bank: RunningBank, alice: Caller) -> None:
         key = str(uuid4())

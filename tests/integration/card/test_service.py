@@ -9,6 +9,7 @@ import pytest
 
 from kit.auth.principal import Role
 from subgraphs.card.client import TopUp
+from tests.idempotency_keys import earlier_release
 from tests.integration.bank.harness import rub
 from tests.integration.card.card_process import RunningCard, card_details
 from wallet.errors import (
@@ -87,7 +88,8 @@ class TestTopUp:
 
     async def test_top_up_of_an_earlier_release_is_found_by_the_quoted_key(self, card: RunningCard) -> None:
         account = await card.bank.open("alice", "0")
-        earlier = await card.create(account, rub("5.00"), '"earlier"')
+        with earlier_release():
+            earlier = await card.create(account, rub("5.00"), '"earlier"')
         again = await card.create(account, rub("5.00"), "earlier", raw_key='"earlier"')
         assert (again.top_up.id, again.is_replay) == (earlier.top_up.id, True)
         assert await card.bank.balance(account) == 5
@@ -104,7 +106,8 @@ class TestTopUp:
 
     async def test_with_both_forms_stored_each_header_keeps_its_own_top_up(self, card: RunningCard) -> None:
         account = await card.bank.open("alice", "0")
-        earlier = await card.create(account, rub("5.00"), '"both"')
+        with earlier_release():
+            earlier = await card.create(account, rub("5.00"), '"both"')
         bare = await card.create(account, rub("6.00"), "both")
         quoted = await card.create(account, rub("5.00"), "both", raw_key='"both"')
         assert [quoted.top_up.id, (await card.create(account, rub("6.00"), "both")).top_up.id] == [
@@ -114,6 +117,26 @@ class TestTopUp:
         with pytest.raises(IdempotencyConflict):
             await card.create(account, rub("6.00"), "both", raw_key='"both"')
         assert await card.bank.balance(account) == 11
+
+    async def test_key_whose_text_has_quotation_marks_is_not_found_by_the_quoted_key(self, card: RunningCard) -> None:
+        account = await card.bank.open("alice", "0")
+        text = await card.create(account, rub("5.00"), '"text"', raw_key=r'"\"text\""')
+        quoted = await card.create(account, rub("5.00"), "text", raw_key='"text"')
+        bare = await card.create(account, rub("5.00"), "text")
+        again = await card.create(account, rub("5.00"), '"text"')
+        assert [each.is_replay for each in (text, quoted, bare, again)] == [False, False, True, True]
+        assert (bare.top_up.id, again.top_up.id) == (quoted.top_up.id, text.top_up.id)
+        with pytest.raises(IdempotencyConflict) as conflict:
+            await card.create(account, rub("6.00"), '"text"')
+        assert conflict.value.idempotency_key == '"text"'
+        assert await card.bank.balance(account) == 10
+
+    async def test_top_up_that_an_earlier_release_stored_with_a_grpc_key_is_found(self, card: RunningCard) -> None:
+        account = await card.bank.open("alice", "0")
+        with earlier_release():
+            earlier = await card.create(account, rub("5.00"), '"grpc"')
+        again = await card.create(account, rub("5.00"), '"grpc"')
+        assert (again.top_up.id, again.is_replay) == (earlier.top_up.id, True)
 
     async def test_repeated_request_returns_the_top_up_after_the_account_was_closed(self, card: RunningCard) -> None:
         account = await card.bank.open("alice", "0")

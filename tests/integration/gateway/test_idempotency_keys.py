@@ -12,7 +12,7 @@ import pytest
 
 from protos.wallet.card.v1 import card_pb2
 from tests.conftest import Keys
-from tests.idempotency_keys import quote
+from tests.idempotency_keys import earlier_release, quote
 from tests.integration.bank.harness import RunningBank, rub, run_bank
 from tests.integration.gateway.fake_services import ACCOUNT, FakeCard
 from tests.integration.gateway.gateway_process import Gateway, run_gateway
@@ -158,10 +158,33 @@ class TestTransfers:
 
     async def test_quoted_key_of_an_earlier_release_returns_the_first_transfer(self, client: Client) -> None:
         alice, transfer = client.bank.user("alice"), client.bank.client.transfer
-        earlier = await alice(transfer(client.account, client.recipient, rub("1.00"), '"k1"'))
+        with earlier_release():
+            earlier = await alice(transfer(client.account, client.recipient, rub("1.00"), '"k1"'))
         again = await client.transfer('"k1"')
         assert (again.status_code, again.json()["id"], replayed(again)) == (201, str(earlier.transfer.id), "true")
         assert await client.bank.balance(client.account) == 999
+
+    @pytest.mark.parametrize("text", ['"k1"', " k1 "])
+    async def test_transfer_of_a_text_is_not_found_by_a_key_with_this_raw_form(self, client: Client, text: str) -> None:
+        first = await client.transfer(quote(text))
+        by_graph = await client.transfer_by_graph(text)
+        bare = await client.transfer("k1")
+        again = [(await client.transfer(quote(text))).json()["id"], (await client.transfer_by_graph(quote(text)))]
+        assert by_graph["transfer"]["id"] == bare.json()["id"] != first.json()["id"]
+        assert again == [first.json()["id"], {"transfer": {"id": first.json()["id"]}}]
+        assert await client.bank.balance(client.account) == 998
+
+    @pytest.mark.parametrize("text", ['"k1"', " k1 "])
+    async def test_raw_form_that_an_earlier_release_stored_is_not_found_by_its_text(
+        self, client: Client, text: str
+    ) -> None:
+        alice, transfer = client.bank.user("alice"), client.bank.client.transfer
+        with earlier_release():
+            earlier = await alice(transfer(client.account, client.recipient, rub("1.00"), text))
+        by_text = await client.transfer(quote(text))
+        assert (replayed(by_text), by_text.json()["id"] != str(earlier.transfer.id)) == (None, True)
+        assert (await client.transfer_by_graph(text))["transfer"]["id"] == str(earlier.transfer.id)
+        assert await client.bank.balance(client.account) == 998
 
     async def test_repeated_refusals_are_marked_as_replays(self, client: Client) -> None:
         responses = [await client.transfer(form, amount="5000.00") for form in ("k1", '"k1"')]
@@ -227,7 +250,8 @@ class TestTransfersByGraph:
         self, client: Client, form: str
     ) -> None:
         alice, transfer = client.bank.user("alice"), client.bank.client.transfer
-        earlier = await alice(transfer(client.account, client.recipient, rub("1.00"), form))
+        with earlier_release():
+            earlier = await alice(transfer(client.account, client.recipient, rub("1.00"), form))
         # A key that starts with a quotation mark is accepted as a quoted string only.
         now = quote(form) if form == '"k1' else form
         assert (await client.transfer_by_graph(now))["transfer"]["id"] == str(earlier.transfer.id)
@@ -250,7 +274,8 @@ class TestTransfersByGraph:
 
 class TestAccounts:
     async def test_all_forms_of_a_key_open_one_account(self, client: Client) -> None:
-        earlier = await client.bank.user("alice")(client.bank.client.open_account("RUB", '"earlier"'))
+        with earlier_release():
+            earlier = await client.bank.user("alice")(client.bank.client.open_account("RUB", '"earlier"'))
         responses = [
             await client.http.post("/accounts", json={"currency": "RUB"}, headers={"Idempotency-Key": form})
             for form in ("k1", '"k1"', '"earlier"')
@@ -261,7 +286,8 @@ class TestAccounts:
         assert responses[2].json()["id"] == str(earlier.account.id)
 
     async def test_all_forms_of_a_key_open_one_account_in_both_apis(self, client: Client) -> None:
-        earlier = await client.bank.user("alice")(client.bank.client.open_account("RUB", '"earlier"'))
+        with earlier_release():
+            earlier = await client.bank.user("alice")(client.bank.client.open_account("RUB", '"earlier"'))
         by_rest = await client.http.post("/accounts", json={"currency": "RUB"}, headers={"Idempotency-Key": "k1"})
         by_graph = [await mutate(client.http, OPEN, idempotencyKey=form) for form in ('"k1"', "k1 ", '"earlier"')]
         assert [each["account"]["id"] for each in by_graph] == [by_rest.json()["id"]] * 2 + [str(earlier.account.id)]
@@ -282,7 +308,7 @@ class TestTopUps:
         for key in ("k1", r'"k\"1"', '"' + "x" * 254 + '"'):
             assert (await self.post(gateway, key)).status_code == 202
         forms = [(request.idempotency_key, request.raw_idempotency_key) for request in card.requests]
-        assert forms == [("k1", ""), ('k"1', r'"k\"1"'), ("x" * 254, "")]
+        assert forms == [("k1", ""), ('k"1', r'"k\"1"'), ("x" * 254, '"' + "x" * 254 + '"')]
 
     async def test_card_service_gets_the_same_forms_from_both_apis(self, gateway: Gateway, card: FakeCard) -> None:
         arguments = {"accountId": str(ACCOUNT), "amount": "10.00", "card": CARD}

@@ -454,12 +454,15 @@ class TestQuotedKeys:
         assert decision.outcomes == list(decision.transfers) * 3
         assert decision.new_records.keys() == {bare.key}
 
-    def test_raw_form_that_the_same_batch_uses_as_a_key_is_replayed(self) -> None:
+    def test_text_of_one_key_and_equal_raw_form_of_another_move_money_twice(self) -> None:
         request = quoted(transfer(A, B, "1"))
         assert request.raw_key is not None
-        literal = replace(request, key=request.raw_key, raw_key=None, transfer_id=uuid4())
+        literal = quoted(replace(request, key=request.raw_key, transfer_id=uuid4()))
         decision = decide({A: account(A), B: account(B)}, {}, [literal, request], START)
-        assert decision.outcomes == list(decision.transfers) * 2
+        assert decision.outcomes == list(decision.transfers)
+        assert decision.new_records.keys() == {literal.stored_keys[0], request.key}
+        again = [replace(each, transfer_id=uuid4()) for each in (request, literal, replace(literal, raw_key=None))]
+        assert decide({}, decision.new_records, again, START).outcomes == [decision.outcomes[i] for i in (1, 0, 0)]
 
 
 def is_replay(request: Command, outcome: Outcome) -> bool:

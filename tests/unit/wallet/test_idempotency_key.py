@@ -3,11 +3,11 @@
 from typing import Final
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.idempotency_keys import BARE_KEYS, KEYS, quote
-from wallet.idempotency_key import IdempotencyKey, parse_idempotency_key
+from wallet.idempotency_key import IdempotencyKey, parse_idempotency_key, stored_forms, text_from_stored_form
 
 WHITE_SPACE: Final = st.text(" \t", max_size=3)
 
@@ -24,12 +24,13 @@ class TestBareKeys:
             ("k1 ", "k1 "),
             ("  k1", "  k1"),
             ("k1\t", ""),
+            ('\t"k1"', '"k1"'),
             (" " + "x" * 255, ""),
             (" " + "x" * 254, " " + "x" * 254),
         ],
     )
     def test_raw_form_is_the_value_that_earlier_releases_stored(self, value: str, raw: str) -> None:
-        assert parse_idempotency_key(value) == IdempotencyKey(value.strip(), raw)
+        assert parse_idempotency_key(value) == IdempotencyKey(value.strip().strip('"'), raw)
 
     @pytest.mark.parametrize("key", ["k1", 'k"1', 'k"', "a,b", "a;b=1", "a\\b", "'k'", ":AQ==:", "?1", "x" * 255])
     def test_bare_key_with_special_characters_is_unchanged(self, key: str) -> None:
@@ -56,7 +57,7 @@ class TestQuotedKeys:
     def test_quoted_key_is_its_unescaped_text(self, key: str, before: str, after: str) -> None:
         value = before + quote(key) + after
         is_stored = len(value) <= 255 and "\t" not in value
-        assert parse_idempotency_key(value) == IdempotencyKey(key, value if is_stored else "")
+        assert parse_idempotency_key(value) == IdempotencyKey(key, value if is_stored else quote(key))
 
     @given(BARE_KEYS)
     def test_quoted_and_bare_form_are_one_key(self, key: str) -> None:
@@ -88,3 +89,46 @@ class TestQuotedKeys:
     def test_invalid_quoted_key_is_refused(self, key: str) -> None:
         with pytest.raises(ValueError, match=r"^must be 1 to 255 printable ASCII characters$"):
             parse_idempotency_key(quote(key))
+
+
+VALUES: Final = st.text('k" \\\t', max_size=8) | KEYS | KEYS.map(quote) | KEYS.map(quote).map(quote)
+
+
+def parse_if_valid(value: str) -> IdempotencyKey | None:
+    try:
+        return parse_idempotency_key(value)
+    except ValueError:
+        return None
+
+
+class TestStoredForms:
+    @given(VALUES, VALUES)
+    def test_keys_of_this_release_are_equal_in_the_store_if_and_only_if_their_texts_are(self, a: str, b: str) -> None:
+        assert (stored_forms(a, None)[0] == stored_forms(b, None)[0]) == (a == b)
+
+    @given(VALUES, VALUES)
+    @example(r'"\"x\""', '"x"')
+    @example('" x "', " x ")
+    @example('" x "', '\t"\\" x \\""')
+    def test_earlier_form_is_never_a_key_that_this_release_stored_for_another_text(self, a: str, b: str) -> None:
+        stored, looked_up = parse_if_valid(a), parse_if_valid(b)
+        if stored is None or looked_up is None or stored.text == looked_up.text:
+            return
+        key, _ = stored_forms(stored.text, stored.raw or None)
+        assert key not in stored_forms(looked_up.text, looked_up.raw or None)
+
+    @given(VALUES)
+    def test_raw_form_is_looked_up_as_it_was_sent(self, value: str) -> None:
+        key = parse_if_valid(value)
+        if key is not None and key.raw:
+            assert stored_forms(key.text, key.raw)[1] == key.raw
+
+    @pytest.mark.parametrize("text", ["k1", 'k"1', '"k1', "  ", "a, a"])
+    def test_text_that_is_no_raw_form_is_stored_unchanged(self, text: str) -> None:
+        assert stored_forms(text, None) == (text, None)
+
+    @pytest.mark.parametrize("text", ['"k1"', " k1", "k1 ", '" k1 "'])
+    def test_text_that_is_a_raw_form_is_stored_in_a_form_that_no_client_sends(self, text: str) -> None:
+        stored, earlier = stored_forms(text, None)
+        assert not stored.isascii()
+        assert (text_from_stored_form(stored), earlier) == (text, text)

@@ -151,7 +151,7 @@ class TransferMoneyRequest(_message.Message):
     """The key as the client sent it to REST or GraphQL, if it had quotation marks or spaces around the text in
     `idempotency_key`; else empty. Earlier releases stored keys in this form. If an outcome is stored for this form,
     the response is that outcome; otherwise the request is executed once under `idempotency_key`. If not empty, 1 to
-    255 printable ASCII characters.
+    512 printable ASCII characters.
     """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:

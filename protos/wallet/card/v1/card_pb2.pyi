@@ -220,7 +220,7 @@ class ProcessCardTopUpRequest(_message.Message):
     raw_idempotency_key: _builtins.str
     """The key as the client sent it to REST or GraphQL, if it had quotation marks or spaces around the text in
     `idempotency_key`; else empty. Earlier releases stored keys in this form. If a top-up is stored for this form, the
-    response is that top-up; otherwise a top-up is started once under `idempotency_key`. If not empty, 1 to 255
+    response is that top-up; otherwise a top-up is started once under `idempotency_key`. If not empty, 1 to 512
     printable ASCII characters.
     """
     @_builtins.property

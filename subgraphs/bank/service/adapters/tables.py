@@ -111,7 +111,7 @@ idempotency_keys: Final = Table(
         comment="issuer|subject of the caller, or a constant for operations of a service",
     ),
     Column("operation", Text, nullable=False),
-    Column("key", Text, nullable=False),
+    Column("key", Text, nullable=False),  # as `wallet.idempotency_key.stored_forms` returns it
     Column("fingerprint", LargeBinary, nullable=False),
     Column("transfer_id", Uuid, comment="the transfer, if the request was executed"),
     Column("refusal", JSONB, comment="reason and metadata of the error, if the request was refused"),

@@ -35,6 +35,7 @@ from wallet.errors import (
     PermissionDenied,
     TransferNotFound,
 )
+from wallet.idempotency_key import stored_forms
 from wallet.money import EXPONENTS, Money
 
 _TRANSFER: Final = "transfer"
@@ -154,8 +155,9 @@ class Bank:
             violations.append(FieldViolation("currency", "must be an ISO 4217 currency"))
         if violations:
             raise InvalidInput(tuple(violations))
-        id_ = rules.opened_account_id(IdempotencyKey(caller.scope, _OPEN, idempotency_key))
-        earlier_id = raw_key and rules.opened_account_id(IdempotencyKey(caller.scope, _OPEN, raw_key))
+        stored, earlier = stored_forms(idempotency_key, raw_key)
+        id_ = rules.opened_account_id(IdempotencyKey(caller.scope, _OPEN, stored))
+        earlier_id = earlier and rules.opened_account_id(IdempotencyKey(caller.scope, _OPEN, earlier))
         account, is_replay = await self._accounts.open(id_, owner_id, currency, earlier_id or None)
         if (account.owner_id, account.balance.currency) != (owner_id, currency):
             raise IdempotencyConflict(idempotency_key)

@@ -3,13 +3,14 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
 from wallet.errors import IdempotencyConflict, WalletError
+from wallet.idempotency_key import stored_forms
 from wallet.money import Money
 
 
@@ -77,8 +78,7 @@ class Command:
         descriptor: texts that the deposit's event carries unchanged.
         traceparent: trace context, if sampled; not part of the fingerprint.
         raw_key: the key as the client sent it, in quotation marks or with spaces around it; None if the client sent
-            `key` itself. Earlier releases stored records with the raw key. If there is such a record, the command is a
-            replay of its request. New records are stored with `key`.
+            `key` itself.
     """
 
     transfer_id: UUID
@@ -91,6 +91,19 @@ class Command:
     descriptor: Mapping[str, str]
     traceparent: str | None = None
     raw_key: IdempotencyKey | None = None
+
+    @property
+    def stored_keys(self) -> tuple[IdempotencyKey, IdempotencyKey | None]:
+        """Key of the command's new record, and the key with which an earlier release stored a record of this request.
+
+        The second one is None if it is equal to the first. See `wallet.idempotency_key.stored_forms`.
+        """
+        text = self.key.key
+        stored, earlier = stored_forms(text, None if self.raw_key is None else self.raw_key.key)
+        return (
+            self.key if stored == text else replace(self.key, key=stored),
+            None if earlier is None else self.raw_key or self.key,
+        )
 
     @property
     def fingerprint(self) -> bytes:

@@ -77,8 +77,8 @@ def decide(
     Args:
         accounts: current state of all existing accounts that the commands name. The caller locks them or verifies at
             commit that they did not change.
-        records: stored idempotency records of the commands' keys. If both `raw_key` and `key` of a command have a
-            record, the record of `raw_key` is used, because an earlier release stored it for a request with the same
+        records: stored idempotency records of the commands' keys. If both `stored_keys` of a command have a record, the
+            record of the second one is used, because an earlier release stored it for a request with the same
             `Idempotency-Key` header.
         commands: commands that passed `check`.
         now: current time. An operation is never dated before an earlier operation of either account.
@@ -88,16 +88,17 @@ def decide(
     outcomes: list[Outcome] = []
     transfers: list[Transfer] = []
     for command in commands:
-        record = records.get(command.key) or new_records.get(command.key)
-        if command.raw_key is not None:
-            record = records.get(command.raw_key) or new_records.get(command.raw_key) or record
+        key, earlier_key = command.stored_keys
+        record = records.get(key) or new_records.get(key)
+        if earlier_key is not None:  # no new record has this key
+            record = records.get(earlier_key) or record
         if record is not None:
             outcomes.append(record.replay(command))
             continue
         outcome = _apply(after, command, now)
         if isinstance(outcome, Transfer):
             transfers.append(outcome)
-        new_records[command.key] = IdempotencyRecord(command.fingerprint, outcome, command.transfer_id)
+        new_records[key] = IdempotencyRecord(command.fingerprint, outcome, command.transfer_id)
         outcomes.append(outcome)
     changed = [account for id_, account in after.items() if account is not accounts[id_]]
     return Decision(outcomes, transfers, changed, new_records)
@@ -131,6 +132,6 @@ def _apply(accounts: dict[UUID, Account], command: Command, now: datetime) -> Ou
         Posting(recipient.id, recipient.version, recipient.balance),
         amount,
         at,
-        command.key.key,
+        command.stored_keys[0].key,
         command.descriptor,
     )

@@ -14,9 +14,9 @@ from subgraphs.card.service.domain.transitions import MAX_DELAY_SECONDS
 def with_key(key: IdempotencyKey) -> Select[Any]:
     """Select the top-ups of an idempotency key.
 
-    The key is stored as `key.key`, or as `key.raw` by earlier releases. Each of the two texts has at most one top-up.
+    The key is stored as `key.key`, or as `key.earlier` by earlier releases. Each of the two has at most one top-up.
     """
-    forms = [key.key] if key.raw is None else [key.key, key.raw]
+    forms = [key.key] if key.earlier is None else [key.key, key.earlier]
     return select(top_ups).where(top_ups.c.principal == key.principal, top_ups.c.idempotency_key.in_(forms))
 
 

@@ -47,6 +47,7 @@ from subgraphs.card.service.domain.top_up import (
     TopUpPage,
 )
 from wallet.errors import IdempotencyConflict
+from wallet.idempotency_key import text_from_stored_form
 from wallet.money import Money
 
 CHANNEL: Final = "top_ups"
@@ -106,7 +107,7 @@ class Repository:
             await sql.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(new.key.principal, 0))))
             if existing := await _find_by_key(sql, new.key):
                 if existing.fingerprint != new.fingerprint:
-                    raise IdempotencyConflict(new.key.key)
+                    raise IdempotencyConflict(text_from_stored_form(new.key.key))
                 await sql.execute(text(CONFIRM_COMMITS))
                 await sql.execute(delete(attempts).where(attempts.c.id == new.id))
                 return existing
@@ -361,7 +362,7 @@ class Repository:
 
 async def _find_by_key(sql: AsyncConnection, key: IdempotencyKey) -> TopUp | None:
     rows = [_top_up_from_row(row) for row in await sql.execute(with_key(key))]
-    return next((each for each in rows if each.key.key == key.raw), rows[0] if rows else None)
+    return next((each for each in rows if each.key.key == key.earlier), rows[0] if rows else None)
 
 
 def _top_up_from_row(row: Row[Any]) -> TopUp:

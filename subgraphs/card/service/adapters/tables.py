@@ -39,7 +39,7 @@ top_ups: Final = Table(
         nullable=False,
         comment="caller, as the text issuer|subject; an idempotency key is unique for each caller",
     ),
-    Column("idempotency_key", Text, nullable=False),
+    Column("idempotency_key", Text, nullable=False),  # as `wallet.idempotency_key.stored_forms` returns it
     Column("fingerprint", LargeBinary, nullable=False, comment="HMAC of card token, account and amount"),
     Column("owner_id", Text, nullable=False, comment="user who owns the account; empty if the account has no owner"),
     Column("account_id", Uuid, nullable=False),

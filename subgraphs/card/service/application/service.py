@@ -49,6 +49,7 @@ from wallet.errors import (
     Unavailable,
     WalletError,
 )
+from wallet.idempotency_key import stored_forms
 from wallet.money import Money
 
 log = structlog.get_logger(__name__)
@@ -151,11 +152,11 @@ class TopUps:
                 started.
             Unavailable, DeadlineExceeded: the outcome is unknown; a retry with the same key is safe.
         """
-        key = IdempotencyKey(caller.scope, idempotency_key, raw_key)
-        violations = check_request(amount, key)
+        violations = check_request(amount, idempotency_key, raw_key)
         violations += check_card(card, (self._clock() - _MAX_OFFSET_WEST_OF_UTC).date())
         if violations:
             raise InvalidInput(tuple(violations))
+        key = IdempotencyKey(caller.scope, *stored_forms(idempotency_key, raw_key))
         top_up = await self._repository.find_by_key(key)
         if top_up is None:
             clock = asyncio.get_running_loop().time

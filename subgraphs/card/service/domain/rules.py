@@ -8,7 +8,7 @@ from uuid import UUID
 
 from subgraphs.card.service.domain.cards import CardDetails, card_brand
 from subgraphs.card.service.domain.declines import card_digest
-from subgraphs.card.service.domain.top_up import IdempotencyKey, TopUp
+from subgraphs.card.service.domain.top_up import TopUp
 from wallet.errors import FieldViolation, InvalidInput, TopUpLimitExceeded
 from wallet.inputs import idempotency_key_violations
 from wallet.money import Money
@@ -59,9 +59,9 @@ def check_limits(limits: Limits, amount: Money, used: Money) -> None:
     )
 
 
-def check_request(amount: Money, key: IdempotencyKey) -> list[FieldViolation]:
+def check_request(amount: Money, key: str, raw_key: str | None) -> list[FieldViolation]:
     """Return the violations of a request's fields, except for those of the card."""
-    violations = idempotency_key_violations(key.key, key.raw)
+    violations = idempotency_key_violations(key, raw_key)
     if not amount.is_positive:
         violations.append(FieldViolation("amount", "must be positive"))
     return violations

@@ -64,14 +64,16 @@ STATUS_BY_STEP: Final[Mapping[Step, Status]] = {
 class IdempotencyKey:
     """Idempotency key of a request, unique for each principal.
 
-    `raw` is the key as the client sent it, in quotation marks or with spaces around it; None if the client sent `key`
-    itself. Earlier releases stored top-ups with the raw key. If one top-up has the raw key and another has `key`, a
-    search returns the one with the raw key. New top-ups are stored with `key`.
+    Attributes:
+        principal: caller.
+        key: the key in the form in which new top-ups are stored (see `wallet.idempotency_key.stored_forms`).
+        earlier: the form in which an earlier release stored this key; None if it is `key`. If one top-up has this form
+            and another has `key`, a search returns the one with this form.
     """
 
     principal: str
     key: str
-    raw: str | None = None
+    earlier: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

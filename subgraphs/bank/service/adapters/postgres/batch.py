@@ -217,8 +217,7 @@ class Batch:
         deadlock.
         """
         ids = {id_ for command in commands for id_ in (command.sender_id, command.recipient_id)}
-        keys = [command.key for command in commands]
-        keys += [command.raw_key for command in commands if command.raw_key is not None]
+        keys = [key for command in commands for key in command.stored_keys if key is not None]
         self._traceparents = {each.transfer_id: each.traceparent for each in commands if each.traceparent is not None}
         rows = await self._session.fetch(
             _READ_AND_LOCK if self._locks else _READ_ONLY,
