@@ -189,11 +189,20 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
             return
         try:
             await super().handle_subscribe(message)
-            task = self.operations[message["id"]].task
+            operation = self.operations[message["id"]]
         except BaseException:
             messages.leave(caller.scope, size)
             raise
-        task.add_done_callback(lambda _: messages.leave(caller.scope, size))  # type: ignore[union-attr]  # has started
+
+        def end(_: asyncio.Task[None]) -> None:
+            """Release the message, and break the cycle of an operation that was cancelled.
+
+            The task keeps its CancelledError, whose traceback leads to the operation.
+            """
+            messages.leave(caller.scope, size)
+            operation.task = None
+
+        operation.task.add_done_callback(end)  # type: ignore[union-attr]  # it has just started
 
 
 class GraphQLOverWebSocket(GraphQL[Context, None]):

@@ -50,6 +50,14 @@ FRAGMENT = " fragment F on Operation { amount { amount currency } counterparty {
 EARLY, LATE = 100, 400
 STREAM_TYPES = (Executor, ExecutionContext, OperationRunner, Context)
 """Types of which each stream has its own objects."""
+OPERATION_TYPES = (Executor, ExecutionContext, OperationRunner, BaseException)
+WEBSOCKET_SCOPE: Final = {
+    "type": "websocket",
+    "path": "/graphql",
+    "query_string": b"",
+    "headers": [],
+    "subprotocols": ["graphql-transport-ws"],
+}
 
 
 @dataclass
@@ -59,6 +67,22 @@ class History(FullServices):
     async def watch_operations(self, account_id: Any, after: int, epoch: str) -> AsyncGenerator[client.Operation, None]:
         for version in range(after + 1, LATE + 1):
             yield operation(version)
+
+
+class SilentHistory(FullServices):
+    """Services whose streams send nothing. The semaphores count the streams that have started and ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started, self.ended = asyncio.Semaphore(0), asyncio.Semaphore(0)
+
+    async def watch_operations(self, *_: Any) -> AsyncGenerator[client.Operation, None]:
+        self.started.release()
+        try:
+            await asyncio.Event().wait()
+            yield operation(1)
+        finally:
+            self.ended.release()
 
 
 @strawberry.type
@@ -137,14 +161,10 @@ async def read_event_stream(fields: str, on_event: Callable[[int], None]) -> Non
     assert events == LATE
 
 
-async def read_websocket(fields: str, on_event: Callable[[int], None]) -> None:
-    """Read a subscription over a WebSocket until its end, then close the connection.
-
-    The arguments are those of `read_event_stream`.
-    """
-    services, incoming, events = History(), asyncio.Queue[Any](), 0
+def websocket_app(services: FullServices) -> GraphQLOverWebSocket:
+    """Return the WebSocket endpoint of a gateway with these services."""
     verifier: Any = Verifier()
-    app = GraphQLOverWebSocket(
+    return GraphQLOverWebSocket(
         SCHEMA,
         services.context,
         TrustedDocuments(None),
@@ -155,6 +175,15 @@ async def read_websocket(fields: str, on_event: Callable[[int], None]) -> None:
         WorkLimits(),
         cors=CorsOptions(),
     )
+
+
+async def read_websocket(fields: str, on_event: Callable[[int], None]) -> None:
+    """Read a subscription over a WebSocket until its end, then close the connection.
+
+    The arguments are those of `read_event_stream`.
+    """
+    services, incoming, events = History(), asyncio.Queue[Any](), 0
+    app = websocket_app(services)
 
     def put(**message: Any) -> None:
         incoming.put_nowait({"type": "websocket.receive", "text": orjson.dumps(message).decode()})
@@ -173,14 +202,7 @@ async def read_websocket(fields: str, on_event: Callable[[int], None]) -> None:
 
     incoming.put_nowait({"type": "websocket.connect"})
     put(type="connection_init", payload={"authorization": "Bearer x"})
-    scope = {
-        "type": "websocket",
-        "path": "/graphql",
-        "query_string": b"",
-        "headers": [],
-        "subprotocols": ["graphql-transport-ws"],
-    }
-    await app(scope, incoming.get, send)
+    await app(WEBSOCKET_SCOPE.copy(), incoming.get, send)
     assert events == LATE
 
 
@@ -232,6 +254,38 @@ class TestStream:
             del cancelled
         assert set(during - before) == {"_Executor", "ExecutionContext", "OperationRunner", "Context"}
         assert count_objects(STREAM_TYPES) == before
+
+
+async def test_subscriptions_that_the_client_ends_are_freed_without_the_garbage_collector(
+    without_collector: None,
+) -> None:
+    services, incoming, answers = SilentHistory(), asyncio.Queue[Any](), asyncio.Queue[Any]()
+    app = websocket_app(services)
+
+    def put(**message: Any) -> None:
+        incoming.put_nowait({"type": "websocket.receive", "text": orjson.dumps(message).decode()})
+
+    async def send(message: Any) -> None:
+        if "text" in message:
+            answers.put_nowait(orjson.loads(message["text"])["type"])
+
+    incoming.put_nowait({"type": "websocket.connect"})
+    put(type="connection_init", payload={"authorization": "Bearer x"})
+    connection = asyncio.create_task(app(WEBSOCKET_SCOPE.copy(), incoming.get, send))
+    assert await answers.get() == "connection_ack"
+    before = count_objects(OPERATION_TYPES)
+    for number in range(20):
+        put(id=str(number), type="subscribe", payload=payload(DOCUMENTS["plain"]))
+        await services.started.acquire()
+        put(id=str(number), type="complete")
+        await services.ended.acquire()
+    put(type="ping")
+    assert await answers.get() == "pong"
+    for _ in range(20):  # the tasks that were cancelled end
+        await asyncio.sleep(0)
+    assert count_objects(OPERATION_TYPES) == before
+    incoming.put_nowait({"type": "websocket.disconnect", "code": 1000})
+    await connection
 
 
 async def test_errors_of_past_events_are_counted_and_freed() -> None:
