@@ -2,7 +2,8 @@
 
 A rate limit bounds the work of a minute. These limits bound the work of a moment, so that a client who sends much
 expensive work at once delays the other clients by little. Work above a limit waits for earlier work of its client
-(`FairLimit`). A client is a caller, or an address if the request has no valid token.
+(`FairLimit`). A client is a caller, or an address if the request has no valid token. Some limits are for an address
+in any case, because anybody can register many users.
 """
 
 import asyncio
@@ -36,23 +37,28 @@ class WorkLimits:
     """Limits that all endpoints of one gateway share. Each is for one client; some are for all clients together, too.
 
     Attributes:
-        passwords: calls of identity that compute a hash of a password, which takes 50 ms of its processor time.
+        passwords: calls of identity for one address that compute a hash of a password, which takes 50 ms of its
+            processor time.
+        operations: queries and mutations of GraphQL from one address that are executed.
         handshakes: WebSockets from the upgrade to the verification of the token in `connection_init`.
         messages: characters of the messages of one caller's running operations on WebSockets. Further operations are
             refused instead of waiting, because the client may have to end an operation first.
         bodies: bytes of the bodies of GraphQL requests, from parsing to the response, and of messages on WebSockets
             while they are parsed. The objects of a hostile body take 22 times as much memory as its text.
-        costs: estimated cost of the queries and mutations that are executed.
+        costs: estimated cost of the queries and mutations of one client that are executed.
+        costs_of_addresses: the same for one address.
     """
 
     passwords: FairLimit = field(default_factory=lambda: FairLimit(4))
     handshakes: FairLimit = field(default_factory=lambda: FairLimit(100))
     messages: FairLimit = field(default_factory=lambda: FairLimit(512 * 1024))
     bodies: FairLimit = field(default_factory=lambda: FairLimit(128 * 1024, 1024 * 1024))
-    costs: FairLimit = field(default_factory=lambda: FairLimit(5_000, 10_000))
+    operations: FairLimit = field(default_factory=lambda: FairLimit(100, 400))
+    costs: FairLimit = field(default_factory=lambda: FairLimit(5_000))
+    costs_of_addresses: FairLimit = field(default_factory=lambda: FairLimit(5_000, 10_000))
 
 
-def hold_for_request(limit: FairLimit, size: int = 1) -> Hold:
+def hold_for_request(limit: FairLimit, size: int = 1, *, by_address: bool = False) -> Hold:
     """Return the work of the current request's client, which has to start before the request's deadline.
 
     Entering it raises `ResourceExhausted` at the deadline.
@@ -60,9 +66,13 @@ def hold_for_request(limit: FairLimit, size: int = 1) -> Hold:
     Args:
         limit: limit to wait for.
         size: size of the work in the unit of the limit.
+        by_address: the client is the address, also for a verified caller.
     """
     current = request_context.current_request.get()
-    client = address_key((current.client_address,)) if current.principal is None else current.principal.scope
+    if by_address or current.principal is None:
+        client = address_key((current.client_address,))
+    else:
+        client = current.principal.scope
     seconds = current.remaining(_LONGEST_WAIT_SECONDS)
     return limit.hold(client, size, timeout_seconds=seconds, refusal=ResourceExhausted())
 
@@ -84,29 +94,50 @@ async def hold_body(bodies: FairLimit, size: int) -> AsyncIterator[None]:
         _release_after(hold, size * _PAUSE_SECONDS_PER_BYTE)
 
 
-async def start_operation(costs: FairLimit, estimated: int) -> Hold:
-    """Wait until an operation may be executed, and return its hold. End it with `end_operation`.
+class OperationHold:
+    """Places of one query or mutation in the limits. Used for one execution."""
 
-    Args:
-        costs: limit of the costs (`WorkLimits`).
-        estimated: estimated cost of the operation.
+    __slots__ = ("_costs", "_place", "_work")
 
-    Raises:
-        ResourceExhausted: the operation could not start before the deadline of the request.
-    """
-    hold = await hold_for_request(costs, estimated).__aenter__()
-    await asyncio.sleep(0)
-    return hold
+    def __init__(self, work: WorkLimits) -> None:
+        """Args:
+        work: the limits.
+        """
+        self._work = work
+        self._costs: list[Hold] = []
+        self._place: Hold | None = None
 
+    async def acquire(self, estimated: int) -> None:
+        """Wait until the operation may be executed.
 
-def end_operation(hold: Hold, actual: int) -> None:
-    """End an operation after a pause.
+        Args:
+            estimated: estimated cost of the operation.
 
-    Args:
-        hold: hold of the operation.
-        actual: actual cost of the operation.
-    """
-    _release_after(hold, actual * _PAUSE_SECONDS_PER_COST)
+        Raises:
+            ResourceExhausted: the operation could not start before the deadline of the request.
+        """
+        if estimated > CHEAP_COST:
+            work = self._work
+            self._costs.append(await hold_for_request(work.costs, estimated).__aenter__())
+            by_address = hold_for_request(work.costs_of_addresses, estimated, by_address=True)
+            self._costs.append(await by_address.__aenter__())
+            await asyncio.sleep(0)
+        self._place = await hold_for_request(self._work.operations, by_address=True).__aenter__()
+
+    def end_execution(self) -> None:
+        """Note that the operation has its result, which may still have to be sent. May be called several times."""
+        if self._place is not None:
+            self._place.release()
+
+    def end(self, actual: int) -> None:
+        """End the operation; an expensive one after a pause.
+
+        Args:
+            actual: actual cost of the operation.
+        """
+        self.end_execution()
+        for hold in self._costs:
+            _release_after(hold, actual * _PAUSE_SECONDS_PER_COST)
 
 
 def _release_after(hold: Hold, seconds: float) -> None:

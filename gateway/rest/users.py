@@ -28,7 +28,7 @@ def user_routes(identity: IdentityClient, work: WorkLimits) -> APIRouter:
     @router.post("/auth/register", status_code=201)
     async def register(body: models.Credentials) -> models.User:
         try:
-            async with hold_for_request(work.passwords):
+            async with hold_for_request(work.passwords, by_address=True):
                 return user_to_rest(await identity.register(body.username, _secret(body.password)))
         except (Unavailable, DeadlineExceeded) as error:
             error.next_step = _AFTER_UNKNOWN_REGISTRATION
@@ -37,7 +37,7 @@ def user_routes(identity: IdentityClient, work: WorkLimits) -> APIRouter:
     @router.post("/auth/login")
     async def login(body: models.Credentials, response: Response) -> models.Tokens:
         response.headers.update(_NO_STORE)
-        async with hold_for_request(work.passwords):
+        async with hold_for_request(work.passwords, by_address=True):
             return tokens_to_rest(await identity.authenticate(body.username, _secret(body.password)))
 
     @router.post("/auth/refresh")
@@ -52,7 +52,7 @@ def user_routes(identity: IdentityClient, work: WorkLimits) -> APIRouter:
 
     @router.post("/auth/password", status_code=204)
     async def change_password(body: models.PasswordChange) -> Response:
-        async with hold_for_request(work.passwords):
+        async with hold_for_request(work.passwords, by_address=True):
             await identity.change_password(_secret(body.current_password), _secret(body.new_password))
         return Response(status_code=204)
 

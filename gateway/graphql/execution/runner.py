@@ -26,10 +26,9 @@ from gateway.graphql.protection.document_cost import document_cost
 from gateway.graphql.protection.limits import Limits, RequestBudget
 from gateway.http.rate_limits import Limit, RateLimiter
 from gateway.http.stream_limits import StreamLimiter
-from gateway.http.work_limits import CHEAP_COST, WorkLimits, end_operation, start_operation
+from gateway.http.work_limits import OperationHold, WorkLimits
 from kit.rpc import request_context
 from kit.rpc.request_context import RequestContext
-from kit.runtime.fair_limit import Hold
 from kit.telemetry import tracing
 from kit.telemetry.tracing import Span
 from wallet.errors import InternalError, RateLimited, ResourceExhausted
@@ -104,7 +103,7 @@ class OperationRunner(PreparingRunner):
         self._has_stream_result = False
         self._release_stream: Callable[[], None] | None = None
         self._payment: _StreamPayment | None = None
-        self._hold: Hold | None = None
+        self._hold = OperationHold(policy.work)
         self._budget: RequestBudget
         self._started: float
         self._outer_context: RequestContext
@@ -139,8 +138,7 @@ class OperationRunner(PreparingRunner):
         if context.result is not None and self._cost is not None:
             actual = self._cost.measure(context.result.data)
             context.context.cost.actual += actual
-        if self._hold is not None:
-            end_operation(self._hold, actual)
+        self._hold.end(actual)
         self._record(time.perf_counter() - self._started)
         if self._span.is_recorded:
             request_context.current_request.set(self._outer_context)
@@ -148,7 +146,7 @@ class OperationRunner(PreparingRunner):
     async def prepare(self) -> None:
         """Load the document, count an open stream for a subscription, and charge the estimated cost to the caller.
 
-        Then wait until other operations of the client are done, if their cost and this one's are high.
+        Then wait until the operation may be executed: expensive ones of one client follow each other.
 
         Raises:
             GraphQLSyntaxError: the text is not a document.
@@ -185,14 +183,11 @@ class OperationRunner(PreparingRunner):
             if self._is_stream:
                 self._payment = _StreamPayment(rate_limiter, limit, client, estimated)
             await _charge(rate_limiter, limit, client, min(estimated, limit.amount))
-        if estimated > CHEAP_COST and not self._is_stream:
-            await self._start_expensive(estimated)
-
-    async def _start_expensive(self, estimated: int) -> None:
-        try:
-            self._hold = await start_operation(self._policy.work.costs, estimated)
-        except ResourceExhausted as error:
-            raise OperationRefused(error.reason, error.message) from None
+        if not self._is_stream:
+            try:
+                await self._hold.acquire(estimated)
+            except ResourceExhausted as error:
+                raise OperationRefused(error.reason, error.message) from None
 
     async def _load_document(self, schema: GraphQLSchema, text: str, operation_name: str | None) -> Document:
         """Parse and validate a document that is not cached.
@@ -229,6 +224,7 @@ class OperationRunner(PreparingRunner):
             limit is exceeded. The charge at the start of the subscription pays for the first event.
         """
         self._is_stream = self._has_stream_result = True
+        self._hold.end_execution()
         self._format_errors(result)
         return self._payment or _NOTHING
 

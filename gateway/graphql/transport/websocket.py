@@ -43,6 +43,7 @@ _TYPES: Final = frozenset({"connection_init", "ping", "pong", "subscribe", "comp
 _UNKNOWN_TYPE: Final = f"type must be one of {', '.join(sorted(_TYPES))}"
 _REQUIRED_MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {"subscribe": ("id", "payload"), "complete": ("id",)}
 """Members that a message must have, besides its type."""
+_AUTHORIZATION_HEADER: Final = AUTHORIZATION.lower().encode()
 _HANDSHAKE: Final = "wallet.handshake"
 """Key in the ASGI scope of the WebSocket's place among those without a verified caller (`WorkLimits.handshakes`)."""
 _AUTHORIZATION_MEMBER: Final = AUTHORIZATION.lower()
@@ -253,8 +254,23 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a WebSocket. Only some WebSockets of one address may be without a verified caller; others wait."""
-        async with hold_for_request(self.work.handshakes) as scope[_HANDSHAKE]:
+        hold = scope[_HANDSHAKE] = hold_for_request(self.work.handshakes)
+        if await self._has_valid_token(scope):
             await super().__call__(scope, receive, send)
+            return
+        async with hold:
+            await super().__call__(scope, receive, send)
+
+    async def _has_valid_token(self, scope: Scope) -> bool:
+        """Return whether the upgrade request itself has a valid token. It is verified again in `connection_init`."""
+        lines = [value.decode("latin-1") for name, value in scope["headers"] if name == _AUTHORIZATION_HEADER]
+        try:
+            token = parse_bearer_lines(lines)
+            if token:
+                await self._verifier.verify(token)
+        except WalletError:
+            return False
+        return bool(token)
 
     def is_websocket_origin_allowed(self, request: WebSocket, origin: str) -> bool:
         """Return whether a page of another origin may connect. Strawberry calls it."""

@@ -1,6 +1,7 @@
 """Expensive operations and large bodies wait for earlier ones of their client, and other tasks run in between."""
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -48,15 +49,17 @@ class WaitingServices(FullServices):
 class Graph:
     """The merged graph of one gateway."""
 
-    def __init__(self, rates: RateLimitOptions | None = None) -> None:
+    def __init__(self, rates: RateLimitOptions | None = None, work: WorkLimits | None = None) -> None:
         self.services = WaitingServices()
         self.limiter = RateLimiter(rates or RateLimitOptions(is_on=False))
-        self._schema = build_merged_schema(partial(OperationRunner, new_policy()))
+        self._schema = build_merged_schema(partial(OperationRunner, replace(new_policy(), work=work or WorkLimits())))
 
-    async def execute(self, text: str, caller: Principal | None, deadline: float | None = None) -> list[str]:
+    async def execute(
+        self, text: str, caller: Principal | None, deadline: float | None = None, address: str = "192.0.2.1"
+    ) -> list[str]:
         """Execute an operation, and return the codes of its errors."""
         request_context.current_request.set(
-            request_context.RequestContext("request", principal=caller, client_address="192.0.2.1", deadline=deadline)
+            request_context.RequestContext("request", principal=caller, client_address=address, deadline=deadline)
         )
         result = await self._schema.execute(text, context_value=self.services.context(self.limiter))
         return [(error.extensions or {})["code"] for error in result.errors or ()]
@@ -82,11 +85,33 @@ async def test_expensive_operations_of_one_caller_are_executed_one_after_another
     running = [asyncio.create_task(graph.execute(STATISTICS, ALICE)) for _ in range(3)]
     await graph.until_waiting(1)
     assert graph.services.waiting == 1
-    other = asyncio.create_task(graph.execute(STATISTICS, BOB))
-    await graph.until_waiting(2)
+    neighbour = asyncio.create_task(graph.execute(STATISTICS, BOB))
+    other = asyncio.create_task(graph.execute(STATISTICS, BOB, address="198.51.100.1"))
+    await graph.until_waiting(1)
+    assert graph.services.waiting == 1, "the neighbour waits for his address, and so does his other operation"
     assert await graph.execute(CHEAP, ALICE) == []
     graph.services.proceed.set()
+    assert await asyncio.gather(*running, neighbour, other) == [[]] * 5
+
+
+async def test_expensive_operations_of_one_address_do_not_delay_another_address(no_pauses: None) -> None:
+    graph = Graph()
+    running = [asyncio.create_task(graph.execute(STATISTICS, ALICE)) for _ in range(3)]
+    other = asyncio.create_task(graph.execute(STATISTICS, BOB, address="198.51.100.1"))
+    await graph.until_waiting(2)
+    graph.services.proceed.set()
     assert await asyncio.gather(*running, other) == [[]] * 4
+
+
+async def test_concurrent_operations_of_one_address_are_limited() -> None:
+    graph = Graph(work=WorkLimits(operations=FairLimit(1)))
+    running = asyncio.create_task(graph.execute(STATISTICS, ALICE))
+    await graph.until_waiting(1)
+    assert await graph.execute(CHEAP, BOB, deadline=0.0) == ["RESOURCE_EXHAUSTED"]
+    assert await graph.execute(CHEAP, BOB, address="198.51.100.1") == []
+    graph.services.proceed.set()
+    assert await running == []
+    assert await graph.execute(CHEAP, BOB) == []
 
 
 async def test_operation_that_cannot_start_before_the_deadline_is_refused(no_pauses: None) -> None:
@@ -106,7 +131,7 @@ async def test_client_has_a_pause_after_an_expensive_operation(monkeypatch: pyte
     assert await graph.execute(STATISTICS, ALICE) == []
     assert await graph.execute(STATISTICS, ALICE, deadline=0.0) == ["RESOURCE_EXHAUSTED"]
     assert await graph.execute(CHEAP, ALICE) == []
-    assert await graph.execute(STATISTICS, BOB, deadline=0.0) == []
+    assert await graph.execute(STATISTICS, BOB, deadline=0.0, address="198.51.100.1") == []
 
 
 async def test_introspection_without_a_token_is_charged_to_the_address() -> None:
