@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 from prometheus_client import REGISTRY
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from cli.admin_client import AdminEndpoint
 from cli.topups import ReviewResult, lift_block, list_blocks
@@ -114,11 +114,12 @@ async def stored_states(client: Client) -> list[str]:
         return list((await sql.execute(query)).scalars())
 
 
-async def pass_time(client: Client, seconds: float) -> None:
-    """Make the customer's attempts older by `seconds`."""
+async def pass_time(client: Client, time: float | str) -> None:
+    """Make the customer's attempts older by a number of seconds or an interval of PostgreSQL."""
+    interval = time if isinstance(time, str) else f"{time} seconds"
     async with client.env.database.statement() as sql:
         await sql.exec_driver_sql(
-            f"UPDATE card_attempts SET since = since - interval '{seconds} seconds' WHERE principal = $1",
+            f"UPDATE card_attempts SET since = since - interval '{interval}' WHERE principal = $1",
             (client.caller.scope,),
         )
 
@@ -479,6 +480,38 @@ async def test_watch_counts_blocks_and_deletes_old_attempts(
         await pass_time(client, 3601)
         await until(lambda: has_blocks(0))
         assert await stored_states(client) == []
+
+
+@pytest.mark.parametrize("ahead", ["1 hour", "1 year"])
+async def test_block_of_declines_in_the_future_lasts_one_window(
+    env: CardEnvironment, monkeypatch: pytest.MonkeyPatch, ahead: str
+) -> None:
+    """The clock of the database was ahead when cards were declined, and is corrected now."""
+    monkeypatch.setattr(decline_watch, "_INTERVAL_SECONDS", 0.02)
+    limits, client = (
+        DeclineLimits(per_customer=2, per_card=2, window_seconds=3600),
+        Client(env, await env.open_account()),
+    )
+    top_ups = env.top_ups(limits)
+    for _ in range(2):
+        await client.try_card(top_ups)
+    await pass_time(client, f"-{ahead}")
+    refused = await client.try_card(top_ups)
+    assert isinstance(refused, TopUpDeclinesExceeded)
+    assert int(refused.retry_after_seconds) == 3600
+    assert max(block.seconds for block in await env.attempts.list_blocks(limits)) <= 3600
+
+    async def are_redated() -> bool:
+        async with env.database.statement() as sql:
+            future = select(attempts.c.id).where(attempts.c.since > func.clock_timestamp())
+            return (await sql.execute(future)).first() is None
+
+    async with background_task(decline_watch.run_decline_watch(env.attempts, limits), "decline limits"):
+        await until(are_redated)
+    await pass_time(client, "3500 seconds")
+    assert isinstance(await client.try_card(top_ups), TopUpDeclinesExceeded)
+    await pass_time(client, "101 seconds")
+    assert kinds([await client.try_card(top_ups)]) == {"DECLINED": 1}
 
 
 async def test_old_attempts_are_deleted_and_attempts_that_count_are_kept(env: CardEnvironment) -> None:

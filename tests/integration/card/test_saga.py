@@ -17,7 +17,7 @@ from tests.integration.bank.harness import rub
 from tests.integration.card.environment import LIMITS, NO_DELAYS, CardEnvironment
 from tests.integration.card.fake_acquirer import Failure
 from tests.waiting import until
-from wallet.errors import DeadlineExceeded, IdempotencyConflict, Unavailable
+from wallet.errors import DeadlineExceeded, IdempotencyConflict, TopUpLimitExceeded, Unavailable
 
 REFUND_REFUSED = "4000000000040024"
 
@@ -255,6 +255,36 @@ async def set_next_attempt(env: CardEnvironment, top_up: TopUp, ahead: str) -> N
 def test_lease_beyond_the_longest_delay_is_refused() -> None:
     with pytest.raises(ValueError, match=r"must not exceed 30\.0 seconds"):
         replace(NO_DELAYS, lease_seconds=30.1)
+
+
+class TestDayLimit:
+    async def use_day_limit(self, env: CardEnvironment, created: str) -> UUID:
+        """Use the day's limit with a top-up that is created at an interval from now; return the account."""
+        account = await env.open_account()
+        await env.finish(await env.admit(account, "0.01"))
+        async with env.database.statement() as sql:
+            await sql.exec_driver_sql(
+                f"""
+                INSERT INTO top_ups (id, principal, idempotency_key, fingerprint, owner_id, account_id, amount,
+                                     currency, card_token, card_brand, card_last_four, created_at)
+                SELECT gen_random_uuid(), principal, 'used', fingerprint, owner_id, account_id, 20000, currency,
+                       card_token, card_brand, card_last_four, now() + interval '{created}'
+                FROM top_ups WHERE principal = $1
+                """,
+                (env.principal,),
+            )
+        return account
+
+    @pytest.mark.parametrize("created", ["-23 hours", "0 hours", "59 seconds"])
+    async def test_top_ups_of_the_last_24_hours_count(self, env: CardEnvironment, created: str) -> None:
+        account = await self.use_day_limit(env, created)
+        with pytest.raises(TopUpLimitExceeded):
+            await env.admit(account, "1.00")
+
+    @pytest.mark.parametrize("created", ["-24 hours", "61 seconds", "1 hour", "1 year"])
+    async def test_other_top_ups_do_not_count(self, env: CardEnvironment, created: str) -> None:
+        account = await self.use_day_limit(env, created)
+        assert (await env.finish(await env.admit(account, "10000.00"))).status is Status.COMPLETED
 
 
 class TestCompleter:

@@ -324,3 +324,8 @@ class TestMayAuthorize:
     @pytest.mark.parametrize(("seconds", "is_allowed"), [(0, True), (60, True), (61, False), (-1, True)])
     def test_card_is_authorized_only_within_the_window(self, seconds: int, is_allowed: bool) -> None:
         assert transitions.may_authorize(top_up(), NOW + timedelta(seconds=seconds), 60) is is_allowed
+
+    @pytest.mark.parametrize(("seconds", "is_allowed"), [(0, True), (60, True), (61, False), (-60, True), (-61, False)])
+    def test_date_in_the_future_does_not_extend_the_window(self, seconds: int, is_allowed: bool) -> None:
+        future = top_up(created_at=NOW + timedelta(days=365))
+        assert transitions.may_authorize(future, NOW + timedelta(seconds=seconds), 60) is is_allowed

@@ -17,7 +17,7 @@ NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 def top_up(**overrides: Any) -> TopUp:
     """Return a newly created top-up with some attributes overridden."""
     attributes: dict[str, Any] = {
-        "id": UUID("01a1fc68-ad44-74c3-a6d6-42556a5c7775"),
+        "id": UUID(int=(int(NOW.timestamp() * 1_000) << 80) + 0x74C3_A6D6_42556A5C7775),  # UUIDv7
         "key": IdempotencyKey("issuer|alice", "k"),
         "fingerprint": b"f",
         "owner_id": "alice",

@@ -151,6 +151,17 @@ class AttemptRepository:
                 await sql.execute(update(attempts).where(lifted).values({column: None}))
             return len(rows)
 
+    async def redate_future_attempts(self) -> int:
+        """Set the time of attempts that are in the future to now, and return their number.
+
+        They were stored while the clock of the database was ahead. So they count for one period of the limits from now.
+        """
+        is_future = attempts.c.since > func.clock_timestamp()
+        future = select(attempts.c.id).where(is_future).with_for_update(skip_locked=True)
+        redated = update(attempts).where(attempts.c.id.in_(future)).values(since=func.clock_timestamp())
+        async with self._database.statement() as sql:
+            return (await sql.execute(redated)).rowcount
+
     async def delete_old_attempts(self, limits: DeclineLimits) -> int:
         """Delete the attempts that no longer count, and return their number."""
         async with self._database.statement() as sql:
@@ -169,7 +180,8 @@ def _is_recent(limits: DeclineLimits) -> ColumnElement[bool]:
 
 
 def _select_attempts(limits: DeclineLimits) -> Select[Any]:
-    age = func.extract("epoch", func.clock_timestamp() - attempts.c.since).label("age_seconds")
+    """Select the recent attempts with their age. An attempt in the future counts as an attempt of this moment."""
+    age = func.greatest(func.extract("epoch", func.clock_timestamp() - attempts.c.since), 0).label("age_seconds")
     return select(attempts, age).where(_is_recent(limits))
 
 

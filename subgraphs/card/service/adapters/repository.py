@@ -55,6 +55,9 @@ CHANNEL: Final = "top_ups"
 
 _HEARTBEAT_SECONDS: Final = 5.0
 _DAY: Final = timedelta(hours=24)
+_MAX_AHEAD: Final = timedelta(minutes=1)
+"""Top-ups that were created further ahead do not count towards the daily limit: the clock of the database was ahead.
+They would fill the limit until their future date."""
 _EXEMPT_STATUSES: Final = (Status.DECLINED, Status.VOIDED, Status.REFUNDED)
 """Top-ups with these statuses do not count towards the daily limit."""
 open_database: Final = partial(Database.open, service="card", label="the top-ups' database")
@@ -116,6 +119,7 @@ class Repository:
                     top_ups.c.principal == new.key.principal,
                     top_ups.c.currency == new.amount.currency,
                     top_ups.c.created_at > func.now() - _DAY,
+                    top_ups.c.created_at <= func.now() + _MAX_AHEAD,
                     top_ups.c.status.not_in(_EXEMPT_STATUSES),
                 )
             )

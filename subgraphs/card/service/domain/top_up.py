@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
@@ -139,6 +139,11 @@ class TopUp:
     def is_in_progress(self) -> bool:
         """Whether the next step can be called without a manual review."""
         return self.step is not None and self.status is not Status.NEEDS_REVIEW
+
+    @property
+    def requested_at(self) -> datetime:
+        """Time in the id (UUIDv7), by the clock of the process that received the request."""
+        return datetime.fromtimestamp((self.id.int >> 80) / 1_000, UTC)
 
     def acquirer_key(self, step: Step) -> str:
         """Return the acquirer's idempotency key of a step.

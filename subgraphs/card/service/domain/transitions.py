@@ -272,8 +272,13 @@ def needs_acquirer_call(top_up: TopUp, reported: PaymentStatus) -> bool:
 
 
 def may_authorize(top_up: TopUp, now: datetime, window_seconds: float) -> bool:
-    """Return whether the top-up is recent enough to authorize its card."""
-    return (now - top_up.created_at).total_seconds() <= window_seconds
+    """Return whether the top-up is recent enough to authorize its card.
+
+    If `created_at` is in the future, the time in the id counts, because the clock of the database may be wrong. If that
+    time is in the future too, it must be within the window as well.
+    """
+    created_at = top_up.created_at if top_up.created_at <= now else top_up.requested_at
+    return abs(now - created_at).total_seconds() <= window_seconds
 
 
 def retry_delay(attempts: int, jitter: float, *, first_seconds: float, longest_seconds: float) -> float:
