@@ -241,7 +241,7 @@ class BankClient:
 
         Args:
             epoch: id of the ledger's epoch (see `types`) to which the caller's stored operations belong.
-            past_epochs: epochs to which the caller's stored operations belonged before.
+            past_epochs: past epochs that the caller has stored. The bank adds them to the ledger's past epochs.
             postings: postings of `epoch` that the caller has stored; at most 1,000.
 
         Returns:
@@ -258,4 +258,4 @@ class BankClient:
             ],
         )
         response = await self._calls.unary(self._stub.VerifyHistory, request)
-        return LedgerIdentity(response.epoch, response.incarnation)
+        return LedgerIdentity(response.epoch, response.incarnation, tuple(response.past_epochs))

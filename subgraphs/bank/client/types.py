@@ -137,10 +137,12 @@ class LedgerIdentity:
     Attributes:
         epoch: id of the ledger's epoch; empty for the first epoch.
         incarnation: PostgreSQL's system identifier and timeline of the database server.
+        past_epochs: ids of the ledger's past epochs, oldest first.
     """
 
     epoch: str
     incarnation: str
+    past_epochs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         self.is_down = False
         self.outage: WalletError = Unavailable("the bank")
         self.epoch = ""
+        self.past_epochs: list[str] = []
         self.incarnation = "1/00000001"
         self.gate = asyncio.Event()
         self.gate.set()
@@ -146,7 +147,11 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         is_contradicted = not all(map(self._has, request.postings))
         if is_contradicted if self.epoch == request.epoch else self.epoch in request.past_epochs:
             self.begin_epoch()
-        return bank_pb2.VerifyHistoryResponse(epoch=self.epoch, incarnation=self.incarnation)
+        known = {self.epoch, *self.past_epochs}
+        self.past_epochs += [each for each in (*request.past_epochs, request.epoch) if each not in known]
+        return bank_pb2.VerifyHistoryResponse(
+            epoch=self.epoch, incarnation=self.incarnation, past_epochs=self.past_epochs
+        )
 
     def _has(self, held: bank_pb2.VerifyHistoryRequest.HeldPosting) -> bool:
         events = self._events.get(UUID(held.account_id), [])
@@ -154,15 +159,16 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
 
     def begin_epoch(self) -> None:
         """Begin a new epoch, as `wallet ledger restored` does."""
+        self.past_epochs.append(self.epoch)
         self.epoch = str(uuid.uuid4())
 
     def backup(self) -> tuple[Any, ...]:
         """Return a backup of the ledger."""
-        return copy.deepcopy((self._balances, self._events)), self.epoch
+        return copy.deepcopy((self._balances, self._events, self.past_epochs)), self.epoch
 
     def restore(self, backup: tuple[Any, ...]) -> None:
         """Restore the ledger from a backup, without a new epoch."""
-        (self._balances, self._events), self.epoch = copy.deepcopy(backup)
+        (self._balances, self._events, self.past_epochs), self.epoch = copy.deepcopy(backup)
 
 
 def _event_to_proto(event: Event) -> bank_pb2.Event:

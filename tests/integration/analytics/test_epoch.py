@@ -152,7 +152,7 @@ class TestRebuild:
     ) -> None:
         await restored.make(later=1)
         env.bank.begin_epoch()
-        stored = StoredEpoch().next(env.bank.epoch)
+        stored = StoredEpoch().next(env.bank.epoch, env.bank.past_epochs)
         epoch_tables = EpochTables(env.database)
         first, second = await epoch_tables.create(stored), await epoch_tables.create(stored)
         await epoch_tables.replace_history(first)
@@ -262,6 +262,27 @@ class TestLostHistory:
                 hub.request_check()
                 with pytest.raises(LedgerRestored):
                     await next_version(stream)
+
+    async def test_restore_of_a_past_epoch_is_found_after_the_history_was_lost_and_rebuilt(
+        self, env: AnalyticsEnvironment
+    ) -> None:
+        """The backup is of the second epoch. The third epoch ends with the restore, after the loss of the history."""
+        epochs = env.epochs
+        env.bank.begin_epoch()
+        await epochs.rebuild()
+        second, backup = env.bank.epoch, env.bank.backup()
+        env.bank.begin_epoch()
+        third = env.bank.epoch
+        await epochs.rebuild()
+        await lose_history(env, epochs)
+        await epochs.rebuild()
+        assert await EpochTables(env.database).read() == StoredEpoch(third, ("", second))
+        env.bank.restore(backup)
+        with pytest.raises(EpochChanged):
+            await epochs.verify()
+        assert env.bank.epoch not in {"", second, third}
+        await epochs.rebuild()
+        assert await EpochTables(env.database).read() == StoredEpoch(env.bank.epoch, ("", second, third))
 
     async def test_restore_is_found_if_history_and_ledger_are_of_the_first_epoch_again(
         self, env: AnalyticsEnvironment

@@ -9,8 +9,10 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
+import httpx
 import pytest
 
+from kit.auth.principal import Role
 from kit.auth.tokens import ServiceTokenProvider
 from kit.db.migrations import upgrade
 from stack.engines.postgres import Postgres, temporary_postgres
@@ -66,6 +68,14 @@ class Customers:
         ledger = BankLedger(bank.client, ServiceTokenProvider(bank.keys.signers["analytics"], "analytics"))
         epochs = EpochFollower(self._tables, ledger)
         return epochs, Repair(self.history, ledger, epochs, grace_seconds=0)
+
+    async def begin_epoch(self, bank: RunningBank) -> str:
+        """Begin a new epoch, as `wallet ledger restored` does, and return its id."""
+        before = await read_epoch(bank)
+        headers = {"Authorization": f"Bearer {bank.keys.user('root', Role.ADMIN)}"}
+        async with httpx.AsyncClient(base_url=bank.admin, trust_env=False, headers=headers) as http:
+            epoch: str = (await http.post("/restored", params={"epoch": before})).json()["epoch"]
+        return epoch
 
     def run(self, url: str) -> AbstractAsyncContextManager[RunningBank]:
         return run_bank(self._keys, self._folder, url)
@@ -125,6 +135,36 @@ async def test_restored_server_begins_an_epoch_and_the_history_is_rebuilt(
         await repair.repair_all(grace_seconds=0)
         await customers.assert_history_equals(bank.sql)
         assert (await epochs.current(), await read_epoch(bank)) == (epoch, epoch)
+
+
+async def test_restore_of_a_past_epoch_is_found_after_the_history_was_lost_and_rebuilt(
+    primary: Postgres, customers: Customers, database: Database
+) -> None:
+    """The backup is of the second epoch. The third epoch has operations that only the rebuilt history shows."""
+    backup = ServerCopy(primary, read_start_options())
+    async with customers.run(primary.dsn("bank")) as bank:
+        await customers.open(bank)
+        epochs, _ = customers.follower(bank)
+        second = await customers.begin_epoch(bank)
+        await epochs.rebuild()
+        await backup.take()
+        third = await customers.begin_epoch(bank)
+        await epochs.rebuild()
+        await customers.pay(bank, ["2.00"])
+        await database.command("TRUNCATE TABLE operations", {})
+        await database.command("ALTER TABLE operations MODIFY COMMENT ''", {})
+        await epochs.rebuild()
+        await customers.assert_history_equals(bank.sql)
+    await primary.stop()
+    async with backup, customers.run(backup.url("bank")) as bank:
+        assert await read_epoch(bank) == second
+        await customers.pay(bank, ["5.00", "6.00"])
+        epochs, repair = customers.follower(bank)
+        with pytest.raises(EpochChanged):
+            await repair.repair_all(grace_seconds=0)
+        assert await read_epoch(bank) not in {"", second, third}
+        await epochs.rebuild()
+        await customers.assert_history_equals(bank.sql)
 
 
 async def test_database_from_a_copy_is_restored_as_in_the_guide_and_its_query_lists_the_lost_operations(

@@ -67,6 +67,28 @@ class TestVerifyHistory:
     async def test_reader_of_an_unknown_epoch_gets_the_epoch_of_the_ledger(self, own_bank: RunningBank) -> None:
         assert (await verify(own_bank, str(uuid4()))).epoch == ""
 
+    async def test_ended_epochs_are_past_epochs_in_order(self, own_bank: RunningBank) -> None:
+        wrong = HeldPosting(UUID(int=7), 1, UUID(int=7))
+        first = await verify(own_bank, "")
+        second = await verify(own_bank, "", [wrong])
+        third = await verify(own_bank, second.epoch, [wrong], past=("",))
+        past = [each.past_epochs for each in (first, second, third)]
+        assert past == [(), ("",), ("", second.epoch)]
+
+    async def test_epochs_of_a_reader_become_past_epochs_of_a_restored_ledger(self, own_bank: RunningBank) -> None:
+        """The backup is of the first epoch, so only the reader knows the epochs that began later."""
+        second, third = str(uuid4()), str(uuid4())
+        identity = await verify(own_bank, third, past=("", second))
+        assert identity.past_epochs == ("", second, third)
+        assert await verify(own_bank, third, past=("", second)) == identity  # a retry
+        assert await verify(own_bank, identity.epoch, past=identity.past_epochs) == identity
+
+    async def test_epoch_that_is_not_a_uuid_is_refused(self, own_bank: RunningBank) -> None:
+        for epoch, past in (("later", ()), ("", ("earlier",))):
+            with pytest.raises(InvalidInput, match="UUID"):
+                await verify(own_bank, epoch, past=past)
+        assert (await verify(own_bank, "")).past_epochs == ()
+
     async def test_incarnation_identifies_the_server_and_its_timeline(self, own_bank: RunningBank) -> None:
         system = await own_bank.sql.fetchval("SELECT system_identifier FROM pg_control_system()")
         assert (await verify(own_bank, "")).incarnation == f"{system}/00000001"

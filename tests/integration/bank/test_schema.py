@@ -113,7 +113,7 @@ class TestMigrations:
             await upgrading
         finally:
             await reader.close()
-        assert await sql.fetchval("SELECT version_num FROM alembic_version") == "0007"
+        assert await sql.fetchval("SELECT version_num FROM alembic_version") == "0008"
 
     async def test_migration_without_its_lock_fails_and_changes_nothing(
         self, ledger_url: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
@@ -129,6 +129,15 @@ class TestMigrations:
                 await asyncio.to_thread(upgrade, MIGRATIONS, ledger_url)
         assert [each["attempts_left"] for each in logs] == [1]
         assert await read_schema(sql) == before
+
+    @pytest.mark.parametrize(("epoch", "past"), [("", []), ("019ad2b0-0000-7000-8000-000000000001", [""])])
+    async def test_past_epochs_of_an_existing_ledger_are_those_before_its_epoch(
+        self, ledger_url: str, sql: asyncpg.Connection, epoch: str, past: list[str]
+    ) -> None:
+        await asyncio.to_thread(command.downgrade, config(MIGRATIONS, ledger_url), "0007")
+        await sql.execute("UPDATE ledger_epoch SET epoch = $1", epoch)
+        await asyncio.to_thread(upgrade, MIGRATIONS, ledger_url)
+        assert await sql.fetchval("SELECT past_epochs FROM ledger_epoch") == past
 
     @pytest.mark.slow
     async def test_migrations_can_run_repeatedly_and_concurrently(

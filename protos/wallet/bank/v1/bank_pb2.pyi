@@ -959,7 +959,9 @@ class VerifyHistoryRequest(_message.Message):
     """Epoch of the reader's copy of the ledger; empty for the first epoch."""
     @_builtins.property
     def past_epochs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Epochs of the reader's earlier copies. The empty text is the first epoch."""
+        """Epochs of the reader's earlier copies. The empty text is the first epoch. The bank adds `epoch` and these epochs to
+        the ledger's past epochs, unless they are the current one.
+        """
 
     @_builtins.property
     def postings(self) -> _containers.RepeatedCompositeFieldContainer[Global___VerifyHistoryRequest.HeldPosting]:
@@ -986,6 +988,7 @@ class VerifyHistoryResponse(_message.Message):
 
     EPOCH_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
+    PAST_EPOCHS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.str
     """Epoch of the ledger after the comparison. If it is not the `epoch` of the request, the reader must rebuild its
     copy.
@@ -994,15 +997,22 @@ class VerifyHistoryResponse(_message.Message):
     """Identifies the database server and its timeline. It may change with a restore and with a failover. When the value
     differs from that of the previous response, the reader compares all postings that it has stored.
     """
+    @_builtins.property
+    def past_epochs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Past epochs of the ledger, oldest first. The empty text is the first epoch. The reader stores them with its copy, and
+        sends them as `past_epochs`, so that a ledger that returns to one of them is recognised.
+        """
+
     def __init__(
         self,
         *,
         epoch: _builtins.str = ...,
         incarnation: _builtins.str = ...,
+        past_epochs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "incarnation", b"incarnation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "incarnation", b"incarnation", "past_epochs", b"past_epochs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

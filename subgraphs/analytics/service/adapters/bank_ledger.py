@@ -92,7 +92,7 @@ class BankLedger:
 
         Args:
             epoch: epoch of the history.
-            past_epochs: epochs that the history belonged to before.
+            past_epochs: past epochs that are stored with the history, oldest first.
             postings: operations of the history with their accounts and versions; at most 1,000.
         """
         held = [bank.HeldPosting(each.account_id, each.version, each.operation_id) for each in postings]

@@ -172,10 +172,11 @@ class EpochFollower:
             WalletError: one of `TEMPORARY_ERRORS`: the bank or ClickHouse gave no response. The history is unchanged.
         """
         stored = await self._read()
-        epoch = (await self._ledger.verify_history(stored.id, stored.past, ())).epoch
+        identity = await self._ledger.verify_history(stored.id, stored.past, ())
+        epoch = identity.epoch
         if epoch == stored.id:
             return
-        table = await self._tables.create(stored.next(epoch))
+        table = await self._tables.create(stored.next(epoch, identity.past_epochs))
         log.info("history rebuild started", epoch=epoch, table=table)
         copied = 0
         try:

@@ -24,7 +24,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 metadata: Final = MetaData()
 
@@ -130,6 +130,13 @@ ledger_epoch: Final = Table(
     Column("began_at", _time, nullable=False, server_default=_now),
     Column("reason", Text, nullable=False, server_default=text("''"), comment="why the previous epoch was replaced"),
     Column("redated_at", _time, comment="time of the last redating; null: there was none"),
+    Column(
+        "past_epochs",
+        ARRAY(Text),
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="ids of the past epochs, oldest first",
+    ),
     CheckConstraint("is_only_row", name="ledger_epoch_is_only_row"),
 )
 

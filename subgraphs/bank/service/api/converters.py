@@ -84,6 +84,15 @@ def page_size_from_proto(requested: int) -> int:
     return requested or _PAGE_SIZE
 
 
+def epoch_from_text(field: str, text: str) -> str:
+    """Return the id of an epoch, which is a UUID, or empty for the first epoch.
+
+    Raises:
+        InvalidInput: the text is neither empty nor a UUID. The error names the field.
+    """
+    return str(id_from_text(field, text)) if text else ""
+
+
 def held_posting_from_proto(message: bank_pb2.VerifyHistoryRequest.HeldPosting) -> HeldPosting:
     """Convert a posting that a reader of the ledger, such as analytics, has stored.
 

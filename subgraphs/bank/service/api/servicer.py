@@ -13,6 +13,7 @@ from subgraphs.bank.service.api.converters import (
     amount_from_proto,
     command_from_proto,
     command_or_error_from_proto,
+    epoch_from_text,
     event_to_proto,
     held_posting_from_proto,
     id_from_text,
@@ -215,6 +216,10 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         if len(request.postings) > _MAX_POSTINGS:
             raise InvalidInput.for_field("postings", f"must have at most {_MAX_POSTINGS} entries")
         identity = await self._bank.verify_history(
-            request.epoch, request.past_epochs, [held_posting_from_proto(each) for each in request.postings]
+            epoch_from_text("epoch", request.epoch),
+            [epoch_from_text("pastEpochs", each) for each in request.past_epochs],
+            [held_posting_from_proto(each) for each in request.postings],
         )
-        return bank_pb2.VerifyHistoryResponse(epoch=identity.epoch, incarnation=identity.incarnation)
+        return bank_pb2.VerifyHistoryResponse(
+            epoch=identity.epoch, incarnation=identity.incarnation, past_epochs=identity.past_epochs
+        )

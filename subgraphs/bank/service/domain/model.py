@@ -206,10 +206,12 @@ class LedgerIdentity:
     Attributes:
         epoch: id of the epoch, which is one uninterrupted sequence of operations; empty for the first epoch.
         incarnation: system identifier and timeline of the server. A failover and most restores change the incarnation.
+        past_epochs: ids of the past epochs, oldest first.
     """
 
     epoch: str
     incarnation: str
+    past_epochs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ atomically.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID, uuid4
@@ -27,17 +27,18 @@ class StoredEpoch:
 
     Attributes:
         id: id of the epoch; empty for the ledger's first epoch.
-        past: epochs that the history belonged to before, oldest first.
+        past: past epochs of the ledger, oldest first.
     """
 
     id: str = FIRST_EPOCH
     past: tuple[str, ...] = ()
 
-    def next(self, epoch: str) -> "StoredEpoch":
-        """Return what to store when the ledger has begun the epoch `epoch`: this epoch becomes the last one in
-        `past`.
+    def next(self, epoch: str, ledger_past: Iterable[str]) -> "StoredEpoch":
+        """Return what to store when the ledger has begun the epoch `epoch`: this epoch becomes a past one.
+
+        The ledger's past epochs are added, because a history that was lost and is rebuilt has no past epochs.
         """
-        return StoredEpoch(epoch, (*self.past, self.id))
+        return StoredEpoch(epoch, tuple(dict.fromkeys((*ledger_past, *self.past, self.id))))
 
 
 class EpochTables:
@@ -55,7 +56,8 @@ class EpochTables:
 
     async def create(self, epoch: StoredEpoch) -> str:
         """Create an empty table for the history of an epoch, and return its name."""
-        comment = json.dumps({"epoch": str(UUID(epoch.id)), "past": epoch.past})
+        past = [each and str(UUID(each)) for each in epoch.past]
+        comment = json.dumps({"epoch": str(UUID(epoch.id)), "past": past})
         table = f"operations_build_{uuid4().hex}"
         await self._database.command(f"CREATE TABLE {table} AS operations COMMENT '{comment}'", {})
         return table

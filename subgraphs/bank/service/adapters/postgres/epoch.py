@@ -22,11 +22,11 @@ EPOCH: Final = "(SELECT epoch FROM ledger_epoch)"
 STATE: Final = "(SELECT epoch, redated_at FROM ledger_epoch)"
 """SQL expression of the state that a read replica must have in common with the primary; see `state_of`."""
 
-_IDENTITY: Final = f"""
-    SELECT {EPOCH} AS epoch, system_identifier,
+_IDENTITY: Final = """
+    SELECT epoch, past_epochs, system_identifier,
            left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) AS timeline
-    FROM pg_control_system()
-"""  # noqa: S608  fixed text
+    FROM ledger_epoch, pg_control_system()
+"""
 
 _FIRST_ABSENT: Final = """
     SELECT held.account_id, held.version, held.transfer_id
@@ -40,7 +40,18 @@ _FIRST_ABSENT: Final = """
 """
 
 _REPLACE: Final = """
-    UPDATE ledger_epoch SET epoch = $1, began_at = clock_timestamp(), reason = $2 WHERE epoch = $3
+    UPDATE ledger_epoch
+    SET epoch = $1, past_epochs = past_epochs || epoch, began_at = clock_timestamp(), reason = $2
+    WHERE epoch = $3
+"""
+
+_ADD_PAST_EPOCHS: Final = """
+    UPDATE ledger_epoch
+    SET past_epochs = past_epochs || ARRAY (
+        SELECT id FROM unnest($1::text[]) WITH ORDINALITY AS reader (id, number)
+        WHERE id <> epoch AND id <> ALL (past_epochs)
+        ORDER BY number
+    )
 """
 
 
@@ -62,10 +73,13 @@ class Epochs:
     ) -> LedgerIdentity:
         """Compare a reader's postings and epochs with the ledger. If they contradict the ledger, begin a new epoch.
 
+        The reader's epochs that the ledger lacks are added to the ledger's past epochs: a restored ledger lacks the
+        epochs that began after its backup. A retry is safe.
+
         Args:
             reader_epoch: epoch that the reader follows.
-            past_epochs: epochs that the reader followed before `reader_epoch`. If the ledger's epoch is one of them,
-                the ledger was restored from a backup.
+            past_epochs: epochs before `reader_epoch`, oldest first. If the ledger's epoch is one of them, the ledger
+                was restored from a backup.
             postings: postings of `reader_epoch` that the reader holds.
 
         Returns:
@@ -73,25 +87,20 @@ class Epochs:
         """
         async with connection(self._pool) as session:
             identity = await _identity(session)
-            if identity.epoch != reader_epoch:
-                if identity.epoch not in past_epochs:
-                    return identity
+            if identity.epoch == reader_epoch:
+                reason = await _find_contradiction(session, postings)
+            elif identity.epoch in past_epochs:
                 reason = f"a reader has followed the later epoch {reader_epoch}"
             else:
-                absent = await session.fetchrow(
-                    _FIRST_ABSENT,
-                    [each.account_id for each in postings],
-                    [each.version for each in postings],
-                    [each.transfer_id for each in postings],
-                )
-                if absent is None:
-                    return identity
-                reason = (
-                    f"a reader holds transfer {absent['transfer_id']} as version {absent['version']} "
-                    f"of account {absent['account_id']}"
-                )
-            await _replace(session, identity.epoch, reason)
-            return await _identity(session)
+                reason = None
+            if reason is not None:
+                await _replace(session, identity.epoch, reason)
+                identity = await _identity(session)
+            reader_epochs = list(dict.fromkeys((*past_epochs, reader_epoch)))
+            if not {identity.epoch, *identity.past_epochs}.issuperset(reader_epochs):
+                await session.execute(_ADD_PAST_EPOCHS, reader_epochs)
+                identity = await _identity(session)
+            return identity
 
     async def read(self) -> EpochRecord:
         """Return the current epoch."""
@@ -117,7 +126,23 @@ def state_of(row: asyncpg.Record) -> tuple[str, datetime | None]:
 
 async def _identity(session: Connection) -> LedgerIdentity:
     (row,) = await session.fetch(_IDENTITY)
-    return LedgerIdentity(row["epoch"], f"{row['system_identifier']}/{row['timeline']}")
+    return LedgerIdentity(row["epoch"], f"{row['system_identifier']}/{row['timeline']}", tuple(row["past_epochs"]))
+
+
+async def _find_contradiction(session: Connection, postings: Sequence[HeldPosting]) -> str | None:
+    """Return a description of a posting that the ledger lacks; None if it has all postings."""
+    absent = await session.fetchrow(
+        _FIRST_ABSENT,
+        [each.account_id for each in postings],
+        [each.version for each in postings],
+        [each.transfer_id for each in postings],
+    )
+    if absent is None:
+        return None
+    return (
+        f"a reader holds transfer {absent['transfer_id']} as version {absent['version']} "
+        f"of account {absent['account_id']}"
+    )
 
 
 async def _replace(session: Connection, expected: str, reason: str) -> bool:
