@@ -12,7 +12,7 @@ from wallet import idempotency_key
 PRINTABLE: Final = st.characters(min_codepoint=0x20, max_codepoint=0x7E)
 KEYS: Final = st.text(PRINTABLE, min_size=1, max_size=255)
 BARE_KEYS: Final = KEYS.filter(
-    lambda key: key == key.strip(" ") and not key.startswith('"') and not re.fullmatch(r"(.+?) *, *\1", key)
+    lambda key: key == key.strip(" ") and not key.startswith('"') and not re.fullmatch(r"(.+?)( *, *\1)+", key)
 )
 
 

@@ -10,6 +10,8 @@ _QUOTE: Final = '"'
 _STRING: Final = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 _ESCAPED: Final = re.compile(r"\\(.)")
 _WHITE_SPACE: Final = " \t"
+_MAX_JOINED_LENGTH: Final = 4096
+"""Longer values are not searched for repeated keys. As keys, they are too long."""
 _MARK: Final = "§"
 """Prefix of some stored keys. No client can send it, because it is not ASCII."""
 
@@ -32,24 +34,24 @@ def parse_idempotency_key(value: str) -> IdempotencyKey:
     """Parse a key of REST or GraphQL. Spaces and tabs around the value are not part of the key.
 
     Raises:
-        ValueError: the value starts with a quotation mark but is not a string as in RFC 8941; or a bare value is the
-            same text twice with a comma between; or the key is empty, too long or not printable ASCII. The message
-            completes a sentence that begins with the name of the field, for example "must be sent once".
+        ValueError: the value is one key several times with commas between; or it starts with a quotation mark but is
+            not a string as in RFC 8941; or the key is empty, too long or not printable ASCII. The message completes a
+            sentence that begins with the name of the field, for example "must be sent once".
     """
-    text = stripped = value.strip(_WHITE_SPACE)
-    if text.startswith(_QUOTE):
-        match = _STRING.fullmatch(text)
-        if match is None:
+    stripped = value.strip(_WHITE_SPACE)
+    text = _unquote(stripped)
+    if text is None:
+        if _is_repeated(stripped):
+            raise ValueError(
+                "must be sent once; the value is one key several times, with commas between. If the whole value is "
+                "the key, send it as one quoted string"
+            )
+        if stripped.startswith(_QUOTE):
             raise ValueError(
                 "starts with a quotation mark, so it must be one quoted string of printable ASCII characters, with a "
                 r'backslash before each " and \ in it, and nothing after it'
             )
-        text = _ESCAPED.sub(r"\1", match[1])
-    elif _is_repeated(text):
-        raise ValueError(
-            "must be sent once; the value is the same text twice, with a comma between. If the whole value is the "
-            "key, send it in quotation marks"
-        )
+        text = stripped
     if not is_idempotency_key(text):
         raise ValueError(IDEMPOTENCY_KEY_RULE)
     raw = value if is_idempotency_key(value) else stripped
@@ -90,12 +92,33 @@ def is_raw_form(text: str) -> bool:
         return False
 
 
-def _is_repeated(value: str) -> bool:
-    """Return whether the value is the same text twice with a comma between.
+def _unquote(value: str) -> str | None:
+    """Return the text of a quoted string; None if the value is not exactly one quoted string."""
+    match = _STRING.fullmatch(value)
+    return None if match is None else _ESCAPED.sub(r"\1", match[1])
 
-    `fetch` and proxies join two header lines in this way.
+
+def _is_repeated(value: str) -> bool:
+    """Return whether the value is one key two or more times with commas between, each time quoted or bare.
+
+    `fetch` and proxies join header lines in this way. The key may have commas too. Its quoted and its bare form have
+    the same number of commas, so all repetitions have the same number of parts.
     """
+    if "," not in value or len(value) > _MAX_JOINED_LENGTH:
+        return False
     parts = value.split(",")
-    half, odd = divmod(len(parts), 2)
-    first, second = ",".join(parts[:half]).rstrip(_WHITE_SPACE), ",".join(parts[half:]).lstrip(_WHITE_SPACE)
-    return not odd and first == second != ""
+    return any(_is_one_key(parts, size) for size in range(1, len(parts) // 2 + 1) if len(parts) % size == 0)
+
+
+def _is_one_key(parts: list[str], size: int) -> bool:
+    """Return whether each group of so many parts is the same key."""
+    first = _read_element(parts[:size])
+    return first != "" and all(
+        _read_element(parts[start : start + size]) == first for start in range(size, len(parts), size)
+    )
+
+
+def _read_element(parts: list[str]) -> str:
+    element = ",".join(parts).strip(_WHITE_SPACE)
+    text = _unquote(element)
+    return element if text is None else text

@@ -47,7 +47,7 @@ RULES_IN_WORDS: Final[Mapping[str, re.Pattern[str]]] = {
     "minAmount": re.compile("must not be above maxAmount"),
     "from": re.compile("must be before to"),
     "Authorization": re.compile("must be sent once: remove the other values"),  # generated tokens may contain commas
-    "Idempotency-Key": re.compile("must be sent once; the value is the same text twice.*"),
+    "Idempotency-Key": re.compile("must be sent once; the value is one key several times.*"),
 }
 """By field, the messages about rules that the contract states in words. A schema cannot state these rules, because they
 compare several values, or a value with stored data."""
