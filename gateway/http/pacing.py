@@ -15,11 +15,7 @@ from cachetools import LRUCache
 _MULTIPLE: Final = 3.0
 """Rate at which the requests of one client start, divided by the rate of its limit."""
 
-_MIN_PER_SECOND: Final = 100.0
-"""Minimum rate at which the requests of one client start. Refusing a hundred requests takes about 50 ms."""
-
 _SHORTEST_WAIT_SECONDS: Final = 0.001
-_LONGEST_WAIT_SECONDS: Final = 5.0
 
 AT_ONCE: Final = 32
 """Requests of one client that start without a pause."""
@@ -34,13 +30,20 @@ class Pacer:
         self,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        *,
+        min_per_second: float = 100.0,
+        longest_wait_seconds: float = 5.0,
     ) -> None:
         """Args:
         clock: returns the time in seconds.
         sleep: waits for some seconds.
+        min_per_second: minimum rate at which the requests of one client start. Refusing a hundred takes some 50 ms.
+        longest_wait_seconds: a request that would wait for longer is refused.
         """
         self._clock = clock
         self._sleep = sleep
+        self._min_per_second = min_per_second
+        self._longest_wait_seconds = longest_wait_seconds
         self._full_at: LRUCache[str, float] = LRUCache(_CLIENTS)
         """Time at which each client may again start as many requests at once as allowed."""
 
@@ -52,12 +55,12 @@ class Pacer:
             per_second: sustained rate of the client's limit; 0 if there is none.
 
         Raises:
-            TimeoutError: so many requests of the client wait that the next one would wait for more than five seconds.
+            TimeoutError: so many requests of the client wait that the next one would wait for too long.
         """
-        now, interval = self._clock(), 1 / max(_MULTIPLE * per_second, _MIN_PER_SECOND)
+        now, interval = self._clock(), 1 / max(_MULTIPLE * per_second, self._min_per_second)
         full_at = max(now, self._full_at.get(client, now)) + interval
         seconds = full_at - now - AT_ONCE * interval
-        if seconds > _LONGEST_WAIT_SECONDS:
+        if seconds > self._longest_wait_seconds:
             raise TimeoutError
         self._full_at[client] = full_at
         if seconds > _SHORTEST_WAIT_SECONDS:

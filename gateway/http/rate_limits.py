@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from math import ceil, floor
+from math import ceil, floor, inf
 from typing import Annotated, Final, NamedTuple, Protocol, Self, TypeVar
 
 import structlog
@@ -40,6 +40,7 @@ _REDIS_TIMEOUT_SECONDS: Final = 0.1
 _POOL_TIMEOUT_SECONDS: Final = 0.5
 _POOL_SIZE: Final = 8  # even one connection is fast enough; a larger pool would only move the queue to Redis
 _RETRY_PAUSE_SECONDS: Final = 1.0
+_STREAMS_PER_SECOND: Final = 50.0
 
 
 Answer = TypeVar("Answer")
@@ -249,6 +250,7 @@ class RateLimiter:
         self.preflight = Limit("preflight", options.anonymous)  # only paced
         self._is_on = options.is_on
         self._pacer = Pacer(sleep=sleep)
+        self._stream_pacer = Pacer(sleep=sleep, min_per_second=_STREAMS_PER_SECOND, longest_wait_seconds=inf)
         local = local or MemorySlidingWindowStorage()
         self._storage = local if shared is None else _StorageWithFallback(shared, local)
         self._sleep = sleep
@@ -311,6 +313,18 @@ class RateLimiter:
         except TimeoutError:
             REFUSED.labels(limit.name).inc()
             raise RateLimited(limit.name, "1") from None
+
+    async def pace_stream(self, address: str) -> None:
+        """Wait until the next subscription of an address may start: 32 at once, and then 50 a second.
+
+        A start has calls to several services and takes about 8 ms of the processor. Clients may wait for long, as after
+        a restart, when all of them subscribe again.
+
+        Args:
+            address: host of the client.
+        """
+        if self._is_on:
+            await self._stream_pacer.wait(address_key((address,)), 0)
 
     async def hit(self, limit: Limit, client: str, amount: int = 1) -> None:
         """Count `amount` hits of a client.

@@ -183,7 +183,9 @@ class OperationRunner(PreparingRunner):
             if self._is_stream:
                 self._payment = _StreamPayment(rate_limiter, limit, client, estimated)
             await _charge(rate_limiter, limit, client, min(estimated, limit.amount))
-        if not self._is_stream:
+        if self._is_stream:
+            await rate_limiter.pace_stream(current.client_address)
+        else:
             try:
                 await self._hold.acquire(estimated)
             except ResourceExhausted as error:

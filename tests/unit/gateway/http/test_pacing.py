@@ -93,6 +93,17 @@ async def test_requests_are_not_paced_without_rate_limits() -> None:
     assert clock.slept == []
 
 
+async def test_subscriptions_of_an_address_start_slowly_but_are_never_refused() -> None:
+    clock = Clock()
+    limiter = RateLimiter(RateLimitOptions(), sleep=clock.sleep)
+    for _ in range(AT_ONCE + 1_000):
+        await limiter.pace_stream("192.0.2.1")
+    assert max(clock.slept) == pytest.approx(1_000 / 50, abs=1)
+    slept = len(clock.slept)
+    await limiter.pace_stream("198.51.100.1")
+    assert len(clock.slept) == slept
+
+
 async def test_refused_requests_are_paced_too() -> None:
     clock = Clock()
     limiter = RateLimiter(RateLimitOptions(requests="1/hour"), sleep=clock.sleep)
