@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -132,6 +133,38 @@ class TestSessionEnd:
         assert await own_identity.sql.fetchval("SELECT count(*) FROM sign_ins") == 1
         assert await own_identity.sql.fetchval("SELECT count(*) FROM refresh_tokens") == 1
         assert await own_identity.refresh(kept.refresh)
+
+
+@pytest.mark.parametrize("days", [1, 365])
+class TestCorrectedClock:
+    """The database's clock was ahead while it stored the session, and is corrected now."""
+
+    async def test_refresh_bounds_the_remaining_lifetime(self, own_identity: RunningIdentity, days: int) -> None:
+        tokens = await log_in_new_user(own_identity)
+        await own_identity.advance_time(-days * 86_400)
+        fresh = await own_identity.refresh(tokens.refresh)
+        assert abs(fresh.refresh_expires_at - tokens.refresh_expires_at) < timedelta(hours=1)
+        again = await own_identity.refresh(fresh.refresh)
+        assert again.refresh_expires_at == fresh.refresh_expires_at
+        await own_identity.advance_time(30 * 86_400)
+        await assert_refused(own_identity, again.refresh)
+
+    async def test_unused_session_ends_within_its_lifetime(self, own_identity: RunningIdentity, days: int) -> None:
+        tokens, others = await log_in_new_user(own_identity), await log_in_new_user(own_identity)
+        lifetime = timedelta(days=30)
+        async with open_database(own_identity.settings["identity_database_url"], max_connections=1) as database:
+            repository = Repository(database)
+            assert not await repository.bound_expiry(lifetime, limit=1)
+            await own_identity.advance_time(-days * 86_400)
+            assert [await repository.bound_expiry(lifetime, limit=1) for _ in range(3)] == [True, True, False]
+        await own_identity.advance_time(30 * 86_400)
+        await assert_refused(own_identity, tokens.refresh, others.refresh)
+
+    async def test_reuse_of_a_token_ends_the_session(self, own_identity: RunningIdentity, days: int) -> None:
+        tokens = await log_in_new_user(own_identity)
+        fresh = await own_identity.refresh(tokens.refresh)
+        await own_identity.advance_time(-days * 86_400)
+        await assert_refused(own_identity, tokens.refresh, fresh.refresh)
 
 
 class TestDatabase:

@@ -34,6 +34,14 @@ class TestLockout:
             attempts = more
         assert counted >= min(free, len(waits))
 
+    @given(st.integers(0, 20), st.floats(0.001, 10 * 365 * 86_400))
+    def test_lock_of_a_clock_that_was_ahead_is_over(self, count: int, ahead: float) -> None:
+        lockout = LockoutPolicy()
+        stored_at = NOW + timedelta(seconds=ahead)
+        locked = LoginAttempts(count, stored_at + timedelta(seconds=lockout.lock_seconds(count)))
+        lock = timedelta(seconds=lockout.lock_seconds(count + 1))
+        assert locked.add_attempt(NOW, lockout) == LoginAttempts(count + 1, NOW + lock)
+
     def test_remaining_lock_time_is_rounded_up(self) -> None:
         locked = LoginAttempts(5, NOW + timedelta(seconds=1.2))
         assert locked.seconds_left(NOW) == 2

@@ -75,12 +75,12 @@ class TestRotate:
         assert (result.token.replaced_by, result.token.replaced_at) == (result.successor.id, NOW)
         assert result.successor == RefreshToken(uuid.UUID(int=99), self.token.session_id)
 
-    @pytest.mark.parametrize("seconds", [-1, 0, 9.999])
+    @pytest.mark.parametrize("seconds", [-9.999, -1, 0, 9.999])
     def test_use_within_the_grace_period_is_a_replay(self, seconds: float) -> None:
         assert self.use(self.replaced, session(), seconds) == Replay(self.successor)
 
-    @pytest.mark.parametrize("seconds", [10, 11, 86_400])
-    def test_use_after_the_grace_period_revokes_the_session(self, seconds: float) -> None:
+    @pytest.mark.parametrize("seconds", [10, 11, 86_400, -10, -86_400])
+    def test_use_outside_of_the_grace_period_revokes_the_session(self, seconds: float) -> None:
         result = self.use(self.replaced, session(), seconds)
         assert isinstance(result, ReuseDetected)
         assert result.session.revoked_at == NOW + timedelta(seconds=seconds)
@@ -89,6 +89,19 @@ class TestRotate:
     def test_token_of_an_ended_session_is_refused(self, end: dict[str, datetime]) -> None:
         for token in (self.token, self.replaced):
             assert self.use(token, session(**end)) == SessionEnded()
+
+
+class TestLifetime:
+    lifetime = timedelta(days=30)
+
+    def test_remaining_lifetime_is_bounded(self) -> None:
+        far = session(expires_at=NOW + timedelta(days=365))
+        assert far.bounded(NOW, self.lifetime) == session(expires_at=NOW + self.lifetime)
+
+    @pytest.mark.parametrize("days", [-1, 0, 30])
+    def test_earlier_expiry_is_kept(self, days: int) -> None:
+        current = session(expires_at=NOW + timedelta(days=days))
+        assert current.bounded(NOW, self.lifetime) == current
 
 
 class Sessions(RuleBasedStateMachine):

@@ -103,6 +103,14 @@ class TestPasswordChange:
         ]
         assert recent == [True, True, False]
 
+    def test_dates_in_the_future_do_not_extend_the_time_of_a_change(self) -> None:
+        future = NOW + timedelta(days=365)
+        user = User(UUID(int=1), "alice", Role.CUSTOMER, NOW)
+        assert not Credentials(user, "hash", future, NOW).has_changed_within(600)
+        registered = User(UUID(int=1), "alice", Role.CUSTOMER, future)
+        assert not Credentials(registered, "hash", future, NOW).has_changed_within(600)
+        assert Credentials(registered, "hash", NOW, NOW).has_changed_within(600)
+
     def test_repr_of_credentials_has_no_hash(self) -> None:
         user = User(UUID(int=1), "alice", Role.CUSTOMER, NOW)
         assert "$argon2id" not in repr(Credentials(user, "$argon2id", NOW, NOW))

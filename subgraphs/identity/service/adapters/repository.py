@@ -168,7 +168,7 @@ class Repository:
         return _session_from_row(row)
 
     async def rotate_token(
-        self, token_id: UUID, successor_id: UUID, *, grace_seconds: float
+        self, token_id: UUID, successor_id: UUID, *, lifetime: timedelta, grace_seconds: float
     ) -> tuple[RotationResult, Session, User] | None:
         """Use a refresh token, and return the result with the token's session and user; None if there is no such token.
 
@@ -177,6 +177,7 @@ class Repository:
         Args:
             token_id: id of the token.
             successor_id: id that the successor gets if the token has no successor yet.
+            lifetime: maximum remaining lifetime of the session. A later expiry is replaced.
             grace_seconds: see `rotate`.
         """
         of_token = select(refresh_tokens.c.sign_in).where(refresh_tokens.c.id == token_id).scalar_subquery()
@@ -185,11 +186,14 @@ class Repository:
             row = locked.one_or_none()
             if row is None:
                 return None
-            session = _session_from_row(row)
+            now = await _now(sql)
+            session = _session_from_row(row).bounded(now, lifetime)
+            if session.expires_at != row.expires_at:
+                of_session = sign_ins.c.id == session.id
+                await sql.execute(update(sign_ins).where(of_session).values(expires_at=session.expires_at))
             stored = (await sql.execute(select(refresh_tokens).where(refresh_tokens.c.id == token_id))).one()
             token = RefreshToken(stored.id, stored.sign_in, stored.replaced_by, stored.replaced_at)
             user = _user_from_row((await sql.execute(select(users).where(users.c.id == session.user_id))).one())
-            now = await _now(sql)
             result = rotate(session, token, now, successor_id=successor_id, grace_seconds=grace_seconds)
             await _save_rotation(sql, result)
         return result, session, user
@@ -200,6 +204,23 @@ class Repository:
         is_active = (sign_ins.c.id == of_token) & sign_ins.c.revoked_at.is_(None)
         async with self._database.statement() as sql:
             await sql.execute(update(sign_ins).where(is_active).values(revoked_at=func.now()))
+
+    async def bound_expiry(self, lifetime: timedelta, *, limit: int) -> bool:
+        """Let sessions end after `lifetime` that would end later, because the clock was ahead at the login.
+
+        Args:
+            lifetime: maximum remaining lifetime of a session.
+            limit: maximum number of sessions.
+
+        Returns:
+            Whether there may be more sessions to change.
+        """
+        latest = func.now() + lifetime
+        too_late = select(sign_ins.c.id).where(sign_ins.c.expires_at > latest).limit(limit)
+        of_sessions = sign_ins.c.id.in_(too_late.with_for_update(skip_locked=True))
+        async with self._database.statement() as sql:
+            changed = await sql.execute(update(sign_ins).where(of_sessions).values(expires_at=latest))
+        return changed.rowcount >= limit
 
     async def prune(self, limit: int) -> bool:
         """Delete expired sessions with their tokens, and login attempts that are older than a day.

@@ -77,6 +77,11 @@ class TokenPolicy:
     session_seconds: float = 30 * 86_400.0
     grace_seconds: float = 10.0
 
+    @property
+    def session_lifetime(self) -> timedelta:
+        """`session_seconds` as a duration."""
+        return timedelta(seconds=self.session_seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
@@ -149,7 +154,7 @@ class Identity:
                 raise InvalidCredentials
             if self._passwords.is_weak(old_hash := credentials.password_hash):
                 await self._repository.replace_hash(credentials.user.id, old_hash, await self._passwords.hash(password))
-        token_id, lifetime = uuid7(), timedelta(seconds=self._policy.session_seconds)
+        token_id, lifetime = uuid7(), self._policy.session_lifetime
         session = await self._repository.add_session(credentials, uuid7(), token_id, lifetime=lifetime)
         if session is None:
             metrics.LOGINS.labels("wrong").inc()
@@ -167,9 +172,10 @@ class Identity:
             Unauthenticated: the token is not valid, or the session has ended. The error does not say which.
             Unavailable: the outcome is unknown; a retry is safe within the grace period.
         """
-        token_id = self._decode(token)
-        grace_seconds = self._policy.grace_seconds
-        rotation = token_id and await self._repository.rotate_token(token_id, uuid7(), grace_seconds=grace_seconds)
+        token_id, policy = self._decode(token), self._policy
+        rotation = token_id and await self._repository.rotate_token(
+            token_id, uuid7(), lifetime=policy.session_lifetime, grace_seconds=policy.grace_seconds
+        )
         if not rotation:
             raise _refuse_refresh("unknown")
         result, session, user = rotation
@@ -267,10 +273,14 @@ class Identity:
     async def prune_forever(self) -> None:
         """Delete expired sessions and old login attempts every ten minutes.
 
+        Before, the remaining lifetime of sessions is bounded, in case the clock of the database was ahead.
+
         Raises:
             Unavailable: the database is unavailable.
         """
         while True:
+            while await self._repository.bound_expiry(self._policy.session_lifetime, limit=_PRUNE_ROWS):
+                pass
             while await self._repository.prune(_PRUNE_ROWS):
                 pass
             await asyncio.sleep(_PRUNE_INTERVAL_SECONDS)

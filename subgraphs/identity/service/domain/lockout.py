@@ -31,7 +31,8 @@ class LockoutPolicy:
 class LoginAttempts:
     """Attempts to log in with a user name since its last successful login, whether or not the user exists.
 
-    `locked_until` equals the last attempt's start if that attempt did not lock the name.
+    `locked_until` equals the last attempt's start if that attempt did not lock the name. If it is further ahead than
+    the lock of the last attempt can last, the clock was ahead when it was stored, and the name is not locked.
     """
 
     count: int
@@ -43,7 +44,8 @@ class LoginAttempts:
         The attempt is counted before its password is verified, so that concurrent guesses cannot exceed the limit. A
         login resets the count.
         """
-        if now < self.locked_until:
+        longest = timedelta(seconds=policy.lock_seconds(self.count))
+        if now < self.locked_until <= now + longest:
             return None
         count = self.count + 1
         return LoginAttempts(count, now + timedelta(seconds=policy.lock_seconds(count)))

@@ -22,6 +22,10 @@ class Session:
         """Return whether the session has expired or was revoked; its tokens are not valid then."""
         return self.revoked_at is not None or now >= self.expires_at
 
+    def bounded(self, now: datetime, lifetime: timedelta) -> "Session":
+        """Return the session with at most `lifetime` left. More is left only if the clock was ahead at the login."""
+        return replace(self, expires_at=min(self.expires_at, now + lifetime))
+
 
 @dataclass(frozen=True, slots=True)
 class RefreshToken:
@@ -74,7 +78,8 @@ def rotate(
         token: stored token.
         now: current time, from the same clock as all stored times.
         successor_id: id that the successor gets if the token has no successor yet.
-        grace_seconds: time after the first use in which another use is a replay, not a reuse.
+        grace_seconds: time after the first use in which another use is a replay, not a reuse. A first use that is
+            further than this in the future was stored by a clock that was ahead; another use is a reuse then.
     """
     if session.has_ended(now):
         return SessionEnded()
@@ -82,7 +87,7 @@ def rotate(
         return Rotated(
             replace(token, replaced_by=successor_id, replaced_at=now), RefreshToken(successor_id, session.id)
         )
-    if now < token.replaced_at + timedelta(seconds=grace_seconds):
+    if abs(now - token.replaced_at) < timedelta(seconds=grace_seconds):
         return Replay(token.replaced_by)
     return ReuseDetected(replace(session, revoked_at=now))
 

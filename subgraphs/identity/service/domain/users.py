@@ -58,8 +58,8 @@ class Credentials:
 
     def has_changed_within(self, seconds: float) -> bool:
         """Return whether the password was changed within a number of seconds. A registration is not a change."""
-        since = max(self.user.created_at, self.read_at - timedelta(seconds=seconds))
-        return self.password_changed_at > since
+        was_changed = self.password_changed_at != self.user.created_at
+        return was_changed and abs(self.read_at - self.password_changed_at) < timedelta(seconds=seconds)
 
 
 def fold_username(username: str) -> str:
