@@ -102,6 +102,6 @@ def build_app(
         await (endpoint or app)(scope, receive, send)
 
     guarded = RequestMiddleware(
-        dispatch, verifier, rate_limiter, timeout_seconds=timeout_seconds, body_limit_bytes=body_limit_bytes
+        dispatch, verifier, rate_limiter, work, timeout_seconds=timeout_seconds, body_limit_bytes=body_limit_bytes
     )
     return with_cors(guarded, cors, rate_limiter)

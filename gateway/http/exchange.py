@@ -45,6 +45,7 @@ class Exchange:
         read_rate_limit_status: reads the remaining quota for the response headers; None if the request has no limit.
             The quota is read when the response starts, because one request may count several times, such as an array of
             GraphQL requests.
+        on_response_start: called when the response starts.
         is_health_check: whether the request is a health check, which has no rate limit and is logged at debug level if
             it passes.
         status: status of the response; `CLIENT_CLOSED_REQUEST` until the response starts.
@@ -64,6 +65,7 @@ class Exchange:
         if proposed_id is not None:
             self.request_id = request_context.choose_request_id(proposed_id.decode("latin-1"), self.span.trace)
         self.read_rate_limit_status: Callable[[], Awaitable[RateLimitStatus | None]] | None = None
+        self.on_response_start: Callable[[], None] = _do_nothing
         self.is_health_check = is_health_check(scope)
         self.status: int = CLIENT_CLOSED_REQUEST
         self._response_started: float | None = None
@@ -74,6 +76,7 @@ class Exchange:
         if message["type"] in _RESPONSE_STARTS:
             self.status = message.get("status", HTTPStatus.SWITCHING_PROTOCOLS)
             self._response_started = time.monotonic()
+            self.on_response_start()
             headers = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
             if self.read_rate_limit_status is not None and (status := await self.read_rate_limit_status()) is not None:
                 headers += status.headers
@@ -124,6 +127,10 @@ class Exchange:
         self.span.set_attributes(attributes, name=f"{method} {route}".rstrip())
         if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self.span.fail(str(int(self.status)))
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _parent_trace(headers: Mapping[bytes, bytes]) -> TraceContext:

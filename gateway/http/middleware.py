@@ -15,6 +15,7 @@ from gateway.http.exchange import CLIENT_CLOSED_REQUEST, Exchange
 from gateway.http.pacing import Turnstile
 from gateway.http.rate_limits import RateLimiter
 from gateway.http.timeouts import BodyTimeoutError, RequestTimeouts
+from gateway.http.work_limits import WorkLimits, hold_for_request
 from gateway.policy import AUTH_PREFIX, SESSION_PATHS
 from kit.auth.principal import TokenVerifier
 from kit.http.addresses import address_key
@@ -35,7 +36,8 @@ class RequestMiddleware:
        token and for one without a known role (`authentication.py`)
     3. rate limit: 429, per principal, or per address for anonymous callers (`rate_limits.py`); bursts are spread over
        time (`pacing.py`). Health checks are only spread, never refused.
-    4. body time-out: 408, and cancellation when the client disconnects (`timeouts.py`)
+    4. body time-out: 408, and cancellation when the client disconnects (`timeouts.py`); then the limit of concurrent
+       requests of one address (`work_limits.py`)
     5. body limit: 413 (`body_limit.py`), and gzip: 400 and 415 (`content_encoding.py`)
     6. response headers: security, `X-Request-Id` and rate limit (`exchange.py`, `security_headers.py`)
     7. metrics, one log line and the end of the span (`exchange.py`)
@@ -48,6 +50,7 @@ class RequestMiddleware:
         app: ASGIApp,
         verifier: TokenVerifier,
         rate_limiter: RateLimiter,
+        work: WorkLimits,
         *,
         timeout_seconds: float,
         body_limit_bytes: int,
@@ -56,6 +59,7 @@ class RequestMiddleware:
         app: ASGI app with the routes.
         verifier: validates bearer tokens.
         rate_limiter: limits the requests of each caller and of each address.
+        work: limits of the work in progress of each client.
         timeout_seconds: time limit of an HTTP request, for its body and for its calls to the services; streams have no
             limit.
         body_limit_bytes: maximum size of a request body, both as sent and after decoding.
@@ -64,6 +68,7 @@ class RequestMiddleware:
         self._decoding_app = BodyLimit(ContentDecoding(app, body_limit_bytes), body_limit_bytes)
         self._verifier = verifier
         self._rate_limiter = rate_limiter
+        self._work = work
         self._turnstile = Turnstile()
         self._timeout_seconds = timeout_seconds
         self._timeouts = RequestTimeouts(timeout_seconds)
@@ -85,7 +90,12 @@ class RequestMiddleware:
                 raise invalid_token  # noqa: TRY301  the handlers below send the response to every error
             if scope["type"] == "http":
                 app = self._decoding_app if b"content-encoding" in exchange.headers else self._app
-                await self._timeouts.run(app, scope, receive, exchange.send)
+                start = _start_at_once
+                if not exchange.is_health_check:
+                    place = hold_for_request(self._work.requests, by_address=True)
+                    exchange.on_response_start = place.release
+                    start = place.__aenter__
+                await self._timeouts.run(app, scope, receive, exchange.send, start)
             else:
                 with metrics.WEBSOCKETS.track_inprogress():
                     await self._app(scope, receive, exchange.send)
@@ -101,6 +111,7 @@ class RequestMiddleware:
             log.error("unexpected error", exc_info=error)
             await exchange.send_problem(receive, *problem_from_error(InternalError()))
         finally:
+            exchange.on_response_start()  # there may be no response
             exchange.complete()
             request_context.current_request.reset(reset)
 
@@ -128,3 +139,7 @@ class RequestMiddleware:
         if not exchange.is_health_check:
             exchange.read_rate_limit_status = partial(limiter.status, limit, client)
             await limiter.hit(limit, client)
+
+
+async def _start_at_once() -> None:
+    """Health checks do not wait for other requests of their address."""

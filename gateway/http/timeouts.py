@@ -1,9 +1,12 @@
 """Body time-out and client disconnect: both cancel the request, and with it its calls to the services."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from wallet.errors import WalletError
 
 _TICK_SECONDS: Final = 0.05
 """Interval of the common timer. Most requests end before its second tick after their start, and need no other timer."""
@@ -32,7 +35,9 @@ class RequestTimeouts:
         self._old: set[_Request] = set()  # started before the last tick, and not watched yet
         self.is_ticking = False
 
-    async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    async def run(
+        self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, before_work: Callable[[], Awaitable[object]]
+    ) -> None:
         """Run the app until it returns, the client disconnects or the body time-out passes.
 
         A disconnect cancels the app, even while it reads the body, so the app never gets an incomplete body or an error
@@ -43,21 +48,28 @@ class RequestTimeouts:
             scope: ASGI scope of an HTTP request.
             receive: ASGI receive.
             send: ASGI send.
+            before_work: called at the end of the body, or before the app for a request without one. Its `WalletError`
+                ends the request.
 
         Raises:
             BodyTimeoutError: the body did not arrive in time.
+            WalletError: an error of `before_work`.
         """
         has_body = scope["method"] not in {"GET", "HEAD"}  # the body of a GET is never read
-        request = _Request(receive, self._timeout_seconds, is_body_complete=not has_body)
+        request = _Request(receive, self._timeout_seconds, before_work, is_body_complete=not has_body)
         self._new.add(request)
         if not self.is_ticking:
             self.is_ticking = True
             request.loop.call_later(min(_TICK_SECONDS, self._timeout_seconds), self._tick, request.loop)
         try:
+            if not has_body:
+                await before_work()
             await app(scope, request.receive, send)
         except asyncio.CancelledError:
             if not request.is_cancelled or request.task.cancelling() > 1:  # also cancelled by other code
                 raise
+            if request.refusal is not None:
+                raise request.refusal from None
             if not request.is_disconnected:
                 raise BodyTimeoutError from None
         finally:
@@ -75,13 +87,14 @@ class RequestTimeouts:
 
 
 class _Request:
-    """One running request. It is cancelled if its body is late, or if its client disconnects.
+    """One running request. It is cancelled if its body is late, if its client disconnects, or if it is refused.
 
     ASGI reports a disconnect only to a pending `receive`, so this class calls `receive` again after the end of the
     body.
     """
 
     __slots__ = (
+        "_before_work",
         "_is_body_complete",
         "_is_watched",
         "_listener",
@@ -91,15 +104,25 @@ class _Request:
         "is_cancelled",
         "is_disconnected",
         "loop",
+        "refusal",
         "task",
     )
 
-    def __init__(self, receive: Receive, timeout_seconds: float, *, is_body_complete: bool) -> None:
+    def __init__(
+        self,
+        receive: Receive,
+        timeout_seconds: float,
+        before_work: Callable[[], Awaitable[object]],
+        *,
+        is_body_complete: bool,
+    ) -> None:
         self.task: asyncio.Task[None] = asyncio.current_task()  # type: ignore[assignment]  # ASGI apps run in tasks
         self.loop = self.task.get_loop()
         self.is_cancelled = False
         self.is_disconnected = False
+        self.refusal: WalletError | None = None
         self._receive = receive
+        self._before_work = before_work
         self._timeout_at = self.loop.time() + timeout_seconds
         self._is_body_complete = is_body_complete
         self._is_watched = False
@@ -109,7 +132,7 @@ class _Request:
     async def receive(self) -> Message:
         """ASGI receive that detects the end of the body.
 
-        If the client disconnects before the end, this call cancels the task.
+        If the client disconnects before the end, or the request is refused at the end, this call cancels the task.
         """
         message = await self._receive()
         if not self._is_body_complete:
@@ -120,6 +143,12 @@ class _Request:
                 self._is_body_complete = True
                 if self._is_watched:
                     self.watch()
+                try:
+                    await self._before_work()
+                except WalletError as error:
+                    self.refusal = error
+                    self._cancel()
+                    await asyncio.Event().wait()
         return message
 
     def watch(self) -> None:

@@ -39,7 +39,8 @@ class WorkLimits:
     Attributes:
         passwords: calls of identity for one address that compute a hash of a password, which takes 50 ms of its
             processor time.
-        operations: queries and mutations of GraphQL from one address that are executed.
+        requests: HTTP requests of one address, from the end of the body to the start of the response.
+        operations: the same for queries and mutations on WebSockets, while they are executed.
         handshakes: WebSockets from the upgrade to the verification of the token in `connection_init`.
         messages: characters of the messages of one caller's running operations on WebSockets. Further operations are
             refused instead of waiting, because the client may have to end an operation first.
@@ -53,6 +54,7 @@ class WorkLimits:
     handshakes: FairLimit = field(default_factory=lambda: FairLimit(100))
     messages: FairLimit = field(default_factory=lambda: FairLimit(512 * 1024))
     bodies: FairLimit = field(default_factory=lambda: FairLimit(128 * 1024, 1024 * 1024))
+    requests: FairLimit = field(default_factory=lambda: FairLimit(100, 400))
     operations: FairLimit = field(default_factory=lambda: FairLimit(100, 400))
     costs: FairLimit = field(default_factory=lambda: FairLimit(5_000))
     costs_of_addresses: FairLimit = field(default_factory=lambda: FairLimit(5_000, 10_000))
@@ -107,11 +109,12 @@ class OperationHold:
         self._costs: list[Hold] = []
         self._place: Hold | None = None
 
-    async def acquire(self, estimated: int) -> None:
+    async def acquire(self, estimated: int, *, is_on_websocket: bool) -> None:
         """Wait until the operation may be executed.
 
         Args:
             estimated: estimated cost of the operation.
+            is_on_websocket: the operation needs a place of its own. Over HTTP, the request has one.
 
         Raises:
             ResourceExhausted: the operation could not start before the deadline of the request.
@@ -122,7 +125,8 @@ class OperationHold:
             by_address = hold_for_request(work.costs_of_addresses, estimated, by_address=True)
             self._costs.append(await by_address.__aenter__())
             await asyncio.sleep(0)
-        self._place = await hold_for_request(self._work.operations, by_address=True).__aenter__()
+        if is_on_websocket:
+            self._place = await hold_for_request(self._work.operations, by_address=True).__aenter__()
 
     def end_execution(self) -> None:
         """Note that the operation has its result, which may still have to be sent. May be called several times."""

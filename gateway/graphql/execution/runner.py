@@ -187,7 +187,7 @@ class OperationRunner(PreparingRunner):
             await rate_limiter.pace_stream(current.client_address)
         else:
             try:
-                await self._hold.acquire(estimated)
+                await self._hold.acquire(estimated, is_on_websocket=context.context.operations is None)
             except ResourceExhausted as error:
                 raise OperationRefused(error.reason, error.message) from None
 

@@ -1,5 +1,6 @@
 """The middleware: request id, authentication, errors, log line and response headers."""
 
+import asyncio
 import re
 from typing import Any
 
@@ -12,9 +13,11 @@ from structlog.testing import capture_logs
 from gateway.http import exchange
 from gateway.http.pages import REST_DOCS, add_pages
 from gateway.http.rate_limits import RateLimitOptions
+from gateway.http.work_limits import WorkLimits
 from kit.http.admin import add_health_routes
 from kit.http.routing import new_app
 from kit.rpc import request_context
+from kit.runtime.fair_limit import FairLimit
 from kit.telemetry.log_throttle import LogThrottle
 from tests.conftest import Keys
 from tests.unit.gateway.http.asgi import echo, http_client, with_middleware
@@ -101,6 +104,42 @@ async def test_requests_of_one_kind_do_not_use_up_the_limit_of_another(keys: Key
         assert [(await http.post("/auth/password", headers=token)).status_code for _ in range(2)] == [200, 429]
         bob = {"Authorization": f"Bearer {keys.user('bob')}"}
         assert (await http.post("/auth/password", headers=bob)).status_code == 200
+
+
+async def test_concurrent_requests_of_one_address_are_limited_but_not_its_health_checks(keys: Keys) -> None:
+    started, proceed = list[str](), asyncio.Event()
+
+    async def wait(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        started.append(scope["path"])
+        if scope["path"] == "/slow":
+            await proceed.wait()
+        await PlainTextResponse("done")(scope, receive, send)
+
+    app = with_middleware(wait, keys, timeout_seconds=60, work=WorkLimits(requests=FairLimit(1)))
+    async with http_client(app) as http, http_client(app, address="198.51.100.1") as other:
+        slow = asyncio.create_task(http.post("/slow", content=b"x"))
+        while not started:
+            await asyncio.sleep(0)
+        waiting = [asyncio.create_task(http.request(method, "/next")) for method in ("GET", "POST")]
+        assert (await other.get("/other")).status_code == 200
+        assert (await http.get("/health/ready")).status_code == 200
+        assert "/next" not in started
+        proceed.set()
+        assert [(await each).status_code for each in (slow, *waiting)] == [200] * 3
+
+
+async def test_request_that_waits_until_its_deadline_is_refused(keys: Keys) -> None:
+    work = WorkLimits(requests=FairLimit(1))
+    async with (
+        work.requests.hold("127.0.0.1"),
+        http_client(with_middleware(echo, keys, timeout_seconds=0.05, work=work)) as http,
+    ):
+        for method in ("GET", "POST"):
+            response = await http.request(method, "/")
+            assert (response.status_code, response.json()["code"]) == (429, "RESOURCE_EXHAUSTED")
+            assert response.headers["retry-after"] == "1"
+    assert not work.requests
 
 
 async def test_token_is_not_verified_on_public_paths(keys: Keys) -> None:

@@ -121,7 +121,9 @@ async def test_ticks_end_with_the_last_request() -> None:
     async def finish(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
 
-    await requests.run(finish, {"type": "http", "method": "POST"}, receive, send)
+    async def start() -> None: ...
+
+    await requests.run(finish, {"type": "http", "method": "POST"}, receive, send, start)
 
     async def is_idle() -> bool:
         return not requests.is_ticking
