@@ -123,7 +123,8 @@ class TestKill9:
                 guesses = [asyncio.create_task(identity.client.authenticate("nobody", WRONG)) for _ in range(5)]
             guesses_are_counted = "SELECT count = 5 FROM attempts WHERE username = 'nobody'"
             await until(lambda: identity.sql.fetchval(guesses_are_counted), every=0.005)
-            await identity.sql.execute("UPDATE attempts SET locked_until = locked_until + interval '1 minute'")
+            # The lock of the eleventh attempt lasts 64 seconds.
+            await identity.sql.execute("UPDATE attempts SET count = 11, locked_until = now() + interval '1 minute'")
             child.kill()
             await child.wait()
             await asyncio.gather(*guesses, return_exceptions=True)
