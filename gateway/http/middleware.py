@@ -1,5 +1,6 @@
 """ASGI middleware of all routes, inside CORS (`cors.py`). It applies the concerns of a request in a fixed order."""
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
 
@@ -90,7 +91,7 @@ class RequestMiddleware:
                 raise invalid_token  # noqa: TRY301  the handlers below send the response to every error
             if scope["type"] == "http":
                 app = self._decoding_app if b"content-encoding" in exchange.headers else self._app
-                start = _start_at_once
+                start: Callable[[], Awaitable[object]] = _start_at_once
                 if not exchange.is_health_check:
                     place = hold_for_request(self._work.requests, by_address=True)
                     exchange.on_response_start = place.release

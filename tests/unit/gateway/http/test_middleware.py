@@ -107,20 +107,20 @@ async def test_requests_of_one_kind_do_not_use_up_the_limit_of_another(keys: Key
 
 
 async def test_concurrent_requests_of_one_address_are_limited_but_not_its_health_checks(keys: Keys) -> None:
-    started, proceed = list[str](), asyncio.Event()
+    started, is_slow, proceed = list[str](), asyncio.Event(), asyncio.Event()
 
     async def wait(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         started.append(scope["path"])
         if scope["path"] == "/slow":
+            is_slow.set()
             await proceed.wait()
         await PlainTextResponse("done")(scope, receive, send)
 
     app = with_middleware(wait, keys, timeout_seconds=60, work=WorkLimits(requests=FairLimit(1)))
     async with http_client(app) as http, http_client(app, address="198.51.100.1") as other:
         slow = asyncio.create_task(http.post("/slow", content=b"x"))
-        while not started:
-            await asyncio.sleep(0)
+        await is_slow.wait()
         waiting = [asyncio.create_task(http.request(method, "/next")) for method in ("GET", "POST")]
         assert (await other.get("/other")).status_code == 200
         assert (await http.get("/health/ready")).status_code == 200
