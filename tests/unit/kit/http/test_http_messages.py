@@ -1,5 +1,6 @@
 """HTTP/1.1 requests as in RFC 9110 and RFC 9112: upgrades, `Host`, transfer codings, and the end of each request."""
 
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -257,6 +258,7 @@ CHUNK = "send each chunk as"
 METHOD = "start the request with a method"
 TARGET = "send the path in ASCII"
 VERSION = "end the first line"
+OTHER_VERSION = "send the request with HTTP/1.1 or HTTP/1.0"
 
 
 @pytest.mark.parametrize(
@@ -287,6 +289,8 @@ VERSION = "end the first line"
                 (b"a: b\r\n c", FIELD),
                 (b"a: b\nc: d", FIELD),
                 (b"a: b\rc: d", FIELD),
+                (b"transfer-encoding: chunked, chunked", "with one Transfer-Encoding: chunked"),
+                (b"transfer-encoding: chunked\r\ntransfer-encoding: chunked", "with one Transfer-Encoding: chunked"),
                 (b"transfer-encoding: gzip, chunked", "with Transfer-Encoding: chunked alone"),
             ]
         ),
@@ -302,7 +306,12 @@ VERSION = "end the first line"
         (b"GET a b HTTP/1.1\r\nhost: x\r\n\r\n", TARGET),
         (b"GET /\x00 HTTP/1.1\r\nhost: x\r\n\r\n", TARGET),
         ("GET /é HTTP/1.1\r\nhost: x\r\n\r\n".encode(), TARGET),
-        (b"GET / HTTP/3.0\r\nhost: x\r\n\r\n", VERSION),
+        (b"GET / HTTP/3.0\r\nhost: x\r\n\r\n", OTHER_VERSION),
+        (b"GET / HTTP/2.0\r\nhost: x\r\n\r\n", OTHER_VERSION),
+        (b"GET / RTSP/1.1\r\nhost: x\r\n\r\n", OTHER_VERSION),
+        (b"GET /\r\n\r\n", OTHER_VERSION),
+        (b"GET / http/1.1\r\n\r\n", VERSION),
+        (b"GET /#a HTTP/1.1\r\nhost: x\r\n\r\n", "without a fragment"),
         (b"GET / HTTP/1.1\nhost: x\n\n", VERSION),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "use HTTP/1.1"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "this port speaks HTTP without TLS: use http://"),
@@ -328,7 +337,8 @@ def test_refusal_says_what_to_send_and_closes_the_connection(request_: bytes, te
 
 
 def test_message_about_an_unknown_parser_error_says_what_to_send() -> None:
-    assert describe_parser_error(ValueError("a new text of llhttp"), b"GET").startswith("send a request as in RFC 9112")
+    status, message = describe_parser_error(ValueError("a new text of llhttp"), b"GET")
+    assert (status, message.startswith("send a request as in RFC 9112")) == (HTTPStatus.BAD_REQUEST, True)
 
 
 def test_expect_100_continue_gets_a_100_response() -> None:
@@ -339,3 +349,80 @@ def test_expect_100_continue_gets_a_100_response() -> None:
 
     run(check)
     assert responses(head, b"body") == ["POST / body"]
+
+
+OTHER_PROTOCOLS = [b"HTTP/0.9", b"HTTP/2.0", b"HTTP/1.2", b"HTTP/3.0", b"RTSP/1.0", b"RTSP/1.1"]
+
+
+class TestVersions:
+    """Only HTTP/1.1 and HTTP/1.0 are executed."""
+
+    @pytest.mark.parametrize(
+        ("line", "expected"),
+        [
+            *((b"POST /a " + protocol, b"505") for protocol in OTHER_PROTOCOLS),
+            (b"POST /a   RTSP/1.1", b"505"),
+            (b"SOURCE /a ICE/1.1", b"501"),
+            (b"GET /a ICE/1.0", b"505"),
+            (b"PRI * HTTP/2.0\r\n\r\nSM", b"505"),
+            (b"POST /a", b"505"),
+            (b"POST /a http/1.1", b"400"),
+        ],
+    )
+    @pytest.mark.parametrize("fields", [b"", b"host: x\r\n", b"host: x\r\n" + WEBSOCKET, b"host: x\r\n" + H2C])
+    def test_request_in_another_version_or_protocol_is_refused(
+        self, line: bytes, expected: bytes, fields: bytes
+    ) -> None:
+        app = Recorder()
+        request = line + b"\r\n" + fields + b"content-length: 4\r\n\r\nbody"
+
+        async def check() -> None:
+            for size in (len(request), 1, 3):
+                pieces = [request[start : start + size] for start in range(0, len(request), size)]
+                received = await exchange(app, *pieces)
+                assert received.startswith(b"HTTP/1.1 " + expected), (size, received)
+                assert b"\r\nconnection: close\r\n" in received
+
+        run(check)
+        assert app.scopes == []
+
+    @pytest.mark.parametrize("protocol", OTHER_PROTOCOLS)
+    def test_pipelined_request_in_another_version_is_refused(self, protocol: bytes) -> None:
+        app = Recorder()
+        first = b"POST /first HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody"
+        second = b"POST /second " + protocol + b"\r\nhost: x\r\n\r\n"
+
+        async def check() -> None:
+            for pieces in ((first + second,), (first[:-2], first[-2:] + second), (first + second[:14], second[14:])):
+                await exchange(app, *pieces)
+
+        run(check)
+        assert "/second" not in [scope["path"] for scope in app.scopes]
+
+    @pytest.mark.parametrize("size", [1, 7, 10_000])
+    @pytest.mark.parametrize("name", [b"RTSP/1.1", b"HTTP/0.9"])
+    def test_name_of_another_protocol_elsewhere_in_a_request_is_no_reason_to_refuse_it(
+        self, name: bytes, size: int
+    ) -> None:
+        body = b"POST /a " + name + b"\r\n\r\n" + name
+        length = b"content-length: %d\r\n\r\n" % len(body)
+        fields = b"host: x\r\nb: " + name + b"\r\n"
+        requests = [
+            b"POST /a?" + name + b" HTTP/1.1\r\na: " + name + b"\r\n" + fields + length + body,
+            b"POST /a HTTP/1.1\r\n%btransfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
+            % (fields, len(body), body),
+            b"POST /a HTTP/1.0\r\n" + fields + length + body,
+        ]
+        data = b"".join(requests)
+        received = responses(*(data[start : start + size] for start in range(0, len(data), size)))
+        assert received == ["POST /a " + body.decode()] * 3
+
+    def test_data_after_an_upgrade_reaches_the_websocket(self) -> None:
+        request = b"GET /ws HTTP/1.1\r\nhost: x\r\na: RTSP/1.1\r\n" + WEBSOCKET + b"b: ICE/1.0\r\n\r\nRTSP/ ICE/"
+        app = Recorder()
+
+        async def check() -> None:
+            await exchange(app, request)
+
+        run(check)
+        assert [scope["type"] for scope in app.scopes] == ["websocket"]
