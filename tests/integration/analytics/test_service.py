@@ -406,6 +406,7 @@ class TestProcess:
             text = (await http.get("/metrics")).text
         assert "wallet_analytics_events_consumed_total" in text
         assert "wallet_analytics_subscribers 0.0" in text
-        assert "wallet_analytics_consumer_lag 0.0" in text
+        assert "\nwallet_analytics_consumer_lag " in text
+        assert "\nwallet_analytics_consumer_partitions " in text
         assert "wallet_analytics_accounts_incomplete 0.0" in text
         assert "wallet_analytics_compared_timestamp_seconds 1." in text
