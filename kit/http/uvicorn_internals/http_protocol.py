@@ -1,6 +1,7 @@
 """HTTP/1.1 protocol of a connection."""
 
 import asyncio
+import re
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -34,8 +35,11 @@ _CHECKED_FIELDS: Final = frozenset({b"host", b"transfer-encoding", b"expect"})
 _HTTP_1_0: Final = "1.0"
 _VERSIONS: Final = frozenset({"1.1", _HTTP_1_0})
 
-_RTSP: Final = b"RTSP/"
-"""Start of a version that the parser accepts, and reports like one of HTTP."""
+_RTSP_LINE: Final = re.compile(rb"[^\r\n]* RTSP/")
+"""First line of a request in RTSP, which the parser accepts and reports as HTTP.
+
+A line that arrives in pieces, or behind another request, is not recognized: it is executed as HTTP.
+"""
 
 
 class _FlowControl(FlowControl):
@@ -84,7 +88,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._connection: Connection | None = None
         self._part = _Part.HEAD  # the first request must arrive within the time-out of a head
         self._head_bytes = 0  # received bytes of an incomplete head
-        self._open_head = bytearray()  # received data that ends within a head, as long as the head has no field
         self._received_bytes = 0  # since the start of the head, including data behind its end
         self._body_parts = 0
         self._framing_bytes = 0
@@ -212,71 +215,26 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 return
         if self._is_refused or self.parser is None:
             return
-        text = bytes(self._open_head + data) if self._open_head else bytes(data)
-        if _RTSP in text:
-            self._parse_rtsp(data, text)
-        else:
-            self._feed(data)
-
-    def _parse_rtsp(self, data: bytes | memoryview, text: bytes) -> None:
-        """Parse received data that has the name RTSP, and refuse it if the name is in the first line of a request.
-
-        The parser does not report this protocol. So the data is parsed in pieces. Each piece but the last ends before
-        the name; then the parser's state shows whether the name follows a request target.
-
-        Args:
-            data: received data.
-            text: `_open_head` and the data.
-        """
-        offset = len(text) - len(data)
-        start, at = 0, text.find(_RTSP, max(0, offset - len(_RTSP) + 1))  # it may start in the earlier data
-        while at >= 0:
-            end = at - offset
-            if end > start:
-                if not self._feed(data[start:end], data[end:]):
-                    return
-                start = end
-            if self._is_after_target(text[:at]):
-                self._refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, OTHER_VERSION)
-                return
-            at = text.find(_RTSP, at + 1)
-        self._feed(data[start:])
-
-    def _is_after_target(self, text: bytes) -> bool:
-        """Return whether the text ends with the method, the target and a space of the request that is being parsed."""
-        if self._part != _Part.HEAD or not self.url or self.headers or not text.endswith(b" "):
-            return False
-        line = text.rstrip(b" ")
-        return line.endswith(self.url) and line[: -len(self.url)].rstrip(b" ").endswith(self.parser.get_method())
-
-    def _feed(self, data: bytes | memoryview, following: bytes | memoryview = b"") -> bool:
-        """Pass data to the parser, and return whether the parser expects more of the connection's data.
-
-        `following` is received data after `data`. If the request upgrades the connection, it is used at once.
-        """
+        if not self._head_bytes and self._part != _Part.BODY and _RTSP_LINE.match(data):
+            self._refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, OTHER_VERSION)
+            return
         self._received_bytes = self._head_bytes + len(data)
         body_cycle = self.cycle if self._part == _Part.BODY else None
         self._content_bytes = 0
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._open_head.clear()
-            self._upgrade(b"".join((data[upgrade.args[0] :], following)))
-            return False
+            self._upgrade(data[upgrade.args[0] :])
+            return
         except httptools.HttpParserError as error:
             self._refuse(*describe_parser_error(error, data))
-            return False
-        if self._part == _Part.HEAD and not self.headers:
-            self._open_head += data
-        elif self._open_head:
-            self._open_head.clear()
+            return
         if self._part != _Part.BODY:
             self._head_bytes += len(data)
             if self._head_bytes > _HEAD_BYTES:
                 self._refuse_head()
         elif body_cycle is self.cycle:  # the slice is within one body
             self._count_framing(len(data) - self._content_bytes)
-        return not self._is_refused and not self.transport.is_closing()
 
     def _count_framing(self, received_bytes: int) -> None:
         """Count bytes of a body that are not content. The parser collects trailers, and reports them at their end."""

@@ -351,7 +351,7 @@ def test_expect_100_continue_gets_a_100_response() -> None:
     assert responses(head, b"body") == ["POST / body"]
 
 
-OTHER_PROTOCOLS = [b"HTTP/0.9", b"HTTP/2.0", b"HTTP/1.2", b"HTTP/3.0", b"RTSP/1.0", b"RTSP/1.1"]
+OTHER_VERSIONS = [b"HTTP/0.9", b"HTTP/2.0", b"HTTP/1.2", b"HTTP/3.0"]
 
 
 class TestVersions:
@@ -360,8 +360,7 @@ class TestVersions:
     @pytest.mark.parametrize(
         ("line", "expected"),
         [
-            *((b"POST /a " + protocol, b"505") for protocol in OTHER_PROTOCOLS),
-            (b"POST /a   RTSP/1.1", b"505"),
+            *((b"POST /a " + version, b"505") for version in OTHER_VERSIONS),
             (b"SOURCE /a ICE/1.1", b"501"),
             (b"GET /a ICE/1.0", b"505"),
             (b"PRI * HTTP/2.0\r\n\r\nSM", b"505"),
@@ -386,11 +385,22 @@ class TestVersions:
         run(check)
         assert app.scopes == []
 
-    @pytest.mark.parametrize("protocol", OTHER_PROTOCOLS)
-    def test_pipelined_request_in_another_version_is_refused(self, protocol: bytes) -> None:
+    @pytest.mark.parametrize("line", [b"POST /a RTSP/1.0", b"POST /a   RTSP/1.1"])
+    def test_request_in_rtsp_is_refused(self, line: bytes) -> None:
+        app = Recorder()
+
+        async def check() -> None:
+            received = await exchange(app, line + b"\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody")
+            assert received.startswith(b"HTTP/1.1 505 ")
+
+        run(check)
+        assert app.scopes == []
+
+    @pytest.mark.parametrize("version", OTHER_VERSIONS)
+    def test_pipelined_request_in_another_version_is_refused(self, version: bytes) -> None:
         app = Recorder()
         first = b"POST /first HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody"
-        second = b"POST /second " + protocol + b"\r\nhost: x\r\n\r\n"
+        second = b"POST /second " + version + b"\r\nhost: x\r\n\r\n"
 
         async def check() -> None:
             for pieces in ((first + second,), (first[:-2], first[-2:] + second), (first + second[:14], second[14:])):
