@@ -74,7 +74,7 @@ class Turnstile:
     such as the verification of their tokens, would run before the next step of any other request.
     """
 
-    def __init__(self, per_turn: int = 8) -> None:
+    def __init__(self, per_turn: int = 16) -> None:
         """Args:
         per_turn: maximum number of requests that start in one turn of the loop.
         """

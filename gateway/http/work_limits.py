@@ -76,7 +76,7 @@ def hold_for_request(limit: FairLimit, size: int = 1, *, by_address: bool = Fals
     else:
         client = current.principal.scope
     seconds = current.remaining(_LONGEST_WAIT_SECONDS)
-    return limit.hold(client, size, timeout_seconds=seconds, refusal=ResourceExhausted())
+    return limit.hold(client, size, timeout_seconds=seconds, refusal=ResourceExhausted)
 
 
 @asynccontextmanager

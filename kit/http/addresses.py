@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 _IPV6_NETWORK_BITS: Final = 64  # usual prefix of one household or machine, which may use every address in it
@@ -18,7 +19,11 @@ def address_key(address: Sequence[object] | None) -> str:
 
     One IPv6 caller can use every address of its network, so the network counts as one client.
     """
-    host = str(address[0]) if address else ""
+    return _host_key(str(address[0]) if address else "")
+
+
+@lru_cache(maxsize=4096)
+def _host_key(host: str) -> str:
     try:
         ip = ipaddress.ip_address(host)
     except ValueError:  # a Unix socket has no IP address

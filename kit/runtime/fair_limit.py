@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -30,7 +31,12 @@ class FairLimit:
         return len(self._clients)
 
     def hold(
-        self, client: str, size: int = 1, *, timeout_seconds: float | None = None, refusal: Exception | None = None
+        self,
+        client: str,
+        size: int = 1,
+        *,
+        timeout_seconds: float | None = None,
+        refusal: Callable[[], Exception] = TimeoutError,
     ) -> "Hold":
         """Return a context manager that waits until the work may start, and ends the work when its block ends.
 
@@ -39,7 +45,7 @@ class FairLimit:
             size: size of the work, at least 1. Larger work than one client may have counts as much as one client may
                 have.
             timeout_seconds: maximum time to wait; None: no maximum.
-            refusal: error to raise after that time; None: TimeoutError.
+            refusal: returns the error to raise after that time.
         """
         return Hold(self, client, max(1, min(size, self._per_client)), timeout_seconds, refusal)
 
@@ -125,7 +131,12 @@ class Hold:
     __slots__ = ("_client", "_is_held", "_limit", "_refusal", "_size", "_timeout_seconds")
 
     def __init__(
-        self, limit: FairLimit, client: str, size: int, timeout_seconds: float | None, refusal: Exception | None
+        self,
+        limit: FairLimit,
+        client: str,
+        size: int,
+        timeout_seconds: float | None,
+        refusal: Callable[[], Exception],
     ) -> None:
         self._limit = limit
         self._client = client
@@ -140,7 +151,7 @@ class Hold:
                 async with asyncio.timeout(self._timeout_seconds):
                     await self._limit.enter(self._client, self._size)
             except TimeoutError:
-                raise self._refusal or TimeoutError from None
+                raise self._refusal() from None
         self._is_held = True
         return self
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from math import ceil
 from typing import Final
 from uuid import UUID
@@ -163,7 +164,7 @@ class TopUps:
             wait_seconds = request_context.current_request.get().remaining(_MAX_WAIT_SECONDS)
             wait_until = clock() + wait_seconds
             attempt = NewAttempt(uuid7(), key, address, card_fingerprint(self._secret, card.number))
-            refusal = RateLimited(_AT_ONCE, "1")
+            refusal = partial(RateLimited, _AT_ONCE, "1")
             async with self._authorizations.hold(caller.scope, timeout_seconds=wait_seconds, refusal=refusal):
                 top_up = await self._reserve(attempt, wait_until)
                 if top_up is None:

@@ -143,7 +143,7 @@ async def test_work_that_cannot_start_in_time_is_refused() -> None:
     limit = FairLimit(1)
     async with limit.hold("a"):
         with pytest.raises(ResourceExhausted):
-            async with limit.hold("a", timeout_seconds=0, refusal=ResourceExhausted()):
+            async with limit.hold("a", timeout_seconds=0, refusal=ResourceExhausted):
                 pytest.fail("started")
         with pytest.raises(TimeoutError):
             async with limit.hold("a", timeout_seconds=0):
