@@ -9,6 +9,7 @@ import contextlib
 import os
 import queue
 import select
+import signal
 import threading
 import time
 import weakref
@@ -131,6 +132,8 @@ class LogSink:
         self._wake.put(None)
 
     def _run(self) -> None:
+        # A signal that the main thread blocks must stay pending, and this thread must not take it instead.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while True:
             self._write(self._take())
             self._pause(_INTERVAL_SECONDS)

@@ -145,8 +145,8 @@ class TestUp:
 
     def test_ctrl_c_during_start_stops_started_processes(self, terminal: Terminal) -> None:
         terminal.read_until(r"bank +\| listening")
-        terminal.process.send_signal(signal.SIGINT)
-        terminal.process.send_signal(signal.SIGINT)
+        while terminal.process.poll() is None:
+            terminal.process.send_signal(signal.SIGINT)  # also while the process exits
         assert terminal.wait() == 0
         check_free(get_listen_ports(terminal.ports))
 
