@@ -87,8 +87,8 @@ TopUpAccountResult = Annotated[
 @strawberry.type
 class Mutation:
     @strawberry.mutation(
-        description="Pays into an account by card, once for each idempotency key. The result has the top-up in its "
-        "final state. If the top-up is not final after a short wait, the result has its current state. After "
+        description="Pays into an account by card, once for each idempotency key. Returns when the top-up is final, or "
+        "after a short wait with its current state; the service then continues in the background. After "
         "UNAVAILABLE or DEADLINE_EXCEEDED the outcome is unknown: retry with the same key.",
         directives=[cost_directive(MUTATION_COST)],
     )
