@@ -15,7 +15,8 @@ class IntegrityResult(IntEnum):
     SOUND = 0
     BROKEN = 1
     NOT_PROVEN = 2
-    """The service or its database is down, or another check is running. It is unknown whether the data are sound."""
+    """The check has no verdict: the service refused the call or is down, its database or another service is
+    unavailable, or another check is running. It is unknown whether the data are sound."""
 
 
 def worst_result(results: Iterable[IntegrityResult]) -> IntegrityResult:
@@ -55,7 +56,7 @@ def _print_until_verdict(admin: AdminEndpoint) -> dict[str, Any]:
     """Print progress and violations; return the verdict.
 
     Raises:
-        NoResultError: the stream ended without a verdict.
+        NoResultError: the call failed (see `stream_reports`), or the stream ended without a verdict.
     """
     progress = ProgressLine()
     try:

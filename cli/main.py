@@ -131,8 +131,8 @@ def integrity(
     The bank checks its ledger, card checks that no amount is lost between cards and accounts, and analytics checks
     that the history equals the ledger.
 
-    Exit codes: 0 sound, 1 broken (there are violations), 2 not proven (a service or its database is down, or another
-    check is running).
+    Exit codes: 0 sound, 1 broken (there are violations), 2 not proven (a service refuses the call or is down, its
+    database or another service is unavailable, or another check is running).
     """
     if admin is not None:
         raise typer.Exit(check_integrity(AdminEndpoint(admin, token or "")))
