@@ -155,8 +155,8 @@ def retry_reviewed(top_up: TopUp) -> TopUp:
     """Return the top-up for a retry after a manual review.
 
     The top-up is again at the step at which it stopped. Its calls to the acquirer have new keys, because the acquirer
-    repeats its refusal for an old key. A final top-up is returned unchanged: the caller compares it with the acquirer's
-    payment again.
+    repeats its refusal for an old key; the key of the authorization never changes. A final top-up is returned
+    unchanged: the caller compares it with the acquirer's payment again.
     """
     if top_up.step is None:
         return top_up
