@@ -75,7 +75,8 @@ class LimitedParser(Parser):
         """Args:
         text: source of the document.
         max_tokens: maximum number of tokens, comments included.
-        max_name_characters: maximum length of a name. Each item of a response repeats the names of its fields.
+        max_name_characters: maximum length of a name. It is limited because each item of a response repeats the names
+            or aliases of its fields, so a long name makes a response large.
         """
         super().__init__(text)
         self._allowed = max_tokens
@@ -165,7 +166,8 @@ class RuleSet:
 
     The result is that of graphql-core's `validate`. That function takes three times as long for a document of many
     small operations: for each document it looks up the methods of all rules for all kinds of nodes, and its caches hash
-    whole operations. `validate` also limits the nesting of fragments, which `check_limits` does here.
+    whole operations. graphql-core's function also limits the nesting of fragments; in the gateway
+    `protection.limits.check_limits` does that.
     """
 
     def __init__(self, rules: Sequence[type[ASTValidationRule]]) -> None:
@@ -356,7 +358,8 @@ class LeafResolver(AttributeResolver):
 
 
 _ITEMS_PER_TURN: Final = 32
-"""Items of a list that are completed in one turn of the event loop: a type takes 0.1 ms in introspection."""
+"""Items of a list that are completed in one turn of the event loop. The types of an introspection take 0.1 to 0.3 ms
+each, so 32 of them block the loop for 3 to 10 ms."""
 
 
 class ShortcutExecutor(Executor[Any]):

@@ -31,7 +31,8 @@ class Limits:
     Attributes:
         tokens: tokens of all documents of one request, comments included. Line breaks have the same limit.
         anonymous_tokens: the same for anonymous callers.
-        name_characters: length of a name. Each item of a response repeats the names of its fields.
+        name_characters: length of a name. It is limited because each item of a response repeats the names or aliases
+            of its fields, so a long name makes a response large.
         definitions: operations and fragments of the document; validation follows all fragments from each operation.
         depth: levels of fields. Below `__schema` and `__type`, graphql-core's own rule applies.
         nesting: levels of selection sets, those of fragments included.
