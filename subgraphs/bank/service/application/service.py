@@ -51,7 +51,7 @@ class Bank:
 
     `api.policy` decides which methods a caller may call. This class decides which accounts the caller may use.
     Customers may use their own accounts, `Principal.can_read_all` allows reads of all accounts, and
-    `Principal.can_write_all` allows money movements from all accounts.
+    `Principal.can_write_all` allows a caller to open and close accounts of other owners and to move money from them.
     """
 
     def __init__(self, pipeline: Pipeline, reader: Reader, accounts: Accounts, epochs: Epochs) -> None:

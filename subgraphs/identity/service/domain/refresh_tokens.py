@@ -78,8 +78,9 @@ def rotate(
         token: stored token.
         now: current time, from the same clock as all stored times.
         successor_id: id that the successor gets if the token has no successor yet.
-        grace_seconds: time after the first use in which another use is a replay, not a reuse. A first use that is
-            further than this in the future was stored by a clock that was ahead; another use is a reuse then.
+        grace_seconds: time after the first use in which another use is a replay, not a reuse. If the stored time of the
+            first use is later than `now` by at least this time, the clock was ahead when it was stored; another use is
+            then a reuse too.
     """
     if session.has_ended(now):
         return SessionEnded()

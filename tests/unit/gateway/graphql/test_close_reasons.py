@@ -1,4 +1,7 @@
-"""The gateway replaces Strawberry's close reasons of WebSockets. Sending to a lost client raises one error."""
+"""The gateway replaces Strawberry's close reasons of WebSockets.
+
+Each message that is sent to a lost client raises the same error, `WebSocketDisconnected`.
+"""
 
 import ast
 import inspect
