@@ -6,7 +6,6 @@ until the gateway has handled them. So the requests of a client start at a few t
 
 import asyncio
 import time
-from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -65,50 +64,3 @@ class Pacer:
         self._full_at[client] = full_at
         if seconds > _SHORTEST_WAIT_SECONDS:
             await self._sleep(seconds)
-
-
-class Turnstile:
-    """Lets a few requests start in each turn of the event loop. Addresses whose requests wait take turns.
-
-    Hundreds of requests may arrive at once on as many connections. Without this limit, the first steps of all of them,
-    such as the verification of their tokens, would run before the next step of any other request.
-    """
-
-    def __init__(self, per_turn: int = 16) -> None:
-        """Args:
-        per_turn: maximum number of requests that start in one turn of the loop.
-        """
-        self._per_turn = per_turn
-        self._left = per_turn
-        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
-        self._is_scheduled = False
-
-    async def enter(self, address: str) -> None:
-        """Wait until a request from this address may start."""
-        if self._left and not self._waiting:
-            self._left -= 1
-            self._schedule()
-            return
-        started = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(address, deque()).append(started)
-        self._schedule()
-        await started
-
-    def _schedule(self) -> None:
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            asyncio.get_running_loop().call_soon(self._begin_turn)
-
-    def _begin_turn(self) -> None:
-        self._is_scheduled = False
-        self._left = self._per_turn
-        while self._left and self._waiting:
-            address, requests = self._waiting.popitem(last=False)
-            started = requests.popleft()
-            if requests:
-                self._waiting[address] = requests
-            if not started.done():  # a request that was cancelled is done
-                started.set_result(None)
-                self._left -= 1
-        if self._left < self._per_turn:
-            self._schedule()

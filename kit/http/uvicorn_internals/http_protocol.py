@@ -77,7 +77,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol with limits.
 
     A request that exceeds a limit gets 408, 413 or 431, and an invalid request gets 400, 501 or 505. Then the
-    connection is closed. Received data is parsed in slices, one in each turn of the loop.
+    connection is closed. Received data is parsed in slices, at most one in each turn of the loop. A slice waits while
+    many other connections have data.
     """
 
     config: "BoundedConfig"
@@ -175,13 +176,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:  # noqa: D102
         if self._held is not None:  # reading is paused, but the event loop may still deliver data
             self._held = memoryview(b"".join((self._held, data)))
-        elif len(data) <= _SLICE_BYTES:
+        elif len(data) <= _SLICE_BYTES and self.config.open_connections.turnstile.try_enter():
             self._parse(data)
         else:
             self._held = memoryview(data)
             self.flow.is_held = True
             self.transport.pause_reading()
-            self._parse_slice()
+            self._schedule()
 
     def _parse_slice(self) -> None:
         """Parse the next slice of held data, unless uvicorn has paused reading, and schedule the following slice."""
@@ -202,9 +203,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self.transport.resume_reading()
 
     def _schedule(self) -> None:
-        if not self._is_scheduled:
+        if not self._is_scheduled and self._connection is not None:
             self._is_scheduled = True
-            self.loop.call_soon(self._parse_slice)
+            address = self._connection.address or ""  # empty for all clients behind a trusted proxy
+            self.config.open_connections.turnstile.enter_later(address, self._parse_slice)
 
     def _parse(self, data: bytes | memoryview) -> None:
         """Parse received data. It replaces uvicorn's `data_received`, which logs each malformed request."""

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.http.pacing import AT_ONCE, Pacer, Turnstile
+from gateway.http.pacing import AT_ONCE, Pacer
 from gateway.http.rate_limits import RateLimiter, RateLimitOptions
 from wallet.errors import RateLimited
 
@@ -110,29 +110,3 @@ async def test_refused_requests_are_paced_too() -> None:
     await asyncio.gather(*(limiter.pace(limiter.requests, "a") for _ in range(AT_ONCE + 2)))
     first, second = clock.slept
     assert second > first > 0
-
-
-class TestTurnstile:
-    async def test_few_requests_start_in_one_turn_and_addresses_take_turns(self) -> None:
-        turnstile, started = Turnstile(per_turn=2), list[str]()
-
-        async def start(address: str) -> None:
-            await turnstile.enter(address)
-            started.append(address)
-
-        tasks = [asyncio.create_task(start(address)) for address in "aaaaaab"]
-        turns = []
-        while len(started) < len(tasks):
-            before = len(started)
-            await asyncio.sleep(0)
-            turns.append("".join(started[before:]))
-        assert [each for each in turns if each] == ["aa", "ab", "aa", "a"]
-
-    async def test_cancelled_request_does_not_hold_up_the_others(self) -> None:
-        turnstile = Turnstile(per_turn=1)
-        await turnstile.enter("a")
-        first, cancelled, other = (asyncio.create_task(turnstile.enter("a")) for _ in range(3))
-        await asyncio.sleep(0)
-        cancelled.cancel()
-        await asyncio.gather(first, other)
-        assert cancelled.cancelled()

@@ -3,12 +3,14 @@
 import asyncio
 import gc
 import weakref
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit.http.connections import ConnectionLimits
 from tests.unit.kit.http.virtual_server import VirtualServer, run, virtual_server
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -333,7 +335,7 @@ def test_body_of_many_chunks_and_some_trailers_is_read(piece_bytes: int) -> None
             client = server.connect()
             for at in range(0, len(request_), piece_bytes):
                 client.send(request_[at : at + piece_bytes])
-            await client.settle()
+            await client.wait(0.2)  # the server stops reading while data waits for a later turn of the loop
             assert client.received.endswith(b"<17100>")
 
     run(check)
@@ -346,5 +348,23 @@ def test_server_reads_little_data_after_a_refusal() -> None:
             client.send(CHUNKED + b"0\r\na: " + b"x" * 40 * 2**20)
             assert (await client.read_until_closed(1)).startswith(b"HTTP/1.1 431 ")
             assert client.unsent_bytes > 38 * 2**20
+
+    run(check)
+
+
+def test_few_of_many_requests_are_parsed_in_one_turn_and_addresses_take_turns() -> None:
+    async def check() -> None:
+        async with virtual_server(Echo(), limits=ConnectionLimits(total=200, per_address=200)) as server:
+            flood = [server.connect() for _ in range(100)]
+            other = server.connect("198.51.100.7")
+            for client in (*flood, other):
+                client.send(GET)
+            parsed = [sum(client.transport.protocol.cycle is not None for client in flood)]
+            while parsed[-1] < len(flood):
+                await asyncio.sleep(0)
+                parsed.append(sum(client.transport.protocol.cycle is not None for client in flood))
+                if len(parsed) == 2:
+                    assert other.transport.protocol.cycle is not None
+            assert max(after - before for before, after in pairwise((0, *parsed))) <= 16
 
     run(check)
