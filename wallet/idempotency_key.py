@@ -10,7 +10,7 @@ _QUOTE: Final = '"'
 _STRING: Final = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 _ESCAPED: Final = re.compile(r"\\(.)")
 _WHITE_SPACE: Final = " \t"
-_MAX_JOINED_LENGTH: Final = 4096
+_MAX_JOINED_LENGTH: Final = 512
 """Longer values are not searched for repeated keys. As keys, they are too long."""
 _MARK: Final = "§"
 """Prefix of some stored keys. No client can send it, because it is not ASCII."""
@@ -34,17 +34,17 @@ def parse_idempotency_key(value: str) -> IdempotencyKey:
     """Parse a key of REST or GraphQL. Spaces and tabs around the value are not part of the key.
 
     Raises:
-        ValueError: the value is one key several times with commas between; or it starts with a quotation mark but is
-            not a string as in RFC 8941; or the key is empty, too long or not printable ASCII. The message completes a
-            sentence that begins with the name of the field, for example "must be sent once".
+        ValueError: the value looks like several header lines that were joined (see `_is_joined`); or it starts with a
+            quotation mark but is not a string as in RFC 8941; or the key is empty, too long or not printable ASCII.
+            The message completes a sentence that begins with the name of the field, for example "must be sent once".
     """
     stripped = value.strip(_WHITE_SPACE)
     text = _unquote(stripped)
     if text is None:
-        if _is_repeated(stripped):
+        if _is_joined(stripped):
             raise ValueError(
-                "must be sent once; the value is one key several times, with commas between. If the whole value is "
-                "the key, send it as one quoted string"
+                "must be sent once; the value is one key several times, or one key and empty values, with commas "
+                "between. If the whole value is the key, send it as one quoted string"
             )
         if stripped.startswith(_QUOTE):
             raise ValueError(
@@ -98,24 +98,37 @@ def _unquote(value: str) -> str | None:
     return None if match is None else _ESCAPED.sub(r"\1", match[1])
 
 
-def _is_repeated(value: str) -> bool:
-    """Return whether the value is one key two or more times with commas between, each time quoted or bare.
+def _is_joined(value: str) -> bool:
+    """Return whether the value is several lines of one key, or of one key and empty lines, with commas between.
 
-    `fetch` and proxies join header lines in this way. The key may have commas too. Its quoted and its bare form have
-    the same number of commas, so all repetitions have the same number of parts.
+    `fetch` and proxies join header lines in this way. A line is empty, or it is the key, quoted or bare. The key may
+    have commas too. Its quoted and its bare form have the same number of commas, so all lines with the key have the
+    same number of parts.
     """
     if "," not in value or len(value) > _MAX_JOINED_LENGTH:
         return False
     parts = value.split(",")
-    return any(_is_one_key(parts, size) for size in range(1, len(parts) // 2 + 1) if len(parts) % size == 0)
+    if _is_empty(parts[0]) or _is_empty(parts[-1]):
+        return True
+    return any(_is_one_key(parts, size) for size in range(1, len(parts) // 2 + 1))
 
 
 def _is_one_key(parts: list[str], size: int) -> bool:
-    """Return whether each group of so many parts is the same key."""
-    first = _read_element(parts[:size])
-    return first != "" and all(
-        _read_element(parts[start : start + size]) == first for start in range(size, len(parts), size)
-    )
+    """Return whether the first `size` parts are a key, and each further line is this key or empty."""
+    key = _read_element(parts[:size])
+    start = size
+    while start < len(parts):
+        if _read_element(parts[start : start + size]) == key:
+            start += size
+        elif _is_empty(parts[start]):
+            start += 1
+        else:
+            return False
+    return True
+
+
+def _is_empty(part: str) -> bool:
+    return _read_element([part]) == ""
 
 
 def _read_element(parts: list[str]) -> str:
