@@ -79,6 +79,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     A request that exceeds a limit gets 408, 413 or 431, and an invalid request gets 400, 501 or 505. Then the
     connection is closed. Received data is parsed in slices, at most one in each turn of the loop. A slice waits while
     many other connections have data.
+
+    A request that was complete before the refused data is executed, and its response is sent before the refusal. This
+    also holds for a stream: it goes on until the app or the client ends it, and the refusal follows its end. In the
+    meantime received data is dropped, and a client that sends more than `DISCARDED_BYTES` is disconnected.
     """
 
     config: "BoundedConfig"
@@ -96,7 +100,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._discarded_bytes = 0
         self._held: memoryview | None = None
         self._is_scheduled = False
-        self._is_refused = False
+        self._is_refused = False  # no more data is parsed; the refusal may wait for earlier responses
+        self._is_output_ended = False
         self._is_upgraded = False
         self._is_upgrade_ignored = False  # the head that was just parsed asks for an upgrade that is ignored
         self._host_fields = 0
@@ -110,7 +115,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """See `kit.http.connections.Owner`."""
         if self.transport.is_closing():
             return Stage.CLOSING, self.transport.get_write_buffer_size() // PROGRESS_BYTES
-        if self._is_refused:
+        if self._is_output_ended:
             return Stage.LINGERING, None
         if self.flow.write_paused:
             return Stage.BLOCKED, self._resumes
@@ -274,8 +279,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:  # noqa: D102
         if self.flow.write_paused or (self.cycle is not None and not self.cycle.response_complete):
-            # An earlier response is not complete: the WebSocket would write into it.
-            self.transport.close()
+            # An earlier response is not complete, or not sent: the WebSocket would write into it.
+            detail = "open the WebSocket on another connection, or after the client has read all earlier responses"
+            self._refuse(HTTPStatus.BAD_REQUEST, detail)
             return
         self._is_upgraded = True
         self.ws_protocol_class = partial(BoundedWebSocketProtocol, connection=self._connection)  # type: ignore[assignment]
@@ -340,7 +346,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refuse(HTTPStatus.BAD_REQUEST, "send a Host field: it is required in HTTP/1.1")
             raise _RefusedError
         if len(self.pipeline) >= _PIPELINED_REQUESTS:
-            self.transport.close()
+            detail = f"send at most {_PIPELINED_REQUESTS} requests ahead: read a response before each further request"
+            self._refuse(HTTPStatus.TOO_MANY_REQUESTS, detail)
             raise _RefusedError
         if self.parser.should_upgrade() and not self._should_upgrade():
             if self.parser.get_method() == b"CONNECT":
@@ -392,28 +399,52 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
 
     def _refuse(self, status: HTTPStatus, detail: str) -> None:
-        """Send an error response to the current request, and end the connection.
+        """Send an error response, and end the connection. Nothing that follows the refused data is parsed.
 
-        A response that has started is cut off.
+        The requests that were complete before the refused data are executed, and the error response follows theirs. An
+        incomplete request is not executed further. If its response has started, the response is cut off.
         """
         if self._is_refused or self.transport.is_closing():
             return
         self._is_refused = True
         metrics.REQUESTS_REFUSED.labels(status.value).inc()
-        cycle = self.cycle
-        if cycle is not None and not cycle.response_complete:
-            is_current = self._part == _Part.BODY and not self.pipeline and not cycle.response_started
-            cycle.disconnected = True  # the app's response is dropped
-            cycle.message_event.set()
-            if not is_current:
-                self.transport.close()
-                return
         body = f"{detail}\n".encode()
         head = (
             f"HTTP/1.1 {status.value} {status.phrase}\r\nconnection: close\r\n"
             f"content-type: text/plain; charset=utf-8\r\ncontent-length: {len(body)}\r\n\r\n"
         )
-        self.transport.write(head.encode() + body)
+        if self._part == _Part.BODY and self.pipeline:  # the incomplete request waits for others
+            self._drop_latest()
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            self._end_output(head.encode() + body)
+        elif self._part != _Part.BODY:
+            cycle.on_response = partial(self._end_after_response, head.encode() + body)
+        else:
+            cycle.disconnected = True  # the app's response is dropped
+            cycle.waiting_for_100_continue = False
+            cycle.message_event.set()
+            if cycle.response_started:
+                self.transport.close()
+            else:
+                self._end_output(head.encode() + body)
+
+    def _drop_latest(self) -> None:
+        """Drop the latest request, which has not started."""
+        cycle, _ = self.pipeline.popleft()
+        cycle.on_response = _ignore  # breaks a reference cycle
+        self._part = _Part.NEXT
+        self.cycle = self.pipeline[0][0] if self.pipeline else self._running  # type: ignore[assignment]  # it runs
+
+    def _end_after_response(self, refusal: bytes) -> None:
+        """Complete the last response as usual, and send the refusal of the data behind its request."""
+        self.on_response_complete()
+        if not self.transport.is_closing():
+            self._end_output(refusal)
+
+    def _end_output(self, refusal: bytes) -> None:
+        self._is_output_ended = True
+        self.transport.write(refusal)
         self.transport.write_eof()
 
 

@@ -107,6 +107,7 @@ async def test_attributes_that_the_http_protocol_uses_exist_in_uvicorn() -> None
     assert missing_attributes(protocol, f"{names} {methods}") == set()
     cycle = set(RequestResponseCycle.__init__.__code__.co_names)
     assert cycle >= {"response_complete", "response_started", "disconnected", "message_event", "more_body"}
+    assert cycle >= {"on_response", "waiting_for_100_continue"}
     assert missing_attributes(FlowControl(asyncio.Transport()), "read_paused write_paused") == set()
 
 

@@ -162,21 +162,26 @@ def test_handshake_that_the_app_does_not_accept_times_out() -> None:
     run(check)
 
 
-def test_upgrade_during_an_earlier_response_closes_the_connection() -> None:
-    async def stream(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await receive()
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
+def test_upgrade_during_an_earlier_response_is_refused_after_the_response() -> None:
     async def check() -> None:
+        release = asyncio.Event()
+
+        async def stream(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await release.wait()
+            await send({"type": "http.response.body", "body": b"end"})
+
         async with virtual_server(stream) as server:
             client = server.connect()
             client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
             await client.settle()
             client.send(UPGRADE + b"\r\n")
             await client.settle()
-            assert not client.is_connected
+            assert client.received.endswith(b"transfer-encoding: chunked\r\n\r\n")
+            release.set()
+            response, refusal = (await client.read_until_closed(3)).split(b"HTTP/1.1 ")[1:]
+            assert response.endswith(b"\r\n3\r\nend\r\n0\r\n\r\n")
+            assert refusal.startswith(b"400 ")
             assert not server.state.tasks
 
     run(check)
