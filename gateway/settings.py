@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_va
 from gateway.graphql.execution.options import GraphOptions
 from gateway.graphql.protection.limits import Limits
 from gateway.http.cors import ALL, DEFAULT_HEADERS, CorsOptions, check_header, check_origin, is_localhost
-from gateway.http.rate_limits import Rate, RateLimitOptions
+from gateway.http.rate_limits import Rate, RateLimitOptions, RateStore
 from kit.http.connections import ConnectionLimits, check_proxy, default_connections, max_connections
 from kit.runtime.settings import (
     Address,
@@ -98,10 +98,10 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
         description="JSON array of the request headers that pages of the allowed origins may send",
     )
     gateway_rates: bool = Field(True, description="enable rate limiting")
-    gateway_rate_store: str = Field(
+    gateway_rate_store: RateStore = Field(
         RateLimitOptions.store,
-        description="storage of the rate limits' counters: memory:// for this process only, or the redis://… URL of a "
-        "Redis that several gateways share",
+        description="storage of the rate limits' counters: memory:// for this process only, or the URL of a Redis that "
+        "several gateways share, redis://user:password@host:6379/0, or rediss://… for TLS",
     )
     gateway_rate_requests: Rate = Field(
         RateLimitOptions.requests,

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
+from kit.runtime.server_urls import InvalidUrl, parse_postgres_url
+
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
 _TIME: Final = re.compile(r"(\d+(?:\.\d+)?)([smh]?)", re.ASCII)
 _BARE_IPV6: Final = re.compile(r"[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*")
@@ -66,8 +68,10 @@ def postgres_url(text: str) -> str:
 
     Messages do not quote the URL, because it may contain a password.
     """
-    if not text.startswith(("postgresql://", "postgres://")):
-        raise argparse.ArgumentTypeError("must be a URL such as postgresql://user@host/bank")
+    try:
+        parse_postgres_url(text)
+    except InvalidUrl as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return text
 
 

@@ -22,6 +22,7 @@ from redis.asyncio import BlockingConnectionPool
 from gateway.http.pacing import Pacer
 from kit.auth.principal import Principal
 from kit.http.addresses import address_key
+from kit.runtime.server_urls import parse_redis_url
 from wallet.errors import RateLimited
 
 log = structlog.get_logger(__name__)
@@ -58,6 +59,18 @@ Rate = Annotated[str, AfterValidator(_check_rate)]
 """A number of hits per period in the notation of the library `limits`: `6000/minute`, `20 per 5 minutes`."""
 
 
+def _check_store(url: str) -> str:
+    if url.startswith(("redis:", "rediss:")):
+        parse_redis_url(url)
+    elif url != MEMORY:
+        raise ValueError("must be memory:// or a URL such as redis://user:password@host:6379/0")
+    return url
+
+
+RateStore = Annotated[str, AfterValidator(_check_store)]
+"""`memory://`, or the URL of a Redis; it may have a password."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RateLimitOptions:
     """Rates of the gateway's limits.
@@ -75,7 +88,7 @@ class RateLimitOptions:
     """
 
     is_on: bool = True
-    store: str = MEMORY
+    store: RateStore = MEMORY
     requests: Rate = "6000/minute"
     cost: Rate = "3000000/minute"
     anonymous: Rate = "600/minute"

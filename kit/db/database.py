@@ -2,10 +2,11 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Self, cast
 
 import asyncpg
-from sqlalchemy import AdaptedConnection, ExceptionContext, TableClause, event, func, make_url, select
+from sqlalchemy import AdaptedConnection, ExceptionContext, TableClause, event, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -55,12 +56,12 @@ class Database:
             max_connections: size of the pool.
         """
         engine = create_async_engine(
-            make_url(url).set(drivername="postgresql+asyncpg"),
+            "postgresql+asyncpg://",
+            async_creator=partial(asyncpg.connect, **connect_options(url, service)),
             pool_size=max_connections,
             max_overflow=0,
             pool_timeout=CONNECT_TIMEOUT_SECONDS,
             hide_parameters=True,
-            connect_args=connect_options(service),
         )
         sessions = SessionCheck(url)
 

@@ -9,12 +9,15 @@ import asyncpg
 import structlog
 from alembic import command, context
 from alembic.config import Config
-from sqlalchemy import Connection, MetaData, make_url, pool, text
+from pydantic import SecretStr
+from sqlalchemy import Connection, MetaData, pool, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from kit.db.asyncpg_internals import UncancelledConnection
+from kit.db.postgres import UNAVAILABLE_ERRORS
 from kit.runtime.backoff import Backoff
+from kit.runtime.job import JobError
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +30,8 @@ _LOCK_TIMEOUT: Final = "1s"
 
 Statements of the services that use this table wait behind the migration.
 """
+_REFUSALS: Final = (*UNAVAILABLE_ERRORS, asyncpg.InsufficientPrivilegeError, asyncpg.LockNotAvailableError)
+"""Errors of a statement that are no fault of the migration."""
 _ATTEMPTS: Final = 30
 _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 10.0
@@ -46,6 +51,41 @@ def config(package: str, url: str) -> Config:
     return settings
 
 
+class NotConnected(Exception):
+    """The server does not respond, or refuses the connection. The message has the reason, without the password."""
+
+
+def run_upgrade(package: str, setting: str, url: SecretStr) -> None:
+    """Migrate a database as a job; see `upgrade`.
+
+    Args:
+        package: dotted name of the package of migrations.
+        setting: name of the setting that has the URL.
+        url: `postgresql://…`.
+
+    Raises:
+        JobError: the server does not respond or refuses the connection or a statement. The job can be run again.
+    """
+    try:
+        upgrade(package, url.get_secret_value())
+    except NotConnected as error:
+        raise JobError(
+            f"{setting}: cannot connect to the database; check that the server runs and that the URL is right: {error}"
+        ) from error
+    except DBAPIError as error:
+        reason = error.driver_exception
+        if not isinstance(reason, _REFUSALS):
+            raise
+        raise JobError(
+            f"{setting}: the database refused a migration or became unavailable; nothing was changed unless the "
+            f"connection was lost at the end; run the job again when the cause is removed: {_describe(reason)}"
+        ) from error
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 def upgrade(package: str, url: str) -> None:
     """Migrate the database to the newest schema. Safe to repeat; concurrent runs wait for each other.
 
@@ -58,6 +98,7 @@ def upgrade(package: str, url: str) -> None:
         url: `postgresql://…`.
 
     Raises:
+        NotConnected: the server does not respond or refuses the connection.
         sqlalchemy.exc.DBAPIError: a statement failed, or the last attempt did not get a lock either. Nothing was
         changed.
     """
@@ -81,7 +122,7 @@ def run_migrations(metadata: MetaData) -> None:
     Args:
         metadata: tables as the code defines them; Alembic compares the database with them.
     """
-    url = make_url(context.config.attributes["url"]).set(drivername="postgresql+asyncpg")
+    url = context.config.attributes["url"]
 
     def migrate(connection: Connection) -> None:
         context.configure(connection=connection, target_metadata=metadata, compare_server_default=True)
@@ -91,9 +132,15 @@ def run_migrations(metadata: MetaData) -> None:
             connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
             context.run_migrations()
 
+    async def open_connection() -> asyncpg.Connection:
+        try:
+            # An interrupted migration may be committing.
+            return await asyncpg.connect(url, connection_class=UncancelledConnection)
+        except (*UNAVAILABLE_ERRORS, asyncpg.PostgresError) as error:
+            raise NotConnected(_describe(error)) from error
+
     async def connect() -> None:
-        options = {"connection_class": UncancelledConnection}  # an interrupted migration may be committing
-        engine = create_async_engine(url, poolclass=pool.NullPool, connect_args=options)
+        engine = create_async_engine("postgresql+asyncpg://", async_creator=open_connection, poolclass=pool.NullPool)
         async with engine.connect() as connection:
             await connection.run_sync(migrate)
             await connection.commit()

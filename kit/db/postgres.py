@@ -11,6 +11,7 @@ import asyncpg
 import structlog
 
 from kit.db.asyncpg_internals import UncancelledConnection
+from kit.runtime.server_urls import parse_postgres_url
 from wallet.errors import Unavailable
 
 log = structlog.get_logger(__name__)
@@ -118,20 +119,23 @@ async def check_disk() -> None:
         raise Unavailable("the database's disk")
 
 
-def connect_options(application_name: str) -> dict[str, Any]:
-    """Return the keyword arguments of `asyncpg.connect`, which SQLAlchemy passes on as `connect_args`.
+def connect_options(url: str, application_name: str) -> dict[str, Any]:
+    """Return the keyword arguments of `asyncpg.connect`. asyncpg reads the URL of all connections, also SQLAlchemy's.
 
     `server_settings` has only the name, because PgBouncer refuses other settings at the start of a session. Execute
     `set_session_statement` on each new connection instead.
 
     Args:
-        application_name: name of the service, as `pg_stat_activity` shows it.
+        url: `postgresql://…`, as `parse_postgres_url` accepts it.
+        application_name: name of the service, as `pg_stat_activity` shows it, unless the URL has another one.
     """
+    has_own_name = "application_name" in parse_postgres_url(url).parameters
     return {
+        "dsn": url,
         "connection_class": UncancelledConnection,
         "timeout": CONNECT_TIMEOUT_SECONDS,
         "command_timeout": STATEMENT_TIMEOUT_SECONDS,
-        "server_settings": {"application_name": application_name},
+        "server_settings": {} if has_own_name else {"application_name": application_name},
     }
 
 
@@ -153,11 +157,11 @@ async def check_sessions(url: str) -> None:
         SharedSessions: the connections share sessions.
         OSError, TimeoutError, asyncpg.PostgresError: a connection failed.
     """
-    options = connect_options("session check") | {"statement_cache_size": 0}
+    options = connect_options(url, "session check") | {"statement_cache_size": 0}
     async with AsyncExitStack() as stack:
         connections = []
         for _ in range(2):
-            connection = await asyncpg.connect(url, **options)
+            connection = await asyncpg.connect(**options)
             stack.callback(connection.terminate)
             connections.append(connection)
         seen: list[set[int]] = [set(), set()]

@@ -13,11 +13,18 @@ from kit.telemetry import logs
 
 log = structlog.get_logger(__name__)
 
+
+class JobError(Exception):
+    """A job cannot do its work because of its environment. The message says what to do and has no secrets."""
+
+
 ProcessSettings = TypeVar("ProcessSettings", bound=LogSettings)
 
 
 def run_job(name: str, settings_class: type[ProcessSettings], job: Callable[[ProcessSettings], object]) -> None:
     """Run a job until it returns; `__main__` calls it. An error is logged and ends the process with status 1.
+
+    A JobError is logged as one line, `job failed`. Other errors are faults of the job and are logged with a traceback.
 
     Args:
         name: name of the process in logs.
@@ -25,7 +32,12 @@ def run_job(name: str, settings_class: type[ProcessSettings], job: Callable[[Pro
             with status 2.
         job: called with the settings.
     """
-    job(configure_process(name, settings_class))
+    settings = configure_process(name, settings_class)
+    try:
+        job(settings)
+    except JobError as error:
+        log.critical("job failed", error=str(error))
+        raise SystemExit(1) from None
 
 
 def configure_process(name: str, settings_class: type[ProcessSettings]) -> ProcessSettings:

@@ -1,13 +1,11 @@
 """Settings from environment variables: one class per process, one documented field per variable."""
 
 import os
-import ssl
 import sys
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -29,7 +27,9 @@ from pydantic_settings import (
 )
 
 from kit.runtime.addresses import check_target, split_address, target_addresses
+from kit.runtime.certificate_files import is_authority_file, is_key_pair
 from kit.runtime.invalid_settings import describe_setting_error
+from kit.runtime.server_urls import parse_clickhouse_url, parse_postgres_url
 
 
 def _check_address(value: str) -> str:
@@ -61,15 +61,12 @@ GrpcTarget = Annotated[str, AfterValidator(check_target)]
 
 
 def _check_database_url(value: SecretStr) -> SecretStr:
-    if urlsplit(value.get_secret_value()).scheme not in {"postgresql", "postgres"}:
-        raise ValueError("must be a URL such as postgresql://user:password@host:5432/database")
+    parse_postgres_url(value.get_secret_value())
     return value
 
 
 def _check_clickhouse_url(value: SecretStr) -> SecretStr:
-    url = urlsplit(value.get_secret_value())
-    if url.scheme not in {"http", "https"} or not url.hostname:
-        raise ValueError("must be a URL such as http://user:password@host:8123/database")
+    parse_clickhouse_url(value.get_secret_value())
     return value
 
 
@@ -335,14 +332,9 @@ class TLSSettings(Settings):
         yield from super()._unusable_files()
         if self.tls_certificate is None or self.tls_key is None or self.tls_authority is None:
             return
-        try:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(self.tls_certificate, self.tls_key, password="")
-        except (OSError, ValueError):
+        if not is_key_pair(self.tls_certificate, self.tls_key):
             yield "TLS_CERTIFICATE, TLS_KEY: must be a certificate and its own private key, both PEM, not encrypted"
-        try:
-            context.load_verify_locations(self.tls_authority)
-        except OSError:
+        if not is_authority_file(self.tls_authority):
             yield "TLS_AUTHORITY: must be a file with certificates (PEM)"
 
 

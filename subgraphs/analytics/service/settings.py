@@ -36,7 +36,9 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
         "127.0.0.1:9103",
         description="address of the admin interface: health, metrics, integrity check and `wallet replay`",
     )
-    clickhouse_dsn: ClickHouseUrl = Field(description="URL of ClickHouse, http://user:password@host:port/database")
+    clickhouse_dsn: ClickHouseUrl = Field(
+        description="URL of ClickHouse, http://user:password@host:8123/database, or https://… for TLS"
+    )
     kafka_bootstrap_servers: str = Field(description="Kafka brokers: host:port, or several separated by commas")
     bank_grpc_target: GrpcTarget = Field("127.0.0.1:50051", description="gRPC target of the bank")
     analytics_session_seconds: PositiveFloat = Field(

@@ -8,7 +8,9 @@ from kit.runtime.settings import Address, AuthSettings, DatabaseUrl, LogSettings
 class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
     """Settings of the bank."""
 
-    bank_database_url: DatabaseUrl = Field(description="URL of the ledger's database, postgresql://…")
+    bank_database_url: DatabaseUrl = Field(
+        description="URL of the ledger's database, postgresql://user:password@host:5432/database"
+    )
     bank_database_direct_url: DatabaseUrl | None = Field(
         None,
         description="URL of the ledger's database without a connection pooler; required if the other URLs lead to a "

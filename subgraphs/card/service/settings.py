@@ -67,7 +67,9 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
         description="address of the admin interface: health, metrics, integrity check, and manual review of top-ups",
     )
     card_webhook_listen: Address = Field("127.0.0.1:8091", description="address that receives the acquirer's webhooks")
-    card_database_url: DatabaseUrl = Field(description="URL of the card service's database, postgresql://…")
+    card_database_url: DatabaseUrl = Field(
+        description="URL of the card service's database, postgresql://user:password@host:5432/database"
+    )
     card_database_connections: PositiveInt = Field(
         10,
         description="maximum connections of one process to the card service's database; one of them listens for "

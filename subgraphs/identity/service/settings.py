@@ -47,7 +47,9 @@ class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
     identity_admin_listen: Address = Field(
         "127.0.0.1:9104", description="address of the admin interface: health, metrics and public keys"
     )
-    identity_database_url: DatabaseUrl = Field(description="URL of the identity service's database, postgresql://…")
+    identity_database_url: DatabaseUrl = Field(
+        description="URL of the identity service's database, postgresql://user:password@host:5432/database"
+    )
     identity_database_connections: PositiveInt = Field(
         10, description="maximum connections of one process to the identity service's database"
     )

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import subprocess
 import sys
 import uuid
@@ -13,6 +14,7 @@ import pytest
 from clickhouse_connect.driver.asyncclient import AsyncClient
 
 from stack.engines.children import ClickHouse
+from stack.ports import free_ports
 from subgraphs.analytics.service.adapters.clickhouse.connection import open_client
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.adapters.clickhouse.history import History
@@ -274,4 +276,13 @@ class TestJob:
         await create_legacy_table(client, name, amount="Decimal(18, 2)")
         done = await asyncio.to_thread(self.run, clickhouse.dsn(name))
         assert done.returncode == 1
-        assert done.stderr.startswith(f"table operations in database {name} is not the one")
+        entry = json.loads(done.stderr)
+        assert entry["event"] == "job failed"
+        assert entry["error"].startswith(f"table operations in database {name} is not the one")
+
+    async def test_job_without_a_server_exits_with_the_name_of_the_setting_and_without_the_password(self) -> None:
+        done = await asyncio.to_thread(self.run, f"http://wallet:s3cret@127.0.0.1:{free_ports(1)[0]}/wallet")
+        assert (done.returncode, done.stdout) == (1, "")
+        entry = json.loads(done.stderr)
+        assert entry["error"].startswith("CLICKHOUSE_DSN: cannot upgrade ClickHouse; check that the server runs")
+        assert "s3cret" not in done.stderr

@@ -28,6 +28,7 @@ from tests.integration.bank.harness import (
     rub,
     until_ready,
 )
+from tests.migration_jobs import URL_PARAMETERS, count_named_sessions, migrate
 from tests.stopping import assert_stops
 from tests.waiting import until
 from wallet.errors import DeadlineExceeded, Unavailable
@@ -79,6 +80,18 @@ class TestStart:
         finally:
             await child.stop()
             remove_cluster(tmp_path / "postgres")
+
+    async def test_bank_and_its_migration_start_with_parameters_in_the_url(
+        self, create_process: CreateProcess, ledger_url: str, broker: Kafka
+    ) -> None:
+        url = f"{ledger_url}?{URL_PARAMETERS}"
+        assert await migrate("bank", BANK_DATABASE_URL=ledger_url, BANK_DATABASE_DIRECT_URL=url) == (0, [])
+        child, environment = create_process(
+            url, bank_database_read_url=url, kafka_bootstrap_servers=broker.bootstrap_servers
+        )
+        await child.start()
+        await until_ready(f"http://{environment['bank_admin_listen']}")
+        assert await count_named_sessions(ledger_url)
 
 
 class TestStop:

@@ -19,6 +19,7 @@ from tests.integration.bank.harness import RunningBank, rub
 from tests.integration.card.card_process import card_child, card_settings, connect_card, run_card
 from tests.integration.sandbox import running as sandbox
 from tests.integration.sandbox.running import Merchant
+from tests.migration_jobs import URL_PARAMETERS, count_named_sessions, migrate
 from tests.waiting import until
 from wallet.errors import AccountNotFound, InternalError, Unavailable, WalletError
 
@@ -53,6 +54,16 @@ async def create_card(
     yield create_card
     for child in children:
         await child.stop()
+
+
+async def test_service_and_its_migration_start_with_parameters_in_the_url(
+    create_card: CardFactory, card_url: str
+) -> None:
+    url = f"{card_url}?{URL_PARAMETERS}"
+    assert await migrate("card", CARD_DATABASE_URL=url) == (0, [])
+    child, _ = create_card(card_database_url=url)
+    await child.start()
+    assert await count_named_sessions(card_url)
 
 
 class TestKill9:

@@ -32,6 +32,7 @@ from tests.integration.identity.harness import (
     process,
     running,
 )
+from tests.migration_jobs import URL_PARAMETERS, count_named_sessions, migrate
 from tests.waiting import until
 from wallet.errors import InternalError, InvalidCredentials, TooManyAttempts, Unauthenticated, Unavailable, WalletError
 from wallet.inputs import Secret
@@ -84,6 +85,16 @@ async def refresh_until_known(identity: RunningIdentity, token: str) -> Tokens:
     tokens = await until(attempt)
     assert tokens is not None
     return tokens
+
+
+async def test_service_and_its_migration_start_with_parameters_in_the_url(
+    build_process: ProcessFactory, identity_url: str
+) -> None:
+    url = f"{identity_url}?{URL_PARAMETERS}"
+    assert await migrate("identity", IDENTITY_DATABASE_URL=url) == (0, [])
+    child, _ = build_process(identity_database_url=url)
+    await child.start()
+    assert await count_named_sessions(identity_url)
 
 
 class TestKill9:

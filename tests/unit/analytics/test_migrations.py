@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from subgraphs.analytics.service.adapters.clickhouse.connection import split_dsn
+from subgraphs.analytics.service.adapters.clickhouse.connection import database_name
 from subgraphs.analytics.service.migrations.schema import MIGRATIONS, load_migrations
 
 
@@ -36,12 +36,12 @@ class TestLoadMigrations:
 
 
 @pytest.mark.parametrize(
-    ("dsn", "expected"),
+    ("dsn", "name"),
     [
-        ("http://u:p@host:8123/wallet", ("http://u:p@host:8123", "wallet")),
-        ("http://host:8123/my%20db/", ("http://host:8123", "my db")),
-        ("http://host:8123", ("http://host:8123", "default")),
+        ("http://u:p@host:8123/wallet", "wallet"),
+        ("http://host:8123/my%20db/", "my db"),
+        ("http://host:8123", "default"),
     ],
 )
-def test_dsn_is_split_into_server_and_database(dsn: str, expected: tuple[str, str]) -> None:
-    assert split_dsn(dsn) == expected
+def test_dsn_has_the_name_of_the_database(dsn: str, name: str) -> None:
+    assert database_name(dsn) == name

@@ -11,7 +11,7 @@ from subgraphs.card.service.settings import LimitSetting, Settings
 REQUIRED = {
     "auth_issuer": "https://users.test",
     "auth_jwks": "users.jwks.json",
-    "card_database_url": "postgresql://card",
+    "card_database_url": "postgresql://host/card",
     "service_key_file": "card.pem",
     "acquirer_url": "http://127.0.0.1:8090",
     "acquirer_api_key": "API key of the merchant",

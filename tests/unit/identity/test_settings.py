@@ -15,7 +15,7 @@ from subgraphs.identity.service.settings import Settings
 NEEDED = {
     "auth_issuer": "https://users.test",
     "auth_jwks": "users.jwks.json",
-    "identity_database_url": "postgresql://identity",
+    "identity_database_url": "postgresql://host/identity",
     "identity_keys": "keys",
     "identity_refresh_secret": "a refresh secret for tests, long enough",
 }

@@ -15,7 +15,7 @@ from typing import Any, Final
 import structlog
 from clickhouse_connect.driver.asyncclient import AsyncClient
 
-from subgraphs.analytics.service.adapters.clickhouse.connection import open_client, split_dsn
+from subgraphs.analytics.service.adapters.clickhouse.connection import database_name, open_client
 
 log = structlog.get_logger(__name__)
 
@@ -116,10 +116,9 @@ async def upgrade(dsn: str) -> None:
 
     Safe to repeat. Raises what `upgrade_schema` raises.
     """
-    server, database = split_dsn(dsn)
-    client = await open_client(server, _STATEMENT_TIMEOUT_SECONDS)
+    client = await open_client(dsn, _STATEMENT_TIMEOUT_SECONDS)
     try:
-        await upgrade_schema(client, database)
+        await upgrade_schema(client, database_name(dsn))
     finally:
         await client.close()
 

@@ -1,8 +1,6 @@
 """Upgrade the database to the newest schema: `python -m subgraphs.bank.service.migrations`. Safe to run at any time."""
 
-from pydantic import SecretStr
-
-from kit.db.migrations import upgrade
+from kit.db.migrations import run_upgrade
 from kit.runtime.job import run_job
 from kit.runtime.settings import DatabaseUrl, LogSettings
 
@@ -11,13 +9,15 @@ class MigrationSettings(LogSettings):
     """Settings of the migration."""
 
     bank_database_url: DatabaseUrl
-    bank_database_direct_url: SecretStr | None = None
+    bank_database_direct_url: DatabaseUrl | None = None
 
 
 def migrate(settings: MigrationSettings) -> None:
     """Run the job."""
-    url = settings.bank_database_direct_url or settings.bank_database_url
-    upgrade("subgraphs.bank.service.migrations", url.get_secret_value())
+    setting, url = "BANK_DATABASE_URL", settings.bank_database_url
+    if settings.bank_database_direct_url is not None:
+        setting, url = "BANK_DATABASE_DIRECT_URL", settings.bank_database_direct_url
+    run_upgrade("subgraphs.bank.service.migrations", setting, url)
 
 
 if __name__ == "__main__":

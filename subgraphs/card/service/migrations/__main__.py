@@ -1,6 +1,6 @@
 """Upgrade the database to the newest schema: `python -m subgraphs.card.service.migrations`. Safe to run at any time."""
 
-from kit.db.migrations import upgrade
+from kit.db.migrations import run_upgrade
 from kit.runtime.job import run_job
 from kit.runtime.settings import DatabaseUrl, LogSettings
 
@@ -13,7 +13,7 @@ class MigrationSettings(LogSettings):
 
 def migrate(settings: MigrationSettings) -> None:
     """Run the job."""
-    upgrade("subgraphs.card.service.migrations", settings.card_database_url.get_secret_value())
+    run_upgrade("subgraphs.card.service.migrations", "CARD_DATABASE_URL", settings.card_database_url)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """`python -m subgraphs.identity.service.migrations`: migrate the database to the newest schema. Safe to repeat."""
 
-from kit.db.migrations import upgrade
+from kit.db.migrations import run_upgrade
 from kit.runtime.job import run_job
 from kit.runtime.settings import DatabaseUrl, LogSettings
 
@@ -13,7 +13,7 @@ class MigrationSettings(LogSettings):
 
 def migrate(settings: MigrationSettings) -> None:
     """Run the job."""
-    upgrade("subgraphs.identity.service.migrations", settings.identity_database_url.get_secret_value())
+    run_upgrade("subgraphs.identity.service.migrations", "IDENTITY_DATABASE_URL", settings.identity_database_url)
 
 
 if __name__ == "__main__":

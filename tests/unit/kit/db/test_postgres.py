@@ -63,7 +63,12 @@ def test_other_error_is_raised_unchanged(error: Exception) -> None:
 
 
 def test_connection_starts_without_settings_that_poolers_refuse() -> None:
-    assert connect_options("bank")["server_settings"] == {"application_name": "bank"}
+    assert connect_options("postgresql://host/bank", "bank")["server_settings"] == {"application_name": "bank"}
+
+
+def test_application_name_of_the_url_replaces_the_name_of_the_service() -> None:
+    url = "postgresql://host/bank?application_name=bank-eu"
+    assert connect_options(url, "bank")["server_settings"] == {}
 
 
 def test_statement_sets_each_setting_for_the_session() -> None:
@@ -117,7 +122,7 @@ def connect_through_pooler(monkeypatch: pytest.MonkeyPatch, *processes: Iterable
     connections = [PooledConnection(each) for each in processes]
     waiting = iter(connections)
 
-    async def connect(_: str, **options: object) -> PooledConnection:
+    async def connect(**options: object) -> PooledConnection:
         assert options["statement_cache_size"] == 0  # a pooler in transaction mode breaks prepared statements
         return next(waiting)
 
@@ -128,7 +133,7 @@ def connect_through_pooler(monkeypatch: pytest.MonkeyPatch, *processes: Iterable
 class TestCheckSessions:
     async def test_sessions_that_stay_apart_pass_after_twenty_rounds(self, monkeypatch: pytest.MonkeyPatch) -> None:
         connections = connect_through_pooler(monkeypatch, [1] * 20, [2] * 20)
-        await check_sessions("postgresql://pooler")
+        await check_sessions("postgresql://pooler/bank")
         assert all(each.is_terminated for each in connections)
 
     @pytest.mark.parametrize(
@@ -145,14 +150,14 @@ class TestCheckSessions:
     ) -> None:
         connections = connect_through_pooler(monkeypatch, first, second)
         with pytest.raises(SharedSessions, match="not in session mode"):
-            await check_sessions("postgresql://pooler")
+            await check_sessions("postgresql://pooler/bank")
         assert all(each.is_terminated for each in connections)
 
     async def test_failed_second_connection_closes_the_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
         opened = PooledConnection([])
         results: list[PooledConnection | OSError] = [opened, ConnectionRefusedError()]
 
-        async def connect(_: str, **__: object) -> PooledConnection:
+        async def connect(**_: object) -> PooledConnection:
             result = results.pop(0)
             if isinstance(result, OSError):
                 raise result
@@ -160,5 +165,5 @@ class TestCheckSessions:
 
         monkeypatch.setattr("kit.db.postgres.asyncpg.connect", connect)
         with pytest.raises(ConnectionRefusedError):
-            await check_sessions("postgresql://pooler")
+            await check_sessions("postgresql://pooler/bank")
         assert opened.is_terminated

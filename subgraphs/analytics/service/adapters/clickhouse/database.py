@@ -10,7 +10,7 @@ from aiohttp import ClientError
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from subgraphs.analytics.service.adapters.clickhouse.connection import open_client, split_dsn
+from subgraphs.analytics.service.adapters.clickhouse.connection import database_name, open_client
 from subgraphs.analytics.service.adapters.clickhouse.table import COLUMNS, columns_from_rows
 from subgraphs.analytics.service.domain.model import Row
 from subgraphs.analytics.service.migrations.schema import (
@@ -43,7 +43,7 @@ class Database:
         """Args:
         dsn: `http://user:password@host:port/database`.
         """
-        self._server, self._name = split_dsn(dsn)
+        self._dsn, self._name = dsn, database_name(dsn)
         self._client: AsyncClient | None = None
         self._connecting = asyncio.Lock()
         self._was_valid = False
@@ -115,7 +115,7 @@ class Database:
             raise Unavailable(_RESOURCE) from error
 
     async def _open(self) -> AsyncClient:
-        client = await open_client(self._server, _STATEMENT_TIMEOUT_SECONDS)
+        client = await open_client(self._dsn, _STATEMENT_TIMEOUT_SECONDS)
         try:
             try:
                 await verify_schema(client, self._name)

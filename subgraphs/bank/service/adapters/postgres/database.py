@@ -74,10 +74,10 @@ async def open_pool(url: str, *, max_size: int, shares_sessions: bool = False) -
             await sessions.check()
             await connection.execute(set_session_statement(_SETTINGS))
 
-    options = connect_options("bank")
+    options = connect_options(url, "bank")
     if shares_sessions:
         options["statement_cache_size"] = 0
-    pool = await asyncpg.create_pool(url, min_size=0, max_size=max_size, init=prepare, reset=_skip_reset, **options)
+    pool = await asyncpg.create_pool(min_size=0, max_size=max_size, init=prepare, reset=_skip_reset, **options)
     try:
         yield pool
     finally:
