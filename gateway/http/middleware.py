@@ -23,6 +23,7 @@ from kit.http.addresses import address_key
 from kit.http.turnstile import Turnstile
 from kit.rpc import request_context
 from kit.rpc.request_context import RequestContext
+from kit.runtime.time_meter import Measured, current_meter
 from wallet.errors import InternalError, WalletError
 
 log = structlog.get_logger(__name__)
@@ -84,6 +85,14 @@ class RequestMiddleware:
             return
         host = str((scope.get("client") or ("",))[0])
         await self._turnstile.enter(host)
+        meter = self._rate_limiter.meter(host)
+        is_measured = current_meter.set(meter)
+        try:
+            await Measured(self._handle(scope, receive, send, host), meter)
+        finally:
+            current_meter.reset(is_measured)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send, host: str) -> None:
         exchange = Exchange(scope, send)
         deadline = exchange.started + self._timeout_seconds if scope["type"] == "http" else None
         context = RequestContext(exchange.request_id, deadline=deadline, trace=exchange.span.trace, client_address=host)
@@ -142,6 +151,7 @@ class RequestMiddleware:
             limit, client = limiter.limit_for(caller, scope.get("client"))
         await limiter.pace(limit, client)
         if not exchange.is_health_check:
+            await limiter.share_time(request_context.current_request.get().client_address)
             exchange.read_rate_limit_status = partial(limiter.status, limit, client)
             await limiter.hit(limit, client)
 

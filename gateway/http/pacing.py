@@ -46,18 +46,19 @@ class Pacer:
         self._full_at: LRUCache[str, float] = LRUCache(_CLIENTS)
         """Time at which each client may again start as many requests at once as allowed."""
 
-    async def wait(self, client: str, per_second: float) -> None:
+    async def wait(self, client: str, per_second: float, amount: int = 1) -> None:
         """Wait until the client's next request may start.
 
         Args:
             client: key of the client.
             per_second: sustained rate of the client's limit; 0 if there is none.
+            amount: number of requests that this one counts as.
 
         Raises:
             TimeoutError: so many requests of the client wait that the next one would wait for too long.
         """
         now, interval = self._clock(), 1 / max(_MULTIPLE * per_second, self._min_per_second)
-        full_at = max(now, self._full_at.get(client, now)) + interval
+        full_at = max(now, self._full_at.get(client, now)) + amount * interval
         seconds = full_at - now - AT_ONCE * interval
         if seconds > self._longest_wait_seconds:
             raise TimeoutError

@@ -20,9 +20,11 @@ from pydantic import AfterValidator
 from redis.asyncio import BlockingConnectionPool
 
 from gateway.http.pacing import Pacer
+from gateway.http.time_share import TimeShare
 from kit.auth.principal import Principal
 from kit.http.addresses import address_key
 from kit.runtime.server_urls import parse_redis_url
+from kit.runtime.time_meter import Meter
 from wallet.errors import RateLimited
 
 log = structlog.get_logger(__name__)
@@ -42,6 +44,8 @@ _POOL_TIMEOUT_SECONDS: Final = 0.5
 _POOL_SIZE: Final = 8  # even one connection is fast enough; a larger pool would only move the queue to Redis
 _RETRY_PAUSE_SECONDS: Final = 1.0
 _STREAMS_PER_SECOND: Final = 50.0
+_LONGEST_SHARE_WAIT_SECONDS: Final = 5.0
+_TIME: Final = "time"  # name of the limit in errors and metrics
 
 
 Answer = TypeVar("Answer")
@@ -262,6 +266,7 @@ class RateLimiter:
         self.health = Limit("health", options.anonymous)  # only paced
         self.preflight = Limit("preflight", options.anonymous)  # only paced
         self._is_on = options.is_on
+        self._time = TimeShare(sleep=sleep)
         self._pacer = Pacer(sleep=sleep)
         self._stream_pacer = Pacer(sleep=sleep, min_per_second=_STREAMS_PER_SECOND, longest_wait_seconds=inf)
         local = local or MemorySlidingWindowStorage()
@@ -311,10 +316,15 @@ class RateLimiter:
             return self.anonymous_cost, address_key(address)
         return self.cost, caller.scope
 
-    async def pace(self, limit: Limit, client: str) -> None:
+    async def pace(self, limit: Limit, client: str, amount: int = 1) -> None:
         """Wait until the client's next request may start, so that a burst of requests is spread over time.
 
         Call it before `hit`: refused requests take time, too.
+
+        Args:
+            limit: limit of the client.
+            client: the client.
+            amount: number of requests that this one counts as.
 
         Raises:
             RateLimited: too many requests of the client wait.
@@ -322,10 +332,32 @@ class RateLimiter:
         if not self._is_on:
             return
         try:
-            await self._pacer.wait(limit.key(client), limit.amount / limit.seconds)
+            await self._pacer.wait(limit.key(client), limit.amount / limit.seconds, amount)
         except TimeoutError:
             REFUSED.labels(limit.name).inc()
             raise RateLimited(limit.name, "1") from None
+
+    def meter(self, address: str) -> Meter:
+        """Return the meter for the time that the event loop spends on an address's work; see `share_time`."""
+        return self._time.meter(address)
+
+    async def share_time(self, address: str, *, longest_seconds: float = _LONGEST_SHARE_WAIT_SECONDS) -> None:
+        """Wait until the next work of an address may start. Only addresses that use much time wait.
+
+        Args:
+            address: host of the client.
+            longest_seconds: maximum wait.
+
+        Raises:
+            RateLimited: the wait would be longer.
+        """
+        if not self._is_on:
+            return
+        try:
+            await self._time.wait(address, longest_seconds=longest_seconds)
+        except TimeoutError:
+            REFUSED.labels(_TIME).inc()
+            raise RateLimited(_TIME, "1") from None
 
     async def pace_stream(self, address: str) -> None:
         """Wait until the next subscription of an address may start: 32 at once, and then 50 a second.

@@ -10,6 +10,7 @@ from gateway.rest.guarded_route import GuardedRoute
 from gateway.rest.idempotency_key import read_idempotency_key
 from gateway.rest.page_charge import ChargePage
 from kit.http.invalid_requests import WholeNumber
+from kit.runtime.pauses import convert_all
 from openapi import models
 from subgraphs.bank import client
 from subgraphs.bank.client import BankClient
@@ -31,7 +32,8 @@ def account_routes(bank: BankClient, charge_page: ChargePage) -> APIRouter:
     ) -> models.AccountPage:
         await charge_page(limit)
         page = await bank.list_accounts(limit=limit, after=after)
-        return models.AccountPage(accounts=[account_to_rest(each) for each in page.accounts], has_more=page.has_more)
+        accounts = await convert_all(account_to_rest, page.accounts)
+        return models.AccountPage(accounts=accounts, has_more=page.has_more)
 
     @router.post("/accounts", status_code=201)
     async def open_account(body: models.OpenAccountRequest, request: Request, response: Response) -> models.Account:

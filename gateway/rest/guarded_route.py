@@ -1,7 +1,7 @@
 """Route class of the REST API. Before FastAPI, it checks role, query parameters and content type, and parses JSON."""
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
@@ -15,6 +15,9 @@ from gateway.rest.starlette_internals import set_parsed_body
 from kit.http.invalid_requests import MAX_PARAMETERS, QUERY, QueryParameters
 from kit.rpc import request_context
 from wallet.errors import FieldViolation, InvalidInput
+
+_MAX_COLONS: Final = 256
+"""Colons in a body: an upper bound of the fields of its objects. Each unknown field is an error, which takes 3 µs."""
 
 
 class UnsupportedMediaTypeError(Exception):
@@ -79,6 +82,8 @@ def check_query(query: QueryParameters, request: Request) -> None:
 
 
 def _parse_body(body: bytes) -> Any:
+    if body.count(b":") > _MAX_COLONS:
+        raise InvalidInput.for_field("body", f"must have at most {_MAX_COLONS} fields")
     try:
         return strict_json.loads(body)
     except MalformedJSONError as error:

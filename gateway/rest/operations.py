@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BeforeValidator
 from gateway.rest.guarded_route import GuardedRoute
 from gateway.rest.page_charge import ChargePage
 from kit.http.invalid_requests import WholeNumber
+from kit.runtime.pauses import convert_all
 from openapi import models
 from subgraphs.analytics import client
 from subgraphs.analytics.client import AnalyticsClient
@@ -83,7 +84,7 @@ def operation_routes(analytics: AnalyticsClient, charge_page: ChargePage) -> API
             filter=operation_filter,
         )
         return models.OperationPage(
-            operations=[operation_to_rest(operation) for operation in page.operations],
+            operations=await convert_all(operation_to_rest, page.operations),
             has_older=page.has_older,
             has_newer=page.has_newer,
             is_complete=page.is_complete,

@@ -1,4 +1,4 @@
-"""Rate limit of large pages: a page counts as several requests."""
+"""Rate limit of large pages: a page counts as several requests, and starts as late as the last of them would."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
@@ -23,6 +23,7 @@ def page_charge(limiter: RateLimiter) -> ChargePage:
         requests = -(-items // ITEMS_PER_REQUEST)
         if requests > 1:
             limit, client = limiter.limit_for(request_context.current_principal(), None)
+            await limiter.pace(limit, client, requests - 1)
             await limiter.hit(limit, client, requests - 1)
 
     return charge

@@ -4,9 +4,7 @@ graphql-core documents these methods as private and may change them in any relea
 `tests/unit/gateway/graphql/test_graphql_core_internals.py` fails if one of them is missing or no longer has an effect.
 """
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Sequence, Sized
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from operator import attrgetter
 from types import MethodType
@@ -46,6 +44,8 @@ from graphql.pyutils import RefMap
 from graphql.type import GraphQLResolveInfoHelpers
 from graphql.utilities import validate_input_literal
 from graphql.validation.validation_context import VariableUsageVisitor
+
+from kit.runtime.pauses import ITEMS_PER_TURN, with_pauses
 
 SubfieldCache: TypeAlias = dict[tuple[GraphQLObjectType, int], Any]
 """Cache of collected sub-fields by type and `id` of the AST node.
@@ -357,11 +357,6 @@ class LeafResolver(AttributeResolver):
             return None
 
 
-_ITEMS_PER_TURN: Final = 32
-"""Items of a list that are completed in one turn of the event loop. The types of an introspection take 0.1 to 0.3 ms
-each, so 32 of them block the loop for 3 to 10 ms."""
-
-
 class ShortcutExecutor(Executor[Any]):
     """Executor with shared sub-fields, direct reads of leaves, and memory that is freed when the execution ends.
 
@@ -417,8 +412,8 @@ class ShortcutExecutor(Executor[Any]):
         self, item_type: Any, field_details_list: Any, info: Any, path: Any, items: Any, position_context: Any
     ) -> Any:
         """Complete a list. After each 32 items of a long one, other tasks may run."""
-        if isinstance(items, Sized) and len(items) > _ITEMS_PER_TURN:
-            paused = _with_pauses(items)
+        if isinstance(items, Collection) and len(items) > ITEMS_PER_TURN:
+            paused = with_pauses(items)
             return self.complete_async_iterator_value(
                 item_type, field_details_list, info, path, paused, position_context
             )
@@ -432,13 +427,3 @@ class ShortcutExecutor(Executor[Any]):
             if value is not None:
                 return value
         return super().execute_field(parent_type, source, field_details_list, *place)
-
-
-async def _with_pauses(items: Any) -> AsyncIterator[Any]:
-    """Yield the items. After some of them, pause for as long as they took, because another request needs many turns."""
-    started = time.perf_counter()
-    for number, item in enumerate(items):
-        if number and number % _ITEMS_PER_TURN == 0:
-            await asyncio.sleep(time.perf_counter() - started)
-            started = time.perf_counter()
-        yield item

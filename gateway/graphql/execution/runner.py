@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, Final, Self
 
 from graphql import GraphQLError, GraphQLSchema, OperationType
@@ -181,7 +182,7 @@ class OperationRunner(PreparingRunner):
         if estimated:
             limit, client = rate_limiter.cost_limit_for(current.principal, (current.client_address,))
             if self._is_stream:
-                self._payment = _StreamPayment(rate_limiter, limit, client, estimated)
+                self._payment = _StreamPayment(rate_limiter, limit, client, current.client_address, estimated)
             await _charge(rate_limiter, limit, client, min(estimated, limit.amount))
         if self._is_stream:
             await rate_limiter.pace_stream(current.client_address)
@@ -287,12 +288,13 @@ class _StreamPayment(AbstractAsyncContextManager[None]):
     """Charges the events of a subscription to the caller's rate limit. Entered once for each event.
 
     With the argument `after`, a subscription may replay the account's whole history, which the charge at its start does
-    not cover. While the caller's rate limit is exceeded, the stream waits. `sleep(0)` before each event lets other
-    requests run. Otherwise a replay would send all events of a page without a pause, and many streams may replay at the
-    same time.
+    not cover. The stream waits while the caller's rate limit is exceeded, and while its address has used more than its
+    share of the event loop's time. `sleep(0)` before each event lets other requests run. Otherwise a replay would send
+    all events of a page without a pause, and many streams may replay at the same time.
     """
 
-    def __init__(self, rate_limiter: RateLimiter, limit: Limit, client: str, event_cost: int) -> None:
+    def __init__(self, rate_limiter: RateLimiter, limit: Limit, client: str, address: str, event_cost: int) -> None:
+        self._address = address
         self._rate_limiter = rate_limiter
         self._limit = limit
         self._client = client
@@ -304,6 +306,7 @@ class _StreamPayment(AbstractAsyncContextManager[None]):
         if self._debt >= _PAYMENT:
             debt, self._debt = self._debt, 0
             await self._rate_limiter.wait(self._limit, self._client, debt)
+        await self._rate_limiter.share_time(self._address, longest_seconds=inf)
         await asyncio.sleep(0)
 
     async def __aexit__(self, *_: object) -> None:

@@ -152,6 +152,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
         if caller is not None:
             limiter = self.view.rate_limiter
             await limiter.pace(limiter.requests, caller.scope)
+            await limiter.share_time(request_context.current_request.get().client_address)
             await limiter.hit(limiter.requests, caller.scope)
 
     async def _refuse(self, id_: str, error: OperationRefused) -> None:

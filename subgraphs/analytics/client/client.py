@@ -9,6 +9,7 @@ from uuid import UUID
 from kit.rpc.channel import ClientLimits, RpcClient, open_channel
 from kit.rpc.converters import time_to_proto
 from kit.rpc.tls import TLS
+from kit.runtime.pauses import convert_all
 from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from subgraphs.analytics.client.converters import (
     granularity_to_proto,
@@ -77,7 +78,7 @@ class AnalyticsClient:
             filter=operation_filter_to_proto(filter or OperationFilter()),
         )
         response = await self._calls.unary(self._stub.GetOperations, request)
-        operations = tuple(operation_from_proto(operation) for operation in response.operations)
+        operations = tuple(await convert_all(operation_from_proto, response.operations))
         return OperationPage(operations, response.has_older, response.has_newer, response.is_complete)
 
     async def get_statistics(
@@ -102,7 +103,7 @@ class AnalyticsClient:
             granularity=granularity_to_proto(granularity),
             **{"from": time_to_proto(from_)},
         )
-        return statistics_from_proto(await self._calls.unary(self._stub.GetStatistics, request))
+        return await statistics_from_proto(await self._calls.unary(self._stub.GetStatistics, request))
 
     async def watch_operations(
         self, account_id: UUID, after_version: int, epoch: str = ""

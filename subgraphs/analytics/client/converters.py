@@ -4,6 +4,7 @@ from typing import Final, Literal
 from uuid import UUID
 
 from kit.rpc.converters import money_from_proto, time_from_proto, time_to_proto
+from kit.runtime.pauses import convert_all
 from protos.wallet.analytics.v1 import analytics_pb2
 from subgraphs.analytics.client.types import (
     Operation,
@@ -71,9 +72,9 @@ def granularity_to_proto(value: Literal["HOUR", "DAY", "WEEK", "MONTH"]) -> anal
     return _GRANULARITIES[value]
 
 
-def statistics_from_proto(message: analytics_pb2.GetStatisticsResponse) -> Statistics:
-    """Convert a statistics response."""
-    buckets = tuple(bucket_from_proto(bucket) for bucket in message.buckets)
+async def statistics_from_proto(message: analytics_pb2.GetStatisticsResponse) -> Statistics:
+    """Convert a statistics response, with pauses, because it may have many buckets."""
+    buckets = tuple(await convert_all(bucket_from_proto, message.buckets))
     return Statistics(buckets, message.as_of_version, message.is_complete, message.epoch)
 
 

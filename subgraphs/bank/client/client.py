@@ -9,6 +9,7 @@ from kit.rpc.channel import ClientLimits, RpcClient, open_channel
 from kit.rpc.converters import money_from_proto, money_to_proto
 from kit.rpc.status import error_from_status
 from kit.rpc.tls import TLS
+from kit.runtime.pauses import convert_all, with_pauses
 from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 from subgraphs.bank.client.converters import (
     account_from_proto,
@@ -151,7 +152,7 @@ class BankClient:
             UUID(result.key): transfer_from_proto(result.value)
             if result.HasField("value")
             else error_from_status(result.error)
-            for result in response.results
+            async for result in with_pauses(response.results)
         }
 
     async def batch_get_accounts(self, ids: Sequence[UUID]) -> dict[UUID, Account | WalletError]:
@@ -162,7 +163,7 @@ class BankClient:
             UUID(result.key): account_from_proto(result.value)
             if result.HasField("value")
             else error_from_status(result.error)
-            for result in response.results
+            async for result in with_pauses(response.results)
         }
 
     async def get_account(self, account_id: UUID) -> Account:
@@ -206,7 +207,7 @@ class BankClient:
             owner_id=owner_id, page_size=limit + 1, after_account_id=str(after or "")
         )
         response = await self._calls.unary(self._stub.ListAccounts, request)
-        accounts = tuple(map(account_from_proto, response.accounts))
+        accounts = tuple(await convert_all(account_from_proto, response.accounts))
         return AccountPage(accounts[:limit], has_more=len(accounts) > limit)
 
     async def list_account_versions(self, page_size: int = 1_000) -> AsyncIterator[list[AccountVersion]]:

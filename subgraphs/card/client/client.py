@@ -11,6 +11,7 @@ from kit.rpc.converters import money_to_proto
 from kit.rpc.request_context import current_request
 from kit.rpc.status import error_from_status
 from kit.rpc.tls import TLS
+from kit.runtime.pauses import convert_all, with_pauses
 from protos.wallet.card.v1 import card_pb2, card_pb2_grpc
 from subgraphs.card.client.converters import card_details_to_proto, top_up_from_proto
 from subgraphs.card.client.types import CardDetails, CreatedTopUp, TopUp, TopUpPage
@@ -111,7 +112,7 @@ class CardClient:
             UUID(result.key): top_up_from_proto(result.value)
             if result.HasField("value")
             else error_from_status(result.error)
-            for result in response.results
+            async for result in with_pauses(response.results)
         }
 
     async def list_top_ups(
@@ -137,7 +138,8 @@ class CardClient:
             newer_than=str(newer_than or ""),
         )
         response = await self._calls.unary(self._stub.ListTopUps, request)
-        return TopUpPage(tuple(map(top_up_from_proto, response.top_ups)), response.has_older, response.has_newer)
+        top_ups = tuple(await convert_all(top_up_from_proto, response.top_ups))
+        return TopUpPage(top_ups, response.has_older, response.has_newer)
 
     async def watch_top_up(self, top_up_id: UUID) -> AsyncGenerator[TopUp, None]:
         """Yield the current state of a top-up, then its state after each change, until the top-up is final."""

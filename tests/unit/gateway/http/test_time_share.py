@@ -1,0 +1,122 @@
+"""Addresses that use much of the event loop's time wait while others are active."""
+
+import asyncio
+import heapq
+import random
+
+import pytest
+
+from gateway.http.rate_limits import RateLimiter, RateLimitOptions
+from gateway.http.time_share import TimeShare
+from wallet.errors import RateLimited
+
+
+class Clock:
+    """Clock that the test moves. Sleepers wake when their time has come."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+HEAVY, LIGHT, OTHER = "192.0.2.1", "198.51.100.1", "203.0.113.1"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+async def waited(share: TimeShare, clock: Clock, address: str) -> float:
+    """Return the time for which the next request of the address waits."""
+    before = len(clock.slept)
+    await share.wait(address, longest_seconds=1e9)
+    return sum(clock.slept[before:])
+
+
+async def test_address_alone_never_waits(clock: Clock) -> None:
+    share = TimeShare(clock, clock.sleep)
+    for _ in range(100):
+        assert await waited(share, clock, HEAVY) == 0
+        share.meter(HEAVY).seconds += 10
+        clock.now += 10
+
+
+async def test_address_that_uses_much_time_waits_while_another_is_active(clock: Clock) -> None:
+    share = TimeShare(clock, clock.sleep)
+    await share.wait(LIGHT, longest_seconds=1)
+    await share.wait(HEAVY, longest_seconds=1)
+    share.meter(HEAVY).seconds += 1.0
+    assert await waited(share, clock, HEAVY) == pytest.approx(2.0, abs=0.1)
+    assert await waited(share, clock, LIGHT) == 0
+
+
+async def test_address_is_free_again_a_second_after_the_others(clock: Clock) -> None:
+    share = TimeShare(clock, clock.sleep)
+    await share.wait(LIGHT, longest_seconds=1)
+    await share.wait(HEAVY, longest_seconds=1)
+    share.meter(HEAVY).seconds += 10.0
+    clock.now += 1.1
+    assert await waited(share, clock, HEAVY) == 0
+
+
+async def test_request_that_would_wait_too_long_is_refused_and_not_charged(clock: Clock) -> None:
+    share = TimeShare(clock, clock.sleep)
+    await share.wait(LIGHT, longest_seconds=1)
+    await share.wait(HEAVY, longest_seconds=1)
+    share.meter(HEAVY).seconds += 1.0
+    for _ in range(100):
+        with pytest.raises(TimeoutError):
+            await share.wait(HEAVY, longest_seconds=1)
+    assert await waited(share, clock, HEAVY) == pytest.approx(2.0, abs=0.1)
+
+
+@pytest.mark.parametrize("heavy_addresses", [1, 2, 5])
+@pytest.mark.parametrize("cost_seconds", [0.001, 0.02])
+async def test_addresses_that_use_much_time_get_half_of_it_together(
+    clock: Clock, heavy_addresses: int, cost_seconds: float
+) -> None:
+    """Simulate clients that send the next request as soon as one has ended, beside one that sends ten a second."""
+    share, rng = TimeShare(clock, clock.sleep), random.Random(1)
+    heavy = [f"192.0.2.{number}" for number in range(heavy_addresses)]
+    due = [(clock.now + rng.random() / 10, address) for address in heavy for _ in range(20)]
+    due.append((clock.now, LIGHT))
+    heapq.heapify(due)
+    used, end = dict.fromkeys([*heavy, LIGHT], 0.0), clock.now + 60
+    while due[0][0] < end:
+        at, address = heapq.heappop(due)
+        clock.now = max(clock.now, at)
+        wait = await waited(share, clock, address)
+        if address == LIGHT:
+            assert wait == 0
+        started = clock.now + wait
+        share.meter(address).seconds += 0.001 if address == LIGHT else cost_seconds
+        used[address] += cost_seconds
+        heapq.heappush(due, (started + (0.1 if address == LIGHT else cost_seconds), address))
+    total = sum(used[address] for address in heavy)
+    assert 0.3 * 60 < total < 0.6 * 60
+    assert max(used[address] for address in heavy) < 2 * min(used[address] for address in heavy)
+
+
+async def test_refused_share_is_a_rate_limit(clock: Clock) -> None:
+    limiter = RateLimiter(RateLimitOptions(), sleep=clock.sleep)
+    await limiter.share_time(LIGHT)
+    await limiter.share_time(HEAVY)
+    limiter.meter(HEAVY).seconds += 100
+    with pytest.raises(RateLimited):
+        await limiter.share_time(HEAVY)
+    await asyncio.gather(*(limiter.share_time(LIGHT) for _ in range(10)))
+
+
+async def test_share_is_not_limited_without_rate_limits(clock: Clock) -> None:
+    limiter = RateLimiter(RateLimitOptions(is_on=False), sleep=clock.sleep)
+    await limiter.share_time(LIGHT)
+    limiter.meter(HEAVY).seconds += 100
+    await limiter.share_time(HEAVY)
+    assert clock.slept == []
