@@ -8,11 +8,14 @@ import asyncio
 import sys
 from typing import Final
 
+import asyncpg
+
 from kit.runtime.settings import DatabaseUrl, Settings
 from subgraphs.identity.service.adapters.repository import Repository, open_database
 from subgraphs.identity.service.domain.users import Role
+from wallet.errors import Unavailable
 
-_USER_NOT_FOUND: Final = 1
+_NOT_CHANGED: Final = 1
 
 
 class RoleSettings(Settings):
@@ -23,11 +26,16 @@ class RoleSettings(Settings):
 
 async def grant_role(url: str, username: str, role: Role) -> int:
     """Change the role of a user and return the exit code. Access tokens keep the old role until they expire."""
-    async with open_database(url, max_connections=1) as database:
-        user = await Repository(database).set_role(username, role)
+    try:
+        async with open_database(url, max_connections=1) as database:
+            user = await Repository(database).set_role(username, role)
+    except (Unavailable, asyncpg.PostgresError) as error:
+        reason = error.__cause__ or error
+        sys.stderr.write(f"IDENTITY_DATABASE_URL: the database refused the change or does not respond: {reason}\n")
+        return _NOT_CHANGED
     if user is None:
         sys.stderr.write(f"there is no user {username}\n")
-        return _USER_NOT_FOUND
+        return _NOT_CHANGED
     sys.stdout.write(f"{username} ({user.id}) is {role.lower()} from the next refresh or login\n")
     return 0
 

@@ -7,12 +7,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from provisioning.certificates import CertificateFiles, ensure_certificates
 from stack.engines.children import ClickHouse
 from stack.ports import free_ports
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.adapters.clickhouse.history import Coverage, History
 from subgraphs.analytics.service.domain.model import Direction, OperationFilter, OperationType, Row
 from subgraphs.analytics.service.migrations.schema import upgrade
+from tests.tls_proxy import tls_proxy
 from wallet.errors import Unavailable
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -198,6 +200,32 @@ class TestGaps:
         assert Coverage(3, 3).is_complete_up_to(3)
         assert not Coverage(3, 3).is_complete_up_to(4)
         assert not Coverage(2, 3).is_complete_up_to(1)
+
+
+class TestTLS:
+    @pytest.fixture
+    async def files(self, tmp_path: Path) -> list[CertificateFiles]:
+        """The authority's certificate, and a pair that it has signed."""
+        return ensure_certificates(tmp_path, ["clickhouse"], datetime.now(UTC))
+
+    async def test_https_uses_tls_on_any_port(self, clickhouse: ClickHouse, files: list[CertificateFiles]) -> None:
+        authority, pair = files
+        async with tls_proxy(int(clickhouse.url.rpartition(":")[2]), pair) as port:
+            dsn = f"https://user:password@localhost:{port}/tls_{port}?ca_cert={authority.certificate}"
+            await upgrade(dsn)
+            async with Database.connect(dsn) as database:
+                await database.ping()
+
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    async def test_connection_without_tls_or_to_an_unknown_authority_is_refused(
+        self, clickhouse: ClickHouse, files: list[CertificateFiles], scheme: str
+    ) -> None:
+        async with (
+            tls_proxy(int(clickhouse.url.rpartition(":")[2]), files[1]) as port,
+            Database.connect(f"{scheme}://localhost:{port}/wallet") as database,
+        ):
+            with pytest.raises(Unavailable, match="the operation history"):
+                await database.ping()
 
 
 @pytest.mark.slow

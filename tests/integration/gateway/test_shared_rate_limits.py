@@ -4,14 +4,18 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from gateway.http import rate_limits
 from gateway.http.rate_limits import STORE_ERRORS, RateLimiter, RateLimitOptions
+from provisioning.certificates import ensure_certificates
 from stack import probes
 from stack.ports import HOST, free_ports
 from stack.process import Child, Command, Process
+from tests.tls_proxy import tls_proxy
 from tests.tools import skip_without_tool
 from wallet.errors import RateLimited
 
@@ -84,3 +88,14 @@ async def test_limiters_count_in_memory_while_redis_is_down(
     assert [await count_accepted(each, 12) for each in limiters] == [10, 10]
     async with redis(port):
         assert await count_accepted(one, 6) + await count_accepted(other, 6) == 10
+
+
+async def test_redis_is_used_with_tls(port: int, tmp_path: Path) -> None:
+    authority, pair = ensure_certificates(tmp_path, ["redis"], datetime.now(UTC))
+    async with redis(port), tls_proxy(port, pair) as tls_port:
+        store = f"rediss://localhost:{tls_port}/0?ssl_ca_certs={authority.certificate}"
+        options = RateLimitOptions(store=store, requests="10/hour")
+        failed = STORE_ERRORS._value.get()
+        async with RateLimiter.connect(options) as one, RateLimiter.connect(options) as other:
+            assert await count_accepted(one, 6) + await count_accepted(other, 6) == 10
+        assert STORE_ERRORS._value.get() == failed

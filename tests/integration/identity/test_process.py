@@ -290,6 +290,15 @@ class TestRoles:
         )
         assert (await run_command(roles, "grant", "nobody", "king", IDENTITY_DATABASE_URL=url))[0] == 2
 
+    async def test_role_command_without_a_database_names_the_setting(self) -> None:
+        nowhere = f"postgresql://identity:s3cret@127.0.0.1:{free_ports(1)[0]}/identity"
+        command = ("subgraphs.identity.service.roles", "grant", "alice", "admin")
+        code, output = await run_command(*command, IDENTITY_DATABASE_URL=nowhere)
+        assert code == 1
+        assert output.startswith("IDENTITY_DATABASE_URL: the database refused the change or does not respond: ")
+        assert "s3cret" not in output
+        assert "Traceback" not in output
+
 
 class TestSecrets:
     async def test_secrets_are_in_no_log_and_no_error(self, build_process: ProcessFactory, keys: Keys) -> None:

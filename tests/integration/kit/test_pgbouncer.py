@@ -1,21 +1,34 @@
 """Pools of SQLAlchemy behind PgBouncer."""
 
+import asyncio
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+
 import asyncpg
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import Integer, column, insert, table, text
 
 from kit.db.database import Database
+from kit.db.migrations import run_upgrade, upgrade
 from kit.db.postgres import SESSION_SETTINGS, SharedSessions, check_sessions
+from kit.runtime.job import JobError
+from provisioning.certificates import ensure_certificates
 from tests.pgbouncer import run_pgbouncer
 from wallet.errors import Unavailable
 
 NOTES = table("notes", column("id", Integer))
 
 
+def open_notes(url: str) -> AbstractAsyncContextManager[Database]:
+    return Database.open(url, service="test", label="the notes' database", max_connections=2)
+
+
 async def test_session_mode_keeps_the_settings_of_the_session(url: str) -> None:
     async with (
         run_pgbouncer(url, "session") as pooled,
-        Database.open(pooled, service="test", label="the notes' database", max_connections=2) as database,
+        open_notes(pooled) as database,
     ):
         await database.check(NOTES)
         async with database.transaction() as sql:
@@ -29,7 +42,7 @@ async def test_session_mode_keeps_the_settings_of_the_session(url: str) -> None:
 async def test_transaction_mode_fails_the_check(url: str) -> None:
     async with (
         run_pgbouncer(url, "transaction") as pooled,
-        Database.open(pooled, service="test", label="the notes' database", max_connections=2) as database,
+        open_notes(pooled) as database,
     ):
         with pytest.raises(SharedSessions, match="not in session mode"):
             await database.check(NOTES)
@@ -38,7 +51,7 @@ async def test_transaction_mode_fails_the_check(url: str) -> None:
 async def test_pool_behind_transaction_mode_leaves_no_settings_in_shared_sessions(url: str) -> None:
     async with (
         run_pgbouncer(url, "transaction") as pooled,
-        Database.open(pooled, service="test", label="the notes' database", max_connections=2) as database,
+        open_notes(pooled) as database,
     ):
         with pytest.raises(Unavailable, match="the notes' database"):
             async with database.statement():
@@ -47,6 +60,33 @@ async def test_pool_behind_transaction_mode_leaves_no_settings_in_shared_session
         values = [await client.fetchval(f"SHOW {name}") for name in SESSION_SETTINGS]
         await client.close()
         assert values == ["0", "0"]
+
+
+class TestTLS:
+    @pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])
+    async def test_services_and_migrations_connect_with_tls(self, url: str, mode: str, tmp_path: Path) -> None:
+        authority, pair = ensure_certificates(tmp_path, ["pgbouncer"], datetime.now(UTC))
+        async with run_pgbouncer(url, "session", pair) as pooled:
+            encrypted = f"{pooled}?sslmode={mode}&sslrootcert={authority.certificate}"
+            async with open_notes(encrypted) as database:
+                await database.check(NOTES)
+            await asyncio.to_thread(upgrade, "subgraphs.identity.service.migrations", encrypted)
+
+    @pytest.mark.parametrize("query", ["sslmode=disable", "sslmode=verify-ca&sslrootcert={other}"])
+    async def test_connection_without_tls_or_with_another_authority_is_refused(
+        self, url: str, query: str, tmp_path: Path
+    ) -> None:
+        _, pair = ensure_certificates(tmp_path / "own", ["pgbouncer"], datetime.now(UTC))
+        other, _ = ensure_certificates(tmp_path / "other", ["pgbouncer"], datetime.now(UTC))
+        async with run_pgbouncer(url, "session", pair) as pooled:
+            refused = f"{pooled}?{query.format(other=other.certificate)}"
+            async with open_notes(refused) as database:
+                with pytest.raises((Unavailable, asyncpg.PostgresError)):
+                    await database.check(NOTES)
+            with pytest.raises(JobError, match="EXAMPLE_DATABASE_URL: cannot connect"):
+                await asyncio.to_thread(
+                    run_upgrade, "subgraphs.identity.service.migrations", "EXAMPLE_DATABASE_URL", SecretStr(refused)
+                )
 
 
 async def test_connections_without_pooler_have_their_own_sessions(url: str) -> None:

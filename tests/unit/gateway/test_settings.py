@@ -1,5 +1,6 @@
 """Settings of the gateway: limits of connections, and a deprecated name."""
 
+import re
 import resource
 from typing import Any
 
@@ -39,3 +40,25 @@ def test_login_rate_can_be_set_by_its_old_name(monkeypatch: pytest.MonkeyPatch) 
     assert ("GATEWAY_RATE_SIGN_IN", "GATEWAY_RATE_LOGIN") in Settings.deprecated_names_in_use()
     monkeypatch.setenv("GATEWAY_RATE_LOGIN", "8/minute")
     assert settings().rate_limit_options().login == "8/minute"
+
+
+@pytest.mark.parametrize(
+    ("store", "message"),
+    [
+        ("memory", "must be memory:// or a URL such as redis://"),
+        ("memory://x", "must be memory:// or a URL such as redis://"),
+        ("memcached://s3cret@host", "must be memory:// or a URL such as redis://"),
+        ("unix:///run/redis.sock", "must be memory:// or a URL such as redis://"),
+        ("redis://:s3cret@host:port/0", "must be a URL such as redis://"),
+        ("redis://:s3cret@host/0?foo=1", "has the parameter foo, which is not one of ssl_ca_certs"),
+    ],
+)
+def test_invalid_rate_store_is_refused_and_not_quoted(store: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(message)) as caught:
+        settings(gateway_rate_store=store)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("store", ["memory://", "redis://:secret@host:6379/0", "rediss://host"])
+def test_rate_store_is_memory_or_a_redis(store: str) -> None:
+    assert settings(gateway_rate_store=store).rate_limit_options().store == store
