@@ -16,7 +16,7 @@ from gateway.http.content_encoding import ContentDecoding
 from gateway.http.exchange import CLIENT_CLOSED_REQUEST, Exchange
 from gateway.http.rate_limits import RateLimiter
 from gateway.http.timeouts import BodyTimeoutError, RequestTimeouts
-from gateway.http.work_limits import WorkLimits, hold_for_request
+from gateway.http.work_limits import BESIDE_OTHERS, WorkLimits, hold_for_request
 from gateway.policy import AUTH_PREFIX, SESSION_PATHS
 from kit.auth.principal import TokenVerifier
 from kit.http.addresses import address_key
@@ -99,14 +99,15 @@ class RequestMiddleware:
         reset = request_context.current_request.set(context)
         try:
             invalid_token = await authenticate(self._verifier, scope, exchange.headers)
-            await self._hit_rate_limit(exchange)
+            is_beside_others = await self._hit_rate_limit(exchange)
             if invalid_token is not None:
                 raise invalid_token  # noqa: TRY301  the handlers below send the response to every error
             if scope["type"] == "http":
                 app = self._decoding_app if b"content-encoding" in exchange.headers else self._app
                 start: Callable[[], Awaitable[object]] = _start_at_once
                 if not exchange.is_health_check:
-                    place = hold_for_request(self._work.requests, by_address=True)
+                    size = BESIDE_OTHERS if is_beside_others else 1
+                    place = hold_for_request(self._work.requests, size, by_address=True)
                     exchange.on_response_start = place.release
                     start = place.__aenter__
                 await self._timeouts.run(app, scope, receive, exchange.send, start)
@@ -129,10 +130,13 @@ class RequestMiddleware:
             exchange.complete()
             request_context.current_request.reset(reset)
 
-    async def _hit_rate_limit(self, exchange: Exchange) -> None:
+    async def _hit_rate_limit(self, exchange: Exchange) -> bool:
         """Count the request, and make the response headers show the remaining quota, except those of health checks.
 
         A burst of requests is spread over time. Health checks have no other limit.
+
+        Returns:
+            Whether other addresses are active.
 
         Raises:
             RateLimited: the limit of the caller or of the address is exceeded.
@@ -150,10 +154,12 @@ class RequestMiddleware:
         else:
             limit, client = limiter.limit_for(caller, scope.get("client"))
         await limiter.pace(limit, client)
-        if not exchange.is_health_check:
-            await limiter.share_time(request_context.current_request.get().client_address)
-            exchange.read_rate_limit_status = partial(limiter.status, limit, client)
-            await limiter.hit(limit, client)
+        if exchange.is_health_check:
+            return False
+        is_beside_others = await limiter.share_time(request_context.current_request.get().client_address)
+        exchange.read_rate_limit_status = partial(limiter.status, limit, client)
+        await limiter.hit(limit, client)
+        return is_beside_others
 
 
 async def _start_at_once() -> None:

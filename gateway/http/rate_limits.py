@@ -341,20 +341,23 @@ class RateLimiter:
         """Return the meter for the time that the event loop spends on an address's work; see `share_time`."""
         return self._time.meter(address)
 
-    async def share_time(self, address: str, *, longest_seconds: float = _LONGEST_SHARE_WAIT_SECONDS) -> None:
+    async def share_time(self, address: str, *, longest_seconds: float = _LONGEST_SHARE_WAIT_SECONDS) -> bool:
         """Wait until the next work of an address may start. Only addresses that use much time wait.
 
         Args:
             address: host of the client.
             longest_seconds: maximum wait.
 
+        Returns:
+            Whether another address is active.
+
         Raises:
             RateLimited: the wait would be longer.
         """
         if not self._is_on:
-            return
+            return False
         try:
-            await self._time.wait(address, longest_seconds=longest_seconds)
+            return await self._time.wait(address, longest_seconds=longest_seconds)
         except TimeoutError:
             REFUSED.labels(_TIME).inc()
             raise RateLimited(_TIME, "1") from None

@@ -73,12 +73,15 @@ class TimeShare:
         """Return the meter for work of an address."""
         return self._account(address)
 
-    async def wait(self, address: str, *, longest_seconds: float) -> None:
+    async def wait(self, address: str, *, longest_seconds: float) -> bool:
         """Wait until the next request of an address, or the next event of a stream, may start.
 
         Args:
             address: host of the client.
             longest_seconds: maximum wait.
+
+        Returns:
+            Whether another address is active.
 
         Raises:
             TimeoutError: the wait would be longer. Nothing is charged.
@@ -86,7 +89,7 @@ class TimeShare:
         account, now = self._account(address), self._clock()
         if self._is_alone(account, now):
             account.seconds = account.prepaid = account.free_at = 0.0
-            return
+            return False
         share = self._read_meter(account, now)
         seconds = account.free_at - now
         if seconds > longest_seconds:
@@ -96,6 +99,7 @@ class TimeShare:
         account.free_at += account.estimate / share
         if seconds > _SHORTEST_WAIT_SECONDS:
             await self._sleep(seconds)
+        return True
 
     def _account(self, address: str) -> _Account:
         key = address_key((address,))

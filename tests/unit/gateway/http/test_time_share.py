@@ -60,10 +60,11 @@ async def test_address_that_uses_much_time_waits_while_another_is_active(clock: 
 async def test_address_is_free_again_a_second_after_the_others(clock: Clock) -> None:
     share = TimeShare(clock, clock.sleep)
     await share.wait(LIGHT, longest_seconds=1)
-    await share.wait(HEAVY, longest_seconds=1)
+    assert await share.wait(HEAVY, longest_seconds=1)
     share.meter(HEAVY).seconds += 10.0
     clock.now += 1.1
     assert await waited(share, clock, HEAVY) == 0
+    assert not await share.wait(HEAVY, longest_seconds=1)
 
 
 async def test_request_that_would_wait_too_long_is_refused_and_not_charged(clock: Clock) -> None:
