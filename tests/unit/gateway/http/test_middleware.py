@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from gateway.http import exchange
 from gateway.http.pages import REST_DOCS, add_pages
 from gateway.http.rate_limits import RateLimitOptions
-from gateway.http.work_limits import WorkLimits
+from gateway.http.work_limits import BESIDE_OTHERS, WorkLimits
 from kit.http.admin import add_health_routes
 from kit.http.routing import new_app
 from kit.rpc import request_context
@@ -127,6 +127,33 @@ async def test_concurrent_requests_of_one_address_are_limited_but_not_its_health
         assert "/next" not in started
         proceed.set()
         assert [(await each).status_code for each in (slow, *waiting)] == [200] * 3
+
+
+@pytest.mark.parametrize(("other_is_active", "at_once"), [(True, 2), (False, 12)])
+async def test_fewer_requests_of_an_address_are_in_progress_while_another_is_active(
+    keys: Keys, *, other_is_active: bool, at_once: int
+) -> None:
+    started, all_started, proceed = list[str](), asyncio.Event(), asyncio.Event()
+
+    async def wait(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        started.append(scope["path"])
+        if scope["path"] == "/slow":
+            if started.count("/slow") == at_once:
+                all_started.set()
+            await proceed.wait()
+        await PlainTextResponse("done")(scope, receive, send)
+
+    app = with_middleware(wait, keys, timeout_seconds=60, work=WorkLimits(requests=FairLimit(2 * BESIDE_OTHERS)))
+    async with http_client(app) as http, http_client(app, address="198.51.100.1") as other:
+        if other_is_active:
+            await other.get("/other")
+        slow = [asyncio.create_task(http.get("/slow")) for _ in range(20)]
+        await all_started.wait()
+        await http.get("/health/ready")  # passes through the turnstile after the requests that may start
+        assert started.count("/slow") == at_once
+        proceed.set()
+        assert [(await each).status_code for each in slow] == [200] * 20
 
 
 async def test_request_that_waits_until_its_deadline_is_refused(keys: Keys) -> None:
