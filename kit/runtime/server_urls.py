@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from kit.runtime.certificate_files import is_authority_file, is_key_pair
 
-_HOST: Final = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<name>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
+_HOST: Final = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<name>[^:\[\]]+))(?::(?P<port>[^:\[\]]*))?")
 _NAME: Final = re.compile(r"[0-9A-Za-z_-]{1,63}(?:\.[0-9A-Za-z_-]{1,63})*\.?")  # the resolver raises for longer labels
 _PARAMETER: Final = re.compile(r"[0-9A-Za-z_.-]{1,63}")
 _REDIS_DATABASE: Final = re.compile(r"[0-9]{1,4}")
@@ -91,11 +91,12 @@ def _socket_folder(value: str) -> str | None:
 
 
 def _port(value: str) -> str | None:
-    return None if value.isascii() and value.isdecimal() and _is_port(value) else f"must be from 1 to {_MAX_PORT}"
+    return None if _is_port(value) else f"must be from 1 to {_MAX_PORT}"
 
 
-def _is_port(digits: str) -> bool:
-    return len(digits) <= len(str(_MAX_PORT)) and 0 < int(digits) <= _MAX_PORT
+def _is_port(text: str) -> bool:
+    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(_MAX_PORT))
+    return is_number and 0 < int(text) <= _MAX_PORT
 
 
 _TLS_MODES: Final = ("require", "verify-ca", "verify-full")

@@ -49,7 +49,7 @@ def test_login_rate_can_be_set_by_its_old_name(monkeypatch: pytest.MonkeyPatch) 
         ("memory://x", "must be memory:// or a URL such as redis://"),
         ("memcached://s3cret@host", "must be memory:// or a URL such as redis://"),
         ("unix:///run/redis.sock", "must be memory:// or a URL such as redis://"),
-        ("redis://:s3cret@host:port/0", "must be a URL such as redis://"),
+        ("redis://:s3cret@host:port/0", "must have a port from 1 to 65535"),
         ("redis://:s3cret@host/0?foo=1", "has the parameter foo, which is not one of ssl_ca_certs"),
     ],
 )

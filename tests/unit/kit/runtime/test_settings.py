@@ -183,7 +183,7 @@ class TestDatabaseUrls:
                 "postgresql://user:secret@host/db?foo=1",
                 "has the parameter foo, which is not one",
             ),
-            ("EXAMPLE_DATABASE_URL", "postgresql://user:secret@host:port/db", "must be a URL such as postgresql://"),
+            ("EXAMPLE_DATABASE_URL", "postgresql://user:secret@host:port/db", "must have a port from 1 to 65535"),
             ("EXAMPLE_DSN", "http://user:secret@host/db?foo=1", "has the parameter foo, which is not one of ca_cert"),
             ("EXAMPLE_DSN", "http:///wallet", "must be a URL such as http://"),
             ("EXAMPLE_DSN", "clickhouse://user:secret@host:9000", "must be a URL such as http://"),
