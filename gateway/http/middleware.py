@@ -136,7 +136,7 @@ class RequestMiddleware:
         A burst of requests is spread over time. Health checks have no other limit.
 
         Returns:
-            Whether other addresses are active.
+            Whether the address uses much time and shares it with others that use little.
 
         Raises:
             RateLimited: the limit of the caller or of the address is exceeded.

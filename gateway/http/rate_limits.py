@@ -349,7 +349,7 @@ class RateLimiter:
             longest_seconds: maximum wait.
 
         Returns:
-            Whether another address is active.
+            Whether the address shares the time with others that use little.
 
         Raises:
             RateLimited: the wait would be longer.

@@ -1,12 +1,13 @@
 """Divides the event loop's time among the clients' addresses.
 
 Limits that count requests cannot know what a request costs. So the time of each address is measured, and addresses that
-use much of it wait while others want to be served.
+use much of it wait while others, which use little, want to be served.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from math import exp
 from typing import Final
 
 from cachetools import LRUCache
@@ -14,18 +15,20 @@ from cachetools import LRUCache
 from kit.http.addresses import address_key
 from kit.runtime.time_meter import Meter
 
+_MUCH: Final = 0.1
+"""Use of the loop's time, from 0 to 1, above which an address uses much of it."""
 _SHARE: Final = 0.5
 """Share of the loop's time for all addresses together that use much of it, while another address is active."""
+_WINDOW_SECONDS: Final = 1.0
+"""Time over which the use is averaged, and for which an address is active after a request."""
 _AT_ONCE_SECONDS: Final = 0.02
-"""Time that an address may use at once. An address that uses less than its share never waits."""
-_ACTIVE_SECONDS: Final = 1.0
-"""Time for which an address is active after a request."""
-_COUNT_SECONDS: Final = 0.05
-"""Time between two counts of the addresses that wait."""
+"""Time that an address may use at once, above its share."""
 _FIRST_ESTIMATE_SECONDS: Final = 0.001
 _ESTIMATE_WEIGHT: Final = 0.1
 """Weight of the newest request in the estimated time of an address's next request."""
 _SHORTEST_WAIT_SECONDS: Final = 0.001
+_COUNT_SECONDS: Final = 0.05
+"""Time between two counts of the addresses that wait."""
 _ADDRESSES: Final = 10_000
 
 
@@ -33,24 +36,28 @@ class _Account(Meter):
     """Time of one address.
 
     Attributes:
+        use: use of the loop's time in the last second, from 0 to 1.
+        read_at: time of the last reading of the meter.
+        started: requests since then.
         free_at: time from which the next request of the address may start.
         estimate: expected time of one request.
         prepaid: expected time of the requests that have started, less the time that they have used.
-        started: requests since the last reading of the meter.
     """
 
-    __slots__ = ("estimate", "free_at", "prepaid", "started")
+    __slots__ = ("estimate", "free_at", "prepaid", "read_at", "started", "use")
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
         super().__init__()
+        self.use = 0.0
+        self.read_at = now
+        self.started = 0
         self.free_at = 0.0
         self.estimate = _FIRST_ESTIMATE_SECONDS
         self.prepaid = 0.0
-        self.started = 0
 
 
 class TimeShare:
-    """Delays the requests of addresses that use much of the loop's time while other addresses are active."""
+    """Delays the requests of addresses that use much of the loop's time while an address that uses little is active."""
 
     def __init__(
         self,
@@ -64,10 +71,9 @@ class TimeShare:
         self._clock = clock
         self._sleep = sleep
         self._accounts: LRUCache[str, _Account] = LRUCache(_ADDRESSES)
+        self._modest_until = 0.0  # end of the time for which an address that uses little is active
         self._waiting: set[_Account] = set()
         self._counted_at = 0.0
-        self._latest: tuple[_Account | None, float] = (None, 0.0)  # the address of the latest request
-        self._latest_other: tuple[_Account | None, float] = (None, 0.0)  # the latest one before it, of another address
 
     def meter(self, address: str) -> Meter:
         """Return the meter for work of an address."""
@@ -81,52 +87,50 @@ class TimeShare:
             longest_seconds: maximum wait.
 
         Returns:
-            Whether another address is active.
+            Whether the address shares the time with others that use little.
 
         Raises:
             TimeoutError: the wait would be longer. Nothing is charged.
         """
         account, now = self._account(address), self._clock()
-        if self._is_alone(account, now):
-            account.seconds = account.prepaid = account.free_at = 0.0
-            return False
-        share = self._read_meter(account, now)
-        seconds = account.free_at - now
-        if seconds > longest_seconds:
-            raise TimeoutError
-        account.started += 1
-        account.prepaid += account.estimate
-        account.free_at += account.estimate / share
-        if seconds > _SHORTEST_WAIT_SECONDS:
-            await self._sleep(seconds)
-        return True
+        used = self._read_meter(account, now)
+        if account.use <= _MUCH:
+            self._modest_until = now + _WINDOW_SECONDS
+        elif now < self._modest_until:
+            await self._wait_for_share(account, now, used, longest_seconds)
+            return True
+        account.free_at = account.prepaid = 0.0
+        return False
 
     def _account(self, address: str) -> _Account:
         key = address_key((address,))
         account = self._accounts.get(key)
         if account is None:
-            account = self._accounts[key] = _Account()
+            account = self._accounts[key] = _Account(self._clock())
         return account
 
-    def _is_alone(self, account: _Account, now: float) -> bool:
-        """Note a request of an address, and return whether no other address is active."""
-        if account is not self._latest[0]:
-            self._latest_other = self._latest
-        self._latest = (account, now)
-        return self._latest_other[0] is None or now - self._latest_other[1] > _ACTIVE_SECONDS
-
     def _read_meter(self, account: _Account, now: float) -> float:
-        """Charge the time that an address has used since the last reading; return its share of the loop's time."""
+        """Return the time that an address has used since the last reading."""
         used, account.seconds = account.seconds, 0.0
+        passed, account.read_at = now - account.read_at, now
+        account.use = account.use * exp(-passed / _WINDOW_SECONDS) + used / _WINDOW_SECONDS
         if account.started:
             account.estimate += _ESTIMATE_WEIGHT * (used / account.started - account.estimate)
-            account.started = 0
+        account.started = 1
+        return used
+
+    async def _wait_for_share(self, account: _Account, now: float, used: float, longest_seconds: float) -> None:
+        share = self._share(account, now)
         from_prepaid = min(used, account.prepaid)
         account.prepaid -= from_prepaid
-        account.free_at = max(account.free_at, now - _AT_ONCE_SECONDS)
-        share = self._share(account, now)
-        account.free_at += (used - from_prepaid) / share
-        return share
+        account.free_at = max(account.free_at, now - _AT_ONCE_SECONDS) + (used - from_prepaid) / share
+        seconds = account.free_at - now
+        if seconds > longest_seconds:
+            raise TimeoutError
+        account.prepaid += account.estimate
+        account.free_at += account.estimate / share
+        if seconds > _SHORTEST_WAIT_SECONDS:
+            await self._sleep(seconds)
 
     def _share(self, account: _Account, now: float) -> float:
         """Return the share of an address, which is smaller if other addresses also wait for their next request."""

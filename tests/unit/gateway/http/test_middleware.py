@@ -3,6 +3,7 @@
 import asyncio
 import re
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from starlette.responses import PlainTextResponse
@@ -12,7 +13,7 @@ from structlog.testing import capture_logs
 
 from gateway.http import exchange
 from gateway.http.pages import REST_DOCS, add_pages
-from gateway.http.rate_limits import RateLimitOptions
+from gateway.http.rate_limits import RateLimiter, RateLimitOptions
 from gateway.http.work_limits import BESIDE_OTHERS, WorkLimits
 from kit.http.admin import add_health_routes
 from kit.http.routing import new_app
@@ -129,9 +130,9 @@ async def test_concurrent_requests_of_one_address_are_limited_but_not_its_health
         assert [(await each).status_code for each in (slow, *waiting)] == [200] * 3
 
 
-@pytest.mark.parametrize(("other_is_active", "at_once"), [(True, 2), (False, 12)])
-async def test_fewer_requests_of_an_address_are_in_progress_while_another_is_active(
-    keys: Keys, *, other_is_active: bool, at_once: int
+@pytest.mark.parametrize(("shares_time", "at_once"), [(True, 2), (False, 12)])
+async def test_fewer_requests_of_an_address_are_in_progress_while_it_shares_the_time(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch, *, shares_time: bool, at_once: int
 ) -> None:
     started, all_started, proceed = list[str](), asyncio.Event(), asyncio.Event()
 
@@ -144,10 +145,9 @@ async def test_fewer_requests_of_an_address_are_in_progress_while_another_is_act
             await proceed.wait()
         await PlainTextResponse("done")(scope, receive, send)
 
+    monkeypatch.setattr(RateLimiter, "share_time", AsyncMock(return_value=shares_time))
     app = with_middleware(wait, keys, timeout_seconds=60, work=WorkLimits(requests=FairLimit(2 * BESIDE_OTHERS)))
-    async with http_client(app) as http, http_client(app, address="198.51.100.1") as other:
-        if other_is_active:
-            await other.get("/other")
+    async with http_client(app) as http:
         slow = [asyncio.create_task(http.get("/slow")) for _ in range(20)]
         await all_started.wait()
         await http.get("/health/ready")  # passes through the turnstile after the requests that may start

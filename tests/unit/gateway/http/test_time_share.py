@@ -40,6 +40,12 @@ async def waited(share: TimeShare, clock: Clock, address: str) -> float:
     return sum(clock.slept[before:])
 
 
+async def use_much(share: TimeShare, address: str = HEAVY) -> None:
+    """Let an address use the whole time of the loop for a second."""
+    await share.wait(address, longest_seconds=1e9)
+    share.meter(address).seconds += 1.0
+
+
 async def test_address_alone_never_waits(clock: Clock) -> None:
     share = TimeShare(clock, clock.sleep)
     for _ in range(100):
@@ -48,30 +54,41 @@ async def test_address_alone_never_waits(clock: Clock) -> None:
         clock.now += 10
 
 
-async def test_address_that_uses_much_time_waits_while_another_is_active(clock: Clock) -> None:
+async def test_addresses_that_all_use_much_do_not_wait(clock: Clock) -> None:
     share = TimeShare(clock, clock.sleep)
-    await share.wait(LIGHT, longest_seconds=1)
-    await share.wait(HEAVY, longest_seconds=1)
-    share.meter(HEAVY).seconds += 1.0
+    for address in (HEAVY, OTHER):
+        await use_much(share, address)
+    clock.now += 1.1
+    for _ in range(100):
+        for address in (HEAVY, OTHER):
+            share.meter(address).seconds += 0.05
+            assert await waited(share, clock, address) == 0
+            clock.now += 0.05
+
+
+async def test_address_that_uses_much_time_waits_while_a_modest_one_is_active(clock: Clock) -> None:
+    share = TimeShare(clock, clock.sleep)
+    await use_much(share)
+    assert not await share.wait(LIGHT, longest_seconds=1)
     assert await waited(share, clock, HEAVY) == pytest.approx(2.0, abs=0.1)
+    assert await share.wait(HEAVY, longest_seconds=1e9)
     assert await waited(share, clock, LIGHT) == 0
 
 
 async def test_address_is_free_again_a_second_after_the_others(clock: Clock) -> None:
     share = TimeShare(clock, clock.sleep)
+    await use_much(share)
     await share.wait(LIGHT, longest_seconds=1)
-    assert await share.wait(HEAVY, longest_seconds=1)
-    share.meter(HEAVY).seconds += 10.0
+    assert await share.wait(HEAVY, longest_seconds=1e9)
     clock.now += 1.1
-    assert await waited(share, clock, HEAVY) == 0
+    share.meter(HEAVY).seconds += 1.0
     assert not await share.wait(HEAVY, longest_seconds=1)
 
 
 async def test_request_that_would_wait_too_long_is_refused_and_not_charged(clock: Clock) -> None:
     share = TimeShare(clock, clock.sleep)
+    await use_much(share)
     await share.wait(LIGHT, longest_seconds=1)
-    await share.wait(HEAVY, longest_seconds=1)
-    share.meter(HEAVY).seconds += 1.0
     for _ in range(100):
         with pytest.raises(TimeoutError):
             await share.wait(HEAVY, longest_seconds=1)
@@ -107,9 +124,9 @@ async def test_addresses_that_use_much_time_get_half_of_it_together(
 
 async def test_refused_share_is_a_rate_limit(clock: Clock) -> None:
     limiter = RateLimiter(RateLimitOptions(), sleep=clock.sleep)
-    await limiter.share_time(LIGHT)
     await limiter.share_time(HEAVY)
     limiter.meter(HEAVY).seconds += 100
+    await limiter.share_time(LIGHT)
     with pytest.raises(RateLimited):
         await limiter.share_time(HEAVY)
     await asyncio.gather(*(limiter.share_time(LIGHT) for _ in range(10)))
