@@ -19,7 +19,6 @@ from kit.rpc.channel import ClientLimits
 from kit.rpc.client_address import GATEWAY
 from kit.rpc.tls import TLS
 from kit.runtime.service import run_service
-from kit.runtime.time_meter import create_measured_task
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from subgraphs.card.client import CardClient
@@ -30,7 +29,6 @@ log = structlog.get_logger(__name__)
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set."""
-    asyncio.get_running_loop().set_task_factory(create_measured_task)
     tls = TLS.from_settings(settings)
     async with AsyncExitStack() as stack:
         limits = ClientLimits.from_settings(settings)

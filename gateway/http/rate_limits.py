@@ -24,7 +24,6 @@ from gateway.http.time_share import TimeShare
 from kit.auth.principal import Principal
 from kit.http.addresses import address_key
 from kit.runtime.server_urls import parse_redis_url
-from kit.runtime.time_meter import Meter
 from wallet.errors import RateLimited
 
 log = structlog.get_logger(__name__)
@@ -266,7 +265,7 @@ class RateLimiter:
         self.health = Limit("health", options.anonymous)  # only paced
         self.preflight = Limit("preflight", options.anonymous)  # only paced
         self._is_on = options.is_on
-        self._time = TimeShare(sleep=sleep)
+        self.time = TimeShare(sleep=sleep)
         self._pacer = Pacer(sleep=sleep)
         self._stream_pacer = Pacer(sleep=sleep, min_per_second=_STREAMS_PER_SECOND, longest_wait_seconds=inf)
         local = local or MemorySlidingWindowStorage()
@@ -337,10 +336,6 @@ class RateLimiter:
             REFUSED.labels(limit.name).inc()
             raise RateLimited(limit.name, "1") from None
 
-    def meter(self, address: str) -> Meter:
-        """Return the meter for the time that the event loop spends on an address's work; see `share_time`."""
-        return self._time.meter(address)
-
     async def share_time(self, address: str, *, longest_seconds: float = _LONGEST_SHARE_WAIT_SECONDS) -> bool:
         """Wait until the next work of an address may start. Only addresses that use much time wait.
 
@@ -357,7 +352,7 @@ class RateLimiter:
         if not self._is_on:
             return False
         try:
-            return await self._time.wait(address, longest_seconds=longest_seconds)
+            return await self.time.wait(address, longest_seconds=longest_seconds)
         except TimeoutError:
             REFUSED.labels(_TIME).inc()
             raise RateLimited(_TIME, "1") from None

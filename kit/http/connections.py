@@ -51,7 +51,7 @@ _MAX_DEFAULT_CONNECTIONS: Final = 4_000
 _MAX_CONNECTIONS: Final = 1_000_000  # without a limit of descriptors
 _LOG_INTERVAL_SECONDS: Final = 60.0
 _EVICTION_CANDIDATES: Final = 8
-_SLICES_PER_TURN: Final = 16
+_SLICES_PER_TURN: Final = 32
 """Slices of received data that are parsed in one turn of the loop. One with a request takes some 50 µs."""
 
 

@@ -10,22 +10,22 @@ class Turnstile:
 
     Hundreds of requests may arrive at once on as many connections. Without this limit, the first steps of all of them
     would run before the next step of any other request.
+
+    Attributes:
+        per_turn: maximum number of pieces of work that start in one turn of the loop. It may be changed.
     """
 
     def __init__(self, per_turn: int) -> None:
-        """Args:
-        per_turn: maximum number of pieces of work that start in one turn of the loop.
-        """
-        self._per_turn = per_turn
-        self._left = per_turn
+        self.per_turn = per_turn
+        self._started = 0  # in this turn
         self._waiting: OrderedDict[str, deque[Callable[[], None]]] = OrderedDict()
         self._is_scheduled = False
 
     def try_enter(self) -> bool:
         """Return whether work may start now. If not, it must wait with `enter_later`."""
-        if not self._left or self._waiting:
+        if self._started >= self.per_turn or self._waiting:
             return False
-        self._left -= 1
+        self._started += 1
         self._schedule()
         return True
 
@@ -59,13 +59,13 @@ class Turnstile:
 
     def _begin_turn(self) -> None:
         self._is_scheduled = False
-        self._left = self._per_turn
-        while self._left and self._waiting:
+        self._started = 0
+        while self._started < self.per_turn and self._waiting:
             address, works = self._waiting.popitem(last=False)
             start = works.popleft()
             if works:
                 self._waiting[address] = works
-            self._left -= 1
+            self._started += 1
             start()
-        if self._left < self._per_turn:
+        if self._started:
             self._schedule()

@@ -1,10 +1,8 @@
 """Measures the time that the event loop spends on the work of one client."""
 
-import asyncio
 import time
 from collections.abc import Coroutine, Generator
-from contextvars import Context, ContextVar
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 Value = TypeVar("Value")
 
@@ -22,18 +20,20 @@ class Meter:
         self.seconds = 0.0
 
 
-current_meter: Final[ContextVar[Meter]] = ContextVar("current_meter")
-"""Meter of the work that the current task does. With `create_measured_task`, its child tasks are measured too."""
-
-
 class Measured(Coroutine[Any, Any, Value]):
-    """Coroutine that adds the time of each of its steps to a meter. Waiting costs nothing."""
+    """Coroutine that adds the time of each of its steps to a meter. Waiting and child tasks do not count."""
 
-    __slots__ = ("_meter", "_work")
+    __slots__ = ("_meter", "_weight", "_work")
 
-    def __init__(self, work: Coroutine[Any, Any, Value], meter: Meter) -> None:
+    def __init__(self, work: Coroutine[Any, Any, Value], meter: Meter, weight: float = 1.0) -> None:
+        """Args:
+        work: the coroutine.
+        meter: gets the time.
+        weight: factor of the time, if only some works of the client are measured.
+        """
         self._work = work
         self._meter = meter
+        self._weight = weight
 
     def send(self, value: Any) -> Any:
         """Run the next step."""
@@ -41,7 +41,7 @@ class Measured(Coroutine[Any, Any, Value]):
         try:
             return self._work.send(value)
         finally:
-            self._meter.seconds += time.perf_counter() - started
+            self._meter.seconds += self._weight * (time.perf_counter() - started)
 
     def throw(self, *error: Any) -> Any:
         """Raise an error, such as a cancellation, in the work, and run its next step."""
@@ -49,7 +49,7 @@ class Measured(Coroutine[Any, Any, Value]):
         try:
             return self._work.throw(*error)
         finally:
-            self._meter.seconds += time.perf_counter() - started
+            self._meter.seconds += self._weight * (time.perf_counter() - started)
 
     def close(self) -> None:
         """End the work, which runs its `finally` blocks."""
@@ -63,11 +63,3 @@ class Measured(Coroutine[Any, Any, Value]):
 
     def __next__(self) -> Any:
         return self.send(None)
-
-
-def create_measured_task(
-    loop: asyncio.AbstractEventLoop, work: Any, *, context: Context | None = None
-) -> "asyncio.Task[Any]":
-    """Create a task, measured by `current_meter` if the context has one. It is a task factory of event loops."""
-    meter = current_meter.get(None) if context is None else context.get(current_meter)
-    return asyncio.Task(work if meter is None else Measured(work, meter), loop=loop, context=context)

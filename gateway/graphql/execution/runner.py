@@ -40,6 +40,9 @@ CANCELLED: Final = "CANCELLED"
 _PAYMENT: Final = 500
 """Unpaid cost at which a subscription's events are charged, so that one call of the rate limiter covers many events."""
 
+_EVENT_SECONDS: Final = 0.0003
+"""Time of the event loop that an event of a subscription takes."""
+
 _NOTHING: Final = nullcontext()
 
 
@@ -306,6 +309,7 @@ class _StreamPayment(AbstractAsyncContextManager[None]):
         if self._debt >= _PAYMENT:
             debt, self._debt = self._debt, 0
             await self._rate_limiter.wait(self._limit, self._client, debt)
+        self._rate_limiter.time.charge(self._address, _EVENT_SECONDS)
         await self._rate_limiter.share_time(self._address, longest_seconds=inf)
         await asyncio.sleep(0)
 

@@ -178,6 +178,10 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
         message["payload"]["query"] = query
         await self._start(message)
 
+    async def run_operation(self, operation: Any) -> None:
+        address = request_context.current_request.get().client_address
+        await self.view.rate_limiter.time.measure(address, super().run_operation(operation))
+
     async def _start(self, message: Any) -> None:
         """Start the operation, unless the messages of the caller's running operations are too large together."""
         caller = request_context.current_request.get().principal

@@ -3,11 +3,13 @@
 import asyncio
 import heapq
 import random
+from types import SimpleNamespace
 
 import pytest
 
 from gateway.http.rate_limits import RateLimiter, RateLimitOptions
 from gateway.http.time_share import TimeShare
+from kit.runtime import time_meter
 from wallet.errors import RateLimited
 
 
@@ -43,14 +45,14 @@ async def waited(share: TimeShare, clock: Clock, address: str) -> float:
 async def use_much(share: TimeShare, address: str = HEAVY) -> None:
     """Let an address use the whole time of the loop for a second."""
     await share.wait(address, longest_seconds=1e9)
-    share.meter(address).seconds += 1.0
+    share.charge(address, 1.0)
 
 
 async def test_address_alone_never_waits(clock: Clock) -> None:
     share = TimeShare(clock, clock.sleep)
     for _ in range(100):
         assert await waited(share, clock, HEAVY) == 0
-        share.meter(HEAVY).seconds += 10
+        share.charge(HEAVY, 10)
         clock.now += 10
 
 
@@ -61,7 +63,7 @@ async def test_addresses_that_all_use_much_do_not_wait(clock: Clock) -> None:
     clock.now += 1.1
     for _ in range(100):
         for address in (HEAVY, OTHER):
-            share.meter(address).seconds += 0.05
+            share.charge(address, 0.05)
             assert await waited(share, clock, address) == 0
             clock.now += 0.05
 
@@ -81,7 +83,7 @@ async def test_address_is_free_again_a_second_after_the_others(clock: Clock) -> 
     await share.wait(LIGHT, longest_seconds=1)
     assert await share.wait(HEAVY, longest_seconds=1e9)
     clock.now += 1.1
-    share.meter(HEAVY).seconds += 1.0
+    share.charge(HEAVY, 1.0)
     assert not await share.wait(HEAVY, longest_seconds=1)
 
 
@@ -114,7 +116,7 @@ async def test_addresses_that_use_much_time_get_half_of_it_together(
         if address == LIGHT:
             assert wait == 0
         started = clock.now + wait
-        share.meter(address).seconds += 0.001 if address == LIGHT else cost_seconds
+        share.charge(address, 0.001 if address == LIGHT else cost_seconds)
         used[address] += cost_seconds
         heapq.heappush(due, (started + (0.1 if address == LIGHT else cost_seconds), address))
     total = sum(used[address] for address in heavy)
@@ -122,10 +124,38 @@ async def test_addresses_that_use_much_time_get_half_of_it_together(
     assert max(used[address] for address in heavy) < 2 * min(used[address] for address in heavy)
 
 
+async def run_requests(share: TimeShare, clock: Clock, seconds: float, count: int, interval: float) -> float:
+    """Run requests of one address that each take some time, and return the measured time of all."""
+
+    async def work() -> None:
+        clock.now += seconds
+
+    meter = share._account(HEAVY)
+    before = meter.seconds
+    for _ in range(count):
+        await share.measure(HEAVY, work())
+        clock.now += interval
+    return meter.seconds - before
+
+
+async def test_some_requests_are_measured_for_all_and_none_while_an_address_is_alone(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time_meter, "time", SimpleNamespace(perf_counter=clock))
+    share = TimeShare(clock, clock.sleep)
+    await share.wait(HEAVY, longest_seconds=1)
+    assert await run_requests(share, clock, 0.001, 80, 0) == 0
+    await share.wait(LIGHT, longest_seconds=1)
+    frequent = await run_requests(share, clock, 0.001, 81, 0)
+    assert frequent == pytest.approx(0.081, abs=0.008)
+    rare = await run_requests(share, clock, 0.025, 10, 0.3)
+    assert rare == pytest.approx(0.25, abs=0.025)
+
+
 async def test_refused_share_is_a_rate_limit(clock: Clock) -> None:
     limiter = RateLimiter(RateLimitOptions(), sleep=clock.sleep)
     await limiter.share_time(HEAVY)
-    limiter.meter(HEAVY).seconds += 100
+    limiter.time.charge(HEAVY, 100)
     await limiter.share_time(LIGHT)
     with pytest.raises(RateLimited):
         await limiter.share_time(HEAVY)
@@ -135,6 +165,6 @@ async def test_refused_share_is_a_rate_limit(clock: Clock) -> None:
 async def test_share_is_not_limited_without_rate_limits(clock: Clock) -> None:
     limiter = RateLimiter(RateLimitOptions(is_on=False), sleep=clock.sleep)
     await limiter.share_time(LIGHT)
-    limiter.meter(HEAVY).seconds += 100
+    limiter.time.charge(HEAVY, 100)
     await limiter.share_time(HEAVY)
     assert clock.slept == []

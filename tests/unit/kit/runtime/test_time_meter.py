@@ -2,13 +2,12 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
 
 from kit.runtime import time_meter
-from kit.runtime.time_meter import Measured, Meter, create_measured_task, current_meter
+from kit.runtime.time_meter import Measured, Meter
 
 
 class Clock:
@@ -28,14 +27,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-@pytest.fixture
-async def measured_tasks() -> AsyncIterator[None]:
-    loop = asyncio.get_running_loop()
-    loop.set_task_factory(create_measured_task)
-    yield
-    loop.set_task_factory(None)
-
-
 async def test_steps_are_counted_and_waiting_is_not(clock: Clock) -> None:
     meter, released = Meter(), asyncio.Event()
 
@@ -52,6 +43,18 @@ async def test_steps_are_counted_and_waiting_is_not(clock: Clock) -> None:
     released.set()
     assert await task == "done"
     assert meter.seconds == 3
+
+
+async def test_time_is_counted_with_its_weight(clock: Clock) -> None:
+    meter = Meter()
+
+    async def work() -> None:
+        clock.now += 2
+        await asyncio.sleep(0)
+        clock.now += 1
+
+    await Measured(work(), meter, 8)
+    assert meter.seconds == 24
 
 
 async def test_error_of_the_work_is_raised_and_its_time_counted(clock: Clock) -> None:
@@ -103,32 +106,14 @@ async def test_closed_work_runs_its_finally_block() -> None:
     assert closed == [True]
 
 
-async def test_task_that_is_cancelled_before_its_first_step_leaves_no_warning(
-    measured_tasks: None, recwarn: pytest.WarningsRecorder
-) -> None:
+async def test_task_that_is_cancelled_before_its_first_step_leaves_no_warning(recwarn: pytest.WarningsRecorder) -> None:
     async def work() -> None:
         raise AssertionError
 
-    current_meter.set(Meter())
-    task = asyncio.create_task(work())
+    task: asyncio.Task[None] = asyncio.create_task(Measured(work(), Meter()))
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
     del task
     gc.collect()
     assert not recwarn.list
-
-
-async def test_child_tasks_are_counted_for_the_meter_of_their_context(clock: Clock, measured_tasks: None) -> None:
-    first, second = Meter(), Meter()
-
-    async def child(seconds: float) -> None:
-        await asyncio.sleep(0)
-        clock.now += seconds
-
-    async def work(meter: Meter, seconds: float) -> None:
-        current_meter.set(meter)
-        await asyncio.gather(*(child(seconds) for _ in range(3)))
-
-    await asyncio.gather(work(first, 1), work(second, 10), child(1_000))
-    assert (first.seconds, second.seconds) == (3, 30)
