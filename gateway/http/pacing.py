@@ -32,17 +32,20 @@ class Pacer:
         *,
         min_per_second: float = 100.0,
         longest_wait_seconds: float = 5.0,
+        at_once: int = AT_ONCE,
     ) -> None:
         """Args:
         clock: returns the time in seconds.
         sleep: waits for some seconds.
         min_per_second: minimum rate at which the requests of one client start. Refusing a hundred takes some 50 ms.
         longest_wait_seconds: a request that would wait for longer is refused.
+        at_once: requests of one client that start without a pause.
         """
         self._clock = clock
         self._sleep = sleep
         self._min_per_second = min_per_second
         self._longest_wait_seconds = longest_wait_seconds
+        self._at_once = at_once
         self._full_at: LRUCache[str, float] = LRUCache(_CLIENTS)
         """Time at which each client may again start as many requests at once as allowed."""
 
@@ -59,7 +62,7 @@ class Pacer:
         """
         now, interval = self._clock(), 1 / max(_MULTIPLE * per_second, self._min_per_second)
         full_at = max(now, self._full_at.get(client, now)) + amount * interval
-        seconds = full_at - now - AT_ONCE * interval
+        seconds = full_at - now - self._at_once * interval
         if seconds > self._longest_wait_seconds:
             raise TimeoutError
         self._full_at[client] = full_at

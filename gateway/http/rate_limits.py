@@ -43,6 +43,7 @@ _POOL_TIMEOUT_SECONDS: Final = 0.5
 _POOL_SIZE: Final = 8  # even one connection is fast enough; a larger pool would only move the queue to Redis
 _RETRY_PAUSE_SECONDS: Final = 1.0
 _STREAMS_PER_SECOND: Final = 50.0
+_STREAMS_AT_ONCE: Final = 4
 _LONGEST_SHARE_WAIT_SECONDS: Final = 5.0
 _TIME: Final = "time"  # name of the limit in errors and metrics
 
@@ -267,7 +268,9 @@ class RateLimiter:
         self._is_on = options.is_on
         self.time = TimeShare(sleep=sleep)
         self._pacer = Pacer(sleep=sleep)
-        self._stream_pacer = Pacer(sleep=sleep, min_per_second=_STREAMS_PER_SECOND, longest_wait_seconds=inf)
+        self._stream_pacer = Pacer(
+            sleep=sleep, min_per_second=_STREAMS_PER_SECOND, longest_wait_seconds=inf, at_once=_STREAMS_AT_ONCE
+        )
         local = local or MemorySlidingWindowStorage()
         self._storage = local if shared is None else _StorageWithFallback(shared, local)
         self._sleep = sleep
@@ -358,7 +361,7 @@ class RateLimiter:
             raise RateLimited(_TIME, "1") from None
 
     async def pace_stream(self, address: str) -> None:
-        """Wait until the next subscription of an address may start: 32 at once, and then 50 a second.
+        """Wait until the next subscription of an address may start: four at once, and then 50 a second.
 
         A start has calls to several services and takes about 8 ms of the processor. Clients may wait for long, as after
         a restart, when all of them subscribe again.

@@ -18,8 +18,10 @@ from kit.runtime.time_meter import Measured, Meter
 
 _MUCH: Final = 0.1
 """Use of the loop's time, from 0 to 1, above which an address uses much of it."""
-_SHARE: Final = 0.5
-"""Share of the loop's time for all addresses together that use much of it, while another address is active."""
+_SHARE: Final = 0.3
+"""Share of the loop's time for all addresses together that use much of it, while another address is active. Child tasks
+and the gRPC library, which are not measured, take about as much again.
+"""
 _WINDOW_SECONDS: Final = 1.0
 """Time over which the use is averaged, and for which an address is active after a request."""
 _AT_ONCE_SECONDS: Final = 0.02

@@ -29,7 +29,7 @@ SMALL_BODY_BYTES: Final = 2 * 1024
 _PAUSE_SECONDS_PER_BYTE: Final = 0.3e-6
 """Pause after parsing a body, for the same reason. Hostile JSON of 64 KiB takes up to 10 ms."""
 
-BESIDE_OTHERS: Final = 6
+BESIDE_OTHERS: Final = 12
 """Size of a request of an address that uses much time while others use little."""
 
 _LONGEST_WAIT_SECONDS: Final = 10.0
@@ -43,7 +43,7 @@ class WorkLimits:
         passwords: calls of identity for one address that compute a hash of a password, which takes 50 ms of its
             processor time.
         requests: HTTP requests of one address, from the end of the body to the start of the response. While an
-            address that uses much time shares it with others, its request counts as six (`BESIDE_OTHERS`), because a
+            address that uses much time shares it with others, its request counts as twelve (`BESIDE_OTHERS`), because a
             request that arrives at the bank or at another service waits there for all earlier ones.
         operations: the same for queries and mutations on WebSockets, while they are executed.
         handshakes: WebSockets from the upgrade to the verification of the token in `connection_init`.

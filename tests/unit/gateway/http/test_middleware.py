@@ -130,7 +130,7 @@ async def test_concurrent_requests_of_one_address_are_limited_but_not_its_health
         assert [(await each).status_code for each in (slow, *waiting)] == [200] * 3
 
 
-@pytest.mark.parametrize(("shares_time", "at_once"), [(True, 2), (False, 12)])
+@pytest.mark.parametrize(("shares_time", "at_once"), [(True, 2), (False, 20)])
 async def test_fewer_requests_of_an_address_are_in_progress_while_it_shares_the_time(
     keys: Keys, monkeypatch: pytest.MonkeyPatch, *, shares_time: bool, at_once: int
 ) -> None:
