@@ -32,11 +32,15 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     tls = TLS.from_settings(settings)
     async with AsyncExitStack() as stack:
         limits = ClientLimits.from_settings(settings)
-        bank = BankClient.connect(settings.bank_grpc_target, limits=limits, tls=tls)
-        analytics = AnalyticsClient.connect(settings.analytics_grpc_target, limits=limits, tls=tls)
-        card = CardClient.connect(
-            settings.card_grpc_target, limits=limits, tls=tls, gateway_token=_gateway_token(settings)
+        gateway_token = _gateway_token(settings)
+        bank = BankClient.connect(
+            settings.bank_grpc_target,
+            limits=limits,
+            tls=tls,
+            gateway_token=gateway_token if settings.gateway_forward_transfers else None,
         )
+        analytics = AnalyticsClient.connect(settings.analytics_grpc_target, limits=limits, tls=tls)
+        card = CardClient.connect(settings.card_grpc_target, limits=limits, tls=tls, gateway_token=gateway_token)
         identity = IdentityClient.connect(settings.identity_grpc_target, limits=limits, tls=tls)
         verifier = await stack.enter_async_context(TokenVerifier.open(settings))
         graph = GraphOptions(
@@ -75,7 +79,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 def _gateway_token(settings: Settings) -> ServiceTokenProvider | None:
     """Return the provider of the gateway's own tokens; None without a key.
 
-    The tokens prove clients' addresses to the card service.
+    The tokens prove clients' addresses to the card service, and let the gateway forward transfers to the bank.
     """
     if settings.service_key_file is None:
         log.warning("no SERVICE_KEY_FILE: declined cards are not limited by address")

@@ -50,7 +50,11 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
     service_key_file: Path | None = Field(
         None,
         description="private key (PEM) of the gateway's own tokens, with which it proves the IP addresses of clients "
-        "to the card service; unset: the number of declined cards is not limited per IP address",
+        "to the card service, and sends the transfers of several callers to the bank together; unset: the number of "
+        "declined cards is not limited per IP address, and each transfer is a call of its own",
+    )
+    gateway_forward_transfers: bool = Field(
+        True, description="send the transfers of concurrent callers to the bank together; needs SERVICE_KEY_FILE"
     )
     bank_grpc_target: GrpcTarget = Field("127.0.0.1:50051", description="gRPC target of the bank")
     card_grpc_target: GrpcTarget = Field("127.0.0.1:50052", description="gRPC target of the card service")

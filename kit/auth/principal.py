@@ -189,16 +189,29 @@ class TokenVerifier:
             TokenTooLong: the token is longer than `MAX_TOKEN_BYTES`.
             Unavailable: the issuer's keys have never been read.
         """
+        principal = self.find_verified(token)
+        if principal is None:
+            verified = self._cache[token] = await self._decode(token)
+            principal = self._check_lifetime(token, verified)
+        return principal
+
+    def find_verified(self, token: str) -> Principal | None:
+        """Return the principal of a token in the cache; None if the token must be verified first.
+
+        Raises:
+            Unauthenticated: the token has expired.
+        """
         try:
-            cached: _CachedToken | None = self._cache[token]  # faster than `get`, which takes three times as long
+            cached: _CachedToken = self._cache[token]  # faster than `get`, which takes three times as long
         except KeyError:
-            cached = None
-        if cached is None or not cached.keys.is_current(cached.key):
-            cached = self._cache[token] = await self._decode(token)
-        if cached.principal.valid_until < time.time():
-            del self._cache[token]
+            return None
+        return self._check_lifetime(token, cached) if cached.keys.is_current(cached.key) else None
+
+    def _check_lifetime(self, token: str, verified: _CachedToken) -> Principal:
+        if verified.principal.valid_until < time.time():
+            self._cache.pop(token, None)
             raise Unauthenticated.for_token("the token has expired; get a new one")
-        return cached.principal
+        return verified.principal
 
     async def _decode(self, token: str) -> _CachedToken:
         if len(token) > MAX_TOKEN_BYTES:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Self, TypeVar
@@ -135,6 +135,28 @@ class ClientLimits:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class CallAttempt:
+    """Call of a caller that the limits and the circuit breaker have let pass.
+
+    Attributes:
+        context: request that causes the call.
+        caller: scope of the caller; empty for an anonymous caller.
+        span: span of the call.
+        timeout_seconds: time for which the caller waits.
+    """
+
+    context: RequestContext
+    caller: str
+    span: tracing.Span
+    timeout_seconds: float
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Metadata of the call: request id, trace and token."""
+        return _metadata(self.context, self.span)
+
+
 class RpcClient:
     """Client of one service that makes calls for the current caller, within `ClientLimits`.
 
@@ -172,6 +194,28 @@ class RpcClient:
             RateLimited: the caller has too many concurrent calls.
             WalletError: any other error that the service returned.
         """
+
+        async def send(request: Request, attempt: CallAttempt) -> Response:
+            return await method(request, timeout=attempt.timeout_seconds, metadata=attempt.metadata + metadata)
+
+        return await self.call(method, request, send)
+
+    async def call(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        send: Callable[[Request, CallAttempt], Awaitable[Response]],
+    ) -> Response:
+        """Make a call of a unary method in another way than through its stub, within the same limits.
+
+        Args:
+            method: method whose limits and circuit apply.
+            request: request message.
+            send: sends the request and returns the response; raises a WalletError, or the error of gRPC.
+
+        Raises:
+            WalletError: as `unary`.
+        """
         call = current_request.get()
         remaining = call.remaining(self._limits.timeout_seconds)
         if not remaining:
@@ -190,11 +234,14 @@ class RpcClient:
         self._calls_by_caller[caller] = own_calls + 1
         try:
             with circuit.guard(caller or address_key((call.client_address,))) as guarded, _span(method, call) as span:
+                guarded.ignore_failure = remaining < self._limits.timeout_seconds / 2
                 try:
-                    return await method(request, timeout=remaining, metadata=_metadata(call, span) + metadata)
+                    return await send(request, CallAttempt(call, caller, span, remaining))
                 except grpc.aio.AioRpcError as error:
-                    guarded.ignore_failure = remaining < self._limits.timeout_seconds / 2
                     raise fit_to_call(_error_from_rpc(error, span, self._service), request) from None
+                except WalletError as error:
+                    span.set_attributes({"rpc.response.status_code": error.code.name})
+                    raise fit_to_call(error, request) from None
         except CircuitOpenError:
             raise self._refusal(method, request, "circuit") from None
         finally:

@@ -294,6 +294,31 @@ async def _until_expiry(responses: AsyncGenerator[Any, None], valid_until: float
         raise Unauthenticated.for_token("the token has expired; get a new one")
 
 
+def record_call(
+    method: str, status: status_pb2.Status, seconds: float, span: tracing.Span, *, is_stream: bool = False
+) -> None:
+    """Record the result of a call in metrics and its span, and log the call if it failed with a server error or was
+    slow.
+
+    Args:
+        method: path of the method.
+        status: status of the call.
+        seconds: duration of the call.
+        span: span of the call; it is ended.
+        is_stream: the duration of the call is not compared with that of a slow call, as a stream lasts as long as its
+            client.
+    """
+    code = code_name(status)
+    metrics.RPC_SECONDS.labels(method, code).observe(seconds)
+    is_error = status.code in _SERVER_ERRORS
+    if is_error or (seconds > _SLOW_CALL_SECONDS and not is_stream):
+        log.warning("slow or failed call", method=method, code=code, ms=round(seconds * 1000, 1))
+    span.set_attributes({"rpc.response.status_code": code})
+    if is_error:
+        span.fail(code)
+    span.end()
+
+
 class _RpcScope:
     """One call: its request context, span, metrics and log.
 
@@ -370,20 +395,9 @@ class _RpcScope:
             self.status = error_to_status(InternalError())
         elif error is not None:
             self.status.code = code_pb2.CANCELLED
-        self._record(time.monotonic() - self._started)
+        seconds = time.monotonic() - self._started
+        record_call(self._method, self.status, seconds, self._span, is_stream=self._is_stream)
         return isinstance(error, Exception)
-
-    def _record(self, seconds: float) -> None:
-        """Record the result in metrics and span, and log the call if it failed with a server error or was slow."""
-        code = code_name(self.status)
-        metrics.RPC_SECONDS.labels(self._method, code).observe(seconds)
-        is_error = self.status.code in _SERVER_ERRORS
-        if is_error or (seconds > _SLOW_CALL_SECONDS and not self._is_stream):  # a stream lasts as long as its client
-            log.warning("slow or failed call", method=self._method, code=code, ms=round(seconds * 1000, 1))
-        self._span.set_attributes({"rpc.response.status_code": code})
-        if is_error:
-            self._span.fail(code)
-        self._span.end()
 
     async def abort(self) -> None:
         """End the call with its status."""

@@ -65,6 +65,11 @@ CALL_CIRCUIT = Enum(
     ["method"],
     states=STATES,
 )
+TRANSFERS_PER_CALL = Histogram(
+    "wallet_transfers_per_call",
+    "Transfers that the gateway sent to the bank with one call. The count of a lone transfer's calls is not included.",
+    buckets=(1, 2, 5, 10, 25, 50, 100, 250),
+)
 SPANS_DROPPED = Counter("wallet_spans_dropped", "Spans of traces that were dropped instead of sent to the collector.")
 CONNECTIONS_IN_USE = Gauge("wallet_database_connections_in_use", "Database connections in use.")
 CONNECTIONS_LIMIT = Gauge(

@@ -1,6 +1,6 @@
 """Typed gRPC client of the bank."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 from uuid import UUID
@@ -18,6 +18,7 @@ from subgraphs.bank.client.converters import (
     transfer_from_proto,
     transfer_request_to_proto,
 )
+from subgraphs.bank.client.forwarding import TransferForwarder
 from subgraphs.bank.client.types import (
     Account,
     AccountPage,
@@ -58,18 +59,37 @@ class BankClient:
     retry with the same idempotency key. Reads are always safe to retry.
     """
 
-    def __init__(self, stub: "bank_pb2_grpc.BankServiceAsyncStub", limits: ClientLimits = ClientLimits()) -> None:
+    def __init__(
+        self,
+        stub: "bank_pb2_grpc.BankServiceAsyncStub",
+        limits: ClientLimits = ClientLimits(),
+        gateway_token: Callable[[], str] | None = None,
+    ) -> None:
         self._stub = stub
         self._calls = RpcClient(_DEPENDENCY, limits)
+        self._forwarder = gateway_token and TransferForwarder(stub, gateway_token, _DEPENDENCY)
 
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, target: str, *, limits: ClientLimits = ClientLimits(), tls: TLS | None = None
+        cls,
+        target: str,
+        *,
+        limits: ClientLimits = ClientLimits(),
+        tls: TLS | None = None,
+        gateway_token: Callable[[], str] | None = None,
     ) -> AsyncIterator["BankClient"]:
-        """Yield a client of the bank at a gRPC target. The client connects at the first call."""
+        """Yield a client of the bank at a gRPC target. The client connects at the first call.
+
+        Args:
+            target: gRPC target.
+            limits: limits of the calls.
+            tls: certificates; None: plaintext.
+            gateway_token: returns a token of the gateway; transfers of concurrent callers are then sent together
+                (`forwarding`). None: each transfer is a call of its own.
+        """
         async with open_channel(target, SERVICE, _READS, tls, name="bank") as opened:
-            yield cls(bank_pb2_grpc.BankServiceStub(opened), limits)
+            yield cls(bank_pb2_grpc.BankServiceStub(opened), limits, gateway_token)
 
     async def transfer(
         self,
@@ -91,7 +111,10 @@ class BankClient:
             idempotency_key=idempotency_key,
             raw_idempotency_key=raw_idempotency_key,
         )
-        response = await self._calls.unary(self._stub.TransferMoney, request)
+        if self._forwarder is None:
+            response = await self._calls.unary(self._stub.TransferMoney, request)
+        else:
+            response = await self._calls.call(self._stub.TransferMoney, request, self._forwarder.send)
         return receipt_from_proto(response)
 
     async def batch_transfer(self, requests: Sequence[TransferRequest]) -> list[Receipt | WalletError]:

@@ -68,10 +68,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         relay = OutboxRelay(direct_pool, create_producer, sessions.check)
         pipeline = Pipeline(Ledger(pool, on_commit=relay.wake).commit)
         epochs = Epochs(pool)
-        servicer = BankServicer(Bank(pipeline, reader, Accounts(pool), epochs))
+        verifier = await stack.enter_async_context(TokenVerifier.open(settings))
+        servicer = BankServicer(Bank(pipeline, reader, Accounts(pool), epochs), verifier)
         await stack.enter_async_context(process.background_task(pipeline.run(), "pipeline"))
         await stack.enter_async_context(process.restarting_tasks({"relay": relay.run, "backlog": relay.measure}))
-        verifier = await stack.enter_async_context(TokenVerifier.open(settings))
         checks = {
             "database": log_failures(partial(_check_database, sessions, reader)),
             "disk": check_disk,

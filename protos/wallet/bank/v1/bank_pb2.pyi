@@ -273,6 +273,118 @@ class BatchTransferMoneyResponse(_message.Message):
 Global___BatchTransferMoneyResponse: _TypeAlias = BatchTransferMoneyResponse  # noqa: Y015
 
 @_typing.final
+class ForwardTransfersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Item(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        TRANSFER_FIELD_NUMBER: _builtins.int
+        TOKEN_FIELD_NUMBER: _builtins.int
+        TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+        REQUEST_ID_FIELD_NUMBER: _builtins.int
+        TRACEPARENT_FIELD_NUMBER: _builtins.int
+        TRACESTATE_FIELD_NUMBER: _builtins.int
+        token: _builtins.str
+        """The caller's token, without the scheme `Bearer`."""
+        timeout_ms: _builtins.int
+        """Time for which the caller still waits, in milliseconds. An item that is not executed by then is refused with
+        DEADLINE_EXCEEDED. Must be positive.
+        """
+        request_id: _builtins.str
+        """The caller's request id, and the headers of its trace; see the metadata of the other calls."""
+        traceparent: _builtins.str
+        tracestate: _builtins.str
+        @_builtins.property
+        def transfer(self) -> Global___TransferMoneyRequest: ...
+        def __init__(
+            self,
+            *,
+            transfer: Global___TransferMoneyRequest | None = ...,
+            token: _builtins.str = ...,
+            timeout_ms: _builtins.int = ...,
+            request_id: _builtins.str = ...,
+            traceparent: _builtins.str = ...,
+            tracestate: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["transfer", b"transfer"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "timeout_ms", b"timeout_ms", "token", b"token", "traceparent", b"traceparent", "tracestate", b"tracestate", "transfer", b"transfer"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ForwardTransfersRequest.Item]:
+        """1 to 500."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___ForwardTransfersRequest.Item] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForwardTransfersRequest: _TypeAlias = ForwardTransfersRequest  # noqa: Y015
+
+@_typing.final
+class ForwardTransfersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Result(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        INDEX_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        ERROR_FIELD_NUMBER: _builtins.int
+        index: _builtins.int
+        """Position of the item in the request, from 0."""
+        @_builtins.property
+        def value(self) -> Global___TransferMoneyResponse: ...
+        @_builtins.property
+        def error(self) -> _status_pb2.Status: ...
+        def __init__(
+            self,
+            *,
+            index: _builtins.int = ...,
+            value: Global___TransferMoneyResponse | None = ...,
+            error: _status_pb2.Status | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "result", b"result", "value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "index", b"index", "result", b"result", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["value", "error"]  # noqa: Y015
+        _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    PROCESS_ID_FIELD_NUMBER: _builtins.int
+    process_id: _builtins.str
+    """Random id of the process of the bank. A gateway that knows how many processes answer sends to all of them at once."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ForwardTransfersResponse.Result]: ...
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___ForwardTransfersResponse.Result] | None = ...,
+        process_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["process_id", b"process_id", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForwardTransfersResponse: _TypeAlias = ForwardTransfersResponse  # noqa: Y015
+
+@_typing.final
 class DepositMoneyRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

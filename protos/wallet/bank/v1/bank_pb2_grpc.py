@@ -57,6 +57,11 @@ class BankServiceStub:
                 request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyRequest.SerializeToString,
                 response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyResponse.FromString,
                 _registered_method=True)
+        self.ForwardTransfers = channel.unary_stream(
+                '/wallet.bank.v1.BankService/ForwardTransfers',
+                request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ForwardTransfersRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ForwardTransfersResponse.FromString,
+                _registered_method=True)
         self.DepositMoney = channel.unary_unary(
                 '/wallet.bank.v1.BankService/DepositMoney',
                 request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.DepositMoneyRequest.SerializeToString,
@@ -143,6 +148,22 @@ class BankServiceServicer:
         """Makes up to 8,000 independent transfers, each as TransferMoney does. They are not one transaction: a refused
         transfer does not affect the others. Results are in the order of the items. Each item has its own key, so
         repeating the call is safe and returns the first outcomes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForwardTransfers(self, request, context):
+        """Executes transfers that the gateway forwards for several callers, each as TransferMoney does. For the gateway only.
+
+        Each item has the token of its own caller, which is verified as the token of a call is. The token of this call never
+        stands in for it: an item without a valid token is refused with UNAUTHENTICATED, and an item whose caller may not
+        call TransferMoney with PERMISSION_DENIED. A refused item does not affect the others.
+
+        The response is a stream, so that no item waits for a slower one: each message has the results that are known by
+        then, in any order. An item has one result. If the call ends with RESOURCE_EXHAUSTED, INVALID_ARGUMENT,
+        UNAUTHENTICATED or PERMISSION_DENIED, no item was executed. If it ends in any other way, the outcome of an item
+        without a result is unknown.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -248,6 +269,11 @@ def add_BankServiceServicer_to_server(servicer, server):
                     servicer.BatchTransferMoney,
                     request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyRequest.FromString,
                     response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyResponse.SerializeToString,
+            ),
+            'ForwardTransfers': grpc.unary_stream_rpc_method_handler(
+                    servicer.ForwardTransfers,
+                    request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ForwardTransfersRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ForwardTransfersResponse.SerializeToString,
             ),
             'DepositMoney': grpc.unary_unary_rpc_method_handler(
                     servicer.DepositMoney,
@@ -372,6 +398,33 @@ class BankService:
             '/wallet.bank.v1.BankService/BatchTransferMoney',
             protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyRequest.SerializeToString,
             protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForwardTransfers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/wallet.bank.v1.BankService/ForwardTransfers',
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ForwardTransfersRequest.SerializeToString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ForwardTransfersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,6 +56,18 @@ class BankServiceStub:
     transfer does not affect the others. Results are in the order of the items. Each item has its own key, so
     repeating the call is safe and returns the first outcomes.
     """
+    ForwardTransfers: _grpc.UnaryStreamMultiCallable[_bank_pb2.ForwardTransfersRequest, _bank_pb2.ForwardTransfersResponse]
+    """Executes transfers that the gateway forwards for several callers, each as TransferMoney does. For the gateway only.
+
+    Each item has the token of its own caller, which is verified as the token of a call is. The token of this call never
+    stands in for it: an item without a valid token is refused with UNAUTHENTICATED, and an item whose caller may not
+    call TransferMoney with PERMISSION_DENIED. A refused item does not affect the others.
+
+    The response is a stream, so that no item waits for a slower one: each message has the results that are known by
+    then, in any order. An item has one result. If the call ends with RESOURCE_EXHAUSTED, INVALID_ARGUMENT,
+    UNAUTHENTICATED or PERMISSION_DENIED, no item was executed. If it ends in any other way, the outcome of an item
+    without a result is unknown.
+    """
     DepositMoney: _grpc.UnaryUnaryMultiCallable[_bank_pb2.DepositMoneyRequest, _bank_pb2.DepositMoneyResponse]
     """Credits an account from the clearing account of its currency, which is the system's own account. For the card
     service only. A key belongs to the operation, not to the caller, so every retry completes the same deposit.
@@ -124,6 +136,18 @@ class BankServiceAsyncStub(BankServiceStub):
     """Makes up to 8,000 independent transfers, each as TransferMoney does. They are not one transaction: a refused
     transfer does not affect the others. Results are in the order of the items. Each item has its own key, so
     repeating the call is safe and returns the first outcomes.
+    """
+    ForwardTransfers: _aio.UnaryStreamMultiCallable[_bank_pb2.ForwardTransfersRequest, _bank_pb2.ForwardTransfersResponse]  # type: ignore[assignment]
+    """Executes transfers that the gateway forwards for several callers, each as TransferMoney does. For the gateway only.
+
+    Each item has the token of its own caller, which is verified as the token of a call is. The token of this call never
+    stands in for it: an item without a valid token is refused with UNAUTHENTICATED, and an item whose caller may not
+    call TransferMoney with PERMISSION_DENIED. A refused item does not affect the others.
+
+    The response is a stream, so that no item waits for a slower one: each message has the results that are known by
+    then, in any order. An item has one result. If the call ends with RESOURCE_EXHAUSTED, INVALID_ARGUMENT,
+    UNAUTHENTICATED or PERMISSION_DENIED, no item was executed. If it ends in any other way, the outcome of an item
+    without a result is unknown.
     """
     DepositMoney: _aio.UnaryUnaryMultiCallable[_bank_pb2.DepositMoneyRequest, _bank_pb2.DepositMoneyResponse]  # type: ignore[assignment]
     """Credits an account from the clearing account of its currency, which is the system's own account. For the card
@@ -202,6 +226,24 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         """Makes up to 8,000 independent transfers, each as TransferMoney does. They are not one transaction: a refused
         transfer does not affect the others. Results are in the order of the items. Each item has its own key, so
         repeating the call is safe and returns the first outcomes.
+        """
+
+    @_abc_1.abstractmethod
+    def ForwardTransfers(
+        self,
+        request: _bank_pb2.ForwardTransfersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_bank_pb2.ForwardTransfersResponse], _abc.AsyncIterator[_bank_pb2.ForwardTransfersResponse]]:
+        """Executes transfers that the gateway forwards for several callers, each as TransferMoney does. For the gateway only.
+
+        Each item has the token of its own caller, which is verified as the token of a call is. The token of this call never
+        stands in for it: an item without a valid token is refused with UNAUTHENTICATED, and an item whose caller may not
+        call TransferMoney with PERMISSION_DENIED. A refused item does not affect the others.
+
+        The response is a stream, so that no item waits for a slower one: each message has the results that are known by
+        then, in any order. An item has one result. If the call ends with RESOURCE_EXHAUSTED, INVALID_ARGUMENT,
+        UNAUTHENTICATED or PERMISSION_DENIED, no item was executed. If it ends in any other way, the outcome of an item
+        without a result is unknown.
         """
 
     @_abc_1.abstractmethod

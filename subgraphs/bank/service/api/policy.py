@@ -7,6 +7,7 @@ from kit.auth.access import ADMIN_ACCESS, READ_ACCESS, WRITE_ACCESS, AccessPolic
 POLICY: Final[AccessPolicy] = {
     "TransferMoney": WRITE_ACCESS,
     "BatchTransferMoney": WRITE_ACCESS,
+    "ForwardTransfers": allow_services("gateway"),
     "DepositMoney": allow_services("card"),
     "GetBalance": READ_ACCESS,
     "GetTransfer": READ_ACCESS | allow_services("card"),

@@ -1,10 +1,14 @@
 """gRPC servicer of the bank: converts requests, calls the use cases and converts their results."""
 
 # ruff: noqa: D102, N802  bank.proto names and documents the methods
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, Final
+from uuid import uuid4
 
 import grpc
 
+from kit.auth.principal import TokenVerifier
 from kit.rpc import request_context, status
 from kit.rpc.converters import money_to_proto
 from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
@@ -23,6 +27,8 @@ from subgraphs.bank.service.api.converters import (
     receipt_to_proto,
     transfer_to_proto,
 )
+from subgraphs.bank.service.api.forwarding import Forwarding
+from subgraphs.bank.service.api.policy import POLICY
 from subgraphs.bank.service.application.service import Bank
 from wallet.errors import AccountNotFound, InvalidInput, TransferNotFound
 from wallet.money import DEFAULT_CURRENCY
@@ -30,14 +36,21 @@ from wallet.money import DEFAULT_CURRENCY
 SERVICE: Final = bank_pb2.DESCRIPTOR.services_by_name["BankService"].full_name
 
 _MAX_TRANSFERS: Final = 8_000  # in one call
+_MAX_FORWARDED: Final = 500  # in one call
 _MAX_POSTINGS: Final = 1_000
 
 
 class BankServicer(bank_pb2_grpc.BankServiceServicer):
     """Implements `bank.proto`. `kit.rpc.server` converts the `WalletError`s that methods raise to gRPC statuses."""
 
-    def __init__(self, bank: Bank) -> None:
+    def __init__(self, bank: Bank, verifier: TokenVerifier) -> None:
+        """Args:
+        bank: use cases of the bank.
+        verifier: verifies the tokens of forwarded transfers.
+        """
         self._bank = bank
+        self._forwarding = Forwarding(bank, verifier, POLICY["TransferMoney"], f"/{SERVICE}/TransferMoney")
+        self._process_id = str(uuid4())
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the service to a server."""
@@ -63,6 +76,17 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         commands = [command_or_error_from_proto(caller, each) for each in request.transfers]
         outcomes = await self._bank.batch_transfer(commands)
         return bank_pb2.BatchTransferMoneyResponse(results=map(outcome_to_proto, commands, outcomes))
+
+    async def ForwardTransfers(
+        self,
+        request: bank_pb2.ForwardTransfersRequest,
+        context: Any,  # noqa: ARG002
+    ) -> AsyncGenerator[bank_pb2.ForwardTransfersResponse, None]:
+        if not 0 < len(request.items) <= _MAX_FORWARDED:
+            raise InvalidInput.for_field("items", f"must have 1 to {_MAX_FORWARDED} entries")
+        async with aclosing(self._forwarding.execute(request.items)) as batches:
+            async for results in batches:
+                yield bank_pb2.ForwardTransfersResponse(results=results, process_id=self._process_id)
 
     async def DepositMoney(
         self,

@@ -60,7 +60,7 @@ class _Submission:
         self.taken = 0
         self.unanswered = len(commands)
         self.outcomes: list[Outcome | None] = [None] * len(commands)
-        self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.answered: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
 
     @property
     def queued(self) -> int:
@@ -78,7 +78,7 @@ class _Submission:
             self.outcomes[index] = outcome
             self.unanswered -= 1
             if not self.unanswered and not self.answered.done():
-                self.answered.set_result(None)
+                self.answered.set_result([each for each in self.outcomes if each is not None])
 
     def answer_all(self, outcome: Outcome) -> None:
         """Set the outcome of every command that has none."""
@@ -122,7 +122,17 @@ class Pipeline:
 
     async def submit(self, command: Command, deadline: float | None) -> Outcome:
         """Commit one command and return its outcome; see `submit_all`."""
-        return (await self._submit(self._single, [command], deadline))[0]
+        return (await self._enqueue(self._single, [command], deadline))[0]
+
+    def start(self, command: Command, deadline: float | None) -> "asyncio.Future[list[Outcome]]":
+        """Queue one command, and return the future of its outcome: a list of one; see `submit_all`.
+
+        A cancelled future drops the command if no batch has taken it.
+
+        Raises:
+            ResourceExhausted: the queue is full; nothing was committed.
+        """
+        return self._enqueue(self._single, [command], deadline)
 
     async def submit_all(self, commands: Sequence[Command], deadline: float | None) -> list[Outcome]:
         """Commit commands and return their outcomes, in order.
@@ -143,11 +153,11 @@ class Pipeline:
         Raises:
             ResourceExhausted: the queue is full; nothing was committed.
         """
-        return await self._submit(self._bulk, commands, deadline) if commands else []
+        return await self._enqueue(self._bulk, commands, deadline) if commands else []
 
-    async def _submit(
+    def _enqueue(
         self, queue: deque[_Submission], commands: Sequence[Command], deadline: float | None
-    ) -> list[Outcome]:
+    ) -> "asyncio.Future[list[Outcome]]":
         if self._queued + len(commands) > _QUEUE_SIZE:
             metrics.COMMANDS_REJECTED.inc(len(commands))
             raise ResourceExhausted
@@ -155,8 +165,7 @@ class Pipeline:
         queue.append(submission)
         self._queued += len(commands)
         self._changed.set()
-        await submission.answered
-        return [outcome for outcome in submission.outcomes if outcome is not None]
+        return submission.answered
 
     async def run(self) -> None:
         """Commit batches until cancelled. On cancellation every unanswered command gets Unavailable."""

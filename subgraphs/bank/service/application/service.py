@@ -1,5 +1,6 @@
 """Use cases of the bank and their authorization by account owner."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import UUID
@@ -71,6 +72,18 @@ class Bank:
             Unavailable: the outcome is unknown; retry with the same key.
         """
         return await self._execute(command)
+
+    def start_transfer(self, command: Command, deadline: float | None) -> "asyncio.Future[list[Outcome]]":
+        """Start a transfer and return the future of its outcome; see `transfer` and `Pipeline.start`.
+
+        Args:
+            command: result of `transfer_command`.
+            deadline: time on the monotonic clock at which the caller stops waiting; None for no deadline.
+
+        Raises:
+            ResourceExhausted: the queue is full; nothing was executed.
+        """
+        return self._pipeline.start(command, deadline)
 
     async def batch_transfer(self, commands: Sequence[Command | InvalidInput]) -> list[Outcome]:
         """Execute transfers independently of each other, each as `transfer` does.

@@ -1,0 +1,295 @@
+"""Transfers of concurrent callers, sent to the bank together (ADR 44).
+
+While calls with transfers are on their way to the bank, further transfers collect, and the next call takes them. No
+timer delays a transfer: one that finds no other on its way is sent at once, by `TransferMoney`.
+"""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Final
+
+import grpc
+import structlog
+
+from kit.rpc.channel import CallAttempt
+from kit.rpc.status import error_from_status
+from kit.telemetry import metrics
+from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
+from wallet.errors import DeadlineExceeded, ResourceExhausted, Unavailable, WalletError
+
+log = structlog.get_logger(__name__)
+
+_MAX_ITEMS: Final = 250
+"""Maximum number of transfers in a call. With tokens of the maximum length, the message has 2.4 of its 4 MiB."""
+_MAX_ITEMS_PER_CALLER: Final = _MAX_ITEMS // 2
+"""Maximum number of transfers of one caller in a call, so that one caller does not fill it."""
+_CALLS_PER_PROCESS: Final = 2
+"""Calls on their way to each process of the bank, which reads the second one while it commits the first."""
+_LATE_SECONDS: Final = 0.1
+"""Time after which a call no longer keeps other transfers waiting, because its process of the bank may be frozen."""
+_PROCESS_KNOWN_SECONDS: Final = 30.0
+"""Time for which a process of the bank is counted after its last response."""
+_PAUSE_SECONDS: Final = 10.0
+"""Time for which all transfers are sent singly after a process of the bank has refused to take several."""
+_REFUSED: Final = frozenset(
+    {
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.INVALID_ARGUMENT,
+    }
+)
+"""Statuses of a process of the bank that does not take transfers from this gateway, and has executed none: its release
+is older, or it does not have this gateway's key.
+"""
+
+_Response = bank_pb2.TransferMoneyResponse
+
+
+class _Item:
+    """One transfer that waits until it is sent, or for its result.
+
+    Attributes:
+        request: request of the transfer.
+        attempt: call of the transfer's caller.
+        expires_at: end of the caller's time-out on the monotonic clock.
+        result: response of the bank, or an error; cancelled if the caller no longer waits.
+        batch: the transfers that were sent with this one; None until then.
+    """
+
+    __slots__ = ("attempt", "batch", "expires_at", "request", "result")
+
+    def __init__(self, request: bank_pb2.TransferMoneyRequest, attempt: CallAttempt) -> None:
+        self.request = request
+        self.attempt = attempt
+        self.expires_at = time.monotonic() + attempt.timeout_seconds
+        self.result: asyncio.Future[_Response | Exception] = asyncio.get_running_loop().create_future()
+        self.batch: _Batch | None = None
+
+    def finish(self, result: _Response | Exception) -> None:
+        if not self.result.done():
+            self.result.set_result(result)
+
+
+class _Batch:
+    """Transfers that are sent together.
+
+    Attributes:
+        items: the transfers.
+        task: sends them.
+    """
+
+    def __init__(self, items: Sequence[_Item]) -> None:
+        self.items = items
+        self.task: asyncio.Task[None] | None = None
+        for item in items:
+            item.batch = self
+
+    def leave(self) -> None:
+        """Cancel the call if no caller waits for it any more."""
+        if self.task is not None and all(item.result.done() for item in self.items):
+            self.task.cancel()
+
+
+class _Lane:
+    """Place of one call among the calls on their way: until the call ends, or until it is late."""
+
+    def __init__(self, forwarder: "TransferForwarder") -> None:
+        self._forwarder: TransferForwarder | None = forwarder
+        forwarder.calls += 1
+        self._timer = asyncio.get_running_loop().call_later(_LATE_SECONDS, self.leave)
+
+    def leave(self) -> None:
+        if self._forwarder is not None:
+            forwarder, self._forwarder = self._forwarder, None
+            self._timer.cancel()
+            forwarder.calls -= 1
+            forwarder.send_waiting()
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.leave()
+
+
+class TransferForwarder:
+    """Sends transfers to the bank, those of concurrent callers together.
+
+    Attributes:
+        calls: number of calls on their way that are not late.
+    """
+
+    def __init__(
+        self, stub: "bank_pb2_grpc.BankServiceAsyncStub", gateway_token: Callable[[], str], dependency: str
+    ) -> None:
+        """Args:
+        stub: stub of the bank.
+        gateway_token: returns a token of the gateway, which a call with several transfers carries. Each transfer in it
+            has its own caller's token.
+        dependency: name of the bank in error messages.
+        """
+        self.calls = 0
+        self._stub = stub
+        self._gateway_token = gateway_token
+        self._dependency = dependency
+        self._waiting: deque[_Item] = deque()
+        self._processes: dict[str, float] = {}
+        """Time of the last response of each process of the bank."""
+        self._pause_ends_at = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def send(self, request: bank_pb2.TransferMoneyRequest, attempt: CallAttempt) -> _Response:
+        """Send a transfer, alone or with others. If the caller stops waiting before it is sent, it is dropped.
+
+        Raises:
+            WalletError: the bank refused the transfer, or its outcome is unknown; see `BankClient`.
+            grpc.aio.AioRpcError: the transfer was sent alone, and its call failed.
+        """
+        if attempt.context.token is None or time.monotonic() < self._pause_ends_at:
+            return await self._send_alone(request, attempt, attempt.timeout_seconds)
+        if not self.calls:
+            with _Lane(self):
+                return await self._send_alone(request, attempt, attempt.timeout_seconds)
+        item = _Item(request, attempt)
+        self._waiting.append(item)
+        self.send_waiting()
+        try:
+            async with asyncio.timeout(attempt.timeout_seconds):
+                result = await item.result
+        except TimeoutError:
+            raise DeadlineExceeded(self._dependency) from None
+        finally:
+            if item.result.cancelled() and item.batch is not None:
+                item.batch.leave()
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def send_waiting(self) -> None:
+        """Send the waiting transfers, unless the bank has enough calls."""
+        while self._waiting and self.calls < _CALLS_PER_PROCESS * max(1, len(self._processes)):
+            if items := self._take():
+                batch = _Batch(items)
+                batch.task = asyncio.get_running_loop().create_task(self._send_batch(items, _Lane(self)))
+                self._tasks.add(batch.task)
+                batch.task.add_done_callback(self._tasks.discard)
+
+    def _take(self) -> list[_Item]:
+        """Take the transfers of the next call, the oldest first. Transfers whose caller no longer waits are dropped."""
+        items: list[_Item] = []
+        kept: list[_Item] = []
+        by_caller: Counter[str | None] = Counter()
+        while self._waiting and len(items) < _MAX_ITEMS:
+            item = self._waiting.popleft()
+            if item.result.done():
+                continue
+            caller = item.attempt.caller
+            if by_caller[caller] < _MAX_ITEMS_PER_CALLER:
+                by_caller[caller] += 1
+                items.append(item)
+            else:
+                kept.append(item)
+        self._waiting.extendleft(reversed(kept))
+        return items
+
+    async def _send_batch(self, items: Sequence[_Item], lane: _Lane) -> None:
+        with lane:
+            metrics.TRANSFERS_PER_CALL.observe(len(items))
+            if len(items) > 1:
+                await self._send_together(items)
+            else:
+                await self._send_item(items[0])
+
+    async def _send_item(self, item: _Item) -> None:
+        """Send a transfer that has waited alone."""
+        try:
+            item.finish(
+                await self._send_alone(item.request, item.attempt, max(0.001, item.expires_at - time.monotonic()))
+            )
+        except grpc.aio.AioRpcError as error:
+            item.finish(error)
+
+    async def _send_alone(
+        self, request: bank_pb2.TransferMoneyRequest, attempt: CallAttempt, timeout_seconds: float
+    ) -> _Response:
+        return await self._stub.TransferMoney(request, timeout=timeout_seconds, metadata=attempt.metadata)
+
+    async def _send_together(self, items: Sequence[_Item]) -> None:
+        now = time.monotonic()
+        call = self._stub.ForwardTransfers(
+            bank_pb2.ForwardTransfersRequest(items=[_item_to_proto(item, now) for item in items]),
+            timeout=max(item.expires_at for item in items) - now,
+            metadata=(("authorization", f"Bearer {self._gateway_token()}"),),
+        )
+        missing = set(range(len(items)))
+        code = grpc.StatusCode.OK
+        try:
+            async for response in call:
+                self._count_process(response.process_id)
+                for result in response.results:
+                    self._finish(items, missing, result)
+        except grpc.aio.AioRpcError as error:
+            code = error.code()
+        except _WrongResult as error:
+            log.error("wrong result of a forwarded transfer", error=str(error))
+            call.cancel()
+        if code in _REFUSED and len(missing) == len(items):
+            log.warning("the bank takes transfers only singly for now", code=code.name)
+            self._pause_ends_at = time.monotonic() + _PAUSE_SECONDS
+            await asyncio.gather(*(self._send_item(item) for item in items))
+            return
+        for index in missing:
+            items[index].finish(self._error(code))
+
+    def _finish(
+        self, items: Sequence[_Item], missing: set[int], result: bank_pb2.ForwardTransfersResponse.Result
+    ) -> None:
+        """Give a result to its transfer.
+
+        Raises:
+            _WrongResult: the result belongs to none of the transfers without a result.
+        """
+        if result.index not in missing:
+            raise _WrongResult("there is no such transfer, or it has a result")
+        item = items[result.index]
+        if result.HasField("value"):
+            sent, made = item.request, result.value.transfer
+            if (made.sender_id, made.recipient_id) != (sent.sender_id, sent.recipient_id):
+                raise _WrongResult("it has other accounts")
+            item.finish(result.value)
+        else:
+            item.finish(error_from_status(result.error))
+        missing.discard(result.index)
+
+    def _count_process(self, process_id: str) -> None:
+        now = time.monotonic()
+        self._processes[process_id] = now
+        if min(self._processes.values()) < now - _PROCESS_KNOWN_SECONDS:
+            self._processes = {each: at for each, at in self._processes.items() if at >= now - _PROCESS_KNOWN_SECONDS}
+
+    def _error(self, code: grpc.StatusCode) -> WalletError:
+        """Return the error of a transfer without a result, by the status of the call."""
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return ResourceExhausted()
+        return (DeadlineExceeded if code is grpc.StatusCode.DEADLINE_EXCEEDED else Unavailable)(self._dependency)
+
+
+class _WrongResult(Exception):
+    """The bank's response does not fit the transfers that were sent."""
+
+
+def _item_to_proto(item: _Item, now: float) -> bank_pb2.ForwardTransfersRequest.Item:
+    attempt = item.attempt
+    trace = attempt.span.trace
+    return bank_pb2.ForwardTransfersRequest.Item(
+        transfer=item.request,
+        token=attempt.context.token or "",
+        timeout_ms=max(1, int(1000 * (item.expires_at - now))),
+        request_id=attempt.context.request_id,
+        traceparent=trace.traceparent,
+        tracestate=trace.tracestate,
+    )
