@@ -18,7 +18,7 @@ import asyncpg
 import orjson
 
 from benchmarks import http1_client
-from benchmarks.accounts import ACCOUNTS, OWNERS, account_id, owner_id
+from benchmarks.accounts import ACCOUNTS, account_id, owner_id
 from benchmarks.bank_load import BankLoad
 from benchmarks.environment import TOKEN_SECONDS, UNLIMITED_SYSTEM, BenchEnvironment
 from benchmarks.figure import BenchError, Options
@@ -163,7 +163,10 @@ class OneOwnerEnvironment(SystemEnvironment):
 
 
 class ManyOwnersEnvironment(SystemEnvironment):
-    """The complete system with the accounts and owners of `accounts.py`, all with high balances."""
+    """The complete system with the accounts and owners of `accounts.py`, all with high balances.
+
+    There are as many further accounts; each of them has an owner of its own.
+    """
 
     _MEASURED_PROCESSES = ("gateway", "bank", "postgres", "analytics", "kafka", "clickhouse")
 
@@ -174,6 +177,7 @@ class ManyOwnersEnvironment(SystemEnvironment):
     async def _start(self) -> None:
         await super()._start()
         rows = [(account_id(number), owner_id(number)) for number in range(ACCOUNTS)]
+        rows += [(account_id(ACCOUNTS + number), _only_owner(number)) for number in range(ACCOUNTS)]
         connection = await asyncpg.connect(self.target.ledger)
         try:
             await connection.executemany(
@@ -182,38 +186,57 @@ class ManyOwnersEnvironment(SystemEnvironment):
         finally:
             await connection.close()
 
-    async def measure_rest(self, selection: str, *, rate: float = 0.0, seconds: float | None = None) -> Run:
+    @cached_property
+    def many_tokens(self) -> Sequence[str]:
+        """One token for each account that has an owner of its own."""
+        roles = [Role.CUSTOMER]
+        return [self.signer.sign(_only_owner(number), TOKEN_SECONDS, roles) for number in range(ACCOUNTS)]
+
+    async def measure_rest(
+        self,
+        selection: str,
+        *,
+        rate: float = 0.0,
+        seconds: float | None = None,
+        connections: int = _CLOSED_LOOP_CONNECTIONS,
+        one_owner_each: bool = False,
+    ) -> Run:
         """Measure transfers over REST, and verify the ledger afterwards.
 
         Args:
             selection: how accounts are chosen; a name in `loadtests.account_selection`.
             rate: transfers per second in an open loop; 0: a closed loop.
             seconds: duration of the measurement; by default `Options.seconds` of the environment.
+            connections: connections of a closed loop; each has one request in flight.
+            one_owner_each: transfer between the accounts that have an owner of their own.
 
         Raises:
             BenchError: a request failed, or the ledger is not consistent.
         """
         pairs = account_selection.BY_NAME[selection](random.Random(), ACCOUNTS)  # noqa: S311  not used for secrets
+        first = ACCOUNTS if one_owner_each else 0
+        tokens = self.many_tokens if one_owner_each else self.tokens.customers
         requests = [
             http1_client.post(
-                f"/accounts/{account_id(sender)}/transfers",
+                f"/accounts/{account_id(first + sender)}/transfers",
                 {
-                    "Authorization": f"Bearer {self.tokens.customers[sender % OWNERS]}",
+                    "Authorization": f"Bearer {tokens[sender % len(tokens)]}",
                     "Idempotency-Key": UNIQUE_KEY,
                 },
-                {"recipientId": account_id(recipient), "amount": "0.01", "currency": "RUB"},
+                {"recipientId": account_id(first + recipient), "amount": "0.01", "currency": "RUB"},
             )
             for sender, recipient in islice(pairs, _REQUESTS)
         ]
         load = HttpLoad(
             target=self.gateway,
             requests=requests,
-            connections=_OPEN_LOOP_CONNECTIONS if rate else _CLOSED_LOOP_CONNECTIONS,
+            connections=_OPEN_LOOP_CONNECTIONS if rate else connections,
             status=201,
             marker='"createdAt"',
             rate=rate,
         )
-        return await self._measure(f"REST, {selection}", "benchmarks.http_load", load, seconds)
+        name = f"REST, {selection}, {len(tokens):,} callers, {load.connections} connections"
+        return await self._measure(name, "benchmarks.http_load", load, seconds)
 
     async def measure_grpc(self) -> Run:
         """Measure transfers over the bank's gRPC API, without the gateway, and verify the ledger afterwards.
@@ -324,3 +347,7 @@ class ManyOwnersEnvironment(SystemEnvironment):
             return {row["id"]: row["version"] for row in rows}
         finally:
             await connection.close()
+
+
+def _only_owner(number: int) -> str:
+    return f"only-owner-{number}"

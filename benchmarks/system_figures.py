@@ -4,27 +4,45 @@ They compare the system's rate with that of the bank alone, and its rate for ske
 ones. They also measure latencies at half of the system's maximum rate, and the growth of its memory under load.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
+from functools import partial
 from math import ceil
 from statistics import median
 from typing import Final
 
+from benchmarks.bank_environment import BankEnvironment
 from benchmarks.figure import Figure, Options
-from benchmarks.run import fastest
+from benchmarks.pgbench import run_pgbench
+from benchmarks.run import Run, fastest
 from benchmarks.system_environment import ManyOwnersEnvironment
 from loadtests import sampling
 from loadtests.console import print_progress
 from loadtests.statistics import percentiles
 
 _TRANSFERS_VS_BANK: Final = "system.transfers_vs_bank_grpc"
+_CPU_VS_PGBENCH: Final = "system.cpu_per_transfer_vs_pgbench"
+_MANY_CALLERS: Final = "system.transfers_10k_callers"
+_BY_IN_FLIGHT: Final = "system.transfers_by_in_flight"
 _ZIPF: Final = "system.zipf_vs_uniform"
 _HOT: Final = "system.hot_vs_uniform"
 _P99_AT_HALF: Final = "system.p99_at_half_ms"
 _SUBSCRIBER_P99: Final = "system.commit_to_subscriber_p99_ms"
 _MEMORY: Final = "system.memory_after_soak"
-FIGURES: Final[Collection[str]] = (_TRANSFERS_VS_BANK, _ZIPF, _HOT, _P99_AT_HALF, _SUBSCRIBER_P99, _MEMORY)
+FIGURES: Final[Collection[str]] = (
+    _TRANSFERS_VS_BANK,
+    _CPU_VS_PGBENCH,
+    _MANY_CALLERS,
+    _BY_IN_FLIGHT,
+    _ZIPF,
+    _HOT,
+    _P99_AT_HALF,
+    _SUBSCRIBER_P99,
+    _MEMORY,
+)
 
 _ROUNDS: Final = 3
+_IN_FLIGHT: Final = (1, 8, 32, 128)
+_PGBENCH_CLIENTS: Final = 32
 _SUBSCRIBERS: Final = 500
 _MAXIMUM_LOAD_SHARE: Final = 0.4  # duration of the load at the maximum rate before the soak, divided by the soak's
 _SETTLE_SHARE: Final = 0.2  # duration of the soak's load before the measurement starts, divided by the soak's
@@ -48,6 +66,85 @@ async def transfers_vs_bank_grpc(environment: ManyOwnersEnvironment) -> Figure:
             "bank": fastest(grpc).as_details(),
             "rounds": {"REST": [run.rate for run in rest], "bank": [run.rate for run in grpc]},
             "times_tigerfans": best.rate / _TIGERFANS_PER_SECOND,
+        },
+    )
+
+
+async def cpu_per_transfer_vs_pgbench(environment: ManyOwnersEnvironment, reference: BankEnvironment) -> Figure:
+    """Divide the processor time of a transfer over REST by that of a transaction of pgbench, which writes the same
+    rows.
+
+    The time of a transfer is that of all processes of the system, from the gateway to ClickHouse. The time of a
+    transaction is that of pgbench and of PostgreSQL. Both sides have 32 transfers in flight.
+    """
+    rest: list[Run] = []
+    pgbench: list[Run] = []
+    async with reference.ledgers.create() as ledger:
+        for _ in range(_ROUNDS):
+            pgbench.append(await run_pgbench(reference.postgres, ledger, _PGBENCH_CLIENTS, environment.options))
+            rest.append(await environment.measure_rest("uniform"))
+    rest_us, pgbench_us = ([sum(_cpu_us(run).values()) for run in runs] for runs in (rest, pgbench))
+    return Figure(
+        figure=_CPU_VS_PGBENCH,
+        value=median(rest_us) / median(pgbench_us),
+        unit="ratio",
+        bar=2.5,
+        better="lower",
+        details={
+            "microseconds": {"REST": median(rest_us), "pgbench": median(pgbench_us)},
+            "microseconds_by_process": {"REST": _cpu_us(fastest(rest)), "pgbench": _cpu_us(fastest(pgbench))},
+            "rounds": {"REST": rest_us, "pgbench": pgbench_us},
+            "REST": fastest(rest).as_details(),
+            "pgbench": fastest(pgbench).as_details(),
+        },
+    )
+
+
+def _cpu_us(run: Run) -> dict[str, float]:
+    """Return the processor time of a transfer in microseconds, by process, without load generator and other programs.
+
+    The time covers the whole run, with its warm-up, and so do the acknowledged transfers.
+    """
+    seconds = run.details["cpu_seconds"]
+    return {name: 1e6 * seconds[name] / run.acknowledged for name in seconds if name not in {"load", "others"}}
+
+
+async def many_callers_vs_100(environment: ManyOwnersEnvironment) -> Figure:
+    """Divide the rate of REST transfers of 10,000 callers, more than any cache of tokens holds, by that of 100."""
+    many, few = [], []
+    for _ in range(_ROUNDS):
+        few.append(await environment.measure_rest("uniform"))
+        many.append(await environment.measure_rest("uniform", one_owner_each=True))
+    return Figure(
+        figure=_MANY_CALLERS,
+        value=median(run.rate for run in many) / median(run.rate for run in few),
+        unit="ratio",
+        bar=0.8,
+        details={
+            "10,000 callers": fastest(many).as_details(),
+            "100 callers": fastest(few).as_details(),
+            "rounds": {"10,000 callers": [run.rate for run in many], "100 callers": [run.rate for run in few]},
+        },
+    )
+
+
+async def transfers_by_in_flight(environment: ManyOwnersEnvironment) -> Figure:
+    """Measure the rate of REST transfers, their latency and processor time, by the number of requests in flight."""
+    runs = {
+        number: [await environment.measure_rest("uniform", connections=number) for _ in range(_ROUNDS)]
+        for number in _IN_FLIGHT
+    }
+    rates = {number: median(run.rate for run in each) for number, each in runs.items()}
+    return Figure(
+        figure=_BY_IN_FLIGHT,
+        value=rates[_IN_FLIGHT[-1]],
+        unit="transfers/s",
+        details={
+            "transfers_per_second": {str(number): rate for number, rate in rates.items()},
+            "microseconds": {
+                str(number): median(sum(_cpu_us(run).values()) for run in each) for number, each in runs.items()
+            },
+            "runs": {str(number): fastest(each).as_details() for number, each in runs.items()},
         },
     )
 
@@ -158,16 +255,27 @@ def _memory_by_service(samples: list[sampling.Sample]) -> Mapping[str, float]:
     return {name: median(sample.memory[name] for sample in samples) for name in samples[0].memory}
 
 
+_FIGURES_OF_RUNS: Final[Mapping[str, Callable[[ManyOwnersEnvironment], Awaitable[Figure]]]] = {
+    _TRANSFERS_VS_BANK: transfers_vs_bank_grpc,
+    _MANY_CALLERS: many_callers_vs_100,
+    _BY_IN_FLIGHT: transfers_by_in_flight,
+    _ZIPF: partial(skewed_vs_uniform, figure=_ZIPF, selection="zipf"),
+    _HOT: partial(skewed_vs_uniform, figure=_HOT, selection="hot"),
+}
+"""Figures that need only runs of the complete system."""
+
+
 async def measure(names: Collection[str], options: Options) -> AsyncGenerator[Figure, None]:
     """See `figure.FigureModule`."""
     async with ManyOwnersEnvironment(options) as environment:
-        if _TRANSFERS_VS_BANK in names:
-            print_progress(f"{_TRANSFERS_VS_BANK}: best of {_ROUNDS} runs of each side")
-            yield await transfers_vs_bank_grpc(environment)
-        for name, selection in ((_ZIPF, "zipf"), (_HOT, "hot")):
+        for name, measure_figure in _FIGURES_OF_RUNS.items():
             if name in names:
-                print_progress(f"{name}: best of {_ROUNDS} runs of each side")
-                yield await skewed_vs_uniform(environment, name, selection)
+                print_progress(f"{name}: {_ROUNDS} runs of each side")
+                yield await measure_figure(environment)
+        if _CPU_VS_PGBENCH in names:
+            print_progress(f"{_CPU_VS_PGBENCH}: {_ROUNDS} runs of each side")
+            async with BankEnvironment(options) as reference:
+                yield await cpu_per_transfer_vs_pgbench(environment, reference)
         if {_P99_AT_HALF, _SUBSCRIBER_P99} & set(names):
             print_progress(f"{_P99_AT_HALF}, {_SUBSCRIBER_P99}: open loop at half of the maximum rate")
             async for figure in latency_at_half(environment):
