@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from types import TracebackType
 from typing import Final
 
@@ -18,7 +19,7 @@ from kit.rpc.channel import CallAttempt
 from kit.rpc.status import error_from_status
 from kit.telemetry import metrics
 from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
-from wallet.errors import DeadlineExceeded, ResourceExhausted, Unavailable, WalletError
+from wallet.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +57,8 @@ class _Item:
         request: request of the transfer.
         attempt: call of the transfer's caller.
         expires_at: end of the caller's time-out on the monotonic clock.
-        result: response of the bank, or an error; cancelled if the caller no longer waits.
+        result: response of the bank, or an error; None if the caller must send the transfer alone; cancelled if the
+            caller no longer waits.
         batch: the transfers that were sent with this one; None until then.
     """
 
@@ -66,10 +68,17 @@ class _Item:
         self.request = request
         self.attempt = attempt
         self.expires_at = time.monotonic() + attempt.timeout_seconds
-        self.result: asyncio.Future[_Response | Exception] = asyncio.get_running_loop().create_future()
+        self.result: asyncio.Future[_Response | Exception | None] = asyncio.get_running_loop().create_future()
         self.batch: _Batch | None = None
 
-    def finish(self, result: _Response | Exception) -> None:
+    @property
+    def remaining_seconds(self) -> float:
+        """Time for which the caller still waits; at least a millisecond, because gRPC sometimes sends a call whose
+        time-out is 0.
+        """
+        return max(0.001, self.expires_at - time.monotonic())
+
+    def finish(self, result: _Response | Exception | None) -> None:
         if not self.result.done():
             self.result.set_result(result)
 
@@ -165,6 +174,8 @@ class TransferForwarder:
         finally:
             if item.result.cancelled() and item.batch is not None:
                 item.batch.leave()
+        if result is None:
+            return await self._send_alone(request, attempt, item.remaining_seconds)
         if isinstance(result, Exception):
             raise result
         return result
@@ -174,7 +185,8 @@ class TransferForwarder:
         while self._waiting and self.calls < _CALLS_PER_PROCESS * max(1, len(self._processes)):
             if items := self._take():
                 batch = _Batch(items)
-                batch.task = asyncio.get_running_loop().create_task(self._send_batch(items, _Lane(self)))
+                # The context is empty: the task works for several callers, and logs the request of none of them.
+                batch.task = asyncio.create_task(self._send_batch(items, _Lane(self)), context=Context())
                 self._tasks.add(batch.task)
                 batch.task.add_done_callback(self._tasks.discard)
 
@@ -198,18 +210,22 @@ class TransferForwarder:
 
     async def _send_batch(self, items: Sequence[_Item], lane: _Lane) -> None:
         with lane:
-            metrics.TRANSFERS_PER_CALL.observe(len(items))
-            if len(items) > 1:
-                await self._send_together(items)
-            else:
-                await self._send_item(items[0])
+            try:
+                metrics.TRANSFERS_PER_CALL.observe(len(items))
+                if len(items) > 1:
+                    await self._send_together(items)
+                else:
+                    await self._send_item(items[0])
+            except Exception as error:
+                log.error("unexpected error", exc_info=error)
+            finally:  # also when the channel is closed
+                for item in items:
+                    item.finish(Unavailable(self._dependency))
 
     async def _send_item(self, item: _Item) -> None:
         """Send a transfer that has waited alone."""
         try:
-            item.finish(
-                await self._send_alone(item.request, item.attempt, max(0.001, item.expires_at - time.monotonic()))
-            )
+            item.finish(await self._send_alone(item.request, item.attempt, item.remaining_seconds))
         except grpc.aio.AioRpcError as error:
             item.finish(error)
 
@@ -237,13 +253,23 @@ class TransferForwarder:
         except _WrongResult as error:
             log.error("wrong result of a forwarded transfer", error=str(error))
             call.cancel()
-        if code in _REFUSED and len(missing) == len(items):
-            log.warning("the bank takes transfers only singly for now", code=code.name)
-            self._pause_ends_at = time.monotonic() + _PAUSE_SECONDS
-            await asyncio.gather(*(self._send_item(item) for item in items))
-            return
+        if len(missing) == len(items):
+            if code in _REFUSED:
+                self._pause(items, code)
+            elif code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                for item in items:
+                    item.finish(ResourceExhausted())
+        is_late = code is grpc.StatusCode.DEADLINE_EXCEEDED
         for index in missing:
-            items[index].finish(self._error(code))
+            items[index].finish((DeadlineExceeded if is_late else Unavailable)(self._dependency))
+
+    def _pause(self, items: Sequence[_Item], code: grpc.StatusCode) -> None:
+        """Send these transfers, those that wait, and further ones singly for a while."""
+        log.warning("the bank takes transfers only singly for now", code=code.name)
+        self._pause_ends_at = time.monotonic() + _PAUSE_SECONDS
+        for item in (*items, *self._waiting):
+            item.finish(None)
+        self._waiting.clear()
 
     def _finish(
         self, items: Sequence[_Item], missing: set[int], result: bank_pb2.ForwardTransfersResponse.Result
@@ -258,11 +284,13 @@ class TransferForwarder:
         item = items[result.index]
         if result.HasField("value"):
             sent, made = item.request, result.value.transfer
-            if (made.sender_id, made.recipient_id) != (sent.sender_id, sent.recipient_id):
-                raise _WrongResult("it has other accounts")
+            if (made.sender_id, made.recipient_id, made.amount) != (sent.sender_id, sent.recipient_id, sent.amount):
+                raise _WrongResult("it has other accounts or another amount")
             item.finish(result.value)
-        else:
+        elif result.HasField("error"):
             item.finish(error_from_status(result.error))
+        else:
+            raise _WrongResult("it is empty")
         missing.discard(result.index)
 
     def _count_process(self, process_id: str) -> None:
@@ -270,12 +298,6 @@ class TransferForwarder:
         self._processes[process_id] = now
         if min(self._processes.values()) < now - _PROCESS_KNOWN_SECONDS:
             self._processes = {each: at for each, at in self._processes.items() if at >= now - _PROCESS_KNOWN_SECONDS}
-
-    def _error(self, code: grpc.StatusCode) -> WalletError:
-        """Return the error of a transfer without a result, by the status of the call."""
-        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return ResourceExhausted()
-        return (DeadlineExceeded if code is grpc.StatusCode.DEADLINE_EXCEEDED else Unavailable)(self._dependency)
 
 
 class _WrongResult(Exception):

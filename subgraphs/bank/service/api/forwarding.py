@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 import structlog
-from google.rpc import status_pb2
+from google.rpc import code_pb2, status_pb2
 from opentelemetry.trace import SpanKind
 
 from kit.auth.access import AccessRule
@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 
 _DEPENDENCY: Final = "the ledger"  # in error messages
 _NO_ERROR: Final = status_pb2.Status()
+_CANCELLED: Final = status_pb2.Status(code=code_pb2.CANCELLED)
 
 
 class Forwarding:
@@ -63,6 +64,7 @@ class Forwarding:
 
     def _begin(self, call: "_Call") -> None:
         """Start one item. Only an item whose token is not in the cache gets a task, which verifies the token."""
+        current_request.set(call.context)
         try:
             caller = self._verifier.find_verified(call.token)
             if caller is None:
@@ -73,14 +75,14 @@ class Forwarding:
             call.fail(error)
 
     async def _verify_and_execute(self, call: "_Call") -> list[Outcome]:
-        current_request.set(call.context)
         if not call.token:
             raise Unauthenticated
-        async with asyncio.timeout_at(call.deadline):
+        async with asyncio.timeout(call.deadline - time.monotonic()):
             caller = await self._verifier.verify(call.token)
         return await self._start(call, caller)
 
     def _start(self, call: "_Call", caller: Principal) -> "asyncio.Future[list[Outcome]]":
+        call.context = call.context.with_principal(caller, call.token)
         current_request.set(call.context)
         self._rule.check(caller)
         call.command = command_from_proto(caller, call.request)
@@ -125,7 +127,7 @@ class _Call:
     Attributes:
         token: the caller's token.
         request: the caller's request.
-        context: request context of the item. It has no principal: the ledger gets the caller as an argument.
+        context: request context of the item; it has the caller once the token is verified.
         deadline: end of the caller's time-out on the monotonic clock.
         command: command of the transfer, once the token is verified.
     """
@@ -153,7 +155,6 @@ class _Call:
 
     def fail(self, error: BaseException) -> None:
         """Add the result of an item that has failed."""
-        current_request.set(self.context)
         if isinstance(error, TimeoutError):
             error = DeadlineExceeded(_DEPENDENCY)
         elif not isinstance(error, WalletError):
@@ -164,8 +165,10 @@ class _Call:
         self._calls.add(bank_pb2.ForwardTransfersResponse.Result(index=self._index, error=status))
 
     def _finish(self, outcome: "asyncio.Future[list[Outcome]]") -> None:
+        current_request.set(self.context)
         self._calls.running.discard(outcome)
         if outcome.cancelled():  # the gateway no longer waits
+            self._record(_CANCELLED)
             return
         result = outcome.exception() or outcome.result()[0]
         if not isinstance(result, Transfer):
