@@ -120,7 +120,7 @@ class AccessEnvironment:
         for name, subject in subjects.items():
             role = Role(name) if name in set(Role) else Role.CUSTOMER
             tokens[name] = users.sign(subject, 600, [role])
-        for name in ("card", "analytics"):
+        for name in ("card", "analytics", "gateway"):
             tokens[name] = TokenSigner.from_file(name, keys / f"{name}.pem", AUDIENCE).sign(name, 600)
         async with AsyncExitStack() as stack:
             http = httpx.AsyncClient(base_url=system.url, timeout=10, trust_env=False)
@@ -272,6 +272,9 @@ class AccessEnvironment:
         requests: dict[str, dict[str, Any]] = {
             "TransferMoney": transfer,
             "BatchTransferMoney": {"transfers": [transfer]},
+            "ForwardTransfers": {
+                "items": [{"transfer": transfer, "token": self.tokens["owner"], "timeoutMs": 10_000}],
+            },
             "DepositMoney": account | {"amount": money, "idempotencyKey": key},
             "GetTransfer": {"id": self.transfer},
             "BatchGetAccounts": {"ids": [self.account]},

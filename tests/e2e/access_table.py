@@ -5,17 +5,28 @@ It is written by hand and not derived from the policies that it tests.
 
 from typing import Final
 
-COLUMNS: Final = ("anonymous", "owner", "another", "operator", "admin", "nobody", "card", "analytics", "forged")
+COLUMNS: Final = (
+    "anonymous",
+    "owner",
+    "another",
+    "operator",
+    "admin",
+    "nobody",
+    "card",
+    "analytics",
+    "gateway",
+    "forged",
+)
 """Callers. `owner` is the customer who owns the requested account, `another` is another customer.
 
 `nobody` is a user without roles. `forged` is a caller with any kind of forged token.
 """
 
-READ: Final = "401 ok 404 ok ok 403 403 403 401"
-MOVE: Final = "401 ok 404 403 ok 403 403 403 401"
-ADMIN: Final = "401 403 403 403 ok 403 403 403 401"
-OPEN: Final = "ok ok ok ok ok ok ok ok ok"
-OWN: Final = "401 ok ok ok ok 403 403 403 401"
+READ: Final = "401 ok 404 ok ok 403 403 403 403 401"
+MOVE: Final = "401 ok 404 403 ok 403 403 403 403 401"
+ADMIN: Final = "401 403 403 403 ok 403 403 403 403 401"
+OPEN: Final = "ok ok ok ok ok ok ok ok ok ok"
+OWN: Final = "401 ok ok ok ok 403 403 403 403 401"
 
 EXPECTED: Final = {
     "GET /.well-known/jwks.json": OPEN,
@@ -26,7 +37,7 @@ EXPECTED: Final = {
     "POST /auth/password": OWN,
     "GET /me": OWN,
     "GET /accounts": OWN,
-    "POST /accounts": "401 ok ok 403 ok 403 403 403 401",
+    "POST /accounts": "401 ok ok 403 ok 403 403 403 403 401",
     "GET /accounts/{accountId}": READ,
     "POST /accounts/{accountId}/transfers": MOVE,
     "GET /accounts/{accountId}/transfers/{transferId}": READ,
@@ -40,26 +51,27 @@ EXPECTED: Final = {
     "Query.transfer": READ,
     "Query.topUp": READ,
     "Query._entities": READ,
-    "Query._service": "ok ok ok ok ok 403 403 403 401",
+    "Query._service": "ok ok ok ok ok 403 403 403 403 401",
     "Mutation.transferMoney": MOVE,
     "Mutation.topUpAccount": MOVE,
-    "Mutation.openAccount": "401 ok ok 403 ok 403 403 403 401",
+    "Mutation.openAccount": "401 ok ok 403 ok 403 403 403 403 401",
     "Subscription.balanceChanged": READ,
     "Subscription.operationAdded": READ,
     "Subscription.topUpUpdated": READ,
     "BankService.TransferMoney": MOVE,
     "BankService.BatchTransferMoney": MOVE,
-    "BankService.DepositMoney": "401 403 403 403 403 403 ok 403 401",
+    "BankService.ForwardTransfers": "401 403 403 403 403 403 403 403 ok 401",
+    "BankService.DepositMoney": "401 403 403 403 403 403 ok 403 403 401",
     "BankService.GetBalance": READ,
-    "BankService.GetTransfer": "401 ok 404 ok ok 403 ok 403 401",
-    "BankService.BatchGetAccounts": "401 ok 404 ok ok 403 ok ok 401",
+    "BankService.GetTransfer": "401 ok 404 ok ok 403 ok 403 403 401",
+    "BankService.BatchGetAccounts": "401 ok 404 ok ok 403 ok ok 403 401",
     "BankService.BatchGetTransfers": READ,
-    "BankService.OpenAccount": "401 ok 403 403 ok 403 403 403 401",
+    "BankService.OpenAccount": "401 ok 403 403 ok 403 403 403 403 401",
     "BankService.CloseAccount": MOVE,
-    "BankService.ListAccounts": "401 ok 403 ok ok 403 403 403 401",
-    "BankService.ListAccountVersions": "401 403 403 403 403 403 403 ok 401",
-    "BankService.ListEvents": "401 403 403 403 403 403 ok ok 401",
-    "BankService.VerifyHistory": "401 403 403 403 403 403 403 ok 401",
+    "BankService.ListAccounts": "401 ok 403 ok ok 403 403 403 403 401",
+    "BankService.ListAccountVersions": "401 403 403 403 403 403 403 ok 403 401",
+    "BankService.ListEvents": "401 403 403 403 403 403 ok ok 403 401",
+    "BankService.VerifyHistory": "401 403 403 403 403 403 403 ok 403 401",
     "CardService.ProcessCardTopUp": MOVE,
     "CardService.GetTopUp": READ,
     "CardService.BatchGetTopUps": READ,
@@ -68,13 +80,13 @@ EXPECTED: Final = {
     "bank GET /integrity": ADMIN,
     "bank POST /redate": ADMIN,
     "bank GET /epoch": ADMIN,
-    "bank POST /restored": "401 403 403 403 422 403 403 403 401",  # the request names no epoch
+    "bank POST /restored": "401 403 403 403 422 403 403 403 403 401",  # the request names no epoch
     "card GET /integrity": ADMIN,
-    "card GET /review": "401 403 403 ok ok 403 403 403 401",
+    "card GET /review": "401 403 403 ok ok 403 403 403 403 401",
     "card POST /review/deposits": ADMIN,
-    "card POST /review/{top_up_id}/retry": "401 403 403 403 404 403 403 403 401",  # the top-up is not under review
-    "card GET /declines": "401 403 403 ok ok 403 403 403 401",
-    "card POST /declines/{kind}/{attempt_id}/lift": "401 403 403 404 404 403 403 403 401",  # the attempt does not exist
+    "card POST /review/{top_up_id}/retry": "401 403 403 403 404 403 403 403 403 401",  # the top-up is not under review
+    "card GET /declines": "401 403 403 ok ok 403 403 403 403 401",
+    "card POST /declines/{kind}/{attempt_id}/lift": "401 403 403 404 404 403 403 403 403 401",  # no such attempt
     "analytics GET /integrity": ADMIN,
     "analytics POST /replay": ADMIN,
     "AnalyticsService.GetOperations": READ,

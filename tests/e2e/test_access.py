@@ -10,12 +10,14 @@ from fastapi.routing import APIRoute
 
 from gateway.graphql.execution.schemas import build_merged_schema
 from gateway.rest import rest_routes
+from protos.wallet.bank.v1 import bank_pb2_grpc
 from stack.system import System
 from subgraphs.analytics.service.api import policy as analytics
 from subgraphs.bank.service.api import policy as bank
 from subgraphs.card.service.api import policy as card
 from tests.e2e.access_environment import SERVICES, AccessEnvironment
 from tests.e2e.access_table import COLUMNS, EXPECTED
+from tests.forwarded import assert_items_are_decided_for_their_own_callers, transfer_request
 
 ADMIN_POLICIES: Final = {"bank": bank.ADMIN, "card": card.ADMIN, "analytics": analytics.ADMIN}
 """Policies of the admin routes, by service."""
@@ -50,6 +52,19 @@ async def test_call_has_the_expected_result_for_every_caller(environment: Access
 
     responses = await asyncio.gather(*map(call_as, cells))
     assert dict(zip(cells, responses, strict=True)) == cells
+
+
+async def test_forwarded_transfers_are_decided_for_their_own_callers(environment: AccessEnvironment) -> None:
+    """Make the calls of TransferMoney as items of one call."""
+    expected = dict(_cells("BankService.TransferMoney", environment.forged))
+    tokens = {caller: (environment.tokens | environment.forged)[caller] or "" for caller in expected}
+    await assert_items_are_decided_for_their_own_callers(
+        bank_pb2_grpc.BankServiceStub(environment.channels["BankService"]),
+        (("authorization", f"Bearer {tokens['gateway']}"),),
+        lambda key: transfer_request(environment.account, environment.payee, key),
+        tokens,
+        expected,
+    )
 
 
 @pytest.mark.parametrize("call", EXPECTED)
