@@ -22,6 +22,7 @@ from benchmarks.load_generator import LoadResult, LoadWindow, sleep_until, start
 from benchmarks.run import Run
 from loadtests.statistics import percentiles
 from loadtests.target import NO_RATE_LIMIT
+from provisioning.keys import ensure_key_pair
 from stack import probes
 from stack.ports import HOST, free_ports
 from stack.process import Child, Process, module
@@ -83,8 +84,8 @@ class GatewayEnvironment(BenchEnvironment):
 
     async def _start(self) -> None:
         # The names of the processes are keys in the kept results: do not change them.
-        for name, listen in (("bank", self.bank), ("analytics", self._analytics)):
-            await self._enter(name, "benchmarks.service_stubs", listen, listen)
+        await self._enter("bank", "benchmarks.service_stubs", self.bank, self.bank, str(self.keys.public))
+        await self._enter("analytics", "benchmarks.service_stubs", self._analytics, self._analytics)
         await self._enter("gateway", "gateway", self.gateway, **self._gateway_settings(self.gateway))
         settings = self._gateway_settings(self.gateway_without_auth, GATEWAY_RATES="false")
         await self._enter("unguarded", "benchmarks.gateway_without_auth", self.gateway_without_auth, **settings)
@@ -111,6 +112,7 @@ class GatewayEnvironment(BenchEnvironment):
     def _gateway_settings(self, listen: str, **others: str) -> dict[str, str]:
         return {
             **self.auth_settings,
+            "SERVICE_KEY_FILE": str(ensure_key_pair(self.folder, "gateway").private),
             "GATEWAY_LISTEN": listen,
             "GATEWAY_ADMIN_LISTEN": _addresses(1)[0],
             "GATEWAY_RATE_REQUESTS": NO_RATE_LIMIT,
