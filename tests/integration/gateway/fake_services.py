@@ -126,6 +126,15 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         )
         return bank_pb2.TransferMoneyResponse(transfer=transfer, sender_balance=request.amount, sender_version=1)
 
+    async def ForwardTransfers(  # noqa: N802
+        self, request: Any, context: Any
+    ) -> AsyncIterator[bank_pb2.ForwardTransfersResponse]:
+        """Execute every item; the tokens of the items are not verified."""
+        response = bank_pb2.ForwardTransfersResponse(process_id="fake")
+        for index, item in enumerate(request.items):
+            response.results.add(index=index, value=await self.TransferMoney(item.transfer, context))
+        yield response
+
     async def BatchGetTransfers(self, request: Any, context: Any) -> bank_pb2.BatchGetTransfersResponse:  # noqa: N802
         self.requests.append(request)
         response = bank_pb2.BatchGetTransfersResponse()

@@ -38,6 +38,13 @@ class Gateway:
     log_lines: list[str]
 
 
+def write_service_key(keys: Keys, folder: Path) -> Path:
+    """Write the private key of the gateway's own tokens to a file, and return it."""
+    file = folder / "gateway.pem"
+    file.write_bytes(keys.private("gateway").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return file
+
+
 @asynccontextmanager
 async def run_gateway_process(
     keys: Keys,
@@ -51,8 +58,6 @@ async def run_gateway_process(
     """Run a gateway process over these gRPC targets. Analytics is unreachable; without a target, identity is, too."""
     jwks = folder / "users.json"
     jwks.write_text(keys.jwks(USERS))
-    key_file = folder / "gateway.pem"
-    key_file.write_bytes(keys.private("gateway").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     port, admin_port, unused = free_ports(3)
     url, token, log_lines = f"http://{HOST}:{port}", keys.user("alice"), []
     command = module(
@@ -61,7 +66,7 @@ async def run_gateway_process(
         AUTH_AUDIENCE=AUDIENCE,
         AUTH_JWKS=str(jwks),
         AUTH_SERVICES=json.dumps({}),
-        SERVICE_KEY_FILE=str(key_file),
+        SERVICE_KEY_FILE=str(write_service_key(keys, folder)),
         BANK_GRPC_TARGET=bank,
         CARD_GRPC_TARGET=card,
         ANALYTICS_GRPC_TARGET=f"{HOST}:{unused}",

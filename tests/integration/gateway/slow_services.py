@@ -50,6 +50,13 @@ class SlowServices(
         await self._wait("TransferMoney", context)
         return await FakeBank().TransferMoney(request, context)  # type: ignore[abstract]
 
+    async def ForwardTransfers(  # noqa: N802
+        self, request: Any, context: Any
+    ) -> AsyncIterator[bank_pb2.ForwardTransfersResponse]:
+        await self._wait("ForwardTransfers", context)
+        async for response in FakeBank().ForwardTransfers(request, context):  # type: ignore[abstract]
+            yield response
+
     async def GetOperations(self, request: Any, context: Any) -> analytics_pb2.GetOperationsResponse:  # noqa: N802
         await self._wait("GetOperations", context)
         return analytics_pb2.GetOperationsResponse()
