@@ -11,6 +11,7 @@ _TRANSFERS: Final = 'method=~"/wallet.bank.v1.BankService/(Batch)?TransferMoney"
 _TRANSFER: Final = '{method="/wallet.bank.v1.BankService/TransferMoney"}'
 _SERVER_ERRORS: Final = 'code=~"UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|INTERNAL|UNKNOWN"'
 _BATCH: Final = "wallet_bank_batch_size"
+_FORWARDED: Final = "wallet_transfers_per_call"
 _USED: Final = "wallet_database_connections_in_use"
 _LIMIT: Final = "wallet_database_connections_limit"
 _PROCESS: Final = "{{job}} {{instance}}"
@@ -70,6 +71,11 @@ DASHBOARDS: Final = (
                     "Open circuit breakers",
                     "short",
                     {"{{method}}": 'sum by (method) (wallet_call_circuit{wallet_call_circuit="opened"})'},
+                ),
+                time_series(
+                    "Transfers per call from the gateway to the bank, lone transfers excluded",
+                    "short",
+                    {"mean": mean(_FORWARDED), "99 %": quantile(0.99, _FORWARDED)},
                 ),
             ],
             "Processes": [

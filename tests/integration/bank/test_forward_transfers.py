@@ -687,6 +687,8 @@ class TestLogsMetricsAndTraces:
                     ),
                     item(transfer_request(sender, recipient, uuid4().hex), "", traceparent="no trace"),
                 )
+        assert collector.requests
+        assert "eyJ" not in str(collector.requests)  # no token
         spans = {span.parent: span for span in collector.spans if span.kind == "SERVER"}
         assert spans.keys() == {parents["alice"], parents["bob"]}
         assert {span.name for span in spans.values()} == {METHOD[1:]}

@@ -1,10 +1,12 @@
 """Transfers of concurrent requests, which the gateway sends to the bank together."""
 
 import asyncio
+import io
 import json
+import logging
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -12,6 +14,7 @@ from uuid import UUID, uuid4
 import grpc
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from kit.auth.keys import KeySet
 from kit.auth.principal import TokenVerifier
@@ -85,13 +88,31 @@ async def assert_own_responses(requests: dict[UUID, "asyncio.Task[str]"]) -> Non
     assert responses == [str(recipient) for recipient in requests]
 
 
+@contextmanager
+def no_tokens_in_the_log() -> Iterator[None]:
+    """Assert that our own log and those of libraries have no token after the block."""
+    libraries = io.StringIO()
+    handler, root = logging.StreamHandler(libraries), logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        with capture_logs() as lines:
+            yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+    assert lines
+    assert "eyJ" not in f"{lines} {libraries.getvalue()}"
+
+
 @asynccontextmanager
 async def run_transfers(
     keys: Keys, folder: Path, target: str, slow: SlowServices, **settings: Any
 ) -> AsyncIterator[Transfers]:
-    """Run a gateway with its key; no call is late."""
+    """Run a gateway with its key; no call is late. At the end, assert that no line of the log has a token."""
     key_file = write_service_key(keys, folder)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, no_tokens_in_the_log():
         async with run_gateway(keys, folder, target, service_key_file=key_file, **settings) as url:
             transfers = Transfers(url, keys, slow)
             send = forwarding.TransferForwarder.send
