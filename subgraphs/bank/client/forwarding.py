@@ -269,7 +269,6 @@ class TransferForwarder:
         self._pause_ends_at = time.monotonic() + _PAUSE_SECONDS
         for item in (*items, *self._waiting):
             item.finish(None)
-        self._waiting.clear()
 
     def _finish(
         self, items: Sequence[_Item], missing: set[int], result: bank_pb2.ForwardTransfersResponse.Result

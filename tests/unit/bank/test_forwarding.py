@@ -245,7 +245,7 @@ class TestWhatIsSentTogether:
         monkeypatch.setattr(forwarding, "_MAX_ITEMS", 4)
         monkeypatch.setattr(forwarding, "_MAX_ITEMS_PER_CALLER", 2)
         occupants, calls = await callers.occupy()
-        waiting = await callers.wait_in_queue(*"aaaaabc")
+        waiting = await callers.wait_in_queue(*"aaaaabcd")
         calls[0].complete()
         batches = []
         for _ in range(3):
@@ -253,7 +253,7 @@ class TestWhatIsSentTogether:
             batches[-1].complete()
         calls[1].complete()
         await asyncio.gather(*occupants, *waiting)
-        assert [batch.keys for batch in batches] == [[3, 4, 8, 9], [5, 6], [7]]
+        assert [batch.keys for batch in batches] == [[3, 4, 8, 9], [5, 6, 10], [7]]
 
     async def test_call_has_a_limited_number_of_transfers(
         self, callers: Callers, monkeypatch: pytest.MonkeyPatch
@@ -502,7 +502,10 @@ class TestResults:
             "neither value nor error",
         ],
     )
-    async def test_outcome_is_unknown_after_a_result_that_does_not_fit(self, callers: Callers, wrong: str) -> None:
+    async def test_outcome_is_unknown_after_a_result_that_does_not_fit(
+        self, connect: Callable[..., Callers], wrong: str
+    ) -> None:
+        callers = connect(timeout_seconds=60)  # the time-out does not cancel the call
         tasks, batch = await callers.send_together("a", "b", "c")
         batch.respond(0)
         await tasks[0]
