@@ -27,13 +27,14 @@ from kit.auth.principal import MAX_TOKEN_BYTES, Principal, Role
 from kit.auth.tokens import TokenSigner
 from kit.http.server import http_server
 from kit.rpc import server
+from kit.rpc.channel import ClientLimits
 from kit.rpc.request_context import current_request
 from kit.rpc.status import error_from_status
 from kit.runtime.settings import TracingSettings
 from kit.telemetry import tracing
 from protos.wallet.bank.v1 import bank_pb2
 from stack.ports import HOST, free_ports
-from subgraphs.bank.client import SERVICE, TransferRequest
+from subgraphs.bank.client import SERVICE, BankClient, TransferRequest
 from subgraphs.bank.service.api import forwarding
 from subgraphs.bank.service.api.converters import command_from_proto
 from subgraphs.bank.service.application import group_commit
@@ -697,3 +698,36 @@ class TestLogsMetricsAndTraces:
         for name in ("alice", "bob"):
             commits = [span for span in collector.spans if spans[parents[name]].context in span.causes]
             assert {span.name for span in commits} == {"commit"}
+
+
+class TestClient:
+    async def test_concurrent_callers_get_their_own_receipts(self, bank: RunningBank) -> None:
+        callers = [f"{uuid4().hex} {n}" for n in range(20)]
+        accounts = {name: await bank.open(name, "1000") for name in callers}
+        shop = await bank.open("shop", "0")
+        forwarded = count_calls(f"/{SERVICE}/ForwardTransfers").get("OK", 0)
+        token = bank.keys.service("gateway")
+        async with BankClient.connect(
+            bank.target, limits=ClientLimits(timeout_seconds=30), gateway_token=lambda: token
+        ) as client:
+
+            async def pay(name: str, number: int) -> None:
+                amount = rub(f"{number + 1}.{callers.index(name):02}")
+                caller = bank.user(name)
+                work = asyncio.create_task(caller(client.transfer(accounts[name], shop, amount, str(number))))
+                if number % 3 == 0:  # this caller leaves and comes back
+                    for _ in range(10 * number + 1):  # it has started
+                        await asyncio.sleep(0)
+                    work.cancel()
+                    await asyncio.wait([work])
+                    work = asyncio.create_task(caller(client.transfer(accounts[name], shop, amount, str(number))))
+                receipt = await work
+                assert (receipt.transfer.sender_id, receipt.transfer.amount) == (accounts[name], amount)
+                assert receipt.posting.account_id == accounts[name]
+
+            await asyncio.gather(*(pay(name, number) for number in range(10) for name in callers))
+        paid = [1_000 - await bank.balance(accounts[name]) for name in callers]
+        assert paid == [Decimal(55) + Decimal(n) / 10 for n in range(len(callers))]
+        assert await bank.balance(shop) == sum(paid)
+        assert count_calls(f"/{SERVICE}/ForwardTransfers")["OK"] > forwarded
+        await assert_ledger_invariants(bank.sql)
