@@ -103,7 +103,7 @@ class _Batch:
             self.task.cancel()
 
 
-class _Lane:
+class _SentCall:
     """Place of one call among the calls on their way: until the call ends, or until it is late."""
 
     def __init__(self, forwarder: "TransferForwarder") -> None:
@@ -161,7 +161,7 @@ class TransferForwarder:
         if attempt.context.token is None or time.monotonic() < self._pause_ends_at:
             return await self._send_alone(request, attempt, attempt.timeout_seconds)
         if not self.calls:
-            with _Lane(self):
+            with _SentCall(self):
                 return await self._send_alone(request, attempt, attempt.timeout_seconds)
         item = _Item(request, attempt)
         self._waiting.append(item)
@@ -186,7 +186,7 @@ class TransferForwarder:
             if items := self._take():
                 batch = _Batch(items)
                 # The context is empty: the task works for several callers, and logs the request of none of them.
-                batch.task = asyncio.create_task(self._send_batch(items, _Lane(self)), context=Context())
+                batch.task = asyncio.create_task(self._send_batch(items, _SentCall(self)), context=Context())
                 self._tasks.add(batch.task)
                 batch.task.add_done_callback(self._tasks.discard)
 
@@ -208,8 +208,8 @@ class TransferForwarder:
         self._waiting.extendleft(reversed(kept))
         return items
 
-    async def _send_batch(self, items: Sequence[_Item], lane: _Lane) -> None:
-        with lane:
+    async def _send_batch(self, items: Sequence[_Item], sent: _SentCall) -> None:
+        with sent:
             try:
                 metrics.TRANSFERS_PER_CALL.observe(len(items))
                 if len(items) > 1:

@@ -138,9 +138,9 @@ async def errors_of(tasks: Sequence[Task]) -> list[WalletError | None]:
     return [each if isinstance(each, WalletError) else None for each in results]
 
 
-async def assert_lanes(callers: Callers, lanes: int) -> None:
+async def assert_calls_at_once(callers: Callers, calls_at_once: int) -> None:
     """Assert that as many calls are on their way at once, and that further transfers wait and are sent together."""
-    occupants, calls = await callers.occupy(lanes)
+    occupants, calls = await callers.occupy(calls_at_once)
     waiting = await callers.wait_in_queue("a", "b")
     calls[0].complete()
     batch = await callers.bank.next_call()
@@ -204,12 +204,12 @@ class TestWhatIsSentTogether:
         assert WITH_KEY in error.message
 
     async def test_two_calls_are_on_their_way_to_each_known_process(self, callers: Callers) -> None:
-        await assert_lanes(callers, 2)
+        await assert_calls_at_once(callers, 2)
         for process_id in ("one", "two"):
             tasks, batch = await callers.send_together("a", "b")
             batch.complete(process_id)
             await asyncio.gather(*tasks)
-        await assert_lanes(callers, 4)
+        await assert_calls_at_once(callers, 4)
 
     async def test_process_without_a_response_is_forgotten(self, callers: Callers) -> None:
         for process_id in ("one", "two"):
@@ -224,7 +224,7 @@ class TestWhatIsSentTogether:
         for call in calls[1:]:
             call.complete()
         await asyncio.gather(*occupants, *waiting)
-        await assert_lanes(callers, 2)
+        await assert_calls_at_once(callers, 2)
 
     async def test_late_calls_keep_no_transfers_waiting(
         self, callers: Callers, monkeypatch: pytest.MonkeyPatch
@@ -237,7 +237,7 @@ class TestWhatIsSentTogether:
             call.complete()
         await asyncio.gather(*tasks)
         monkeypatch.setattr(forwarding, "_LATE_SECONDS", 3_600)
-        await assert_lanes(callers, 2)  # a late call that ends is not counted twice
+        await assert_calls_at_once(callers, 2)  # a late call that ends is not counted twice
 
     async def test_one_caller_has_at_most_half_of_a_call(
         self, callers: Callers, monkeypatch: pytest.MonkeyPatch
@@ -381,7 +381,7 @@ class TestCallersThatLeave:
         for call in calls:
             call.complete()
         await asyncio.gather(*occupants)
-        await assert_lanes(callers, 2)
+        await assert_calls_at_once(callers, 2)
         assert callers.bank.received.empty()
 
     async def test_call_is_cancelled_only_when_all_its_callers_have_left(self, callers: Callers) -> None:
@@ -395,7 +395,7 @@ class TestCallersThatLeave:
         await asyncio.wait([third])
         async with asyncio.timeout(10):
             await batch.cancelled.wait()
-        await assert_lanes(callers, 2)
+        await assert_calls_at_once(callers, 2)
 
     async def test_call_of_a_transfer_that_has_waited_alone_is_cancelled_with_its_caller(
         self, callers: Callers
@@ -431,7 +431,7 @@ class TestCallersThatLeave:
         for call in calls:
             call.complete()
         await asyncio.gather(*occupants)
-        await assert_lanes(callers, 2)
+        await assert_calls_at_once(callers, 2)
 
 
 class TestResults:
@@ -529,7 +529,7 @@ class TestResults:
         assert [line["event"] for line in lines] == ["wrong result of a forwarded transfer"]
         async with asyncio.timeout(10):
             await batch.cancelled.wait()
-        await assert_lanes(callers, 2)
+        await assert_calls_at_once(callers, 2)
 
     async def test_unexpected_error_leaves_no_caller_waiting(self, connect: Callable[..., Callers]) -> None:
         def fail() -> str:
@@ -607,7 +607,7 @@ class TestBankThatTakesTransfersOnlySingly:
         callers.clock.advance(9.9)
         await assert_single_calls(callers)
         callers.clock.advance(0.2)
-        await assert_lanes(callers, 2)
+        await assert_calls_at_once(callers, 2)
 
     async def test_transfers_that_wait_when_a_call_is_refused_are_sent_singly(self, callers: Callers) -> None:
         tasks, batch = await callers.send_together("a", "b")
