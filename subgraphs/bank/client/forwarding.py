@@ -265,8 +265,10 @@ class TransferForwarder:
 
     def _pause(self, items: Sequence[_Item], code: grpc.StatusCode) -> None:
         """Send these transfers, those that wait, and further ones singly for a while."""
-        log.warning("the bank takes transfers only singly for now", code=code.name)
-        self._pause_ends_at = time.monotonic() + _PAUSE_SECONDS
+        now = time.monotonic()
+        if now >= self._pause_ends_at:  # several calls may be refused at once
+            log.warning("the bank takes transfers only singly for now", code=code.name)
+        self._pause_ends_at = now + _PAUSE_SECONDS
         for item in (*items, *self._waiting):
             item.finish(None)
 

@@ -621,6 +621,21 @@ class TestBankThatTakesTransfersOnlySingly:
             call.complete()
         await asyncio.gather(*occupant, *tasks)
 
+    async def test_calls_that_are_refused_at_once_are_logged_once(self, callers: Callers) -> None:
+        tasks, first = await callers.send_together("a", "b")
+        tasks += callers.start("occupant")
+        occupant = await callers.bank.next_call()
+        tasks += await callers.wait_in_queue("c", "d")
+        occupant.complete()
+        second = await callers.bank.next_call()
+        with capture_logs() as lines:
+            first.end(grpc.StatusCode.UNIMPLEMENTED)
+            second.end(grpc.StatusCode.UNIMPLEMENTED)
+            for _ in range(4):
+                (await callers.bank.next_call()).complete()
+            await asyncio.gather(*tasks)
+        assert [line["code"] for line in lines] == ["UNIMPLEMENTED"]
+
     async def test_refused_transfer_whose_caller_has_left_is_not_sent(self, callers: Callers) -> None:
         (left, *tasks), batch = await callers.send_together("a", "b", "c")
         left.cancel()
