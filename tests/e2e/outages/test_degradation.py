@@ -33,6 +33,7 @@ pytestmark = pytest.mark.slow
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "resilience.md"
 OUTAGE_SECONDS: Final = 2.0
+MADE_WHILE_FROZEN: Final = 20
 
 OUTAGES: Final[Mapping[str, Sequence[str]]] = {
     "postgres": ["postgres"],
@@ -187,6 +188,17 @@ async def transfer_calls(system: System) -> list[float]:
     return await bank_metrics(system, name)
 
 
+async def until_both_banks_serve(system: System, activity: UserActivity) -> None:
+    """Transfer until both banks have made a transfer: the gateway may not have reconnected to both yet."""
+    before = await transfer_calls(system)
+
+    async def both_banks_serve() -> bool:
+        assert await activity.transfer() == "works"
+        return all(now > then for now, then in zip(await transfer_calls(system), before, strict=True))
+
+    await until(both_banks_serve, within=30)
+
+
 async def connections_in_use(system: System) -> list[float]:
     """Return the number of database connections that each bank uses now."""
     return await bank_metrics(system, "wallet_database_connections_in_use")
@@ -237,6 +249,35 @@ class TestFrozenParts:
             print(f"calls moved from the frozen bank after {time.monotonic() - started:.1f} s")  # noqa: T201
         await until(activity.all_actions_work, within=10)
 
+    async def test_frozen_bank_stops_only_its_own_transfers(self, system: System, activity: UserActivity) -> None:
+        async def others_are_made() -> bool:
+            """Return whether many transfers were made before the first time-out on the frozen bank.
+
+            The gateway has four calls on their way to two banks. If calls to the frozen bank kept their places, the
+            other bank would get about four calls until then, each with a transfer or two.
+            """
+            await until(activity.all_actions_work, within=30)
+            await until_both_banks_serve(system, activity)
+            results: list[str] = []
+            transfers: list[asyncio.Task[None]] = []
+
+            async def transfer() -> None:
+                results.append(await activity.transfer())
+
+            async with outage(system, ["bank"], "frozen"):
+                while results.count("works") < MADE_WHILE_FROZEN and "503" not in results:
+                    transfers.append(asyncio.create_task(transfer()))
+                    await activity.sender.http.get("/health/live")  # the next transfer starts in a later turn
+                in_time = "503" not in results
+                await asyncio.gather(*transfers)
+            print(f"{results.count('works')} of {len(results)} transfers were made, in time: {in_time}")  # noqa: T201
+            assert "503" in results, "no transfer went to the frozen bank"
+            await until(activity.resolve_unknown, within=30)
+            return in_time
+
+        await until(others_are_made, within=30)  # once is enough: a slow machine starts few transfers in time
+        assert await activity.sender.balance() == Decimal("1000.00") - len(activity.paid)
+
 
 class TestGracefulStop:
     """A release stops each process with SIGTERM; with Docker, SIGKILL follows ten seconds later."""
@@ -260,13 +301,7 @@ class TestGracefulStop:
                     enough.set()
 
         await until(activity.all_actions_work, within=30)
-        before = await transfer_calls(system)
-
-        async def both_banks_serve() -> bool:
-            assert await activity.transfer() == "works"
-            return all(now > then for now, then in zip(await transfer_calls(system), before, strict=True))
-
-        await until(both_banks_serve, within=30)  # the gateway may not have reconnected to both yet
+        await until_both_banks_serve(system, activity)
         load = asyncio.gather(*(pay() for _ in range(8)))
         await enough.wait()
         await system.supervisor.stop_process(part)
