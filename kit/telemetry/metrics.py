@@ -65,11 +65,6 @@ CALL_CIRCUIT = Enum(
     ["method"],
     states=STATES,
 )
-TRANSFERS_PER_CALL = Histogram(
-    "wallet_transfers_per_call",
-    "Transfers that the gateway sent to the bank with one call, for transfers that had waited for others.",
-    buckets=(1, 2, 5, 10, 25, 50, 100, 250),
-)
 SPANS_DROPPED = Counter("wallet_spans_dropped", "Spans of traces that were dropped instead of sent to the collector.")
 CONNECTIONS_IN_USE = Gauge("wallet_database_connections_in_use", "Database connections in use.")
 CONNECTIONS_LIMIT = Gauge(

@@ -35,12 +35,6 @@ _CHECKED_FIELDS: Final = frozenset({b"host", b"transfer-encoding", b"expect"})
 _HTTP_1_0: Final = "1.0"
 _VERSIONS: Final = frozenset({"1.1", _HTTP_1_0})
 
-_RTSP_LINE: Final = re.compile(rb"[^\r\n]* RTSP/")
-"""First line of a request in RTSP, which the parser accepts and reports as HTTP.
-
-A line that arrives in pieces, or behind another request, is not recognized: it is executed as HTTP.
-"""
-
 
 class _FlowControl(FlowControl):
     """uvicorn's flow control, for a connection that may hold received data back."""
@@ -97,6 +91,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._body_parts = 0
         self._framing_bytes = 0
         self._content_bytes = 0  # of the slice that is being parsed
+        self._slice: bytes | memoryview = b""
         self._discarded_bytes = 0
         self._held: memoryview | None = None
         self._is_scheduled = False
@@ -222,9 +217,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 return
         if self._is_refused or self.parser is None:
             return
-        if not self._head_bytes and self._part != _Part.BODY and _RTSP_LINE.match(data):
-            self._refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, OTHER_VERSION)
-            return
+        self._slice = data
         self._received_bytes = self._head_bytes + len(data)
         body_cycle = self.cycle if self._part == _Part.BODY else None
         self._content_bytes = 0
@@ -330,7 +323,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:  # noqa: D102
         version = self.parser.get_http_version()
-        if version not in _VERSIONS:
+        if version not in _VERSIONS or self._is_rtsp():
             self._refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, OTHER_VERSION)
             raise _RefusedError
         if self.parser.get_method() == b"SOURCE":  # the only method of the protocol ICE, which the parser accepts
@@ -364,6 +357,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if not self.pipeline:  # the request runs now
             self._running = self.cycle
+
+    def _is_rtsp(self) -> bool:
+        """Return whether the request is in RTSP, which the parser accepts and reports as HTTP.
+
+        A first line that arrives in pieces is not recognized: the request is executed as HTTP. A body may have the same
+        line, so the line of the request is looked for with both names.
+        """
+        data = bytes(self._slice)
+        if self._head_bytes or b" RTSP/" not in data:
+            return False
+        names = set(re.findall(rb"%b +%b +([A-Z]+)/" % (self.parser.get_method(), re.escape(self.url)), data))
+        return b"RTSP" in names and b"HTTP" not in names
 
     def on_chunk_header(self) -> None:
         """Count a chunk of a body. httptools calls it for chunked bodies only."""

@@ -14,14 +14,21 @@ from typing import Final
 
 import grpc
 import structlog
+from prometheus_client import Histogram
 
 from kit.rpc.channel import CallAttempt
 from kit.rpc.status import error_from_status
-from kit.telemetry import metrics
 from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 from wallet.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 
 log = structlog.get_logger(__name__)
+
+TRANSFERS_PER_CALL: Final = Histogram(
+    "wallet_transfers_per_call",
+    "Transfers that the gateway sent to the bank with one call. A transfer that found no other on its way is not "
+    "counted.",
+    buckets=(1, 2, 5, 10, 25, 50, 100, 250),
+)
 
 _MAX_ITEMS: Final = 250
 """Maximum number of transfers in a call. With tokens of the maximum length, the message has 2.4 of its 4 MiB."""
@@ -211,7 +218,7 @@ class TransferForwarder:
     async def _send_batch(self, items: Sequence[_Item], sent: _SentCall) -> None:
         with sent:
             try:
-                metrics.TRANSFERS_PER_CALL.observe(len(items))
+                TRANSFERS_PER_CALL.observe(len(items))
                 if len(items) > 1:
                     await self._send_together(items)
                 else:

@@ -386,15 +386,16 @@ class TestVersions:
         assert app.scopes == []
 
     @pytest.mark.parametrize("line", [b"POST /a RTSP/1.0", b"POST /a   RTSP/1.1"])
-    def test_request_in_rtsp_is_refused(self, line: bytes) -> None:
+    @pytest.mark.parametrize("start", [b"", b"\r\n", b"GET /first HTTP/1.1\r\nhost: x\r\n\r\n"])
+    def test_request_in_rtsp_is_refused(self, start: bytes, line: bytes) -> None:
         app = Recorder()
 
         async def check() -> None:
-            received = await exchange(app, line + b"\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody")
-            assert received.startswith(b"HTTP/1.1 505 ")
+            received = await exchange(app, start + line + b"\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody")
+            assert b"HTTP/1.1 505 " in received
 
         run(check)
-        assert app.scopes == []
+        assert "/a" not in [scope["path"] for scope in app.scopes]
 
     @pytest.mark.parametrize("version", OTHER_VERSIONS)
     def test_pipelined_request_in_another_version_is_refused(self, version: bytes) -> None:
