@@ -229,6 +229,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             self._refuse(*describe_parser_error(error, data))
             return
+        finally:
+            self._slice = b""  # an idle connection keeps no received data in memory
         if self._part != _Part.BODY:
             self._head_bytes += len(data)
             if self._head_bytes > _HEAD_BYTES:

@@ -369,3 +369,15 @@ def test_few_of_many_requests_are_parsed_in_one_turn_and_addresses_take_turns() 
             assert max(after - before for before, after in pairwise((0, *parsed))) <= 32
 
     run(check)
+
+
+@pytest.mark.parametrize("request_", [GET, post_head(200_000) + b"x" * 200_000, b"GET / HTTP/1.1\r\nho", b"x\r\n\r\n"])
+def test_idle_connection_keeps_no_received_data(request_: bytes) -> None:
+    async def check() -> None:
+        async with virtual_server(Echo()) as server:
+            client = server.connect()
+            client.send(request_)
+            await client.wait(0.2)
+            assert client.transport.protocol._slice == b""
+
+    run(check)
