@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from starlette.responses import PlainTextResponse
 
 from gateway.http.cors import DEFAULT_HEADERS, CorsOptions, is_localhost, with_cors
-from gateway.http.pacing import AT_ONCE
+from gateway.http.pacing import AT_ONCE, Pacer
 from gateway.http.rate_limits import RateLimiter, RateLimitOptions
 from gateway.settings import Settings
 
@@ -132,6 +132,7 @@ class TestOrigins:
             slept.append(seconds)
 
         limiter = RateLimiter(RateLimitOptions(), sleep=sleep)
+        limiter._pacer = Pacer(lambda: 0.0, sleep)  # all requests arrive at the same time, however slow the machine is
         app = with_cors(PlainTextResponse("the response"), CorsOptions([OURS]), limiter)
         headers = {"Origin": OURS, "Access-Control-Request-Method": "POST"}
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as http:
