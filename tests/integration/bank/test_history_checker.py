@@ -40,7 +40,7 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 
 def ignores_locks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(batch, "_READ_AND_LOCK", batch._READ_ONLY)
-    always_true = "SELECT $25::uuid[] IS NOT NULL AND $26::bigint[] IS NOT NULL AND $27::text[] IS NOT NULL"
+    always_true = "SELECT $25::uuid[] IS NOT NULL AND $26::bigint[] IS NOT NULL AND $27::bigint[] IS NOT NULL"
     always_true += " AND $28::timestamptz[] IS NOT NULL AS holds"
     patch.setattr(batch, "_WRITE_IF_UNCHANGED", batch._WRITE.format(precondition=always_true))
 

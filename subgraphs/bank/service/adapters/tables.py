@@ -57,6 +57,13 @@ accounts: Final = Table(
     Column("version", BigInteger, nullable=False, server_default=_zero, comment="number of operations of the account"),
     Column("created_at", _time, nullable=False, server_default=_now),
     Column("updated_at", _time, nullable=False, server_default=_now),
+    Column(
+        "revision",
+        BigInteger,
+        nullable=False,
+        server_default=_zero,
+        comment="number of changes of the account that are not operations; set by trigger",
+    ),
     CheckConstraint("balance >= min_balance", name="accounts_min_balance"),
     CheckConstraint("status IN ('OPEN', 'CLOSED')", name="accounts_status"),
     CheckConstraint("status = 'OPEN' OR balance = 0", name="accounts_closed_empty"),

@@ -36,6 +36,7 @@ class Account:
         owner_id: user id of the owner; None for an account without an owner.
         min_balance: lower limit of the balance; None for no limit.
         version: number of operations on the account.
+        revision: number of changes of the account that are not operations, such as its closing.
     """
 
     id: UUID
@@ -46,6 +47,7 @@ class Account:
     version: int
     created_at: datetime
     updated_at: datetime
+    revision: int = 0
 
     @property
     def is_clearing(self) -> bool:
@@ -55,7 +57,15 @@ class Account:
     def with_balance(self, balance: Money, at: datetime) -> "Account":
         """Return the account after one more operation, which is dated `at` and results in this balance."""
         return Account(
-            self.id, self.owner_id, self.status, balance, self.min_balance, self.version + 1, self.created_at, at
+            self.id,
+            self.owner_id,
+            self.status,
+            balance,
+            self.min_balance,
+            self.version + 1,
+            self.created_at,
+            at,
+            self.revision,
         )
 
 

@@ -37,7 +37,7 @@ _READ: Final = """
            NULL::bytea AS fingerprint, NULL::uuid AS transfer_id, NULL::jsonb AS refusal, NULL::timestamptz AS now
     FROM named
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, used.*, NULL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, used.*, NULL
     FROM unnest($2::text[], $3::text[], $4::text[]) AS wanted (principal, operation, key),
     LATERAL (
         SELECT principal, operation, key, fingerprint, transfer_id, refusal FROM idempotency_keys AS k
@@ -45,7 +45,8 @@ _READ: Final = """
         OFFSET 0  -- one index look-up per key, also with a plan that was made while the table was small
     ) AS used
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, clock_timestamp()
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+           clock_timestamp()
 """
 _READ_ONLY: Final = _READ.format(accounts=ACCOUNT, lock="")
 _READ_AND_LOCK: Final = _READ.format(accounts=ACCOUNT, lock="FOR NO KEY UPDATE")
@@ -88,16 +89,17 @@ _WRITE: Final = """
 """
 _WRITE_LOCKED: Final = _WRITE.format(precondition="SELECT true AS holds")
 
-# Optimistic write: locks the accounts that were read without locks, and writes only if they did not change. It compares
-# `updated_at`, too, because a redating (a correction of dates) changes the dates of accounts but not their versions.
+# Optimistic write: locks the accounts that were read without locks, and writes only if they did not change. Operations
+# change the version, other changes the revision. `updated_at` is compared, too, because a redating (a correction of
+# dates) changes the dates of accounts only.
 _WRITE_IF_UNCHANGED: Final = _WRITE.format(
     precondition="""
         SELECT count(*) = cardinality($25::uuid[]) AS holds
         FROM (
-            SELECT id, version, status, updated_at FROM accounts WHERE id = ANY($25) ORDER BY id FOR NO KEY UPDATE
+            SELECT id, version, revision, updated_at FROM accounts WHERE id = ANY($25) ORDER BY id FOR NO KEY UPDATE
         ) AS locked
-        JOIN unnest($25::uuid[], $26::bigint[], $27::text[], $28::timestamptz[])
-            AS wanted (id, version, status, updated_at) USING (id, version, status, updated_at)
+        JOIN unnest($25::uuid[], $26::bigint[], $27::bigint[], $28::timestamptz[])
+            AS wanted (id, version, revision, updated_at) USING (id, version, revision, updated_at)
     """
 )
 
@@ -300,7 +302,7 @@ class Batch:
 
 def _precondition(read: Sequence[Account]) -> tuple[list[Any], ...]:
     """Return the last parameters of `_WRITE_IF_UNCHANGED`."""
-    return [a.id for a in read], [a.version for a in read], [a.status for a in read], [a.updated_at for a in read]
+    return [a.id for a in read], [a.version for a in read], [a.revision for a in read], [a.updated_at for a in read]
 
 
 def _refusal_to_json(record: IdempotencyRecord) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from subgraphs.bank.service.domain.model import Account, AccountStatus, Posting,
 from wallet.money import Money
 
 ACCOUNT: Final = """
-    SELECT id, owner_id, currency, status, balance, min_balance, version, created_at, updated_at FROM accounts
+    SELECT id, owner_id, currency, status, balance, min_balance, version, created_at, updated_at, revision FROM accounts
 """
 
 # OFFSET 0 fixes the join order: row by row, through the indexes. So a plan that was made while the tables were empty
@@ -41,6 +41,7 @@ def account_from_row(row: asyncpg.Record) -> Account:
         row["version"],
         row["created_at"],
         row["updated_at"],
+        row["revision"],
     )
 
 
