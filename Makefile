@@ -104,6 +104,7 @@ gen: setup ## regenerate all generated files
 		--python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. protos/wallet/*/v1/*.proto
 	@$(CODEGEN) --strict-types int bool --input openapi/openapi.yaml --input-file-type openapi --output openapi/models.py
 	@$(CODEGEN) --input openapi/acquirer.yaml --input-file-type openapi --output openapi/acquirer.py
+	@python -m openapi.to_json
 	@python -m asyncapi.released
 	@$(CODEGEN) --input asyncapi/schemas --input-file-type jsonschema --output asyncapi/models
 	@python -m asyncapi.avsc

@@ -25,8 +25,9 @@ from benchmarks.accounts import account_id
 from benchmarks.analytics_environment import AnalyticsEnvironment, AnalyticsProcess
 from benchmarks.figure import BenchError, Figure, Options
 from loadtests.console import print_progress
-from stack.engines.apache_kafka import ApacheKafka, ApacheKafkaUnavailable, fetch_jars
+from stack.engines.apache_kafka import POM, ApacheKafka
 from stack.engines.children import Kafka
+from stack.engines.jars import JarsUnavailable, fetch_jars
 from stack.ports import HOST, free_ports
 
 _INGEST_VS_RAW_INSERT: Final = "pipeline.ingest_vs_raw_insert"
@@ -226,8 +227,8 @@ async def catch_up_1m() -> Figure:
     """Peak memory of analytics while it stores a backlog of a million events from Apache Kafka."""
     async with AnalyticsEnvironment() as environment:
         try:
-            jars = await asyncio.to_thread(fetch_jars)
-        except ApacheKafkaUnavailable as error:
+            jars = await asyncio.to_thread(fetch_jars, POM)
+        except JarsUnavailable as error:
             raise BenchError(f"{_CATCH_UP_MEMORY} needs Apache Kafka: {error}") from None
         async with ApacheKafka(jars, environment.folder / "kafka", *free_ports(2)) as kafka:
             await kafka.create(OPERATIONS_TOPIC)

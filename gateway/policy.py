@@ -35,7 +35,7 @@ REST_RULES: Final[Mapping[str, AccessRule]] = {
 
 PUBLIC_PATHS: Final = frozenset(
     {route.partition(" ")[2] for route, rule in REST_RULES.items() if rule.is_public}
-    | {"/docs", "/openapi.yaml", "/problems"}
+    | {"/docs", "/openapi.json", "/openapi.yaml", "/problems"}
 )
 """Paths on which the header `Authorization` is ignored, so that an expired token does not prevent a new login."""
 

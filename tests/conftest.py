@@ -27,8 +27,9 @@ from kit.auth.keys import KeySet
 from kit.auth.principal import Role, TokenVerifier
 from kit.auth.tokens import TokenSigner
 from kit.rpc import server
-from stack.engines.apache_kafka import ApacheKafka, ApacheKafkaUnavailable, fetch_jars
+from stack.engines.apache_kafka import POM, ApacheKafka
 from stack.engines.children import Kafka
+from stack.engines.jars import JarsUnavailable, fetch_jars
 from stack.engines.postgres import Postgres, temporary_postgres
 from stack.ports import free_ports
 from tests.databases import CleanDatabases
@@ -183,8 +184,8 @@ async def embedded() -> AsyncIterator[Kafka]:
 async def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ApacheKafka]:
     """Apache Kafka; needs Java and Maven."""
     try:
-        jars = await asyncio.to_thread(fetch_jars)
-    except ApacheKafkaUnavailable as error:
+        jars = await asyncio.to_thread(fetch_jars, POM)
+    except JarsUnavailable as error:
         skip_without_tool(f"there is no Apache Kafka: {error}")
     async with ApacheKafka(jars, tmp_path_factory.mktemp("kafka"), *free_ports(2)) as broker:
         yield broker

@@ -10,6 +10,9 @@ from tests.tools import skip_without_tool
 
 _FOLDER: Final = Path(__file__).parent / "contract" / "node"
 
+NODE_MODULES: Final = _FOLDER / "node_modules"
+"""Folder with the installed npm packages."""
+
 
 def script_command(script: str, *arguments: str, package: str) -> list[str]:
     """Return the command of a script; skip the test without node or the script's package.
@@ -22,7 +25,7 @@ def script_command(script: str, *arguments: str, package: str) -> list[str]:
     node = shutil.which("node")
     if node is None:
         skip_without_tool("there is no node")
-    if not (_FOLDER / "node_modules" / package).is_dir():
+    if not (NODE_MODULES / package).is_dir():
         skip_without_tool(f"there is no npm package {package}")
     return [node, str(_FOLDER / script), *arguments]
 

@@ -25,7 +25,11 @@ ROOT: Final = Path(__file__).parents[2]
 VENDOR: Final = Path(__file__).parents[1] / "vendor"
 """Unmodified releases of third-party scripts, one folder per name and version, each with its licence."""
 
-OPENAPI: Final = ROOT / "openapi" / "openapi.yaml"
+OPENAPI: Final = {
+    ROOT / "openapi" / "openapi.yaml": "application/yaml",
+    ROOT / "openapi" / "openapi.json": "application/json",
+}
+"""Media type of each file with the REST contract. The file's name is its path."""
 
 GRAPHIQL: Final = """<!doctype html>
 <html lang="en">
@@ -110,8 +114,9 @@ def add_pages(app: FastAPI) -> None:
     async def get_docs() -> HTMLResponse:
         return HTMLResponse(REST_DOCS, headers=headers)
 
-    openapi = StaticFile(OPENAPI.read_bytes(), "application/yaml")
-    app.router.routes.append(Route("/openapi.yaml", openapi, methods=["GET"]))
+    for contract, media_type in OPENAPI.items():
+        document = StaticFile(contract.read_bytes(), media_type)
+        app.router.routes.append(Route(f"/{contract.name}", document, methods=["GET"]))
     for path, page in problem_types.pages().items():
         file = StaticFile(page.encode(), "text/html; charset=utf-8", policy=content_security_policy(page))
         app.router.routes.append(Route(path, file, methods=["GET"]))

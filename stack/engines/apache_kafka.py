@@ -5,12 +5,7 @@ a consumer group.
 """
 
 import asyncio
-import fcntl
-import hashlib
 import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,7 +20,6 @@ from stack.process import Child, Command, OrphanReaper, Output, Process
 
 POM: Final = Path(__file__).with_name("apache_kafka.pom.xml")
 _CLUSTER: Final = "wallet-tests-cluster-1"
-_FETCH_SECONDS: Final = 100
 _JAVA: Final = ("java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 _LOG_LEVEL: Final = "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"
 _INTERNAL_TOPIC_PREFIX: Final = "__"
@@ -55,10 +49,6 @@ _SETTINGS: Final = {
 }
 
 
-class ApacheKafkaUnavailable(Exception):
-    """Apache Kafka cannot be installed on this machine; the message says why."""
-
-
 class ApacheKafka(Child):
     """Kafka with one node on `127.0.0.1:port`. Its log stays in the folder `data`."""
 
@@ -75,7 +65,7 @@ class ApacheKafka(Child):
         """Describe the broker without starting it.
 
         Args:
-            jars: folder that `fetch_jars` returns.
+            jars: folder that `fetch_jars(POM)` returns.
             data: an empty folder, or the data of an earlier broker on the same ports.
             port: port of the broker.
             controller_port: port of its controller.
@@ -172,49 +162,7 @@ class ApacheKafka(Child):
             await admin.close()
 
 
-def fetch_jars() -> Path:
-    """Return the folder with Kafka's jars. Maven downloads the jars of `apache_kafka.pom.xml` once per user.
-
-    Raises:
-        ApacheKafkaUnavailable: Java or Maven is missing, or the download failed.
-    """
-    _require("java")
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wallet-tests"
-    jars = caches / f"kafka-{hashlib.sha256(POM.read_bytes()).hexdigest()[:12]}"
-    if jars.exists():
-        return jars
-    _require("mvn")
-    caches.mkdir(parents=True, exist_ok=True)
-    with (caches / "kafka.lock").open("w") as lock, tempfile.TemporaryDirectory(dir=caches) as unfinished:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker of the same run may be downloading the jars
-        if not jars.exists():
-            _run_maven("-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={unfinished}/jars")
-            (Path(unfinished) / "jars").rename(jars)
-    return jars
-
-
 async def _wait_until(probe: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(_ADMIN_TIMEOUT_SECONDS):
         while not await probe():  # noqa: ASYNC110  the broker has no event to wait for
             await asyncio.sleep(_POLL_SECONDS)
-
-
-def _require(tool: str) -> None:
-    if shutil.which(tool) is None:
-        raise ApacheKafkaUnavailable(f"`{tool}` is not on the path")
-
-
-def _run_maven(*arguments: str) -> None:
-    try:
-        subprocess.run(  # noqa: S603  fixed arguments
-            ["mvn", "-q", "-B", "-DincludeScope=runtime", *arguments],  # noqa: S607  from the PATH, as for a person
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=_FETCH_SECONDS,
-            stdin=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired:
-        raise ApacheKafkaUnavailable(f"Maven did not download Kafka's jars in {_FETCH_SECONDS} s") from None
-    except subprocess.CalledProcessError as error:
-        raise ApacheKafkaUnavailable(f"Maven did not download Kafka's jars:\n{error.stdout[:2_000]}") from None

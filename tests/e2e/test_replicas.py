@@ -26,8 +26,9 @@ from loadtests.plan import Plan
 from loadtests.run import Verdict, run_load
 from loadtests.target import Target
 from stack import probes
-from stack.engines.apache_kafka import ApacheKafka, ApacheKafkaUnavailable, fetch_jars
+from stack.engines.apache_kafka import POM, ApacheKafka
 from stack.engines.cluster import remove_cluster
+from stack.engines.jars import JarsUnavailable, fetch_jars
 from stack.engines.postgres import Postgres
 from stack.plan import AUDIENCE, ISSUER, build_plan
 from stack.ports import HOST, Ports, free_ports
@@ -115,8 +116,8 @@ def redis(port: int) -> Process:
 @pytest.fixture(scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     try:
-        jars = await asyncio.to_thread(fetch_jars)
-    except ApacheKafkaUnavailable as error:
+        jars = await asyncio.to_thread(fetch_jars, POM)
+    except JarsUnavailable as error:
         skip_without_tool(f"there is no Apache Kafka: {error}")
     data = tmp_path_factory.mktemp("replicas")
     async with run_system(Ports.free(), data, planner=lambda ports, data: replicated_plan(ports, data, jars)) as system:

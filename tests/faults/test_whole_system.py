@@ -17,8 +17,9 @@ from loadtests.faults.schedule import run_faults
 from loadtests.faults.system import SystemUnderTest
 from loadtests.plan import Plan
 from loadtests.run import REPORTS, create_report_folder
-from stack.engines.apache_kafka import ApacheKafka, ApacheKafkaUnavailable, fetch_jars
+from stack.engines.apache_kafka import POM, ApacheKafka
 from stack.engines.cluster import remove_cluster
+from stack.engines.jars import JarsUnavailable, fetch_jars
 from stack.ports import Ports, free_ports
 from stack.process import Process
 from stack.system import System, run_system
@@ -33,7 +34,7 @@ Report = Callable[[str], None]
 
 def apache_kafka(ports: Ports, data: Path) -> Process:
     """Return the process of Apache Kafka, which replaces the embedded broker."""
-    return ApacheKafka(fetch_jars(), data, ports.kafka, *free_ports(1)).process
+    return ApacheKafka(fetch_jars(POM), data, ports.kafka, *free_ports(1)).process
 
 
 @pytest.mark.faults
@@ -45,8 +46,8 @@ class TestFaults:
     ) -> None:
         if broker:
             try:
-                fetch_jars()
-            except ApacheKafkaUnavailable as error:
+                fetch_jars(POM)
+            except JarsUnavailable as error:
                 skip_without_tool(f"there is no Apache Kafka: {error}")
         data, folder = tmp_path / "data", create_report_folder(f"faults-{seed}")
         print(f"seed {seed}")  # noqa: T201  shown when the test fails

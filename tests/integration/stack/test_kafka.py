@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from stack.engines.apache_kafka import ApacheKafka, ApacheKafkaUnavailable, fetch_jars
+from stack.engines.apache_kafka import POM, ApacheKafka
 from stack.engines.children import Kafka
+from stack.engines.jars import JarsUnavailable, fetch_jars
 from stack.ports import free_ports
 from tests.kafka.brokers import Broker, on_apache, on_both
 
@@ -123,12 +124,12 @@ class TestApache:
 class TestFetching:
     def test_error_names_the_missing_tool(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
-        with pytest.raises(ApacheKafkaUnavailable, match="`java`"):
-            fetch_jars()
+        with pytest.raises(JarsUnavailable, match="`java`"):
+            fetch_jars(POM)
         (tmp_path / "java").touch(mode=0o755)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        with pytest.raises(ApacheKafkaUnavailable, match="`mvn`"):
-            fetch_jars()
+        with pytest.raises(JarsUnavailable, match="`mvn`"):
+            fetch_jars(POM)
 
     def test_error_shows_the_maven_failure_and_no_partial_download_remains(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -138,6 +139,6 @@ class TestFetching:
         (tmp_path / "mvn").chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path))
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        with pytest.raises(ApacheKafkaUnavailable, match="no such artifact"):
-            fetch_jars()
-        assert [file.name for file in (tmp_path / "cache" / "wallet-tests").iterdir()] == ["kafka.lock"]
+        with pytest.raises(JarsUnavailable, match="no such artifact"):
+            fetch_jars(POM)
+        assert [file.name for file in (tmp_path / "cache" / "wallet-tests").iterdir()] == ["apache_kafka.lock"]

@@ -181,7 +181,9 @@ async def test_authorization_is_ignored_where_no_token_is_needed(keys: Keys, val
     add_pages(app)
     add_health_routes(app, {})
     paths = [route.path for route in app.routes if isinstance(route, Route)]
-    assert {"/health/ready", "/docs", "/openapi.yaml", "/problems", "/problems/unauthenticated"} <= {*paths}
+    assert {"/health/ready", "/docs", "/openapi.json", "/openapi.yaml", "/problems", "/problems/unauthenticated"} <= {
+        *paths
+    }
     (asset, *_) = re.findall(r'"(/assets/.*?)"', REST_DOCS)
     async with http_client(with_middleware(app, keys)) as http:
         for path in [*paths, asset]:

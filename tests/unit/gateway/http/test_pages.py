@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import yaml
 from fastapi import FastAPI
 
 from gateway.http import pages
@@ -33,11 +34,19 @@ async def test_each_asset_is_served_from_memory_with_its_headers() -> None:
         assert style.headers["content-type"] == "text/css; charset=utf-8"
 
 
-async def test_openapi_document_is_served_with_its_type() -> None:
+@pytest.mark.parametrize(("name", "media_type"), [("yaml", "application/yaml"), ("json", "application/json")])
+async def test_openapi_document_is_served_with_its_type(name: str, media_type: str) -> None:
+    (content,) = (file.read_bytes() for file in pages.OPENAPI if file.suffix == f".{name}")
     async with http_client(build_app()) as http:
-        response = await http.get("/openapi.yaml")
-        assert (response.headers["content-type"], response.content) == ("application/yaml", pages.OPENAPI.read_bytes())
-        assert (await http.post("/openapi.yaml")).status_code == 405
+        response = await http.get(f"/openapi.{name}")
+        assert (response.headers["content-type"], response.content) == (media_type, content)
+        assert (await http.post(f"/openapi.{name}")).status_code == 405
+
+
+async def test_openapi_document_is_the_same_in_json_and_yaml() -> None:
+    async with http_client(build_app()) as http:
+        as_json, as_yaml = [await http.get(f"/openapi.{suffix}") for suffix in ("json", "yaml")]
+        assert as_json.json() == yaml.safe_load(as_yaml.text)
 
 
 @pytest.mark.parametrize("tag", ["{0}", "W/{0}", '"other", {0}', "*"])
