@@ -11,9 +11,12 @@ from typing import Any, Final, TypeAlias
 import strawberry
 import structlog
 from graphql import (
+    GraphQLArgument,
     GraphQLError,
+    GraphQLInputField,
     GraphQLInputObjectType,
     GraphQLSchema,
+    Undefined,
     get_nullable_type,
     is_input_object_type,
     is_interface_type,
@@ -59,6 +62,9 @@ __all__ = [
 
 STRAWBERRY_RULES: Final = (MaybeNullValidationRule, OneOfInputValidationRule)
 """Validation rules that Strawberry adds to graphql-core's."""
+
+_FEDERATION_VERSION: Final = "2.9"
+"""The first version of the federation specification with `@cost` and `@listSize`: not all routers know later ones."""
 
 _MAX_LOGGED_ERRORS: Final = 5
 """Maximum number of unexpected errors of one execution that are logged with a traceback. Logging one takes 1 ms."""
@@ -180,6 +186,7 @@ class GraphSchema(strawberry.Schema):
         super().__init__(execution_context_class=_Executor, **options)
         self._new_runner = new_runner
         self.core_schema = self._schema
+        _remove_null_defaults(self.core_schema)
         _use_attribute_resolvers(self.core_schema)
         _use_plain_inputs(self.core_schema)
 
@@ -260,7 +267,7 @@ class FederationSchema(GraphSchema, strawberry.federation.Schema):
 
         The SDL is printed only once, because printing takes milliseconds.
         """
-        super().__init__(new_runner, **options)
+        super().__init__(new_runner, federation_version=_FEDERATION_VERSION, **options)
         sdl = self.as_str()
         service = self.core_schema.type_map["_Service"]
         if is_object_type(service):
@@ -291,6 +298,22 @@ def _add_cost_directives(types: Iterable[Any]) -> None:
             definition = strawberry_definition(field)
             if definition is not None and id(definition) not in inherited:
                 add_cost_directive(field, definition)
+
+
+def _remove_null_defaults(schema: GraphQLSchema) -> None:
+    """Remove defaults that are null: resolvers get None for an absent argument in any case.
+
+    Cosmo's composition refuses a default of an argument that `@listSize` names.
+    """
+    for type_ in schema.type_map.values():
+        inputs: Iterable[GraphQLArgument | GraphQLInputField] = ()
+        if is_input_object_type(type_):
+            inputs = type_.fields.values()
+        elif is_object_type(type_) or is_interface_type(type_):
+            inputs = (argument for field in type_.fields.values() for argument in field.args.values())
+        for each in inputs:
+            if each.default_value is None:
+                each.default_value = Undefined
 
 
 def _use_attribute_resolvers(schema: GraphQLSchema) -> None:
