@@ -3,6 +3,7 @@
 import asyncio
 from functools import partial
 
+from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.graphql.execution.context import Context
@@ -19,6 +20,7 @@ from gateway.http.rate_limits import RateLimiter
 from gateway.http.stream_limits import StreamLimiter
 from gateway.http.work_limits import WorkLimits
 from gateway.rest import rest_routes
+from gateway.rest.direct_route import DirectRoute
 from gateway.rest.error_handlers import add_error_handlers
 from gateway.rest.signing_keys import signing_key_routes
 from kit.auth.principal import TokenVerifier
@@ -65,11 +67,13 @@ def build_app(
     # The REST routes come first, because the router tries routes in order. They are added without include_router, so
     # requests do not pass through a second router.
     work = WorkLimits()
-    app.router.routes += rest_routes(bank, analytics, card, identity, rate_limiter, work)
+    routes = rest_routes(bank, analytics, card, identity, rate_limiter, work)
+    app.router.routes += routes
     app.router.routes += signing_key_routes(verifier).routes
     add_pages(app)
     add_health_routes(app, {"keys": verifier.check_ready})
     answer_head(app.router.routes)
+    direct = [each for each in routes if isinstance(each, DirectRoute)]
     endpoints: dict[tuple[str, str], ASGIApp] = {}
     new_context = partial(Context, bank, analytics, card, identity, rate_limiter)
     streams = StreamLimiter(graph.streams)
@@ -92,14 +96,22 @@ def build_app(
         )
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the GraphQL endpoint of the path, or FastAPI if there is none.
+        """Call the GraphQL endpoint of the path, or its direct route, or FastAPI if there is none.
 
-        GraphQL requests bypass FastAPI, because FastAPI would take as much time as a whole query.
+        GraphQL requests and direct routes bypass FastAPI, which would take as much time as a whole query.
         """
         endpoint = endpoints.get((scope["type"], scope.get("path", "")))
         if endpoint is not None:
-            scope["graph"] = scope["path"]  # the route label in metrics; FastAPI sets `route` for its own routes
-        await (endpoint or app)(scope, receive, send)
+            scope["graph"] = scope["path"]  # the route label in metrics; the routes of REST set `route`
+            await endpoint(scope, receive, send)
+            return
+        for route in direct:
+            match, found = route.matches(scope)
+            if match is Match.FULL:
+                scope.update(found)
+                await route.app(scope, receive, send)
+                return
+        await app(scope, receive, send)
 
     guarded = RequestMiddleware(
         dispatch, verifier, rate_limiter, work, timeout_seconds=timeout_seconds, body_limit_bytes=body_limit_bytes

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from kit.http.admin import HealthCheck, add_health_routes
-from kit.http.invalid_requests import QueryParameters, WholeNumber, describe_error
+from kit.http.invalid_requests import QueryParameters, WholeNumber, body_model, describe_error
 from kit.http.routing import allowed_methods, answer_head, describe_wrong_method, new_app
 from openapi.acquirer import AuthorizationRequest, CardDetails, Code, Token
 from sandbox.acquirer import Acquirer
@@ -61,7 +61,7 @@ class StrictRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:  # noqa: D102  FastAPI's
         handle = super().get_route_handler()
-        query = QueryParameters(self)
+        query = QueryParameters.of_route(self)
 
         async def check_and_handle(request: Request) -> Response:
             if errors := query.find_errors(name for name, _ in request.query_params.multi_items()):
@@ -182,7 +182,8 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        errors = [describe_error(each, PATTERN_MESSAGES, request.scope.get("route")) for each in error.errors()]
+        body = body_model(request.scope.get("route"))
+        errors = [describe_error(each, PATTERN_MESSAGES, body) for each in error.errors()]
         return error_response(_invalid_request(dict(errors)))
 
     @app.exception_handler(HTTPException)

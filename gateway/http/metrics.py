@@ -24,7 +24,7 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 def route_template(scope: Scope) -> str | None:
     """Return the path template of the route that served the request; None if no route did.
 
-    FastAPI sets `route` in the scope, the gateway sets `graph` for its GraphQL endpoints.
+    The routes of REST set `route` in the scope, the gateway sets `graph` for its GraphQL endpoints.
     """
     return scope.get("graph") or getattr(scope.get("route"), "path", None)
 

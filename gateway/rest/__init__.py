@@ -35,11 +35,10 @@ def rest_routes(
         work: limits of the work in progress of each client.
     """
     charge_page = page_charge(limiter)
-    resources = (
-        transfer_routes(bank),
-        account_routes(bank, charge_page),
-        top_up_routes(card),
-        operation_routes(analytics, charge_page),
-        user_routes(identity, work),
-    )
-    return [route for resource in resources for route in resource.routes]
+    return [
+        *transfer_routes(bank),
+        *account_routes(bank, charge_page),
+        *top_up_routes(card).routes,
+        *operation_routes(analytics, charge_page).routes,
+        *user_routes(identity, work).routes,
+    ]

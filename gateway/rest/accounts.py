@@ -4,8 +4,10 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
+from starlette.routing import BaseRoute
 
 from gateway.errors import REPLAYED
+from gateway.rest.direct_route import DirectRoute, json_response
 from gateway.rest.guarded_route import GuardedRoute
 from gateway.rest.idempotency_key import read_idempotency_key
 from gateway.rest.page_charge import ChargePage
@@ -17,7 +19,7 @@ from subgraphs.bank.client import BankClient
 from wallet import inputs
 
 
-def account_routes(bank: BankClient, charge_page: ChargePage) -> APIRouter:
+def account_routes(bank: BankClient, charge_page: ChargePage) -> list[BaseRoute]:
     """Build the routes of `/accounts`.
 
     Args:
@@ -45,11 +47,10 @@ def account_routes(bank: BankClient, charge_page: ChargePage) -> APIRouter:
             response.headers.update(REPLAYED)
         return account_to_rest(opened.account)
 
-    @router.get("/accounts/{accountId}")
-    async def get_account(accountId: UUID) -> models.Account:  # noqa: N803  the contract's name
-        return account_to_rest(await bank.get_account(accountId))
+    async def get_account(_: Request, accountId: UUID) -> Response:  # noqa: N803  the contract's name
+        return json_response(account_to_rest(await bank.get_account(accountId)))
 
-    return router
+    return [*router.routes, DirectRoute("GET", "/accounts/{accountId}", get_account)]
 
 
 def account_to_rest(account: client.Account) -> models.Account:

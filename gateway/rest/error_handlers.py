@@ -12,22 +12,13 @@ from starlette.responses import Response
 
 from gateway.errors import build_problem, problem_from_error
 from gateway.http.problems import problem_response
-from gateway.rest.guarded_route import UnsupportedMediaTypeError
-from kit.http.invalid_requests import describe_error
+from gateway.rest.invalid_fields import invalid_input
+from gateway.rest.request_checks import UnsupportedMediaTypeError, unsupported_media_type
+from kit.http.invalid_requests import body_model
 from kit.http.routing import allowed_methods, describe_wrong_method
-from wallet.errors import FieldViolation, InternalError, InvalidInput, WalletError
+from wallet.errors import InternalError, WalletError
 
 log = structlog.get_logger(__name__)
-
-_MAX_ERRORS: Final = 20
-"""Maximum number of reported errors of one request."""
-
-PATTERN_MESSAGES: Final[Mapping[str, str]] = {
-    r"^[0-9]{1,18}(\.[0-9]{1,4})?$": "must be a decimal number such as 10.00, with at most 4 decimals",
-    r"^[A-Z]{3}$": "must be an ISO 4217 currency such as RUB",
-    r"^[A-Za-z][A-Za-z0-9._-]{2,63}$": "must be 3 to 64 of a-z, A-Z, 0-9, '.', '_' and '-', and begin with a letter",
-}
-"""Messages by regular expression of the contract. A test fails if a regular expression has no message."""
 
 _DETAILS: Final[Mapping[HTTPStatus, str]] = {
     HTTPStatus.NOT_FOUND: "there is no such path; /openapi.yaml lists the paths of the API",
@@ -44,16 +35,12 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def handle_invalid_request(request: Request, error: RequestValidationError) -> Response:
-        route = request.scope.get("route")
-        violations = dict.fromkeys(
-            FieldViolation(*describe_error(each, PATTERN_MESSAGES, route)) for each in error.errors()[:_MAX_ERRORS]
-        )
-        return problem_response(*problem_from_error(InvalidInput(tuple(violations))))
+        invalid = invalid_input(error.errors(), body_model(request.scope.get("route")))
+        return problem_response(*problem_from_error(invalid))
 
     @app.exception_handler(UnsupportedMediaTypeError)
     async def handle_unsupported_media_type(_: Request, __: UnsupportedMediaTypeError) -> Response:
-        status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
-        return problem_response(build_problem(status, "UNSUPPORTED_MEDIA_TYPE", "send application/json in UTF-8"), {})
+        return unsupported_media_type()
 
     @app.exception_handler(HTTPException)
     async def handle_http_error(request: Request, error: HTTPException) -> Response:

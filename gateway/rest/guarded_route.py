@@ -1,27 +1,17 @@
 """Route class of the REST API. Before FastAPI, it checks role, query parameters and content type, and parses JSON."""
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.types import Scope
 
-from gateway.http import strict_json
-from gateway.http.media_types import is_utf8_json
-from gateway.http.strict_json import MalformedJSONError
 from gateway.policy import REST_RULES
+from gateway.rest.request_checks import check_query, read_json
 from gateway.rest.starlette_internals import set_parsed_body
-from kit.http.invalid_requests import MAX_PARAMETERS, QUERY, QueryParameters
+from kit.http.invalid_requests import QueryParameters
 from kit.rpc import request_context
-from wallet.errors import FieldViolation, InvalidInput
-
-_MAX_COLONS: Final = 256
-"""Colons in a body: an upper bound of the fields of its objects. Each unknown field is an error, which takes 3 µs."""
-
-
-class UnsupportedMediaTypeError(Exception):
-    """The content type of a request body is not JSON in UTF-8."""
 
 
 class GuardedRoute(APIRoute):
@@ -34,18 +24,15 @@ class GuardedRoute(APIRoute):
         self.strict_content_type = False  # FastAPI does not get the header
         handle = super().get_route_handler()
         rule = REST_RULES[" ".join((*(self.methods or ()), self.path))]  # each route has one method
-        query = QueryParameters(self)
+        query = QueryParameters.of_route(self)
 
         async def check_and_handle(request: Request) -> Response:
             if not rule.is_public:
                 rule.check(request_context.current_principal())
-            if request.scope["query_string"]:
-                check_query(query, request)
+            check_query(query, request)
             if request.method == "POST":
-                if not is_utf8_json(_take_content_type(request.scope)):
-                    raise UnsupportedMediaTypeError
-                if body := await request.body():
-                    set_parsed_body(request, _parse_body(body))
+                body = await read_json(request, _take_content_type(request.scope))
+                set_parsed_body(request, body)
             return await handle(request)
 
         return check_and_handle
@@ -65,26 +52,3 @@ def _take_content_type(scope: Scope) -> str:
             others.append(header)
     scope["headers"] = others
     return b",".join(values).decode("latin-1")
-
-
-def check_query(query: QueryParameters, request: Request) -> None:
-    """Refuse unknown query parameters, repeated parameters that are not lists, and more than `MAX_PARAMETERS`.
-
-    Raises:
-        InvalidInput: a parameter is unknown or repeated, or there are too many. The violations do not quote unknown
-            names.
-    """
-    if request.scope["query_string"].count(b"&") >= MAX_PARAMETERS:  # before they are parsed
-        raise InvalidInput.for_field(QUERY, f"must have at most {MAX_PARAMETERS} parameters")
-    errors = query.find_errors(name for name, _ in request.query_params.multi_items())
-    if errors:
-        raise InvalidInput(tuple(FieldViolation(*each) for each in errors.items()))
-
-
-def _parse_body(body: bytes) -> Any:
-    if body.count(b":") > _MAX_COLONS:
-        raise InvalidInput.for_field("body", f"must have at most {_MAX_COLONS} fields")
-    try:
-        return strict_json.loads(body)
-    except MalformedJSONError as error:
-        raise InvalidInput.for_field("body", str(error)) from None

@@ -1,11 +1,13 @@
 """Routes of transfers between accounts."""
 
+from http import HTTPStatus
 from uuid import UUID
 
-from fastapi import APIRouter, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from gateway.errors import REPLAYED
-from gateway.rest.guarded_route import GuardedRoute
+from gateway.rest.direct_route import DirectRoute, json_response
 from gateway.rest.idempotency_key import read_idempotency_key
 from openapi import models
 from subgraphs.bank import client
@@ -14,34 +16,33 @@ from wallet import inputs
 from wallet.errors import TransferNotFound
 
 
-def transfer_routes(bank: BankClient) -> APIRouter:
+def transfer_routes(bank: BankClient) -> list[DirectRoute]:
     """Build the routes of `/accounts/{accountId}/transfers`."""
-    router = APIRouter(route_class=GuardedRoute)
 
-    @router.post("/accounts/{accountId}/transfers", status_code=201)
     async def create_transfer(
+        request: Request,
         accountId: UUID,  # noqa: N803  the contract's name
         body: models.TransferRequest,
-        request: Request,
-        response: Response,
-    ) -> models.Transfer:
+    ) -> Response:
         with inputs.FieldParser() as fields:
             key = read_idempotency_key(request.headers, fields)
             amount = fields.parse_money(body.amount, body.currency)
         receipt = await bank.transfer(accountId, body.recipient_id, amount, key.text, key.raw)
-        response.headers["Location"] = f"/accounts/{accountId}/transfers/{receipt.transfer.id}"
+        headers = {"Location": f"/accounts/{accountId}/transfers/{receipt.transfer.id}"}
         if receipt.is_replay:
-            response.headers.update(REPLAYED)
-        return transfer_to_rest(receipt.transfer)
+            headers.update(REPLAYED)
+        return json_response(transfer_to_rest(receipt.transfer), HTTPStatus.CREATED, headers)
 
-    @router.get("/accounts/{accountId}/transfers/{transferId}")
-    async def get_transfer(accountId: UUID, transferId: UUID) -> models.Transfer:  # noqa: N803  the contract's names
+    async def get_transfer(_: Request, accountId: UUID, transferId: UUID) -> Response:  # noqa: N803  the contract's names
         transfer = await bank.get_transfer(transferId)
         if accountId not in {transfer.sender_id, transfer.recipient_id}:
             raise TransferNotFound(str(transferId))
-        return transfer_to_rest(transfer)
+        return json_response(transfer_to_rest(transfer))
 
-    return router
+    return [
+        DirectRoute("POST", "/accounts/{accountId}/transfers", create_transfer, body=models.TransferRequest),
+        DirectRoute("GET", "/accounts/{accountId}/transfers/{transferId}", get_transfer),
+    ]
 
 
 def transfer_to_rest(transfer: client.Transfer) -> models.Transfer:

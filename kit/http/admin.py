@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from kit.auth.access import AccessPolicy
 from kit.auth.bearer import AUTHORIZATION, challenge, parse_bearer_lines
 from kit.auth.principal import TokenVerifier
-from kit.http.invalid_requests import describe_error
+from kit.http.invalid_requests import body_model, describe_error
 from kit.http.routing import answer_head, new_app, send_head
 from wallet.errors import Code, TokenTooLong, Unauthenticated, WalletError
 
@@ -44,7 +44,7 @@ def admin_app(checks: Mapping[str, HealthCheck]) -> FastAPI:
 
     @app.exception_handler(RequestValidationError)
     async def handle_invalid_request(request: Request, error: RequestValidationError) -> Response:
-        errors = [describe_error(each, {}, request.scope.get("route")) for each in error.errors()]
+        errors = [describe_error(each, {}, body_model(request.scope.get("route"))) for each in error.errors()]
         detail = "; ".join(f"{field}: {message}" for field, message in errors)
         return JSONResponse({"detail": detail}, HTTPStatus.UNPROCESSABLE_ENTITY)
 

@@ -6,7 +6,7 @@ because the request may have card data or a password in the wrong place.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Annotated, Any, Final, get_args, get_origin
+from typing import Annotated, Any, Final, Self, get_args, get_origin
 
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator
@@ -45,22 +45,30 @@ _MIN_SIMILARITY: Final = 0.6
 _FALLBACK: Final = "has an invalid value; the API reference describes the valid ones"
 
 
-def describe_error(error: Mapping[str, Any], pattern_messages: Mapping[str, str], route: object) -> tuple[str, str]:
-    """Return the field and the message of one error of FastAPI's `RequestValidationError`.
+def body_model(route: object) -> type[BaseModel] | None:
+    """Return the model of the body of a FastAPI route; None if the route has no body or is not one of FastAPI's."""
+    body = route.body_field if isinstance(route, APIRoute) else None
+    return _find_model(body.field_info.annotation) if body else None
+
+
+def describe_error(
+    error: Mapping[str, Any], pattern_messages: Mapping[str, str], body: type[BaseModel] | None
+) -> tuple[str, str]:
+    """Return the field and the message of one error of pydantic in a request.
 
     The message completes a sentence that begins with the field's name, for example "must be a UUID". The location
     `("body", "amount")` is the field `amount`; a body that is not an object is the field `body`. For an unknown field,
     the returned field is the object that contains it.
 
     Args:
-        error: the error.
+        error: the error, with its place in the request in `loc`, as in FastAPI's `RequestValidationError`.
         pattern_messages: messages by regular expression.
-        route: route that refused the request.
+        body: model of the request body; None if there is none.
     """
     kind, context, (place, *path) = error["type"], error.get("ctx", {}), error["loc"]
     if kind == UNKNOWN_FIELD:
         del path[-1]
-        names = _field_names(route, path)
+        names = _field_names(body, path)
         message = f"has an unknown field: send only {', '.join(names)}" if names else "has an unknown field: remove it"
     elif kind == "string_pattern_mismatch":
         message = pattern_messages.get(context["pattern"], _FALLBACK)
@@ -69,10 +77,8 @@ def describe_error(error: Mapping[str, Any], pattern_messages: Mapping[str, str]
     return ".".join(part for part in path if isinstance(part, str)) or str(place), message
 
 
-def _field_names(route: object, path: Sequence[str | int]) -> Sequence[str]:
+def _field_names(model: type[BaseModel] | None, path: Sequence[str | int]) -> Sequence[str]:
     """Return the names of the fields that an object in the body may have; none if they are not known."""
-    body = route.body_field if isinstance(route, APIRoute) else None
-    model = _find_model(body.field_info.annotation) if body else None
     for part in path:
         fields = model.model_fields.items() if model else ()
         model = next((_find_model(field.annotation) for name, field in fields if (field.alias or name) == part), None)
@@ -94,13 +100,20 @@ DESCRIBED_TYPES: Final = frozenset({*_MESSAGES, "string_pattern_mismatch", UNKNO
 class QueryParameters:
     """Query parameters of a route: finds the unknown and the repeated ones of a request, which FastAPI ignores."""
 
-    def __init__(self, route: APIRoute) -> None:
+    def __init__(self, names: Sequence[str] = (), repeatable: Collection[str] = ()) -> None:
         """Args:
-        route: route whose function has all its query parameters itself, without dependencies.
+        names: names of the route's parameters.
+        repeatable: those that are lists.
         """
+        self._names = names
+        self._repeatable = repeatable
+
+    @classmethod
+    def of_route(cls, route: APIRoute) -> Self:
+        """Return the parameters of a route whose function has all of them itself, without dependencies."""
         fields = route.dependant.query_params
-        self._repeatable = frozenset(each.alias for each in fields if _is_list(each.field_info.annotation))
-        self._names = tuple(each.alias for each in fields)
+        repeatable = frozenset(each.alias for each in fields if _is_list(each.field_info.annotation))
+        return cls(tuple(each.alias for each in fields), repeatable)
 
     def find_errors(self, names: Iterable[str]) -> dict[str, str]:
         """Return the messages about unknown and repeated parameters, by field.

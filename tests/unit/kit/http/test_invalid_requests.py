@@ -5,29 +5,36 @@ from functools import partial
 from inspect import signature
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
+from uuid import UUID
 
 import pytest
 from fastapi.routing import APIRoute
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
+from starlette.routing import BaseRoute, Route
 
-from gateway.rest import error_handlers, rest_routes
+from gateway.rest import invalid_fields, rest_routes
+from gateway.rest.direct_route import DirectRoute
 from kit.http import invalid_requests
-from kit.http.invalid_requests import DESCRIBED_TYPES, QueryParameters, describe_error
+from kit.http.invalid_requests import DESCRIBED_TYPES, QueryParameters, body_model, describe_error
 from sandbox import api as sandbox
 
 ABSENT: Any = None
 """Placeholder for the objects that handle valid requests."""
 
-REST_ROUTES = [
-    each for each in rest_routes(*[ABSENT] * len(signature(rest_routes).parameters)) if isinstance(each, APIRoute)
-]
+REST_ROUTES = rest_routes(*[ABSENT] * len(signature(rest_routes).parameters))
 SANDBOX_ROUTES = [each for each in sandbox._routes(ABSENT).routes if isinstance(each, APIRoute)]
 
 
-def adapters(route: APIRoute) -> Iterator[tuple[str, TypeAdapter[Any]]]:
+def adapters(route: BaseRoute) -> Iterator[tuple[str, TypeAdapter[Any]]]:
     """Yield the validators of a route's parameters and of its body, with their names."""
+    if isinstance(route, DirectRoute):
+        if route.body is not None:
+            yield f"{route.path} body", TypeAdapter(route.body)
+        yield f"{route.path} id", TypeAdapter(UUID)
+        return
+    assert isinstance(route, APIRoute)
     dependant = route.dependant
     for fields in (dependant.path_params, dependant.query_params, dependant.header_params, dependant.body_params):
         for field in fields:
@@ -171,21 +178,29 @@ class TestErrorTypes:
     @pytest.mark.parametrize(
         ("routes", "messages"),
         [
-            (REST_ROUTES, error_handlers.PATTERN_MESSAGES),
+            (REST_ROUTES, invalid_fields.PATTERN_MESSAGES),
             (SANDBOX_ROUTES, sandbox.PATTERN_MESSAGES),
         ],
         ids=["gateway", "sandbox"],
     )
-    def test_every_regular_expression_has_a_message(self, routes: list[APIRoute], messages: dict[str, str]) -> None:
+    def test_every_regular_expression_has_a_message(self, routes: list[BaseRoute], messages: dict[str, str]) -> None:
         found = {
             pattern for route in routes for _, adapter in adapters(route) for pattern in patterns(adapter.core_schema)
         }
         assert found == messages.keys()
 
 
+def find_route(method: str, path: str) -> Route:
+    (route,) = (
+        each for each in REST_ROUTES if isinstance(each, Route) and each.path == path and method in (each.methods or ())
+    )
+    return route
+
+
 def find_errors(query: str, path: str = "/accounts/{accountId}/operations") -> dict[str, str]:
-    (route,) = (each for each in REST_ROUTES if each.path == path and "GET" in (each.methods or ()))
-    return QueryParameters(route).find_errors(name for name, _ in parse_qsl(query, keep_blank_values=True))
+    route = find_route("GET", path)
+    assert isinstance(route, APIRoute)
+    return QueryParameters.of_route(route).find_errors(name for name, _ in parse_qsl(query, keep_blank_values=True))
 
 
 class TestQueryParameters:
@@ -255,10 +270,13 @@ class TestMessages:
         ],
     )
     def test_message_names_the_field_and_the_rule(self, path: str, body: Any, expected: tuple[str, str]) -> None:
-        (route,) = (each for each in REST_ROUTES if each.path == path and "POST" in (each.methods or ()))
-        assert route.body_field is not None
-        _, errors = route.body_field.validate(body, {}, loc=("body",))
-        assert [describe_error(each, error_handlers.PATTERN_MESSAGES, route) for each in errors or ()][:1] == [expected]
+        route = find_route("POST", path)
+        model = route.body if isinstance(route, DirectRoute) else body_model(route)
+        assert model is not None
+        with pytest.raises(ValidationError) as raised:
+            TypeAdapter(model).validate_python(body, from_attributes=True)
+        errors = [{**each, "loc": ("body", *each["loc"])} for each in raised.value.errors()]
+        assert [describe_error(each, invalid_fields.PATTERN_MESSAGES, model) for each in errors][:1] == [expected]
 
     def test_unmapped_error_does_not_show_the_message_of_the_library(self) -> None:
         error = {"type": "new_in_pydantic", "loc": ("body", "x"), "msg": "Input should be new"}
