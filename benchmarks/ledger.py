@@ -19,7 +19,7 @@ _TABLES: Final = ("accounts", "transfers", "entries", "idempotency_keys", "outbo
 
 _OPEN_ACCOUNTS: Final = """
     INSERT INTO accounts (id, owner_id, balance)
-    SELECT ('00000000-0000-4000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'owner-' || n % $2, 1000000000
+    SELECT ('a1b2c3d4-e5f6-4a7b-8c9d-' || lpad(to_hex(n), 12, '0'))::uuid, 'owner-' || n % $2, 1000000000
     FROM generate_series(0, $1 - 1) AS n
 """
 """The ids are those that `benchmarks.accounts.account_id` and `benchmarks.accounts.owner_id` return."""

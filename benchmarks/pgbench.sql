@@ -6,16 +6,16 @@
 \set key random(1, 9223372036854775807)
 BEGIN;
 SELECT id, owner_id, currency, status, balance, min_balance, version, updated_at FROM accounts
-WHERE id IN (('00000000-0000-4000-8000-' || lpad(to_hex(:sender::int), 12, '0'))::uuid,
-             ('00000000-0000-4000-8000-' || lpad(to_hex(:recipient::int), 12, '0'))::uuid)
+WHERE id IN (('a1b2c3d4-e5f6-4a7b-8c9d-' || lpad(to_hex(:sender::int), 12, '0'))::uuid,
+             ('a1b2c3d4-e5f6-4a7b-8c9d-' || lpad(to_hex(:recipient::int), 12, '0'))::uuid)
 ORDER BY id FOR NO KEY UPDATE;
 SELECT fingerprint, transfer_id, refusal FROM idempotency_keys
 WHERE principal = 'bench|owner-' || :sender::int % :owners::int AND operation = 'transfer' AND key = md5(:key::text);
 UPDATE accounts SET balance = balance - 1, version = version + 1, updated_at = now()
-WHERE id = ('00000000-0000-4000-8000-' || lpad(to_hex(:sender::int), 12, '0'))::uuid
+WHERE id = ('a1b2c3d4-e5f6-4a7b-8c9d-' || lpad(to_hex(:sender::int), 12, '0'))::uuid
 RETURNING id AS sender_id, version AS sender_version, balance AS sender_balance, uuidv7() AS transfer_id \gset
 UPDATE accounts SET balance = balance + 1, version = version + 1, updated_at = now()
-WHERE id = ('00000000-0000-4000-8000-' || lpad(to_hex(:recipient::int), 12, '0'))::uuid
+WHERE id = ('a1b2c3d4-e5f6-4a7b-8c9d-' || lpad(to_hex(:recipient::int), 12, '0'))::uuid
 RETURNING id AS recipient_id, version AS recipient_version, balance AS recipient_balance \gset
 INSERT INTO transfers (id, kind, sender_id, recipient_id, amount, currency, created_at, idempotency_key,
                        sender_version, recipient_version)
