@@ -97,7 +97,7 @@ class _Endpoint:
             except ValidationError as error:
                 errors += ({**each, "loc": ("path", name)} for each in error.errors())
         if self._body is not None:
-            if value is None:
+            if value is None and not await request.body():
                 errors.append(_MISSING_BODY)
             else:
                 try:
