@@ -1,4 +1,4 @@
-"""Apollo's router over the subgraphs, or over the merged graph, returns what the gateway returns."""
+"""Routers over the subgraphs, or over the merged graph, return what the gateway returns: Apollo's and Hive Gateway."""
 
 import asyncio
 import json
@@ -36,6 +36,23 @@ ERRORS = {
 }
 """Expected error codes by operation."""
 
+SUBSCRIPTIONS = {
+    """
+    subscription Operations($a: ID!) {
+      operationAdded(accountId: $a, after: "djA") {
+        id type direction amount { amount currency } balanceAfter { amount } counterparty { id } cursor
+      }
+    }
+    """: 2,
+    "subscription Balance($a: ID!) { balanceChanged(accountId: $a) { balance { amount currency } cursor } }": 1,
+    """
+    subscription TopUp($p: ID!) {
+      topUpUpdated(id: $p) { id status account { balance { amount } operations(first: 1) { edges { cursor } } } }
+    }
+    """: 1,
+}
+"""Number of events to read by subscription."""
+
 TOP_UPS = "query($id: ID!) { account(id: $id) { topUps(first: 1) { edges { cursor } } } }"
 STATISTICS = """
     query Statistics($id: ID!, $from: DateTime!, $to: DateTime!, $granularity: Granularity!) {
@@ -62,6 +79,29 @@ def run_router(subgraphs: dict[str, str], user: User, queries: list[dict[str, An
     given = {"subgraphs": subgraphs, "headers": {"authorization": f"Bearer {user.token}"}, "queries": queries}
     responses: list[dict[str, Any]] = run_script("router.mjs", package="@apollo/gateway", stdin=json.dumps(given))
     return responses
+
+
+def run_hive(
+    gateway: str, subgraphs: dict[str, str], user: User, queries: list[dict[str, Any]], values: dict[str, Any]
+) -> dict[str, Any]:
+    """Run Hive Gateway over these subgraphs, and return what it prints."""
+    subscriptions = [
+        {
+            "query": query,
+            "variables": {name: value for name, value in values.items() if f"${name}:" in query},
+            "take": n,
+        }
+        for query, n in SUBSCRIPTIONS.items()
+    ]
+    given = {
+        "gateway": gateway,
+        "subgraphs": subgraphs,
+        "headers": {"authorization": f"Bearer {user.token}"},
+        "queries": queries,
+        "subscriptions": subscriptions,
+    }
+    printed: dict[str, Any] = run_script("hive.mjs", package="@graphql-hive/gateway-runtime", stdin=json.dumps(given))
+    return printed
 
 
 def comparable(response: dict[str, Any]) -> dict[str, Any]:
@@ -157,6 +197,12 @@ async def test_router_returns_the_same_results_as_the_gateway(
     for subgraphs in (apart, {"wallet": f"{system.url}/graphql"}):
         responses = await asyncio.to_thread(run_router, subgraphs, alice, list(operations.values()))
         assert dict(zip(operations, map(comparable, responses), strict=True)) == expected
+    followed = {"a": alice.account, "p": paid.json()["id"]}
+    hive = await asyncio.to_thread(run_hive, f"{system.url}/graphql", apart, alice, list(operations.values()), followed)
+    assert dict(zip(operations, map(comparable, hive["responses"]), strict=True)) == expected
+    assert hive["events"]["hive"] == hive["events"]["gateway"]
+    events = [event for each in hive["events"]["hive"] for event in each]
+    assert ["errors" in event for event in events] == [False] * sum(SUBSCRIPTIONS.values())
     codes = {
         name: [code for _, code in response["errors"]] for name, response in expected.items() if response["errors"]
     }
