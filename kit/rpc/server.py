@@ -13,7 +13,6 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as grpc_health
-from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 from opentelemetry.trace import SpanKind
 
@@ -22,6 +21,7 @@ from kit.auth.bearer import parse_bearer, repeated_authorization
 from kit.auth.principal import TokenVerifier
 from kit.http.admin import HealthCheck, run_checks
 from kit.rpc.grpc_internals import MethodHandler, ServerStandIn
+from kit.rpc.reflection import add_reflection
 from kit.rpc.request_context import RequestContext, choose_request_id, current_request
 from kit.rpc.status import code_name, error_to_status, fit_to_call
 from kit.rpc.tls import TLS, require_loopback
@@ -121,8 +121,7 @@ async def grpc_server(
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     for name, service in services.items():
         service.register(_authorizing_server(server, verifier, name, service.policy))
-    names = (*services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server)
+    add_reflection(server, (*services, "grpc.health.v1.Health"))
     server.add_generic_rpc_handlers([_UnknownMethods()])  # last: it gets the calls that no other handler takes
     try:
         if tls is None:

@@ -1,5 +1,9 @@
 """Conversion between errors and gRPC statuses with google.rpc details."""
 
+import re
+from collections.abc import Callable
+from typing import Final
+
 import grpc
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -29,6 +33,9 @@ _KEY = "idempotency_key"
 _IS_REPLAY = "is_replay"
 """Metadata key that marks a replayed error."""
 
+_CAPITAL: Final = re.compile("(?<=[a-z0-9])[A-Z]")
+_UNDERSCORE: Final = re.compile("(?<=[a-z0-9])_([a-z])")
+
 RETRY_AFTER_SECONDS = 1
 """Default retry delay of errors about exceeded limits."""
 
@@ -37,7 +44,12 @@ def error_to_status(error: WalletError) -> status_pb2.Status:
     """Return the status of an error.
 
     Its details are ErrorInfo (reason and data), BadRequest (fields of invalid input) and RetryInfo (exceeded limits).
+    Fields have the names of the protos, such as `sender_id`.
     """
+    if isinstance(error, InvalidInput):
+        renamed = _rename_fields(error, _to_snake_case)
+        renamed.is_replay = error.is_replay
+        error = renamed
     status = status_pb2.Status(code=error.code.value, message=error.message)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata())
     if error.is_replay:
@@ -54,6 +66,20 @@ def error_to_status(error: WalletError) -> status_pb2.Status:
         hint.retry_delay.FromSeconds(int(seconds) if seconds.isdecimal() else RETRY_AFTER_SECONDS)
         status.details.add().Pack(hint)
     return status
+
+
+def _rename_fields(error: InvalidInput, rename: Callable[[str], str]) -> InvalidInput:
+    return InvalidInput(tuple(FieldViolation(rename(each.field), each.message) for each in error.violations))
+
+
+def _to_snake_case(name: str) -> str:
+    """Return `sender_id` for `senderId`."""
+    return _CAPITAL.sub(lambda letter: f"_{letter[0].lower()}", name)
+
+
+def _to_camel_case(name: str) -> str:
+    """Return `senderId` for `sender_id`. Servers of earlier releases send `senderId`, which stays."""
+    return _UNDERSCORE.sub(lambda letter: letter[1].upper(), name)
 
 
 def fit_to_call(error: WalletError, request: object) -> WalletError:
@@ -89,7 +115,8 @@ def error_from_status(status: status_pb2.Status) -> WalletError:
         return InternalError()
     if issubclass(cls, InvalidInput):
         fields = bad_request.field_violations
-        return InvalidInput(tuple(FieldViolation(field.field, field.description) for field in fields))
+        violations = tuple(FieldViolation(field.field, field.description) for field in fields)
+        return _rename_fields(InvalidInput(violations), _to_camel_case)
     error = cls.from_metadata(dict(info.metadata))
     error.is_replay = _IS_REPLAY in info.metadata
     return error

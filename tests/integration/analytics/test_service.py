@@ -272,8 +272,8 @@ class TestOperations:
         [
             ({"account_id": "x"}, "accountId"),
             ({"filter": {"counterparty_id": "x"}}, "counterpartyId"),
-            ({"filter": {"types": [7]}}, "type"),
-            ({"filter": {"types": [1] * 101}}, "type"),
+            ({"filter": {"types": [7]}}, "types"),
+            ({"filter": {"types": [1] * 101}}, "types"),
             ({"filter": {"direction": 7}}, "direction"),
             ({"filter": {"from": {"seconds": 2**60}}}, "from"),
             ({"filter": {"to": {"seconds": -(2**60)}}}, "to"),

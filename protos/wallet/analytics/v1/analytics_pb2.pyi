@@ -31,7 +31,8 @@ class _OperationTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Operati
     OPERATION_TYPE_TRANSFER: _OperationType.ValueType  # 1
     OPERATION_TYPE_TOP_UP: _OperationType.ValueType  # 2
 
-class OperationType(_OperationType, metaclass=_OperationTypeEnumTypeWrapper): ...
+class OperationType(_OperationType, metaclass=_OperationTypeEnumTypeWrapper):
+    """Kind of an operation."""
 
 OPERATION_TYPE_UNSPECIFIED: OperationType.ValueType  # 0
 OPERATION_TYPE_TRANSFER: OperationType.ValueType  # 1
@@ -48,7 +49,8 @@ class _DirectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Direction.V
     DIRECTION_IN: _Direction.ValueType  # 1
     DIRECTION_OUT: _Direction.ValueType  # 2
 
-class Direction(_Direction, metaclass=_DirectionEnumTypeWrapper): ...
+class Direction(_Direction, metaclass=_DirectionEnumTypeWrapper):
+    """Direction of an operation, as the account sees it."""
 
 DIRECTION_UNSPECIFIED: Direction.ValueType  # 0
 DIRECTION_IN: Direction.ValueType  # 1
@@ -98,11 +100,15 @@ class Operation(_message.Message):
     id: _builtins.str
     """Transfer id."""
     account_id: _builtins.str
+    """Account whose history has the operation."""
     account_version: _builtins.int
     """The account's version after the operation."""
     type: Global___OperationType.ValueType
+    """Kind of the operation."""
     direction: Global___Direction.ValueType
+    """IN if the account received the amount, OUT if it sent the amount."""
     counterparty_id: _builtins.str
+    """Account id of the other party."""
     epoch: _builtins.str
     """Epoch of the ledger to which `account_version` belongs; empty for the first epoch. An epoch is one uninterrupted
     sequence of operations; a restore of the ledger from an older backup begins another one. A position in the history
@@ -113,9 +119,13 @@ class Operation(_message.Message):
         """Always positive; `direction` gives the sign."""
 
     @_builtins.property
-    def balance_after(self) -> _money_pb2.Money: ...
+    def balance_after(self) -> _money_pb2.Money:
+        """The account's balance after the operation."""
+
     @_builtins.property
-    def occurred_at(self) -> _timestamp_pb2.Timestamp: ...
+    def occurred_at(self) -> _timestamp_pb2.Timestamp:
+        """Time of the operation, by the clock of the ledger's database."""
+
     def __init__(
         self,
         *,
@@ -153,10 +163,13 @@ class OperationFilter(_message.Message):
     TO_FIELD_NUMBER: _builtins.int
     MATCHES_NO_TYPE_FIELD_NUMBER: _builtins.int
     direction: Global___Direction.ValueType
+    """Unspecified matches both directions."""
     counterparty_id: _builtins.str
+    """Account id of the other party; empty matches all."""
     min_amount: _builtins.str
     """Inclusive bounds, decimal strings."""
     max_amount: _builtins.str
+    """Inclusive bound, as `min_amount`; empty is no bound."""
     matches_no_type: _builtins.bool
     """True if the caller's list of types is empty, so that no operation matches. Ignored if `types` is not empty."""
     @_builtins.property
@@ -197,6 +210,7 @@ class GetOperationsRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
+    """Id of an account, a UUID."""
     page_size: _builtins.int
     """1 to 1,000; 0 means 50."""
     older_than: _builtins.int
@@ -211,7 +225,9 @@ class GetOperationsRequest(_message.Message):
     FAILED_PRECONDITION and reason LEDGER_RESTORED: read again without a version.
     """
     @_builtins.property
-    def filter(self) -> Global___OperationFilter: ...
+    def filter(self) -> Global___OperationFilter:
+        """Unset matches all operations."""
+
     def __init__(
         self,
         *,
@@ -246,7 +262,9 @@ class GetOperationsResponse(_message.Message):
     HAS_NEWER_FIELD_NUMBER: _builtins.int
     IS_COMPLETE_FIELD_NUMBER: _builtins.int
     has_older: _builtins.bool
+    """Whether the account has older ones that match."""
     has_newer: _builtins.bool
+    """Whether the account has newer ones that match."""
     is_complete: _builtins.bool
     """True if the page has every operation of its range that the ledger had when the request arrived. False while an
     operation is on its way to the history, and while the ledger is unavailable. Older servers do not set it.
@@ -280,6 +298,7 @@ class GetStatisticsRequest(_message.Message):
     TO_FIELD_NUMBER: _builtins.int
     GRANULARITY_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
+    """Id of an account, a UUID."""
     granularity: Global___Granularity.ValueType
     """Required. The range may have at most 1,000 buckets."""
     @_builtins.property
@@ -365,9 +384,13 @@ class StatisticsBucket(_message.Message):
         """Exclusive."""
 
     @_builtins.property
-    def incoming(self) -> Global___Turnover: ...
+    def incoming(self) -> Global___Turnover:
+        """Operations that credited the account."""
+
     @_builtins.property
-    def outgoing(self) -> Global___Turnover: ...
+    def outgoing(self) -> Global___Turnover:
+        """Operations that debited the account."""
+
     @_builtins.property
     def net(self) -> _money_pb2.Money:
         """Incoming minus outgoing."""
@@ -414,8 +437,11 @@ class Turnover(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
     count: _builtins.int
+    """Number of operations."""
     @_builtins.property
-    def amount(self) -> _money_pb2.Money: ...
+    def amount(self) -> _money_pb2.Money:
+        """Sum of the amounts, zero without operations."""
+
     def __init__(
         self,
         *,
@@ -438,10 +464,15 @@ class TypeTurnover(_message.Message):
     INCOMING_FIELD_NUMBER: _builtins.int
     OUTGOING_FIELD_NUMBER: _builtins.int
     type: Global___OperationType.ValueType
+    """Kind of the operations."""
     @_builtins.property
-    def incoming(self) -> Global___Turnover: ...
+    def incoming(self) -> Global___Turnover:
+        """Operations of the type that credited the account."""
+
     @_builtins.property
-    def outgoing(self) -> Global___Turnover: ...
+    def outgoing(self) -> Global___Turnover:
+        """Operations of the type that debited the account."""
+
     def __init__(
         self,
         *,
@@ -466,6 +497,7 @@ class WatchOperationsRequest(_message.Message):
     INCLUDE_START_VERSION_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
+    """Id of an account, a UUID."""
     after_version: _builtins.int
     """Streams operations above this version; 0 streams all. Unset streams only new operations."""
     include_start_version: _builtins.bool

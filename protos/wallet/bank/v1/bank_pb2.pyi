@@ -32,7 +32,8 @@ class _AccountStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Account
     ACCOUNT_STATUS_OPEN: _AccountStatus.ValueType  # 1
     ACCOUNT_STATUS_CLOSED: _AccountStatus.ValueType  # 2
 
-class AccountStatus(_AccountStatus, metaclass=_AccountStatusEnumTypeWrapper): ...
+class AccountStatus(_AccountStatus, metaclass=_AccountStatusEnumTypeWrapper):
+    """Status of an account. A closed account stays closed."""
 
 ACCOUNT_STATUS_UNSPECIFIED: AccountStatus.ValueType  # 0
 ACCOUNT_STATUS_OPEN: AccountStatus.ValueType  # 1
@@ -49,7 +50,8 @@ class _TransferKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Transfer
     TRANSFER_KIND_TRANSFER: _TransferKind.ValueType  # 1
     TRANSFER_KIND_DEPOSIT: _TransferKind.ValueType  # 2
 
-class TransferKind(_TransferKind, metaclass=_TransferKindEnumTypeWrapper): ...
+class TransferKind(_TransferKind, metaclass=_TransferKindEnumTypeWrapper):
+    """Kind of a transfer."""
 
 TRANSFER_KIND_UNSPECIFIED: TransferKind.ValueType  # 0
 TRANSFER_KIND_TRANSFER: TransferKind.ValueType  # 1
@@ -68,17 +70,25 @@ class Account(_message.Message):
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """Id of the account, a UUID."""
     owner_id: _builtins.str
     """Owner's user id; empty for accounts without an owner, such as clearing accounts."""
     version: _builtins.int
     """Increases by one with each operation, without gaps."""
     status: Global___AccountStatus.ValueType
+    """Whether the account can send and receive."""
     @_builtins.property
-    def balance(self) -> _money_pb2.Money: ...
+    def balance(self) -> _money_pb2.Money:
+        """Balance after the operation with number `version`."""
+
     @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """Time of the creation, by the clock of the database."""
+
     @_builtins.property
-    def updated_at(self) -> _timestamp_pb2.Timestamp: ...
+    def updated_at(self) -> _timestamp_pb2.Timestamp:
+        """Time of the last change, by the clock of the database."""
+
     def __init__(
         self,
         *,
@@ -109,13 +119,21 @@ class Transfer(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """Id of the transfer, a UUIDv7."""
     kind: Global___TransferKind.ValueType
+    """TRANSFER between two customers' accounts, or DEPOSIT from a clearing account."""
     sender_id: _builtins.str
+    """Id of the account that is debited."""
     recipient_id: _builtins.str
+    """Id of the account that is credited."""
     @_builtins.property
-    def amount(self) -> _money_pb2.Money: ...
+    def amount(self) -> _money_pb2.Money:
+        """Positive, in the currency of both accounts."""
+
     @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """Time of the creation, by the clock of the database."""
+
     def __init__(
         self,
         *,
@@ -144,7 +162,9 @@ class TransferMoneyRequest(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     RAW_IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     sender_id: _builtins.str
+    """Id of the account to debit."""
     recipient_id: _builtins.str
+    """Id of the account to credit; not the sender's."""
     idempotency_key: _builtins.str
     """1 to 255 printable ASCII characters."""
     raw_idempotency_key: _builtins.str
@@ -187,9 +207,13 @@ class TransferMoneyResponse(_message.Message):
     is_replay: _builtins.bool
     """Whether this is the stored outcome of an earlier request with the same key."""
     @_builtins.property
-    def transfer(self) -> Global___Transfer: ...
+    def transfer(self) -> Global___Transfer:
+        """The committed transfer."""
+
     @_builtins.property
-    def sender_balance(self) -> _money_pb2.Money: ...
+    def sender_balance(self) -> _money_pb2.Money:
+        """See `sender_version`."""
+
     def __init__(
         self,
         *,
@@ -212,7 +236,9 @@ class BatchTransferMoneyRequest(_message.Message):
 
     TRANSFERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def transfers(self) -> _containers.RepeatedCompositeFieldContainer[Global___TransferMoneyRequest]: ...
+    def transfers(self) -> _containers.RepeatedCompositeFieldContainer[Global___TransferMoneyRequest]:
+        """At most 8,000."""
+
     def __init__(
         self,
         *,
@@ -237,9 +263,13 @@ class BatchTransferMoneyResponse(_message.Message):
         VALUE_FIELD_NUMBER: _builtins.int
         ERROR_FIELD_NUMBER: _builtins.int
         @_builtins.property
-        def value(self) -> Global___TransferMoneyResponse: ...
+        def value(self) -> Global___TransferMoneyResponse:
+            """Set if there is no error."""
+
         @_builtins.property
-        def error(self) -> _status_pb2.Status: ...
+        def error(self) -> _status_pb2.Status:
+            """The status that a single call would have ended with."""
+
         def __init__(
             self,
             *,
@@ -295,9 +325,13 @@ class ForwardTransfersRequest(_message.Message):
         request_id: _builtins.str
         """The caller's request id, and the headers of its trace; see the metadata of the other calls."""
         traceparent: _builtins.str
+        """See `request_id`."""
         tracestate: _builtins.str
+        """See `request_id`."""
         @_builtins.property
-        def transfer(self) -> Global___TransferMoneyRequest: ...
+        def transfer(self) -> Global___TransferMoneyRequest:
+            """As in TransferMoney."""
+
         def __init__(
             self,
             *,
@@ -346,9 +380,13 @@ class ForwardTransfersResponse(_message.Message):
         index: _builtins.int
         """Position of the item in the request, from 0."""
         @_builtins.property
-        def value(self) -> Global___TransferMoneyResponse: ...
+        def value(self) -> Global___TransferMoneyResponse:
+            """Set if there is no error."""
+
         @_builtins.property
-        def error(self) -> _status_pb2.Status: ...
+        def error(self) -> _status_pb2.Status:
+            """The status that a single call would have ended with."""
+
         def __init__(
             self,
             *,
@@ -369,7 +407,9 @@ class ForwardTransfersResponse(_message.Message):
     process_id: _builtins.str
     """Random id of the process of the bank. A gateway that knows how many processes answer sends to all of them at once."""
     @_builtins.property
-    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ForwardTransfersResponse.Result]: ...
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ForwardTransfersResponse.Result]:
+        """Results that are known since the previous message."""
+
     def __init__(
         self,
         *,
@@ -413,9 +453,13 @@ class DepositMoneyRequest(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     DESCRIPTOR_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
+    """Id of the account to credit."""
     idempotency_key: _builtins.str
+    """1 to 255 printable ASCII characters."""
     @_builtins.property
-    def amount(self) -> _money_pb2.Money: ...
+    def amount(self) -> _money_pb2.Money:
+        """Positive, in the currency of the account."""
+
     @_builtins.property
     def descriptor(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Describes the deposit. The bank does not interpret the entries; it stores them with the transfer and copies them to
@@ -447,12 +491,17 @@ class DepositMoneyResponse(_message.Message):
     ACCOUNT_BALANCE_FIELD_NUMBER: _builtins.int
     IS_REPLAY_FIELD_NUMBER: _builtins.int
     account_version: _builtins.int
+    """The account's version directly after the deposit; a replay returns the same value."""
     is_replay: _builtins.bool
     """Whether this is the stored outcome of an earlier request with the same key."""
     @_builtins.property
-    def transfer(self) -> Global___Transfer: ...
+    def transfer(self) -> Global___Transfer:
+        """The committed deposit."""
+
     @_builtins.property
-    def account_balance(self) -> _money_pb2.Money: ...
+    def account_balance(self) -> _money_pb2.Money:
+        """The account's balance directly after the deposit; a replay returns the same value."""
+
     def __init__(
         self,
         *,
@@ -475,6 +524,7 @@ class GetBalanceRequest(_message.Message):
 
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
+    """Id of an account, a UUID."""
     def __init__(
         self,
         *,
@@ -496,10 +546,13 @@ class GetBalanceResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     version: _builtins.int
+    """The account's version that has this balance."""
     epoch: _builtins.str
     """Current epoch of the ledger (see VerifyHistory); empty for the first epoch."""
     @_builtins.property
-    def balance(self) -> _money_pb2.Money: ...
+    def balance(self) -> _money_pb2.Money:
+        """Current balance."""
+
     def __init__(
         self,
         *,
@@ -521,6 +574,7 @@ class GetTransferRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """Id of the transfer, a UUID."""
     def __init__(
         self,
         *,
@@ -540,7 +594,9 @@ class GetTransferResponse(_message.Message):
 
     TRANSFER_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def transfer(self) -> Global___Transfer: ...
+    def transfer(self) -> Global___Transfer:
+        """The transfer."""
+
     def __init__(
         self,
         *,
@@ -560,7 +616,9 @@ class BatchGetAccountsRequest(_message.Message):
 
     IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 1,000 ids, each a UUID; a repeated id has one result."""
+
     def __init__(
         self,
         *,
@@ -586,10 +644,15 @@ class BatchGetAccountsResponse(_message.Message):
         VALUE_FIELD_NUMBER: _builtins.int
         ERROR_FIELD_NUMBER: _builtins.int
         key: _builtins.str
+        """The requested id."""
         @_builtins.property
-        def value(self) -> Global___Account: ...
+        def value(self) -> Global___Account:
+            """Set if there is no error."""
+
         @_builtins.property
-        def error(self) -> _status_pb2.Status: ...
+        def error(self) -> _status_pb2.Status:
+            """The status that a single call would have ended with."""
+
         def __init__(
             self,
             *,
@@ -607,7 +670,9 @@ class BatchGetAccountsResponse(_message.Message):
 
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchGetAccountsResponse.Result]: ...
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchGetAccountsResponse.Result]:
+        """One result for each requested id, in any order."""
+
     def __init__(
         self,
         *,
@@ -627,7 +692,9 @@ class BatchGetTransfersRequest(_message.Message):
 
     IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 1,000 ids, each a UUID; a repeated id has one result."""
+
     def __init__(
         self,
         *,
@@ -653,10 +720,15 @@ class BatchGetTransfersResponse(_message.Message):
         VALUE_FIELD_NUMBER: _builtins.int
         ERROR_FIELD_NUMBER: _builtins.int
         key: _builtins.str
+        """The requested id."""
         @_builtins.property
-        def value(self) -> Global___Transfer: ...
+        def value(self) -> Global___Transfer:
+            """Set if there is no error."""
+
         @_builtins.property
-        def error(self) -> _status_pb2.Status: ...
+        def error(self) -> _status_pb2.Status:
+            """The status that a single call would have ended with."""
+
         def __init__(
             self,
             *,
@@ -674,7 +746,9 @@ class BatchGetTransfersResponse(_message.Message):
 
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchGetTransfersResponse.Result]: ...
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchGetTransfersResponse.Result]:
+        """One result for each requested id, in any order."""
+
     def __init__(
         self,
         *,
@@ -729,7 +803,9 @@ class OpenAccountResponse(_message.Message):
     is_replay: _builtins.bool
     """Whether an earlier request with the same key opened the account."""
     @_builtins.property
-    def account(self) -> Global___Account: ...
+    def account(self) -> Global___Account:
+        """The account in its current state."""
+
     def __init__(
         self,
         *,
@@ -750,6 +826,7 @@ class CloseAccountRequest(_message.Message):
 
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
+    """Id of an account, a UUID."""
     def __init__(
         self,
         *,
@@ -769,7 +846,9 @@ class CloseAccountResponse(_message.Message):
 
     ACCOUNT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def account(self) -> Global___Account: ...
+    def account(self) -> Global___Account:
+        """The closed account."""
+
     def __init__(
         self,
         *,
@@ -820,7 +899,9 @@ class ListAccountsResponse(_message.Message):
     next_after_account_id: _builtins.str
     """Empty on the last page."""
     @_builtins.property
-    def accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Account]: ...
+    def accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Account]:
+        """In id order."""
+
     def __init__(
         self,
         *,
@@ -870,7 +951,9 @@ class ListAccountVersionsResponse(_message.Message):
         ACCOUNT_ID_FIELD_NUMBER: _builtins.int
         VERSION_FIELD_NUMBER: _builtins.int
         account_id: _builtins.str
+        """Id of an account, a UUID."""
         version: _builtins.int
+        """Number of the account's operations."""
         def __init__(
             self,
             *,
@@ -888,7 +971,9 @@ class ListAccountVersionsResponse(_message.Message):
     next_after_account_id: _builtins.str
     """Empty on the last page."""
     @_builtins.property
-    def accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListAccountVersionsResponse.AccountVersion]: ...
+    def accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListAccountVersionsResponse.AccountVersion]:
+        """In id order."""
+
     def __init__(
         self,
         *,
@@ -913,9 +998,13 @@ class Posting(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     BALANCE_AFTER_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
+    """Account that the operation changed."""
     version: _builtins.int
+    """The account's version after the operation."""
     @_builtins.property
-    def balance_after(self) -> _money_pb2.Money: ...
+    def balance_after(self) -> _money_pb2.Money:
+        """The account's balance after the operation."""
+
     def __init__(
         self,
         *,
@@ -962,11 +1051,17 @@ class Event(_message.Message):
     RECIPIENT_FIELD_NUMBER: _builtins.int
     DESCRIPTOR_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def transfer(self) -> Global___Transfer: ...
+    def transfer(self) -> Global___Transfer:
+        """The operation."""
+
     @_builtins.property
-    def sender(self) -> Global___Posting: ...
+    def sender(self) -> Global___Posting:
+        """Effect on the account that was debited."""
+
     @_builtins.property
-    def recipient(self) -> Global___Posting: ...
+    def recipient(self) -> Global___Posting:
+        """Effect on the account that was credited."""
+
     @_builtins.property
     def descriptor(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Set for deposits."""
@@ -995,7 +1090,9 @@ class ListEventsRequest(_message.Message):
     AFTER_VERSION_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
+    """Id of an account, a UUID."""
     after_version: _builtins.int
+    """Returns operations above this version of the account; 0 returns all."""
     page_size: _builtins.int
     """At most 10,000; 0 means 1,000."""
     def __init__(
@@ -1022,7 +1119,9 @@ class ListEventsResponse(_message.Message):
     epoch: _builtins.str
     """Current epoch of the ledger (see VerifyHistory); empty for the first epoch."""
     @_builtins.property
-    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]: ...
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
+        """In the order of the account's versions."""
+
     def __init__(
         self,
         *,
@@ -1049,8 +1148,11 @@ class VerifyHistoryRequest(_message.Message):
         VERSION_FIELD_NUMBER: _builtins.int
         TRANSFER_ID_FIELD_NUMBER: _builtins.int
         account_id: _builtins.str
+        """Id of an account, a UUID."""
         version: _builtins.int
+        """The account's version after the operation."""
         transfer_id: _builtins.str
+        """Id of the operation's transfer."""
         def __init__(
             self,
             *,

@@ -46,7 +46,8 @@ class _TopUpStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TopUpStat
     TOP_UP_STATUS_NEEDS_REVIEW: _TopUpStatus.ValueType  # 8
     """Needs manual review: the acquirer contradicts itself, or a captured amount can be neither credited nor refunded."""
 
-class TopUpStatus(_TopUpStatus, metaclass=_TopUpStatusEnumTypeWrapper): ...
+class TopUpStatus(_TopUpStatus, metaclass=_TopUpStatusEnumTypeWrapper):
+    """Status of a top-up."""
 
 TOP_UP_STATUS_UNSPECIFIED: TopUpStatus.ValueType  # 0
 TOP_UP_STATUS_CREATED: TopUpStatus.ValueType  # 1
@@ -81,7 +82,8 @@ class _CardBrandEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CardBrand.V
     CARD_BRAND_UNIONPAY: _CardBrand.ValueType  # 5
     CARD_BRAND_OTHER: _CardBrand.ValueType  # 6
 
-class CardBrand(_CardBrand, metaclass=_CardBrandEnumTypeWrapper): ...
+class CardBrand(_CardBrand, metaclass=_CardBrandEnumTypeWrapper):
+    """Payment system of a card, by its number."""
 
 CARD_BRAND_UNSPECIFIED: CardBrand.ValueType  # 0
 CARD_BRAND_VISA: CardBrand.ValueType  # 1
@@ -101,7 +103,9 @@ class Card(_message.Message):
     BRAND_FIELD_NUMBER: _builtins.int
     LAST_FOUR_FIELD_NUMBER: _builtins.int
     brand: Global___CardBrand.ValueType
+    """Payment system."""
     last_four: _builtins.str
+    """Last four digits of the number."""
     def __init__(
         self,
         *,
@@ -131,8 +135,11 @@ class TopUp(_message.Message):
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """Id of the top-up, a UUIDv7."""
     account_id: _builtins.str
+    """Account that the top-up credits."""
     status: Global___TopUpStatus.ValueType
+    """Current status."""
     failure: _builtins.str
     """Reason as a machine-readable name: a decline code of the acquirer (`INSUFFICIENT_FUNDS`, `DO_NOT_HONOR`, …), a
     refusal of the ledger (`ACCOUNT_CLOSED`, …), `AUTHORIZATION_UNKNOWN` or `DEPOSIT_LOST`. Empty without a failure.
@@ -142,13 +149,21 @@ class TopUp(_message.Message):
     version: _builtins.int
     """Increases with each change of the top-up."""
     @_builtins.property
-    def amount(self) -> _money_pb2.Money: ...
+    def amount(self) -> _money_pb2.Money:
+        """Positive."""
+
     @_builtins.property
-    def card(self) -> Global___Card: ...
+    def card(self) -> Global___Card:
+        """The card that pays."""
+
     @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """Time of the creation, by the clock of the database."""
+
     @_builtins.property
-    def updated_at(self) -> _timestamp_pb2.Timestamp: ...
+    def updated_at(self) -> _timestamp_pb2.Timestamp:
+        """Time of the last change, by the clock of the database."""
+
     def __init__(
         self,
         *,
@@ -215,6 +230,7 @@ class ProcessCardTopUpRequest(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     RAW_IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
+    """Id of the account to credit."""
     idempotency_key: _builtins.str
     """1 to 255 printable ASCII characters."""
     raw_idempotency_key: _builtins.str
@@ -228,7 +244,9 @@ class ProcessCardTopUpRequest(_message.Message):
         """Positive, with at most the currency's number of decimals, within the service's limits."""
 
     @_builtins.property
-    def card(self) -> Global___CardDetails: ...
+    def card(self) -> Global___CardDetails:
+        """The card that pays."""
+
     def __init__(
         self,
         *,
@@ -255,7 +273,9 @@ class ProcessCardTopUpResponse(_message.Message):
     is_replay: _builtins.bool
     """Whether an earlier request with the same key started the top-up."""
     @_builtins.property
-    def top_up(self) -> Global___TopUp: ...
+    def top_up(self) -> Global___TopUp:
+        """The top-up in its current state."""
+
     def __init__(
         self,
         *,
@@ -276,6 +296,7 @@ class GetTopUpRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """Id of the top-up, a UUID."""
     def __init__(
         self,
         *,
@@ -295,7 +316,9 @@ class GetTopUpResponse(_message.Message):
 
     TOP_UP_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def top_up(self) -> Global___TopUp: ...
+    def top_up(self) -> Global___TopUp:
+        """The top-up in its current state."""
+
     def __init__(
         self,
         *,
@@ -315,7 +338,9 @@ class BatchGetTopUpsRequest(_message.Message):
 
     IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 1,000 ids, each a UUID; a repeated id has one result."""
+
     def __init__(
         self,
         *,
@@ -341,10 +366,15 @@ class BatchGetTopUpsResponse(_message.Message):
         VALUE_FIELD_NUMBER: _builtins.int
         ERROR_FIELD_NUMBER: _builtins.int
         key: _builtins.str
+        """The requested id."""
         @_builtins.property
-        def value(self) -> Global___TopUp: ...
+        def value(self) -> Global___TopUp:
+            """Set if there is no error."""
+
         @_builtins.property
-        def error(self) -> _status_pb2.Status: ...
+        def error(self) -> _status_pb2.Status:
+            """The status that a single call would have ended with."""
+
         def __init__(
             self,
             *,
@@ -362,7 +392,9 @@ class BatchGetTopUpsResponse(_message.Message):
 
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchGetTopUpsResponse.Result]: ...
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchGetTopUpsResponse.Result]:
+        """One result for each requested id, in any order."""
+
     def __init__(
         self,
         *,
@@ -385,6 +417,7 @@ class ListTopUpsRequest(_message.Message):
     OLDER_THAN_FIELD_NUMBER: _builtins.int
     NEWER_THAN_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
+    """Id of an account, a UUID."""
     page_size: _builtins.int
     """1 to 1,000; 0 means 50."""
     older_than: _builtins.str
@@ -417,7 +450,9 @@ class ListTopUpsResponse(_message.Message):
     HAS_OLDER_FIELD_NUMBER: _builtins.int
     HAS_NEWER_FIELD_NUMBER: _builtins.int
     has_older: _builtins.bool
+    """Whether the account has older ones that match."""
     has_newer: _builtins.bool
+    """Whether the account has newer ones that match."""
     @_builtins.property
     def top_ups(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopUp]:
         """Newest first, for both paging directions."""
@@ -443,6 +478,7 @@ class WatchTopUpRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """Id of the top-up, a UUID."""
     def __init__(
         self,
         *,
@@ -462,7 +498,9 @@ class WatchTopUpResponse(_message.Message):
 
     TOP_UP_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def top_up(self) -> Global___TopUp: ...
+    def top_up(self) -> Global___TopUp:
+        """The top-up in its current state."""
+
     def __init__(
         self,
         *,

@@ -35,7 +35,8 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     ROLE_ADMIN: _Role.ValueType  # 3
     """Reads and uses all accounts, and starts integrity checks and replays."""
 
-class Role(_Role, metaclass=_RoleEnumTypeWrapper): ...
+class Role(_Role, metaclass=_RoleEnumTypeWrapper):
+    """Permissions of a user."""
 
 ROLE_UNSPECIFIED: Role.ValueType  # 0
 ROLE_CUSTOMER: Role.ValueType  # 1
@@ -57,9 +58,13 @@ class User(_message.Message):
     id: _builtins.str
     """The `sub` of the user's tokens and the `owner_id` of their accounts."""
     username: _builtins.str
+    """As it was registered."""
     role: Global___Role.ValueType
+    """Permissions of the user."""
     @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """Time of the creation, by the clock of the database."""
+
     def __init__(
         self,
         *,
@@ -89,9 +94,13 @@ class Tokens(_message.Message):
     refresh_token: _builtins.str
     """Opaque; valid for one Refresh."""
     @_builtins.property
-    def access_expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    def access_expires_at(self) -> _timestamp_pb2.Timestamp:
+        """Expiry of `access_token`."""
+
     @_builtins.property
-    def refresh_expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    def refresh_expires_at(self) -> _timestamp_pb2.Timestamp:
+        """Expiry of `refresh_token`."""
+
     def __init__(
         self,
         *,
@@ -140,7 +149,9 @@ class RegisterResponse(_message.Message):
 
     USER_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def user(self) -> Global___User: ...
+    def user(self) -> Global___User:
+        """The user."""
+
     def __init__(
         self,
         *,
@@ -161,7 +172,9 @@ class AuthenticateRequest(_message.Message):
     USERNAME_FIELD_NUMBER: _builtins.int
     PASSWORD_FIELD_NUMBER: _builtins.int
     username: _builtins.str
+    """Matched without regard to case."""
     password: _builtins.str
+    """The user's password."""
     def __init__(
         self,
         *,
@@ -182,7 +195,9 @@ class AuthenticateResponse(_message.Message):
 
     TOKENS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def tokens(self) -> Global___Tokens: ...
+    def tokens(self) -> Global___Tokens:
+        """The new pair of tokens."""
+
     def __init__(
         self,
         *,
@@ -202,6 +217,7 @@ class RefreshRequest(_message.Message):
 
     REFRESH_TOKEN_FIELD_NUMBER: _builtins.int
     refresh_token: _builtins.str
+    """The newest refresh token of the session."""
     def __init__(
         self,
         *,
@@ -221,7 +237,9 @@ class RefreshResponse(_message.Message):
 
     TOKENS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def tokens(self) -> Global___Tokens: ...
+    def tokens(self) -> Global___Tokens:
+        """The new pair of tokens."""
+
     def __init__(
         self,
         *,
@@ -241,6 +259,7 @@ class RevokeRequest(_message.Message):
 
     REFRESH_TOKEN_FIELD_NUMBER: _builtins.int
     refresh_token: _builtins.str
+    """The newest refresh token of the session."""
     def __init__(
         self,
         *,
@@ -276,6 +295,7 @@ class ChangePasswordRequest(_message.Message):
     CURRENT_PASSWORD_FIELD_NUMBER: _builtins.int
     NEW_PASSWORD_FIELD_NUMBER: _builtins.int
     current_password: _builtins.str
+    """The caller's password before the change."""
     new_password: _builtins.str
     """As in RegisterRequest, and not the current password."""
     def __init__(
@@ -313,6 +333,7 @@ class GetUserRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """Id of the user."""
     def __init__(
         self,
         *,
@@ -332,7 +353,9 @@ class GetUserResponse(_message.Message):
 
     USER_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def user(self) -> Global___User: ...
+    def user(self) -> Global___User:
+        """The user."""
+
     def __init__(
         self,
         *,
@@ -352,7 +375,9 @@ class BatchGetUsersRequest(_message.Message):
 
     IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 1,000 ids; a repeated id has one result."""
+
     def __init__(
         self,
         *,
@@ -378,10 +403,15 @@ class BatchGetUsersResponse(_message.Message):
         VALUE_FIELD_NUMBER: _builtins.int
         ERROR_FIELD_NUMBER: _builtins.int
         key: _builtins.str
+        """The requested id."""
         @_builtins.property
-        def value(self) -> Global___User: ...
+        def value(self) -> Global___User:
+            """Set if there is no error."""
+
         @_builtins.property
-        def error(self) -> _status_pb2.Status: ...
+        def error(self) -> _status_pb2.Status:
+            """The status that a single call would have ended with."""
+
         def __init__(
             self,
             *,
@@ -399,7 +429,9 @@ class BatchGetUsersResponse(_message.Message):
 
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchGetUsersResponse.Result]: ...
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchGetUsersResponse.Result]:
+        """One result for each requested id, in any order."""
+
     def __init__(
         self,
         *,

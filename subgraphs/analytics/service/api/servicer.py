@@ -129,10 +129,10 @@ def _account_id_from_proto(text: str) -> UUID:
 
 def _filter_from_proto(message: analytics_pb2.OperationFilter) -> OperationFilter:
     if len(message.types) > _MAX_TYPES:
-        raise InvalidInput.for_field("type", f"must have at most {_MAX_TYPES} items")
+        raise InvalidInput.for_field("types", f"must have at most {_MAX_TYPES} items")
     with inputs.FieldParser() as fields:
         return OperationFilter(
-            types=frozenset(_enum_from_proto("type", _TYPES, number) for number in message.types)
+            types=frozenset(_enum_from_proto("types", _TYPES, number) for number in message.types)
             if message.types or message.matches_no_type
             else None,
             direction=_enum_from_proto("direction", _DIRECTIONS, message.direction) if message.direction else None,

@@ -163,7 +163,7 @@ class Analytics:
             AccountNotFound, LedgerRestored, SubscriberTooSlow, Unavailable: see `SubscriptionHub.subscribe`.
         """
         if after_version is not None and after_version < 0:
-            raise InvalidInput.for_field("after", "must not be negative")
+            raise InvalidInput.for_field("afterVersion", "must not be negative")
         async with aclosing(self._hub.subscribe(account_id, after_version, epoch)) as rows:
             async for row in rows:
                 yield row

@@ -410,14 +410,26 @@ class TestHealthAndReflection:
         async with grpc.aio.insecure_channel(target) as channel:
             (response,) = await _reflection(channel, reflection_pb2.ServerReflectionRequest(list_services="*"))
         names = {service.name for service in response.list_services_response.service}
-        assert names == {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+        reflection = {"grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"}
+        assert names == {SERVICE, "grpc.health.v1.Health", *reflection}
 
-    async def test_reflection_has_the_messages_of_a_service(self, target: str) -> None:
+    @pytest.mark.parametrize("symbol", ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"])
+    async def test_reflection_has_the_messages_of_a_service(self, target: str, symbol: str) -> None:
         async with grpc.aio.insecure_channel(target) as channel:
             (response,) = await _reflection(
-                channel, reflection_pb2.ServerReflectionRequest(file_containing_symbol="grpc.health.v1.Health")
+                channel, reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)
             )
         assert response.file_descriptor_response.file_descriptor_proto
+
+    async def test_both_versions_of_reflection_return_the_same(self, target: str) -> None:
+        request = reflection_pb2.ServerReflectionRequest(list_services="*")
+        async with grpc.aio.insecure_channel(target) as channel:
+            call = channel.stream_stream(
+                "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+                request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+                response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+            )
+            assert [response async for response in call(iter([request]))] == await _reflection(channel, request)
 
 
 class TestServer:

@@ -53,6 +53,32 @@ class TestStatus:
         assert (violation.field, violation.description) == ("amount", "must be positive")
 
     @pytest.mark.parametrize(
+        ("name", "proto_name"),
+        [
+            ("amount", "amount"),
+            ("senderId", "sender_id"),
+            ("card.expiryYear", "card.expiry_year"),
+            ("ids[2]", "ids[2]"),
+        ],
+    )
+    def test_invalid_fields_have_the_names_of_the_protos(self, name: str, proto_name: str) -> None:
+        error, bad_request = InvalidInput.for_field(name, "must be positive"), error_details_pb2.BadRequest()
+        status = error_to_status(error)
+        assert any(detail.Unpack(bad_request) for detail in status.details)
+        assert [each.field for each in bad_request.field_violations] == [proto_name]
+        assert status.message == f"{proto_name}: must be positive"
+        assert error_from_status(status) == error
+
+    def test_field_names_of_earlier_servers_stay(self) -> None:
+        status = error_to_status(InvalidInput.for_field("senderId", "must be a UUID"))
+        for detail in status.details:
+            bad_request = error_details_pb2.BadRequest()
+            if detail.Unpack(bad_request):
+                bad_request.field_violations[0].field = "senderId"
+                detail.Pack(bad_request)
+        assert error_from_status(status) == InvalidInput.for_field("senderId", "must be a UUID")
+
+    @pytest.mark.parametrize(
         ("error", "seconds"),
         [
             (ResourceExhausted(), 1),
