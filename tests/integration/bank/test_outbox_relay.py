@@ -1,6 +1,6 @@
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,45 @@ class TestPublishing:
             await make_transfers(bank, sender, recipient, range(1))
             await until_published(bank.sql)
             await make_transfers(bank, sender, recipient, range(1, 2))
+            await until_published(bank.sql)
+
+    async def test_rows_of_several_commits_are_published_together(
+        self, run: Run, broker: Broker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        interval_is_over = asyncio.Event()
+        sizes: list[int] = []
+        delete = Outbox.delete
+
+        async def wait(_: float) -> None:
+            await interval_is_over.wait()
+
+        async def count_and_delete(self: Outbox, ids: Sequence[int]) -> None:
+            sizes.append(len(ids))
+            await delete(self, ids)
+
+        monkeypatch.setattr(outbox_relay, "_sleep_until", wait)
+        monkeypatch.setattr(Outbox, "delete", count_and_delete)
+        async with run(broker) as bank:
+            sender, recipient = await bank.open("alice"), await bank.open("bob")
+            await make_transfers(bank, sender, recipient, range(1))
+            await until_published(bank.sql)
+            await make_transfers(bank, sender, recipient, range(1, 5))
+            assert (await bank.count_rows())["outbox"] == 4
+            interval_is_over.set()
+            await until_published(bank.sql)
+        assert sizes == [1, 4]
+
+    async def test_full_batch_is_followed_by_the_next_at_once(
+        self, run: Run, broker: Broker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def wait_forever(_: float) -> None:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(outbox_relay, "_sleep_until", wait_forever)
+        monkeypatch.setattr(outbox_relay, "_BATCH_SIZE", 1)
+        async with run(broker) as bank:
+            sender, recipient = await bank.open("alice"), await bank.open("bob")
+            await make_transfers(bank, sender, recipient, range(3))
             await until_published(bank.sql)
 
     async def test_rows_without_a_wake_call_are_published(

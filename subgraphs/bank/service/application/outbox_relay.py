@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from time import monotonic
 from typing import Final
 
 import asyncpg
@@ -32,6 +33,10 @@ _BATCH_SIZE: Final = 500
 _POLL_SECONDS: Final = 1.0
 """Longest wait for new rows without a `wake` call, so an idle leader notices soon that its database session, which has
 the leader's lock, was lost. Also the time after which a replica that does not lead tries again to become the leader.
+"""
+_INTERVAL_SECONDS: Final = 0.02
+"""Shortest time between the reads of two batches, unless the first one is full. Under load, the rows of several commits
+become one batch, which costs all processes up to ClickHouse less. A row that finds no batch on its way does not wait.
 """
 _MEASURE_SECONDS: Final = 2.0
 _CONFIRM_SECONDS: Final = 30.0
@@ -102,8 +107,9 @@ class OutboxRelay:
             await asyncio.sleep(_MEASURE_SECONDS)
 
     async def _publish(self, outbox: Outbox, producer: AIOKafkaProducer) -> None:
-        """Publish and delete the oldest rows, or wait for new rows."""
+        """Publish and delete the oldest rows, and let further rows collect; or wait for new rows."""
         self._wake.clear()
+        started = monotonic()
         rows = await outbox.read(_BATCH_SIZE)
         if not rows:
             with suppress(TimeoutError):
@@ -123,6 +129,13 @@ class OutboxRelay:
                 ) from None
         await outbox.delete([row.id for row in rows])
         metrics.EVENTS_PUBLISHED.inc(len(rows))
+        if len(rows) < _BATCH_SIZE:
+            await _sleep_until(started + _INTERVAL_SECONDS)
+
+
+async def _sleep_until(end: float) -> None:
+    """Sleep until this time on the monotonic clock."""
+    await asyncio.sleep(end - monotonic())
 
 
 async def _send(producer: AIOKafkaProducer, row: OutboxRow) -> "asyncio.Future[object]":
