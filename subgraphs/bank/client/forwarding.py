@@ -1,7 +1,8 @@
 """Transfers of concurrent callers, sent to the bank together (ADR 44).
 
 While calls with transfers are on their way to the bank, further transfers collect, and the next call takes them. No
-timer delays a transfer: one that finds no other on its way is sent at once, by `TransferMoney`.
+timer delays a transfer that finds no call on its way: it waits only as long as each turn of the event loop brings
+further transfers. If it stays alone, it is sent by `TransferMoney`.
 """
 
 import asyncio
@@ -36,6 +37,10 @@ _MAX_ITEMS_PER_CALLER: Final = _MAX_ITEMS // 2
 """Maximum number of transfers of one caller in a call, so that one caller does not fill it."""
 _CALLS_PER_PROCESS: Final = 2
 """Calls on their way to each process of the bank, which reads the second one while it commits the first."""
+_COLLECT_SECONDS: Final = 0.02
+"""Time for which a call keeps a second call waiting until that is as large as the first."""
+_MAX_TURNS: Final = 8
+"""Maximum number of turns of the event loop in which transfers collect before they are sent."""
 _LATE_SECONDS: Final = 0.1
 """Time after which a call no longer keeps other transfers waiting, because its process of the bank may be frozen."""
 _PROCESS_KNOWN_SECONDS: Final = 30.0
@@ -113,16 +118,27 @@ class _Batch:
 class _SentCall:
     """Place of one call among the calls on their way: until the call ends, or until it is late."""
 
-    def __init__(self, forwarder: "TransferForwarder") -> None:
+    def __init__(self, forwarder: "TransferForwarder", size: int) -> None:
         self._forwarder: TransferForwarder | None = forwarder
+        self._size = size
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(_COLLECT_SECONDS, self._stop_collecting)
         forwarder.calls += 1
-        self._timer = asyncio.get_running_loop().call_later(_LATE_SECONDS, self.leave)
+        forwarder.expected += size
+
+    def _stop_collecting(self) -> None:
+        assert self._forwarder is not None  # noqa: S101  for the type checker: `leave` cancels the timer
+        self._timer = self._loop.call_later(_LATE_SECONDS - _COLLECT_SECONDS, self.leave)
+        self._forwarder.expected -= self._size
+        self._size = 0
+        self._forwarder.send_waiting()
 
     def leave(self) -> None:
         if self._forwarder is not None:
             forwarder, self._forwarder = self._forwarder, None
             self._timer.cancel()
             forwarder.calls -= 1
+            forwarder.expected -= self._size
             forwarder.send_waiting()
 
     def __enter__(self) -> None:
@@ -137,6 +153,7 @@ class TransferForwarder:
 
     Attributes:
         calls: number of calls on their way that are not late.
+        expected: number of transfers in these calls, without calls older than `_COLLECT_SECONDS`.
     """
 
     def __init__(
@@ -149,6 +166,9 @@ class TransferForwarder:
         dependency: name of the bank in error messages.
         """
         self.calls = 0
+        self.expected = 0
+        self._turns = 0
+        """Turns of the event loop for which transfers have been collecting; 0 if none are collecting."""
         self._stub = stub
         self._gateway_token = gateway_token
         self._dependency = dependency
@@ -167,12 +187,10 @@ class TransferForwarder:
         """
         if attempt.context.token is None or time.monotonic() < self._pause_ends_at:
             return await self._send_alone(request, attempt, attempt.timeout_seconds)
-        if not self.calls:
-            with _SentCall(self):
-                return await self._send_alone(request, attempt, attempt.timeout_seconds)
         item = _Item(request, attempt)
         self._waiting.append(item)
-        self.send_waiting()
+        if not self._turns:
+            self._collect()
         try:
             async with asyncio.timeout(attempt.timeout_seconds):
                 result = await item.result
@@ -187,13 +205,37 @@ class TransferForwarder:
             raise result
         return result
 
+    def _collect(self) -> None:
+        """Let transfers collect until a turn of the event loop brings no further one, then send them."""
+        self._turns += 1
+        asyncio.get_running_loop().call_soon(self._end_turn, len(self._waiting))
+
+    def _end_turn(self, waiting_before: int) -> None:
+        if len(self._waiting) > waiting_before and self._turns < _MAX_TURNS:
+            self._collect()
+        else:
+            self._turns = 0
+            self.send_waiting()
+
+    @property
+    def _may_send(self) -> bool:
+        """Whether the bank takes another call now.
+
+        The second call to a process of the bank must be as large as the calls on their way on average. Otherwise the
+        first callers that return after a call would have a call of their own each.
+        """
+        processes = max(1, len(self._processes))
+        if self.calls < processes:
+            return True
+        return self.calls < _CALLS_PER_PROCESS * processes and self.calls * len(self._waiting) >= self.expected
+
     def send_waiting(self) -> None:
         """Send the waiting transfers, unless the bank has enough calls."""
-        while self._waiting and self.calls < _CALLS_PER_PROCESS * max(1, len(self._processes)):
+        while self._waiting and self._may_send:
             if items := self._take():
-                batch = _Batch(items)
+                batch, sent = _Batch(items), _SentCall(self, len(items))
                 # The context is empty: the task works for several callers, and logs the request of none of them.
-                batch.task = asyncio.create_task(self._send_batch(items, _SentCall(self)), context=Context())
+                batch.task = asyncio.create_task(self._send_batch(items, sent), context=Context())
                 self._tasks.add(batch.task)
                 batch.task.add_done_callback(self._tasks.discard)
 

@@ -55,6 +55,14 @@ class Transfers:
             for n, recipient in enumerate(uuid4() for _ in range(count))
         }
 
+    async def occupy(self) -> dict[UUID, "asyncio.Task[str]"]:
+        """Start two requests, whose transfers are sent alone; further transfers wait."""
+        requests: dict[UUID, asyncio.Task[str]] = {}
+        for _ in range(2):
+            requests |= self.start(1)
+            assert await self.started(1) == {"TransferMoney": 1}
+        return requests
+
     async def until_arrived(self, count: int) -> None:
         """Wait until the client of the bank has this number of transfers."""
 
@@ -121,6 +129,7 @@ async def run_transfers(
                 transfers.arrived += 1
                 return await send(forwarder, request, attempt)
 
+            patch.setattr(forwarding, "_COLLECT_SECONDS", 1_800)
             patch.setattr(forwarding, "_LATE_SECONDS", 3_600)
             patch.setattr(forwarding.TransferForwarder, "send", count_and_send)
             yield transfers
@@ -136,8 +145,7 @@ async def transfers(
 
 
 async def test_transfers_of_concurrent_requests_are_sent_together(transfers: Transfers) -> None:
-    first = transfers.start(2)
-    assert await transfers.started(2) == {"TransferMoney": 2}
+    first = await transfers.occupy()
     waiting = transfers.start(4)
     await transfers.until_arrived(6)
     transfers.slow.proceed.set()
@@ -149,8 +157,7 @@ async def test_transfers_of_concurrent_requests_are_sent_together(transfers: Tra
 async def test_call_is_cancelled_when_all_its_clients_have_disconnected(
     transfers: Transfers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = transfers.start(2)
-    await transfers.started(2)
+    first = await transfers.occupy()
     (one, another) = transfers.start(2).values()
     await transfers.until_arrived(4)
     monkeypatch.setattr(forwarding, "_CALLS_PER_PROCESS", 3)
@@ -196,8 +203,7 @@ class EarlierBank:
 
 
 async def assert_transfers_continue_singly(transfers: Transfers) -> None:
-    first = transfers.start(2)
-    await transfers.started(2)
+    first = await transfers.occupy()
     waiting = transfers.start(4)
     await transfers.until_arrived(6)
     transfers.slow.proceed.set()

@@ -10,7 +10,7 @@ from uuid import UUID
 from kit.auth.principal import Principal
 from kit.rpc.request_context import RequestContext, current_request
 from kit.telemetry.tracing import TraceContext
-from subgraphs.bank.client import BankClient, Receipt
+from subgraphs.bank.client import BankClient, Receipt, forwarding
 from tests.clock import ManualClock
 from tests.unit.bank.forwarding.held_bank import HeldBank, HeldCall
 from wallet.errors import WalletError
@@ -72,7 +72,8 @@ class Callers:
     async def wait_in_queue(self, *names: str, seconds: float | None = None) -> list[Task]:
         """Start transfers, which the client keeps waiting."""
         tasks = self.start(*names, seconds=seconds)
-        await asyncio.sleep(0)
+        for _ in range(forwarding._MAX_TURNS + 1):
+            await asyncio.sleep(0)
         assert not any(task.done() for task in tasks)
         return tasks
 

@@ -14,7 +14,8 @@ from tests.unit.bank.forwarding.held_bank import serve_held_bank
 
 @pytest.fixture(autouse=True)
 def no_late_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow machine makes no call late."""
+    """A slow machine makes no call late, and lets no small second call pass."""
+    monkeypatch.setattr(forwarding, "_COLLECT_SECONDS", 1_800)
     monkeypatch.setattr(forwarding, "_LATE_SECONDS", 3_600)
 
 

@@ -10,7 +10,7 @@ import pytest
 from kit.auth.principal import MAX_TOKEN_BYTES
 from kit.rpc import server
 from protos.wallet.bank.v1 import bank_pb2
-from subgraphs.bank.client import BankClient, forwarding
+from subgraphs.bank.client import BankClient, Receipt, forwarding
 from tests.clock import ManualClock
 from tests.unit.bank.forwarding.callers import (
     GATEWAY_TOKEN,
@@ -34,6 +34,56 @@ class TestWhatIsSentTogether:
             assert call.metadata["authorization"] == "Bearer token of alice"
             call.complete()
             assert (await task).posting.version == call.keys[0]
+
+    async def test_transfers_that_arrive_at_one_time_are_sent_together(self, callers: Callers) -> None:
+        tasks = callers.start("a", "b", "c")
+        call = await callers.bank.next_call()
+        assert call.keys == [1, 2, 3]
+        call.complete()
+        await asyncio.gather(*tasks)
+
+    async def test_transfers_that_never_stop_arriving_do_not_delay_each_other(self, callers: Callers) -> None:
+        tasks: list[asyncio.Task[Receipt]] = []
+        first = asyncio.create_task(callers.bank.next_call())
+        while not first.done():
+            tasks += callers.start(f"caller {len(tasks)}")
+            await asyncio.sleep(0)
+        assert len(first.result().keys) <= forwarding._MAX_TURNS
+        first.result().complete()
+
+        async def complete_all() -> None:
+            while True:
+                (await callers.bank.next_call()).complete()
+
+        completing = asyncio.create_task(complete_all())
+        await asyncio.gather(*tasks)
+        completing.cancel()
+
+    async def test_second_call_is_as_large_as_the_first(self, callers: Callers) -> None:
+        tasks = callers.start("a", "b", "c")
+        calls = [await callers.bank.next_call()]
+        tasks += await callers.wait_in_queue("d", "e")
+        tasks += await callers.wait_in_queue("f")
+        calls.append(await callers.bank.next_call())
+        assert [call.keys for call in calls] == [[1, 2, 3], [4, 5, 6]]
+        for call in calls:
+            call.complete()
+        await asyncio.gather(*tasks)
+
+    async def test_smaller_second_call_is_sent_when_the_first_takes_long(
+        self, callers: Callers, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(forwarding, "_COLLECT_SECONDS", 0)
+        tasks = callers.start("a", "b", "c")
+        calls = [await callers.bank.next_call()]
+        tasks += callers.start("d")
+        calls.append(await callers.bank.next_call())
+        assert [call.keys for call in calls] == [[1, 2, 3], [4]]
+        monkeypatch.setattr(forwarding, "_COLLECT_SECONDS", 1_800)
+        for call in calls:
+            call.complete()
+        await asyncio.gather(*tasks)
+        await assert_calls_at_once(callers, 2)  # what a call no longer expects is not subtracted twice
 
     async def test_waiting_transfers_are_sent_together_when_a_call_ends(self, callers: Callers) -> None:
         occupants, calls = await callers.occupy()
@@ -103,14 +153,16 @@ class TestWhatIsSentTogether:
     async def test_late_calls_keep_no_transfers_waiting(
         self, callers: Callers, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(forwarding, "_LATE_SECONDS", 0)  # late in the next turn of the event loop
-        tasks = callers.start("a", "b", "c", "d")  # all start in the same turn
-        calls = [await callers.bank.next_call() for _ in range(3)]
-        assert sorted(call.keys for call in calls) == [[1], [2], [3, 4]]
+        with monkeypatch.context() as patch:
+            patch.setattr(forwarding, "_COLLECT_SECONDS", 0)
+            patch.setattr(forwarding, "_LATE_SECONDS", 0)  # late in the next turn of the event loop
+            occupants, calls = await callers.occupy(3)
+        waiting = await callers.wait_in_queue("a", "b")
+        calls.append(await callers.bank.next_call())
+        assert calls[-1].keys == [4, 5]
         for call in calls:
             call.complete()
-        await asyncio.gather(*tasks)
-        monkeypatch.setattr(forwarding, "_LATE_SECONDS", 3_600)
+        await asyncio.gather(*occupants, *waiting)
         await assert_calls_at_once(callers, 2)  # a late call that ends is not counted twice
 
     async def test_one_caller_has_at_most_half_of_a_call(
@@ -311,8 +363,10 @@ class TestCallersThatLeave:
 class TestLimits:
     async def test_limit_of_one_caller_counts_items(self, connect: Callable[..., Callers]) -> None:
         callers = connect()  # 250 calls for each caller
-        occupants = callers.start("alice", "alice")
-        calls = [await callers.bank.next_call() for _ in occupants]
+        occupants, calls = [], []
+        for _ in range(2):
+            occupants += callers.start("alice")
+            calls.append(await callers.bank.next_call())
         waiting = await callers.wait_in_queue(*["alice"] * 248, "bob")
         (error,) = await errors_of(callers.start("alice"))
         assert error == RateLimited("calls at once", "1")

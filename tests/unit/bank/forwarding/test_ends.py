@@ -209,22 +209,22 @@ class TestBankThatTakesTransfersOnlySingly:
 
     async def test_transfers_that_wait_when_a_call_is_refused_are_sent_singly(self, callers: Callers) -> None:
         tasks, batch = await callers.send_together("a", "b")
-        occupant = callers.start("occupant")
+        occupants = callers.start("occupant", "occupant")
         held = await callers.bank.next_call()
         tasks += await callers.wait_in_queue("c", "d")
         batch.end(grpc.StatusCode.UNIMPLEMENTED)
         calls = [await callers.bank.next_call() for _ in tasks]
-        assert sorted(call.keys for call in calls) == [[3], [4], [6], [7]]
+        assert sorted(call.keys for call in calls) == [[3], [4], [7], [8]]
         for call in (held, *calls):
             call.complete()
-        await asyncio.gather(*occupant, *tasks)
+        await asyncio.gather(*occupants, *tasks)
 
     async def test_calls_that_are_refused_at_once_are_logged_once(self, callers: Callers) -> None:
         tasks, first = await callers.send_together("a", "b")
-        tasks += callers.start("occupant")
-        occupant = await callers.bank.next_call()
+        tasks += callers.start("occupant", "occupant")
+        occupants = await callers.bank.next_call()
         tasks += await callers.wait_in_queue("c", "d")
-        occupant.complete()
+        occupants.complete()
         second = await callers.bank.next_call()
         with capture_logs() as lines:
             first.end(grpc.StatusCode.UNIMPLEMENTED)
