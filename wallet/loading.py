@@ -5,6 +5,7 @@ from typing import Final, TypeVar
 
 from strawberry.dataloader import DataLoader
 
+from kit.rpc.batches import call_each
 from wallet.errors import WalletError
 
 Key = TypeVar("Key")
@@ -29,3 +30,12 @@ def batch_loader(fetch: Callable[[list[Key]], Awaitable[Mapping[Key, Value | Wal
         return [values[id_] for id_ in ids]
 
     return DataLoader(load_fn=load, max_batch_size=_MAX_KEYS, cache=False)
+
+
+def single_loader(fetch: Callable[[Key], Awaitable[Value]]) -> DataLoader[Key, Value]:
+    """Create a data loader that makes one call for each different key of an event loop tick. It does not cache.
+
+    Args:
+        fetch: returns the value of a key, or raises a WalletError.
+    """
+    return batch_loader(lambda keys: call_each(fetch, keys))

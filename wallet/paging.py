@@ -1,6 +1,6 @@
 """Cursor pagination: parsing of a Relay connection's arguments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -8,9 +8,18 @@ from wallet import inputs
 from wallet.errors import InvalidInput
 
 Position = TypeVar("Position")
+Request = TypeVar("Request")
 
 DEFAULT_PAGE: Final = 50
 MAX_PAGE: Final = 1_000
+
+MAX_BATCH_PAGES: Final = 100
+"""Maximum number of pages that one call of a service returns."""
+
+MAX_BATCH_ITEMS: Final = 5_000
+"""Maximum sum of the page sizes in one call of a service. It bounds the size of the response, about 1.5 MB, and the
+memory and the time that the service needs for it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +81,43 @@ def parse_relay_arguments(
     if not 1 <= size <= MAX_PAGE:
         raise InvalidInput.for_field(field, f"must be 1 to {MAX_PAGE}")
     return PageRequest(size, older_than, newer_than)
+
+
+def page_size(limit: int) -> int:
+    """Return the maximum number of items of a page that a service is asked for; a limit of 0 means the default."""
+    return limit or DEFAULT_PAGE
+
+
+def check_batch(limits: Sequence[int]) -> None:
+    """Check the size of a batch of pages.
+
+    Args:
+        limits: limit of each page. Invalid ones are allowed here: they are errors of their pages.
+
+    Raises:
+        InvalidInput: there are too many pages, or their sizes are too large together.
+    """
+    if len(limits) > MAX_BATCH_PAGES:
+        raise InvalidInput.for_field("requests", f"must have at most {MAX_BATCH_PAGES} entries")
+    if sum(page_size(limit) for limit in limits if 0 <= limit <= MAX_PAGE) > MAX_BATCH_ITEMS:
+        raise InvalidInput.for_field("requests", f"must have page sizes of at most {MAX_BATCH_ITEMS} in total")
+
+
+def split_batch(requests: Iterable[Request], limit: Callable[[Request], int]) -> Iterator[Sequence[Request]]:
+    """Split requests of pages into batches that `check_batch` accepts, in order. Equal requests are kept once.
+
+    Args:
+        requests: requests of pages.
+        limit: returns the limit of a request.
+    """
+    batch: list[Request] = []
+    items = 0
+    for request in dict.fromkeys(requests):
+        size = page_size(limit(request))
+        if batch and (len(batch) == MAX_BATCH_PAGES or items + size > MAX_BATCH_ITEMS):
+            yield batch
+            batch, items = [], 0
+        batch.append(request)
+        items += size
+    if batch:
+        yield batch

@@ -33,6 +33,7 @@ _RECONNECT_LONGEST_DELAY_SECONDS: Final = 1.0
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
+Result = TypeVar("Result")
 Value = TypeVar("Value")
 
 
@@ -200,12 +201,35 @@ class RpcClient:
 
         return await self.call(method, request, send)
 
+    async def unary_if_known(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request
+    ) -> Response | None:
+        """Call a unary method that the service lacks while it runs an older release; None if the service lacks it.
+
+        Args:
+            method: method of a stub.
+            request: request message.
+
+        Raises:
+            WalletError: as `unary`.
+        """
+
+        async def send(request: Request, attempt: CallAttempt) -> Response | None:
+            try:
+                return await method(request, timeout=attempt.timeout_seconds, metadata=attempt.metadata)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    return None
+                raise
+
+        return await self.call(method, request, send)
+
     async def call(
         self,
         method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
         request: Request,
-        send: Callable[[Request, CallAttempt], Awaitable[Response]],
-    ) -> Response:
+        send: Callable[[Request, CallAttempt], Awaitable[Result]],
+    ) -> Result:
         """Make a call of a unary method in another way than through its stub, within the same limits.
 
         Args:

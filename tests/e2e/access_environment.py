@@ -290,6 +290,8 @@ class AccessEnvironment:
             "BatchGetUsers": {"ids": [self.owner]},
             "GetTopUp": {"id": self.top_up},
             "BatchGetTopUps": {"ids": [self.top_up]},
+            "BatchListTopUps": {"requests": [account]},
+            "BatchGetOperations": {"requests": [account]},
             "WatchTopUp": {"id": self.top_up},
             "WatchOperations": account | {"afterVersion": "0"},
             "GetStatistics": account

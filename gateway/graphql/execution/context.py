@@ -10,10 +10,23 @@ from gateway.graphql.protection.cost import RequestCost
 from gateway.graphql.protection.limits import RequestBudget
 from gateway.http.rate_limits import RateLimiter
 from subgraphs.analytics.client import AnalyticsClient
+from subgraphs.analytics.graph import (
+    OperationPageLoader,
+    StatisticsLoader,
+    operation_page_loader,
+    statistics_loader,
+)
 from subgraphs.bank.client import BankClient
-from subgraphs.bank.graph import AccountLoader, TransferLoader, account_loader, transfer_loader
+from subgraphs.bank.graph import (
+    AccountLoader,
+    AccountPageLoader,
+    TransferLoader,
+    account_loader,
+    account_page_loader,
+    transfer_loader,
+)
 from subgraphs.card.client import CardClient
-from subgraphs.card.graph import TopUpLoader, top_up_loader
+from subgraphs.card.graph import TopUpLoader, TopUpPageLoader, top_up_loader, top_up_page_loader
 from subgraphs.identity.client import IdentityClient
 from subgraphs.identity.graph import UserLoader, user_loader
 
@@ -48,6 +61,21 @@ class Context:
         return account_loader(self.bank)
 
     @cached_property
+    def account_pages(self) -> AccountPageLoader:
+        """Loader of pages of accounts."""
+        return account_page_loader(self.bank)
+
+    @cached_property
+    def operation_pages(self) -> OperationPageLoader:
+        """Loader of pages of operations."""
+        return operation_page_loader(self.analytics)
+
+    @cached_property
+    def statistics(self) -> StatisticsLoader:
+        """Loader of statistics."""
+        return statistics_loader(self.analytics)
+
+    @cached_property
     def transfers(self) -> TransferLoader:
         """Loader of transfers by id."""
         return transfer_loader(self.bank)
@@ -56,6 +84,11 @@ class Context:
     def top_ups(self) -> TopUpLoader:
         """Loader of top-ups by id."""
         return top_up_loader(self.card)
+
+    @cached_property
+    def top_up_pages(self) -> TopUpPageLoader:
+        """Loader of pages of top-ups."""
+        return top_up_page_loader(self.card)
 
     @cached_property
     def users(self) -> UserLoader:

@@ -1,27 +1,39 @@
 """Typed gRPC client of analytics."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
+from kit.rpc.batches import call_in_batches
 from kit.rpc.channel import ClientLimits, RpcClient, open_channel
 from kit.rpc.converters import time_to_proto
+from kit.rpc.status import error_from_status
 from kit.rpc.tls import TLS
-from kit.runtime.pauses import convert_all
 from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from subgraphs.analytics.client.converters import (
     granularity_to_proto,
-    operation_filter_to_proto,
     operation_from_proto,
+    operation_page_from_proto,
+    operation_page_request_to_proto,
     statistics_from_proto,
 )
-from subgraphs.analytics.client.types import Operation, OperationFilter, OperationPage, Statistics, StreamStart
+from subgraphs.analytics.client.types import (
+    NO_CONDITIONS,
+    Operation,
+    OperationFilter,
+    OperationPage,
+    OperationPageRequest,
+    Statistics,
+    StreamStart,
+)
+from wallet import paging
+from wallet.errors import WalletError
 
 SERVICE: Final = analytics_pb2.DESCRIPTOR.services_by_name["AnalyticsService"].full_name
 
-_READS: Final = ("GetOperations", "GetStatistics")
+_READS: Final = ("GetOperations", "BatchGetOperations", "GetStatistics")
 _DEPENDENCY: Final = "the operation history"  # in error messages
 
 
@@ -55,31 +67,43 @@ class AnalyticsClient:
         older_than: int | None = None,
         newer_than: int | None = None,
         epoch: str = "",
-        filter: OperationFilter | None = None,  # noqa: A002
+        filter: OperationFilter = NO_CONDITIONS,  # noqa: A002
     ) -> OperationPage:
-        """Return a page of an account's operations, newest first.
-
-        Args:
-            account_id: id of the account.
-            limit: maximum number of operations; 0 for the server's default.
-            older_than: returns the newest operations below this version of the account (`Operation.account_version`).
-            newer_than: returns the oldest operations above this version; 0: the oldest of all. Not together with
-                `older_than`.
-            epoch: id of the ledger's epoch (`Operation.epoch`) to which the version in `older_than` or `newer_than`
-                belongs.
-            filter: conditions that each operation satisfies.
-        """
-        request = analytics_pb2.GetOperationsRequest(
-            account_id=str(account_id),
-            page_size=limit,
-            older_than=older_than,
-            newer_than=newer_than,
-            epoch=epoch,
-            filter=operation_filter_to_proto(filter or OperationFilter()),
+        """Return a page of an account's operations, newest first; the arguments are those of `OperationPageRequest`."""
+        return await self._list_operations(
+            OperationPageRequest(account_id, limit, older_than, newer_than, epoch, filter)
         )
-        response = await self._calls.unary(self._stub.GetOperations, request)
-        operations = tuple(await convert_all(operation_from_proto, response.operations))
-        return OperationPage(operations, response.has_older, response.has_newer, response.is_complete)
+
+    async def _list_operations(self, request: OperationPageRequest) -> OperationPage:
+        return await operation_page_from_proto(
+            await self._calls.unary(self._stub.GetOperations, operation_page_request_to_proto(request))
+        )
+
+    async def batch_list_operations(
+        self, requests: Sequence[OperationPageRequest]
+    ) -> dict[OperationPageRequest, OperationPage | WalletError]:
+        """Return a page, or the error that `list_operations` would raise, for each request, with as few calls as
+        possible.
+
+        A call for several pages returns at most 100 pages with 5,000 operations. An analytics service of an older
+        release gets a call for each page.
+        """
+        batches = paging.split_batch(requests, lambda request: request.limit)
+        return await call_in_batches(self._list_operations, self._batch_list_operations, batches)
+
+    async def _batch_list_operations(
+        self, requests: Sequence[OperationPageRequest]
+    ) -> Sequence[OperationPage | WalletError] | None:
+        message = analytics_pb2.BatchGetOperationsRequest(requests=map(operation_page_request_to_proto, requests))
+        response = await self._calls.unary_if_known(self._stub.BatchGetOperations, message)
+        if response is None:
+            return None
+        return [
+            await operation_page_from_proto(result.value)
+            if result.HasField("value")
+            else error_from_status(result.error)
+            for result in response.results
+        ]
 
     async def get_statistics(
         self,

@@ -9,6 +9,8 @@ from protos.wallet.analytics.v1 import analytics_pb2
 from subgraphs.analytics.client.types import (
     Operation,
     OperationFilter,
+    OperationPage,
+    OperationPageRequest,
     Statistics,
     StatisticsBucket,
     Turnover,
@@ -49,6 +51,24 @@ def operation_filter_to_proto(value: OperationFilter) -> analytics_pb2.Operation
     if value.to is not None:
         message.to.CopyFrom(time_to_proto(value.to))
     return message
+
+
+def operation_page_request_to_proto(request: OperationPageRequest) -> analytics_pb2.GetOperationsRequest:
+    """Convert the request of a page."""
+    return analytics_pb2.GetOperationsRequest(
+        account_id=str(request.account_id),
+        page_size=request.limit,
+        older_than=request.older_than,
+        newer_than=request.newer_than,
+        epoch=request.epoch,
+        filter=operation_filter_to_proto(request.filter),
+    )
+
+
+async def operation_page_from_proto(message: analytics_pb2.GetOperationsResponse) -> OperationPage:
+    """Convert a page, with pauses."""
+    operations = tuple(await convert_all(operation_from_proto, message.operations))
+    return OperationPage(operations, message.has_older, message.has_newer, message.is_complete)
 
 
 def operation_from_proto(message: analytics_pb2.Operation) -> Operation:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
 from wallet.money import Money
@@ -61,6 +61,33 @@ class OperationFilter:
     max_amount: str | None = None
     from_: datetime | None = None
     to: datetime | None = None
+
+
+NO_CONDITIONS: Final = OperationFilter()
+"""Filter that every operation satisfies."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperationPageRequest:
+    """Requested page of an account's operations, newest first. Without a version, the page has the newest operations.
+
+    Attributes:
+        account_id: id of the account.
+        limit: maximum number of operations; 0 for the server's default.
+        older_than: returns the newest operations below this version of the account (`Operation.account_version`).
+        newer_than: returns the oldest operations above this version; 0: the oldest of all. Not together with
+            `older_than`.
+        epoch: id of the ledger's epoch (`Operation.epoch`) to which the version in `older_than` or `newer_than`
+            belongs.
+        filter: conditions that each operation satisfies.
+    """
+
+    account_id: UUID
+    limit: int
+    older_than: int | None = None
+    newer_than: int | None = None
+    epoch: str = ""
+    filter: OperationFilter = NO_CONDITIONS
 
 
 @dataclass(frozen=True, slots=True)

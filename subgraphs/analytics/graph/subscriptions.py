@@ -8,7 +8,7 @@ import strawberry
 
 from kit.rpc.channel import reconnecting_stream
 from subgraphs.analytics import client
-from subgraphs.analytics.graph.context import Context, Info
+from subgraphs.analytics.graph.context import Clients, Info
 from subgraphs.analytics.graph.types import BalanceUpdate, Operation
 from wallet import cursor, inputs
 from wallet.graph import Money
@@ -49,7 +49,7 @@ class Subscription:
 
 
 async def watch_operations(
-    context: Context, account_id: UUID, after: cursor.HistoryPosition | None
+    context: Clients, account_id: UUID, after: cursor.HistoryPosition | None
 ) -> AsyncGenerator[client.Operation, None]:
     """Yield an account's operations after the position `after`; without it, new operations only.
 

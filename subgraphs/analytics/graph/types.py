@@ -10,6 +10,7 @@ import strawberry
 
 from subgraphs.analytics import client
 from subgraphs.analytics.graph.context import Info
+from subgraphs.analytics.graph.loaders import StatisticsRequest
 from wallet import cursor, inputs, paging
 from wallet.errors import InvalidInput
 from wallet.graph import (
@@ -298,13 +299,15 @@ class Account:
             cursor.decode_position, start=cursor.HISTORY_START, first=first, after=after, last=last, before=before
         )
         edge = request.older_than or request.newer_than
-        page = await info.context.analytics.list_operations(
-            UUID(self.id),
-            limit=request.limit,
-            older_than=request.older_than and request.older_than.version,
-            newer_than=request.newer_than and request.newer_than.version,
-            epoch=edge.epoch if edge else "",
-            filter=filter.to_client() if filter else client.OperationFilter(),
+        page = await info.context.operation_pages.load(
+            client.OperationPageRequest(
+                UUID(self.id),
+                limit=request.limit,
+                older_than=request.older_than and request.older_than.version,
+                newer_than=request.newer_than and request.newer_than.version,
+                epoch=edge.epoch if edge else "",
+                filter=filter.to_client() if filter else client.OperationFilter(),
+            )
         )
         return OperationConnection.from_client(page)
 
@@ -321,11 +324,13 @@ class Account:
         to: datetime,
         granularity: Granularity,
     ) -> AccountStatistics | None:
-        statistics = await info.context.analytics.get_statistics(
-            UUID(self.id),
-            from_=_require_offset("from", from_),
-            to=_require_offset("to", to),
-            granularity=granularity.value,
+        statistics = await info.context.statistics.load(
+            StatisticsRequest(
+                UUID(self.id),
+                from_=_require_offset("from", from_),
+                to=_require_offset("to", to),
+                granularity=granularity.value,
+            )
         )
         return AccountStatistics.from_client(statistics)
 

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 from uuid import UUID
 
+from kit.rpc.batches import call_each
 from kit.rpc.channel import ClientLimits, RpcClient, open_channel
 from kit.rpc.converters import money_from_proto, money_to_proto
 from kit.rpc.status import error_from_status
@@ -188,6 +189,19 @@ class BankClient:
             else error_from_status(result.error)
             async for result in with_pauses(response.results)
         }
+
+    async def batch_get_balances(self, ids: Sequence[UUID]) -> dict[UUID, Balance | WalletError]:
+        """Return the current balance and version, or an error, for each id; at most 1,000 ids."""
+        request = bank_pb2.BatchGetAccountsRequest(ids=map(str, ids))
+        response = await self._calls.unary(self._stub.BatchGetAccounts, request)
+        errors = [each for each in response.results if not each.HasField("value")]
+        balances: dict[UUID, Balance | WalletError] = {UUID(each.key): error_from_status(each.error) for each in errors}
+        found = [each.value for each in response.results if each.HasField("value")]
+        if found and not response.HasField("epoch"):  # a bank of an older release
+            return balances | await call_each(self.get_balance, [UUID(each.id) for each in found])
+        for each in found:
+            balances[UUID(each.id)] = Balance(money_from_proto(each.balance), each.version, response.epoch)
+        return balances
 
     async def get_account(self, account_id: UUID) -> Account:
         """Return an account."""

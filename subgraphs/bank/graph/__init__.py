@@ -3,7 +3,14 @@
 The gateway merges what this package exports: `Query`, `Mutation` and the entity types.
 """
 
-from subgraphs.bank.graph.loaders import AccountLoader, TransferLoader, account_loader, transfer_loader
+from subgraphs.bank.graph.loaders import (
+    AccountLoader,
+    AccountPageLoader,
+    TransferLoader,
+    account_loader,
+    account_page_loader,
+    transfer_loader,
+)
 from subgraphs.bank.graph.mutations import Mutation
 from subgraphs.bank.graph.queries import Query
 from subgraphs.bank.graph.types import Account, AccountConnection, Transfer, User
@@ -12,11 +19,13 @@ __all__ = [
     "Account",
     "AccountConnection",
     "AccountLoader",
+    "AccountPageLoader",
     "Mutation",
     "Query",
     "Transfer",
     "TransferLoader",
     "User",
     "account_loader",
+    "account_page_loader",
     "transfer_loader",
 ]

@@ -5,7 +5,7 @@ from typing import Protocol
 import strawberry
 
 from subgraphs.bank.client import BankClient
-from subgraphs.bank.graph.loaders import AccountLoader, TransferLoader
+from subgraphs.bank.graph.loaders import AccountLoader, AccountPageLoader, TransferLoader
 
 
 class Context(Protocol):
@@ -16,6 +16,9 @@ class Context(Protocol):
 
     @property
     def accounts(self) -> AccountLoader: ...
+
+    @property
+    def account_pages(self) -> AccountPageLoader: ...
 
     @property
     def transfers(self) -> TransferLoader: ...

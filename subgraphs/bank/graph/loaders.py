@@ -1,5 +1,6 @@
-"""DataLoaders of accounts and transfers: each collects the ids of one event-loop tick into one RPC."""
+"""DataLoaders of accounts, transfers and pages of accounts. Each collects the keys of one event-loop tick."""
 
+from dataclasses import dataclass
 from uuid import UUID
 
 from strawberry.dataloader import DataLoader
@@ -12,6 +13,18 @@ AccountLoader = DataLoader[UUID, client.Account]
 TransferLoader = DataLoader[UUID, client.Transfer]
 
 
+@dataclass(frozen=True, slots=True)
+class AccountPageRequest:
+    """Arguments of `BankClient.list_accounts`; an empty `owner_id` means the caller."""
+
+    owner_id: str
+    limit: int
+    after: UUID | None
+
+
+AccountPageLoader = DataLoader[AccountPageRequest, client.AccountPage]
+
+
 def account_loader(bank: BankClient) -> AccountLoader:
     """Create a loader of accounts for one request."""
     return loading.batch_loader(bank.batch_get_accounts)
@@ -20,3 +33,12 @@ def account_loader(bank: BankClient) -> AccountLoader:
 def transfer_loader(bank: BankClient) -> TransferLoader:
     """Create a loader of transfers for one request."""
     return loading.batch_loader(bank.batch_get_transfers)
+
+
+def account_page_loader(bank: BankClient) -> AccountPageLoader:
+    """Create a loader of pages for one request. Equal requests of a tick are one RPC."""
+
+    async def load(request: AccountPageRequest) -> client.AccountPage:
+        return await bank.list_accounts(request.owner_id, limit=request.limit, after=request.after)
+
+    return loading.single_loader(load)

@@ -9,6 +9,7 @@ import strawberry
 
 from subgraphs.bank import client
 from subgraphs.bank.graph.context import Info
+from subgraphs.bank.graph.loaders import AccountPageRequest
 from wallet import cursor, paging
 from wallet.graph import PAGE_COST, PAGED_FORWARD, AccountRef, Money, PageInfo, cost_directive
 
@@ -90,7 +91,9 @@ async def list_accounts(info: Info, owner_id: str, first: int | None, after: str
     page_request = paging.parse_relay_arguments(
         cursor.decode_id, start=cursor.ID_START, first=first, after=after, last=None, before=None
     )
-    page = await info.context.bank.list_accounts(owner_id, limit=page_request.limit, after=page_request.older_than)
+    page = await info.context.account_pages.load(
+        AccountPageRequest(owner_id, page_request.limit, page_request.older_than)
+    )
     edges = [AccountEdge(cursor=cursor.encode_id(each.id), node=Account.from_client(each)) for each in page.accounts]
     return AccountConnection(
         edges=edges,

@@ -1,7 +1,7 @@
 """Typed gRPC client of the card service, for the gateway, other services and load tests."""
 
 from subgraphs.card.client.client import SERVICE, CardClient
-from subgraphs.card.client.types import Card, CardDetails, CreatedTopUp, TopUp, TopUpPage
+from subgraphs.card.client.types import Card, CardDetails, CreatedTopUp, TopUp, TopUpPage, TopUpPageRequest
 
 __all__ = [
     "SERVICE",
@@ -11,4 +11,5 @@ __all__ = [
     "CreatedTopUp",
     "TopUp",
     "TopUpPage",
+    "TopUpPageRequest",
 ]

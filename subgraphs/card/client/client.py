@@ -5,22 +5,29 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Final
 from uuid import UUID
 
+from kit.rpc.batches import call_in_batches
 from kit.rpc.channel import ClientLimits, RpcClient, open_channel
 from kit.rpc.client_address import address_metadata
 from kit.rpc.converters import money_to_proto
 from kit.rpc.request_context import current_request
 from kit.rpc.status import error_from_status
 from kit.rpc.tls import TLS
-from kit.runtime.pauses import convert_all, with_pauses
+from kit.runtime.pauses import with_pauses
 from protos.wallet.card.v1 import card_pb2, card_pb2_grpc
-from subgraphs.card.client.converters import card_details_to_proto, top_up_from_proto
-from subgraphs.card.client.types import CardDetails, CreatedTopUp, TopUp, TopUpPage
+from subgraphs.card.client.converters import (
+    card_details_to_proto,
+    top_up_from_proto,
+    top_up_page_from_proto,
+    top_up_page_request_to_proto,
+)
+from subgraphs.card.client.types import CardDetails, CreatedTopUp, TopUp, TopUpPage, TopUpPageRequest
+from wallet import paging
 from wallet.errors import WalletError
 from wallet.money import Money
 
 SERVICE: Final = card_pb2.DESCRIPTOR.services_by_name["CardService"].full_name
 
-_READS: Final = ("GetTopUp", "BatchGetTopUps", "ListTopUps")
+_READS: Final = ("GetTopUp", "BatchGetTopUps", "ListTopUps", "BatchListTopUps")
 _DEPENDENCY: Final = "the card service"  # in error messages
 
 
@@ -116,30 +123,38 @@ class CardClient:
         }
 
     async def list_top_ups(
-        self,
-        account_id: UUID,
-        *,
-        limit: int,
-        older_than: UUID | None = None,
-        newer_than: UUID | None = None,
+        self, account_id: UUID, *, limit: int, older_than: UUID | None = None, newer_than: UUID | None = None
     ) -> TopUpPage:
-        """Return a page of an account's top-ups, newest first.
+        """Return a page of an account's top-ups, newest first; the arguments are those of `TopUpPageRequest`."""
+        return await self._list_top_ups(TopUpPageRequest(account_id, limit, older_than, newer_than))
 
-        Args:
-            account_id: id of the account.
-            limit: maximum size of the page.
-            older_than: id of a top-up; the page begins with the next older one.
-            newer_than: id of a top-up; the page ends with the next newer one. Not together with `older_than`.
-        """
-        request = card_pb2.ListTopUpsRequest(
-            account_id=str(account_id),
-            page_size=limit,
-            older_than=str(older_than or ""),
-            newer_than=str(newer_than or ""),
+    async def _list_top_ups(self, request: TopUpPageRequest) -> TopUpPage:
+        return await top_up_page_from_proto(
+            await self._calls.unary(self._stub.ListTopUps, top_up_page_request_to_proto(request))
         )
-        response = await self._calls.unary(self._stub.ListTopUps, request)
-        top_ups = tuple(await convert_all(top_up_from_proto, response.top_ups))
-        return TopUpPage(top_ups, response.has_older, response.has_newer)
+
+    async def batch_list_top_ups(
+        self, requests: Sequence[TopUpPageRequest]
+    ) -> dict[TopUpPageRequest, TopUpPage | WalletError]:
+        """Return a page, or the error that `list_top_ups` would raise, for each request, with as few calls as possible.
+
+        A call for several pages returns at most 100 pages with 5,000 top-ups. A card service of an older release gets a
+        call for each page.
+        """
+        batches = paging.split_batch(requests, lambda request: request.limit)
+        return await call_in_batches(self._list_top_ups, self._batch_list_top_ups, batches)
+
+    async def _batch_list_top_ups(
+        self, requests: Sequence[TopUpPageRequest]
+    ) -> Sequence[TopUpPage | WalletError] | None:
+        message = card_pb2.BatchListTopUpsRequest(requests=map(top_up_page_request_to_proto, requests))
+        response = await self._calls.unary_if_known(self._stub.BatchListTopUps, message)
+        if response is None:
+            return None
+        return [
+            await top_up_page_from_proto(result.value) if result.HasField("value") else error_from_status(result.error)
+            for result in response.results
+        ]
 
     async def watch_top_up(self, top_up_id: UUID) -> AsyncGenerator[TopUp, None]:
         """Yield the current state of a top-up, then its state after each change, until the top-up is final."""

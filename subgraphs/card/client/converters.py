@@ -4,8 +4,17 @@ from typing import Final
 from uuid import UUID
 
 from kit.rpc.converters import money_from_proto, time_from_proto
+from kit.runtime.pauses import convert_all
 from protos.wallet.card.v1 import card_pb2
-from subgraphs.card.client.types import Brand, Card, CardDetails, Status, TopUp
+from subgraphs.card.client.types import (
+    Brand,
+    Card,
+    CardDetails,
+    Status,
+    TopUp,
+    TopUpPage,
+    TopUpPageRequest,
+)
 
 _STATUSES: Final[dict[int, Status]] = {
     card_pb2.TOP_UP_STATUS_CREATED: "CREATED",
@@ -51,3 +60,19 @@ def top_up_from_proto(message: card_pb2.TopUp) -> TopUp:
         time_from_proto(message.updated_at),
         message.version,
     )
+
+
+def top_up_page_request_to_proto(request: TopUpPageRequest) -> card_pb2.ListTopUpsRequest:
+    """Convert the request of a page."""
+    return card_pb2.ListTopUpsRequest(
+        account_id=str(request.account_id),
+        page_size=request.limit,
+        older_than=str(request.older_than or ""),
+        newer_than=str(request.newer_than or ""),
+    )
+
+
+async def top_up_page_from_proto(message: card_pb2.ListTopUpsResponse) -> TopUpPage:
+    """Convert a page, with pauses."""
+    top_ups = tuple(await convert_all(top_up_from_proto, message.top_ups))
+    return TopUpPage(top_ups, message.has_older, message.has_newer)

@@ -3,7 +3,7 @@
 The gateway merges what this package exports: `Query`, `Mutation`, `Subscription` and the entity types.
 """
 
-from subgraphs.card.graph.loaders import TopUpLoader, top_up_loader
+from subgraphs.card.graph.loaders import TopUpLoader, TopUpPageLoader, top_up_loader, top_up_page_loader
 from subgraphs.card.graph.mutations import Mutation
 from subgraphs.card.graph.queries import Query
 from subgraphs.card.graph.subscriptions import Subscription
@@ -17,6 +17,8 @@ __all__ = [
     "TopUp",
     "TopUpConnection",
     "TopUpLoader",
+    "TopUpPageLoader",
     "Transfer",
     "top_up_loader",
+    "top_up_page_loader",
 ]

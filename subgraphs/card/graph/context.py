@@ -5,7 +5,7 @@ from typing import Protocol
 import strawberry
 
 from subgraphs.card.client import CardClient
-from subgraphs.card.graph.loaders import TopUpLoader
+from subgraphs.card.graph.loaders import TopUpLoader, TopUpPageLoader
 
 
 class Context(Protocol):
@@ -16,6 +16,9 @@ class Context(Protocol):
 
     @property
     def top_ups(self) -> TopUpLoader: ...
+
+    @property
+    def top_up_pages(self) -> TopUpPageLoader: ...
 
 
 Info = strawberry.Info[Context, None]

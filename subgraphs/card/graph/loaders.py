@@ -1,4 +1,4 @@
-"""DataLoader of top-ups: it collects the ids of one event-loop tick into one RPC."""
+"""DataLoaders of top-ups and of pages of top-ups: each collects the keys of one event-loop tick into one RPC."""
 
 from uuid import UUID
 
@@ -9,8 +9,14 @@ from subgraphs.card.client import CardClient
 from wallet import loading
 
 TopUpLoader = DataLoader[UUID, client.TopUp]
+TopUpPageLoader = DataLoader[client.TopUpPageRequest, client.TopUpPage]
 
 
 def top_up_loader(card: CardClient) -> TopUpLoader:
     """Create a loader of top-ups for one request."""
     return loading.batch_loader(card.batch_get_top_ups)
+
+
+def top_up_page_loader(card: CardClient) -> TopUpPageLoader:
+    """Create a loader of pages for one request."""
+    return loading.batch_loader(card.batch_list_top_ups)

@@ -82,11 +82,13 @@ class Account:
         page_request = paging.parse_relay_arguments(
             cursor.decode_id, start=cursor.ID_START, first=first, after=after, last=last, before=before
         )
-        page = await info.context.card.list_top_ups(
-            UUID(self.id),
-            limit=page_request.limit,
-            older_than=page_request.older_than,
-            newer_than=page_request.newer_than,
+        page = await info.context.top_up_pages.load(
+            client.TopUpPageRequest(
+                UUID(self.id),
+                limit=page_request.limit,
+                older_than=page_request.older_than,
+                newer_than=page_request.newer_than,
+            )
         )
         return TopUpConnection.from_client(page)
 

@@ -29,11 +29,12 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
     """Bank with the methods that analytics calls; all other methods return UNIMPLEMENTED.
 
     `calls` counts the calls by method. While `is_down`, calls fail with `outage`. `ListAccountVersions` waits until
-    `gate` is set.
+    `gate` is set. `is_older` makes it a bank of a release whose `BatchGetAccounts` returns no epoch.
     """
 
     def __init__(self) -> None:
         self.is_down = False
+        self.is_older = False
         self.outage: WalletError = Unavailable("the bank")
         self.epoch = ""
         self.past_epochs: list[str] = []
@@ -112,7 +113,7 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         self, request: bank_pb2.BatchGetAccountsRequest, context: Any
     ) -> bank_pb2.BatchGetAccountsResponse:
         self._record_call("BatchGetAccounts")
-        response = bank_pb2.BatchGetAccountsResponse()
+        response = bank_pb2.BatchGetAccountsResponse(epoch=None if self.is_older else self.epoch)
         for key in request.ids:
             try:
                 response.results.add(key=key, value=self._account(UUID(key)))

@@ -5,14 +5,16 @@ An epoch is one uninterrupted sequence of the ledger's operations. A restore fro
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
+from uuid import UUID
 
 import pytest
 
+from kit.auth.principal import Principal
 from subgraphs.analytics.client import AnalyticsClient, OperationFilter
 from subgraphs.analytics.service.adapters.clickhouse.epochs import EpochTables, StoredEpoch
 from subgraphs.analytics.service.application.account_owners import AccountOwners
@@ -368,10 +370,10 @@ class TestService:
         events = [env.bank.transfer(CLEARING, account) for _ in range(3)]
         await env.history.insert([row for event in events for row in rows_from_event(event)])
 
-        async def read_position(*_: Any) -> AccountPosition:
-            return AccountPosition(2, "")
+        async def read_positions(_: object, __: Principal, accounts: Iterable[UUID]) -> dict[UUID, AccountPosition]:
+            return dict.fromkeys(accounts, AccountPosition(2, ""))
 
-        monkeypatch.setattr(AccountOwners, "read_position", read_position)
+        monkeypatch.setattr(AccountOwners, "read_positions", read_positions)
         async with run_analytics(env.settings):
             with env.as_user("alice"):
                 assert (await client.list_operations(account, limit=10)).is_complete

@@ -1,15 +1,18 @@
 """Paging through a history that grows at the same time."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from subgraphs.analytics.service.adapters.clickhouse.history import History
-from subgraphs.analytics.service.domain.model import Direction, OperationFilter, OperationType, Row
+from subgraphs.analytics.service.domain.model import Direction, OperationFilter, OperationType, Page, PageRequest, Row
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 OTHERS = [UUID(int=number) for number in (1, 2, 3)]
@@ -110,3 +113,89 @@ class TestPaging:
             versions_up += [row.account_version for row in reversed(page.rows)]
             edge, more = (versions_up[-1] if versions_up else 0), page.has_newer
         assert versions_up == all_versions
+
+
+@st.composite
+def stored_accounts(draw: st.DrawFn) -> tuple[list[Row], list[tuple[PageRequest, int | None]]]:
+    """Draw the rows of a few accounts, with gaps, and pages of them with the accounts' versions in the ledger."""
+    rows: list[Row] = []
+    pages = []
+    for _ in range(draw(st.integers(1, 3))):
+        account, last = uuid4(), draw(st.integers(0, 40))
+        lost = draw(st.sets(st.integers(1, 40), max_size=4))
+        rows += [operation_row(account, version) for version in range(1, last + 1) if version not in lost]
+        ahead = draw(st.sampled_from((-5, -1, 0, 0, 0, 1, 25)))  # the ledger may be ahead of the history, or behind it
+        for _ in range(draw(st.integers(1, 3))):
+            edge = draw(st.integers(0, 42))
+            bound: dict[str, Any] = draw(st.sampled_from(({}, {}, {"older_than": edge}, {"newer_than": edge})))
+            conditions = draw(
+                st.sampled_from((OperationFilter(), OperationFilter(), OperationFilter(direction=Direction.IN)))
+            )
+            request = PageRequest(account, draw(st.integers(1, 12)), **bound, conditions=conditions)
+            pages.append((request, draw(st.sampled_from((None, *3 * (max(0, last + ahead),))))))
+    return rows, pages
+
+
+def operation_row(account: UUID, version: int) -> Row:
+    direction = Direction.IN if version % 2 else Direction.OUT
+    time = START + timedelta(hours=version)
+    return Row(
+        account,
+        version,
+        UUID(int=version),
+        OperationType.TRANSFER,
+        direction,
+        Decimal(1),
+        "RUB",
+        Decimal(0),
+        OTHERS[0],
+        time,
+    )
+
+
+class TestBatch:
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(case=stored_accounts())
+    async def test_pages_of_a_batch_are_the_pages_that_are_read_alone(
+        self, history: History, case: tuple[list[Row], list[tuple[PageRequest, int | None]]]
+    ) -> None:
+        rows, pages = case
+        await history.insert(rows)
+        requests = [request for request, _ in pages]
+        expected = [await read_alone(history, request) for request in requests]
+        assert await history.get_pages(requests, [version for _, version in pages]) == expected
+
+    async def test_pages_of_a_complete_history_are_one_query(
+        self, history: History, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        accounts = [uuid4() for _ in range(20)]
+        await history.insert([operation_row(account, version) for account in accounts for version in range(1, 31)])
+        bounds: list[dict[str, Any]] = [{}, {"older_than": 9}, {"newer_than": 0}, {"newer_than": 28}]
+        requests = [PageRequest(account, 5, **bound) for account in accounts for bound in bounds]
+        expected = [await read_alone(history, request) for request in requests]
+        queries = count_queries(history, monkeypatch)
+        assert await history.get_pages(requests, [30] * len(requests)) == expected
+        assert len(queries) == 1
+
+
+async def read_alone(history: History, request: PageRequest) -> Page:
+    return await history.get_page(
+        request.account_id,
+        limit=request.limit,
+        older_than=request.older_than,
+        newer_than=request.newer_than,
+        conditions=request.conditions,
+    )
+
+
+def count_queries(history: History, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the list to which each further query is added."""
+    queries: list[str] = []
+    query = history._database.query
+
+    async def record(statement: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        queries.append(statement)
+        return await query(statement, parameters)
+
+    monkeypatch.setattr(history._database, "query", record)
+    return queries

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +13,13 @@ from kit.auth.principal import Principal, Role
 from kit.rpc import request_context
 from kit.rpc.status import error_from_rpc
 from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
-from subgraphs.analytics.client import AnalyticsClient, Operation, OperationFilter
+from subgraphs.analytics.client import (
+    AnalyticsClient,
+    Operation,
+    OperationFilter,
+    OperationPage,
+    OperationPageRequest,
+)
 from subgraphs.analytics.service import __main__ as main
 from subgraphs.analytics.service.application.account_owners import AccountOwners
 from subgraphs.analytics.service.application.service import Analytics
@@ -174,8 +180,10 @@ class TestOperations:
         class EarlierPosition(AccountOwners):
             """Returns the position (version and epoch) that the account had before its first operation."""
 
-            async def read_position(self, caller: Principal, account_id: UUID) -> model.AccountPosition:
-                return model.AccountPosition(0, "")
+            async def read_positions(
+                self, caller: Principal, account_ids: Iterable[UUID]
+            ) -> dict[UUID, model.AccountPosition | WalletError | None]:
+                return dict.fromkeys(account_ids, model.AccountPosition(0, ""))
 
         alice, bob = env.bank.open("alice"), env.bank.open("bob")
         await env.history.insert(rows_from_event(env.bank.transfer(alice, bob)))
@@ -183,12 +191,7 @@ class TestOperations:
         analytics = Analytics(env.history, env.ledger, env.epochs, env.hub(), EarlierPosition(env.bank_client))
         page = await analytics.list_operations(
             Principal("https://users.test", "alice", is_service=False, expires_at=0),
-            alice,
-            limit=10,
-            older_than=None,
-            newer_than=None,
-            epoch="",
-            conditions=model.OperationFilter(),
+            model.PageRequest(alice, limit=10),
         )
         assert ([row.account_version for row in page.rows], page.is_complete) == ([1], False)
 
@@ -198,8 +201,10 @@ class TestOperations:
         class UnknownPosition(AccountOwners):
             """Returns no position of the account, as if its owner was cached and the bank was unavailable."""
 
-            async def read_position(self, caller: Principal, account_id: UUID) -> None:
-                return None
+            async def read_positions(
+                self, caller: Principal, account_ids: Iterable[UUID]
+            ) -> dict[UUID, model.AccountPosition | WalletError | None]:
+                return dict.fromkeys(account_ids)
 
         alice, epochs = env.bank.open("alice"), env.epochs
         env.bank.begin_epoch()
@@ -210,17 +215,74 @@ class TestOperations:
         async def list_older(epoch: str) -> model.Page:
             return await analytics.list_operations(
                 Principal("https://users.test", "alice", is_service=False, expires_at=0),
-                alice,
-                limit=10,
-                older_than=1,
-                newer_than=None,
-                epoch=epoch,
-                conditions=model.OperationFilter(),
+                model.PageRequest(alice, limit=10, older_than=1, epoch=epoch),
             )
 
         assert not (await list_older(env.bank.epoch)).is_complete
         with pytest.raises(LedgerRestored):
             await list_older("")
+
+    async def test_batch_returns_the_pages_that_are_listed_alone(
+        self, service: AnalyticsEnvironment, client: AnalyticsClient
+    ) -> None:
+        bank, bounds = service.bank, [page for stored, page, _ in COMPLETENESS if not stored or 4 in stored]
+        alice, bob, other = bank.open("alice"), bank.open("bob"), bank.open("alice")
+        events = [
+            bank.transfer(*((account, bob) if n % 2 else (bob, account)))
+            for n in range(4)
+            for account in (alice, other)
+        ]
+        await service.history.insert([row for event in events for row in rows_from_event(event)][:-2])
+        requests = [
+            OperationPageRequest(account, **({"limit": 10} | page)) for account in (alice, other) for page in bounds
+        ]
+        with service.as_user("alice"):
+            expected = {
+                each: await client.list_operations(
+                    each.account_id,
+                    limit=each.limit,
+                    older_than=each.older_than,
+                    newer_than=each.newer_than,
+                    filter=each.filter,
+                )
+                for each in requests
+            }
+            bank.calls.clear()
+            assert await client.batch_list_operations([*requests, requests[0]]) == expected
+        assert {page.is_complete for page in expected.values()} == {True, False}
+        assert bank.calls["BatchGetAccounts"] == 1
+        assert not bank.calls["GetBalance"]
+
+    async def test_refused_page_of_a_batch_does_not_affect_the_others(
+        self, service: AnalyticsEnvironment, client: AnalyticsClient
+    ) -> None:
+        own, others, missing = service.bank.open("alice"), service.bank.open("bob"), uuid4()
+        requests = [OperationPageRequest(account, 1) for account in (own, others, missing)]
+        requests += [OperationPageRequest(own, -1), OperationPageRequest(own, 1, older_than=5)]
+        requests += [OperationPageRequest(own, 1, filter=OperationFilter(min_amount="-1"))]
+        with service.as_user("alice"):
+            pages = list((await client.batch_list_operations(requests)).values())
+        assert pages[0] == OperationPage((), has_older=False, has_newer=False, is_complete=True)
+        assert pages[1:3] == [AccountNotFound(str(others)), AccountNotFound(str(missing))]
+        assert pages[4] == LedgerRestored()
+        fields = [each.violations[0].field for each in (pages[3], pages[5]) if isinstance(each, InvalidInput)]
+        assert fields == ["pageSize", "minAmount"]
+
+    async def test_too_large_batch_is_refused(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
+        request = analytics_pb2.BatchGetOperationsRequest(requests=[analytics_pb2.GetOperationsRequest()] * 101)
+        with service.as_user("alice"), pytest.raises(InvalidInput) as caught:
+            await client._calls.unary(client._stub.BatchGetOperations, request)
+        assert [each.field for each in caught.value.violations] == ["requests"]
+
+    async def test_bank_of_an_older_release_is_asked_for_each_account(
+        self, service: AnalyticsEnvironment, client: AnalyticsClient
+    ) -> None:
+        service.bank.is_older = True
+        accounts = [service.bank.open("alice") for _ in range(2)]
+        with service.as_user("alice"):
+            pages = await client.batch_list_operations([OperationPageRequest(account, 1) for account in accounts])
+        assert [page.is_complete for page in pages.values() if isinstance(page, OperationPage)] == [True, True]
+        assert (service.bank.calls["BatchGetAccounts"], service.bank.calls["GetBalance"]) == (1, 2)
 
     async def test_account_of_another_user_is_not_found(
         self, service: AnalyticsEnvironment, client: AnalyticsClient

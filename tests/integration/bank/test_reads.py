@@ -53,6 +53,14 @@ class TestAccounts:
         assert (await caller(bank.client.get_account(bobs))).owner_id == "bob"
         assert (await caller(bank.client.get_account(clearing_account()))).owner_id == ""
 
+    async def test_balances_of_a_batch_are_those_that_are_read_alone(self, bank: RunningBank, alice: Caller) -> None:
+        mine, also_mine, bobs = await bank.open("alice", "5"), await bank.open("alice"), await bank.open("bob")
+        await alice(bank.client.transfer(mine, bobs, rub("1"), "balances"))
+        expected = {id_: await alice(bank.client.get_balance(id_)) for id_ in (mine, also_mine)}
+        balances = await alice(bank.client.batch_get_balances([mine, bobs, also_mine]))
+        assert balances == expected | {bobs: AccountNotFound(str(bobs))}
+        assert await alice(bank.client.batch_get_balances([bobs])) == {bobs: AccountNotFound(str(bobs))}
+
     async def test_batch_get_accounts_of_no_ids_is_empty(self, bank: RunningBank, alice: Caller) -> None:
         assert await alice(bank.client.batch_get_accounts([])) == {}
 

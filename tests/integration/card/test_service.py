@@ -3,12 +3,14 @@
 import asyncio
 import uuid
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import pytest
 
 from kit.auth.principal import Role
-from subgraphs.card.client import TopUp
+from protos.wallet.card.v1 import card_pb2
+from subgraphs.card.client import TopUp, TopUpPage, TopUpPageRequest
 from tests.idempotency_keys import earlier_release
 from tests.integration.bank.harness import rub
 from tests.integration.card.card_process import RunningCard, card_details
@@ -257,6 +259,46 @@ class TestReads:
             await list_page(older_than=ids[0], newer_than=ids[4])
         with pytest.raises(AccountNotFound):
             await card.user("bob")(card.client.list_top_ups(account, limit=2))
+
+    async def test_batch_returns_the_pages_that_are_listed_alone(self, card: RunningCard) -> None:
+        alice = card.user("alice")
+        accounts = [await card.bank.open("alice") for _ in range(2)]
+        ids = [(await card.top_up(accounts[number % 2], rub("1"), f"batch page {number}")).id for number in range(7)]
+        bounds: list[dict[str, Any]] = [{}, {"older_than": ids[4]}, {"newer_than": ids[2]}, {"newer_than": UUID(int=0)}]
+        requests = [
+            TopUpPageRequest(account, limit, **bound)
+            for account in (*accounts, await card.bank.open("alice"))
+            for limit in (1, 2, 0)
+            for bound in bounds
+        ]
+        expected = {
+            each: await alice(
+                card.client.list_top_ups(
+                    each.account_id, limit=each.limit, older_than=each.older_than, newer_than=each.newer_than
+                )
+            )
+            for each in requests
+        }
+        assert await alice(card.client.batch_list_top_ups([*requests, requests[0]])) == expected
+
+    async def test_refused_page_of_a_batch_does_not_affect_the_others(self, card: RunningCard) -> None:
+        own, others, missing = await card.bank.open("alice"), await card.bank.open("bob"), uuid.uuid4()
+        top_up = await card.top_up(own, rub("1"), "page beside refused ones")
+        requests = [TopUpPageRequest(each, 1) for each in (own, others, missing)]
+        requests += [TopUpPageRequest(own, -1), TopUpPageRequest(own, 1, top_up.id, top_up.id)]
+        pages = list((await card.user("alice")(card.client.batch_list_top_ups(requests))).values())
+        assert pages[0] == TopUpPage((top_up,), has_older=False, has_newer=False)
+        assert pages[1:3] == [AccountNotFound(str(others)), AccountNotFound(str(missing))]
+        assert [each.violations[0].field for each in pages[3:] if isinstance(each, InvalidInput)] == [
+            "pageSize",
+            "newerThan",
+        ]
+
+    async def test_too_large_batch_is_refused(self, card: RunningCard) -> None:
+        request = card_pb2.BatchListTopUpsRequest(requests=[card_pb2.ListTopUpsRequest()] * 101)
+        with card.user("alice").calling(), pytest.raises(InvalidInput) as caught:
+            await card.client._calls.unary(card.client._stub.BatchListTopUps, request)
+        assert [each.field for each in caught.value.violations] == ["requests"]
 
     async def test_stream_of_a_top_up_ends_with_its_final_status(self, card: RunningCard) -> None:
         account = await card.bank.open("alice")

@@ -1,39 +1,15 @@
 """Federation: entities by key in few RPCs, endpoints of the subgraphs, and the setting that turns federation off."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from gateway.app import build_app
-from gateway.graphql.execution.options import GraphOptions
 from gateway.graphql.federation.registry import SUBGRAPHS
-from gateway.http.cors import CorsOptions
-from gateway.http.rate_limits import RateLimiter, RateLimitOptions
-from kit.rpc import converters, status
-from kit.rpc.server import Service, grpc_server
-from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
-from protos.wallet.card.v1 import card_pb2, card_pb2_grpc
-from protos.wallet.identity.v1 import identity_pb2, identity_pb2_grpc
-from stack.ports import HOST, free_ports
-from subgraphs.analytics.client import AnalyticsClient
-from subgraphs.bank.client import SERVICE as BANK
-from subgraphs.bank.client import BankClient
-from subgraphs.bank.service.api import policy as bank_policy
-from subgraphs.card.client import SERVICE as CARD
-from subgraphs.card.client import CardClient
-from subgraphs.card.service.api import policy as card_policy
-from subgraphs.identity.client import SERVICE as IDENTITY
-from subgraphs.identity.client import IdentityClient
-from subgraphs.identity.service.api import policy as identity_policy
 from tests.conftest import Keys
-from tests.integration.gateway import fake_services as messages
-from wallet.errors import AccountNotFound, TopUpNotFound, TransferNotFound, UserNotFound
-from wallet.money import Money
+from tests.integration.gateway.entity_services import Services, gateway
 
 ENTITIES = """
     query($representations: [_Any!]!) {
@@ -48,80 +24,6 @@ MERGED = "/graphql"
 BOTH = pytest.mark.parametrize("path", [MERGED, "/subgraphs/bank/graphql"])
 
 Execute = Callable[..., Awaitable[dict[str, Any]]]
-
-
-class Services(
-    bank_pb2_grpc.BankServiceServicer, card_pb2_grpc.CardServiceServicer, identity_pb2_grpc.IdentityServiceServicer
-):
-    """Fake bank, card and identity services.
-
-    Attributes:
-        ids: known ids. An account, its owner, a transfer and a top-up share each id. Their amount is the position of
-            the id, counted from 1.
-        calls: names of the called methods with their keys.
-    """
-
-    def __init__(self) -> None:
-        self.ids: list[str] = []
-        self.calls: list[tuple[str, list[str]]] = []
-
-    def open(self) -> str:
-        self.ids.append(str(uuid4()))
-        return self.ids[-1]
-
-    async def BatchGetAccounts(self, request: Any, context: Any) -> bank_pb2.BatchGetAccountsResponse:  # noqa: N802
-        self.calls.append(("BatchGetAccounts", list(request.ids)))
-        response = bank_pb2.BatchGetAccountsResponse()
-        for key in request.ids:
-            if (money := self._money(key)) is not None:
-                account = bank_pb2.Account(id=key, owner_id=key, balance=money, status=bank_pb2.ACCOUNT_STATUS_OPEN)
-                response.results.add(key=key, value=account)
-            else:
-                response.results.add(key=key, error=status.error_to_status(AccountNotFound(key)))
-        return response
-
-    async def BatchGetTransfers(self, request: Any, context: Any) -> bank_pb2.BatchGetTransfersResponse:  # noqa: N802
-        self.calls.append(("BatchGetTransfers", list(request.ids)))
-        response = bank_pb2.BatchGetTransfersResponse()
-        for key in request.ids:
-            if (money := self._money(key)) is not None:
-                kind, sides = bank_pb2.TRANSFER_KIND_TRANSFER, {"sender_id": key, "recipient_id": key}
-                response.results.add(key=key, value=bank_pb2.Transfer(id=key, kind=kind, amount=money, **sides))
-            else:
-                response.results.add(key=key, error=status.error_to_status(TransferNotFound(key)))
-        return response
-
-    async def BatchGetTopUps(self, request: Any, context: Any) -> card_pb2.BatchGetTopUpsResponse:  # noqa: N802
-        self.calls.append(("BatchGetTopUps", list(request.ids)))
-        response = card_pb2.BatchGetTopUpsResponse()
-        for key in request.ids:
-            if (money := self._money(key)) is not None:
-                response.results.add(key=key, value=messages.top_up(id=key, amount=money))
-            else:
-                response.results.add(key=key, error=status.error_to_status(TopUpNotFound(key)))
-        return response
-
-    async def ListAccounts(self, request: Any, context: Any) -> bank_pb2.ListAccountsResponse:  # noqa: N802
-        self.calls.append(("ListAccounts", [request.owner_id]))
-        page = [id_ for id_ in self.ids if id_ > request.after_account_id][: request.page_size]
-        accounts = [
-            bank_pb2.Account(id=id_, balance=self._money(id_), status=bank_pb2.ACCOUNT_STATUS_OPEN) for id_ in page
-        ]
-        return bank_pb2.ListAccountsResponse(accounts=accounts)
-
-    async def BatchGetUsers(self, request: Any, context: Any) -> identity_pb2.BatchGetUsersResponse:  # noqa: N802
-        self.calls.append(("BatchGetUsers", list(request.ids)))
-        response = identity_pb2.BatchGetUsersResponse()
-        for key in request.ids:
-            if key in self.ids:
-                user = identity_pb2.User(id=key, username=f"u{key}", role=identity_pb2.ROLE_OPERATOR)
-                response.results.add(key=key, value=user)
-            else:
-                response.results.add(key=key, error=status.error_to_status(UserNotFound(key)))
-        return response
-
-    def _money(self, key: str) -> Any:
-        return converters.money_to_proto(Money.parse(str(self.ids.index(key) + 1))) if key in self.ids else None
 
 
 @pytest.fixture
@@ -141,48 +43,6 @@ async def execute(services: Services, keys: Keys) -> AsyncIterator[Execute]:
 @pytest.fixture
 def services() -> Services:
     return Services()  # type: ignore[abstract]  # the other methods are not called
-
-
-@asynccontextmanager
-async def gateway(keys: Keys, services: Services, *, federation: bool) -> AsyncIterator[httpx.AsyncClient]:
-    """Yield a client of a gateway that calls these services over gRPC. Analytics is not running."""
-    listen, unused = (f"{HOST}:{port}" for port in free_ports(2))
-    registered = {
-        BANK: Service(
-            lambda server: bank_pb2_grpc.add_BankServiceServicer_to_server(services, server), bank_policy.POLICY
-        ),
-        CARD: Service(
-            lambda server: card_pb2_grpc.add_CardServiceServicer_to_server(services, server), card_policy.POLICY
-        ),
-        IDENTITY: Service(
-            lambda server: identity_pb2_grpc.add_IdentityServiceServicer_to_server(services, server),
-            identity_policy.POLICY,
-        ),
-    }
-    async with (
-        grpc_server(listen, keys.verifier(), registered),
-        BankClient.connect(listen) as bank,
-        CardClient.connect(listen) as card,
-        AnalyticsClient.connect(unused) as analytics,
-        IdentityClient.connect(listen) as identity,
-    ):
-        app = build_app(
-            bank,
-            analytics,
-            card,
-            identity,
-            keys.verifier(),
-            RateLimiter(RateLimitOptions()),
-            asyncio.Event(),
-            cors=CorsOptions(),
-            body_limit_bytes=200_000,
-            timeout_seconds=10,
-            graph=GraphOptions(federation=federation),
-        )
-        headers = {"Authorization": f"Bearer {keys.user('alice')}"}
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://gateway", headers=headers) as http:
-            yield http
 
 
 def account(id_: str) -> dict[str, str]:

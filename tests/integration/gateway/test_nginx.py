@@ -46,7 +46,7 @@ class PausingCard(FakeCard):
 
 @pytest.fixture(scope="module")
 def card() -> PausingCard:
-    return PausingCard()
+    return PausingCard()  # type: ignore[abstract]  # the tests do not call the missing methods
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Sequence
 from typing import cast
 from uuid import UUID, uuid4
 
@@ -9,7 +10,7 @@ from subgraphs.analytics.service.application import account_owners
 from subgraphs.analytics.service.application.account_owners import AccountOwners
 from subgraphs.analytics.service.domain.model import AccountPosition
 from subgraphs.bank.client import Balance, BankClient
-from wallet.errors import AccountNotFound, DeadlineExceeded, RateLimited, ResourceExhausted, Unavailable
+from wallet.errors import AccountNotFound, DeadlineExceeded, RateLimited, ResourceExhausted, Unavailable, WalletError
 from wallet.money import Money
 
 ALICE = Principal("https://users.test", "alice", is_service=False, expires_at=0)
@@ -24,13 +25,12 @@ class FakeBank:
         self.calls = 0
         self.problem: Exception | None = None
 
-    async def get_balance(self, account_id: UUID) -> Balance:
+    async def batch_get_balances(self, ids: Sequence[UUID]) -> dict[UUID, Balance | WalletError]:
         self.calls += 1
         if self.problem is not None:
             raise self.problem
-        if account_id == UNKNOWN_ACCOUNT:
-            raise AccountNotFound(str(account_id))
-        return Balance(Money.parse("1.00"), 7, EPOCH)
+        balance = Balance(Money.parse("1.00"), 7, EPOCH)
+        return {each: AccountNotFound(str(each)) if each == UNKNOWN_ACCOUNT else balance for each in ids}
 
 
 class FakeClock:
@@ -81,7 +81,7 @@ async def test_caller_with_cached_permission_does_not_wait_for_a_hanging_bank(
 ) -> None:
     await owners.read_position(ALICE, ACCOUNT)
     monkeypatch.setattr(account_owners, "_VERSION_TIMEOUT_SECONDS", 0)
-    monkeypatch.setattr(bank, "get_balance", lambda _: asyncio.Event().wait())
+    monkeypatch.setattr(bank, "batch_get_balances", lambda _: asyncio.Event().wait())
     assert await owners.read_position(ALICE, ACCOUNT) is None
 
 
@@ -116,3 +116,18 @@ async def test_cache_has_a_maximum_size(bank: FakeBank, monkeypatch: pytest.Monk
     assert await owners.read_position(ALICE, accounts[2]) is None
     with pytest.raises(Unavailable):
         await owners.read_position(ALICE, accounts[0])
+
+
+async def test_positions_of_several_accounts_are_one_call(owners: AccountOwners, bank: FakeBank) -> None:
+    positions = await owners.read_positions(ALICE, [ACCOUNT, UNKNOWN_ACCOUNT, ACCOUNT])
+    assert positions == {ACCOUNT: AccountPosition(7, EPOCH), UNKNOWN_ACCOUNT: AccountNotFound(str(UNKNOWN_ACCOUNT))}
+    assert bank.calls == 1
+
+
+async def test_cached_permissions_of_some_accounts_are_used_while_the_bank_is_unavailable(
+    owners: AccountOwners, bank: FakeBank
+) -> None:
+    other = uuid4()
+    await owners.read_position(ALICE, ACCOUNT)
+    bank.problem = Unavailable("the bank")
+    assert await owners.read_positions(ALICE, [ACCOUNT, other]) == {ACCOUNT: None, other: bank.problem}

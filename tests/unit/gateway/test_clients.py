@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -18,9 +18,9 @@ from protos.wallet.analytics.v1 import analytics_pb2
 from protos.wallet.bank.v1 import bank_pb2
 from protos.wallet.card.v1 import card_pb2
 from protos.wallet.identity.v1 import identity_pb2
-from subgraphs.analytics.client import AnalyticsClient
+from subgraphs.analytics.client import AnalyticsClient, OperationPageRequest
 from subgraphs.bank.client import BankClient
-from subgraphs.card.client import CardClient, CardDetails
+from subgraphs.card.client import CardClient, CardDetails, TopUpPageRequest
 from subgraphs.identity.client import IdentityClient
 from wallet.errors import Unavailable
 from wallet.inputs import Secret
@@ -67,7 +67,12 @@ def bank_calls(client: BankClient) -> list[Awaitable[Any]]:
 
 
 def analytics_calls(client: AnalyticsClient) -> list[Awaitable[Any]]:
-    return [client.list_operations(ID, limit=1), client.get_statistics(ID, from_=NOW, to=NOW, granularity="DAY")]
+    pages = [OperationPageRequest(ID, limit) for limit in (1, 2)]
+    return [
+        client.list_operations(ID, limit=1),
+        raise_error(client.batch_list_operations(pages)),
+        client.get_statistics(ID, from_=NOW, to=NOW, granularity="DAY"),
+    ]
 
 
 def card_calls(client: CardClient) -> list[Awaitable[Any]]:
@@ -76,6 +81,7 @@ def card_calls(client: CardClient) -> list[Awaitable[Any]]:
         client.get_top_up(ID),
         client.batch_get_top_ups([ID]),
         client.list_top_ups(ID, limit=1),
+        raise_error(client.batch_list_top_ups([TopUpPageRequest(ID, limit) for limit in (1, 2)])),
     ]
 
 
@@ -89,6 +95,12 @@ def identity_calls(client: IdentityClient) -> list[Awaitable[Any]]:
         client.get_user("1"),
         client.batch_get_users(["1"]),
     ]
+
+
+async def raise_error(results: Awaitable[Mapping[Any, Any]]) -> None:
+    """Raise the error of the pages of a batch."""
+    for result in (await results).values():
+        raise result
 
 
 async def first_page(pages: AsyncIterator[Any]) -> Any:

@@ -136,3 +136,25 @@ class TestParseRelayArguments:
         with pytest.raises(InvalidInput) as refused:
             parse(**arguments)
         assert refused.value.message == message
+
+
+class TestBatch:
+    def test_batches_are_within_the_limits(self) -> None:
+        requests = [(number, limit) for number, limit in enumerate([1_000] * 6 + [0] * 150 + [1] * 250)]
+        batches = list(paging.split_batch(requests, lambda request: request[1]))
+        assert [request for batch in batches for request in batch] == requests
+        for batch in batches:
+            paging.check_batch([limit for _, limit in batch])
+        assert [len(batch) for batch in batches] == [5, 81, 100, 100, 100, 20]
+
+    def test_equal_requests_are_kept_once(self) -> None:
+        assert list(paging.split_batch([1, 2, 1], lambda _: 1)) == [[1, 2]]
+
+    @pytest.mark.parametrize("limits", [[1] * 101, [1_000] * 5 + [1], [0] * 100 + [1]])
+    def test_too_large_batch_is_refused(self, limits: Sequence[int]) -> None:
+        with pytest.raises(InvalidInput) as caught:
+            paging.check_batch(limits)
+        assert [each.field for each in caught.value.violations] == ["requests"]
+
+    def test_invalid_limit_is_the_error_of_its_page_only(self) -> None:
+        paging.check_batch([-1, 1_001, 2**31 - 1])

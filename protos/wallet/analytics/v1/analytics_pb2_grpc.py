@@ -44,6 +44,11 @@ class AnalyticsServiceStub:
                 request_serializer=protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsRequest.SerializeToString,
                 response_deserializer=protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsResponse.FromString,
                 _registered_method=True)
+        self.BatchGetOperations = channel.unary_unary(
+                '/wallet.analytics.v1.AnalyticsService/BatchGetOperations',
+                request_serializer=protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.BatchGetOperationsRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.BatchGetOperationsResponse.FromString,
+                _registered_method=True)
         self.GetStatistics = channel.unary_unary(
                 '/wallet.analytics.v1.AnalyticsService/GetStatistics',
                 request_serializer=protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.GetStatisticsRequest.SerializeToString,
@@ -67,6 +72,15 @@ class AnalyticsServiceServicer:
     def GetOperations(self, request, context):
         """Returns one page of an account's operations, newest first. A page is a range of account versions, so it does not
         shift when new operations arrive.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchGetOperations(self, request, context):
+        """Returns up to 100 pages, each as GetOperations returns it, of any accounts. The page sizes of all requests are at
+        most 5,000 in total; otherwise the call is refused with INVALID_ARGUMENT. A page that is refused does not affect the
+        others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,6 +112,11 @@ def add_AnalyticsServiceServicer_to_server(servicer, server):
                     servicer.GetOperations,
                     request_deserializer=protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsRequest.FromString,
                     response_serializer=protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsResponse.SerializeToString,
+            ),
+            'BatchGetOperations': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetOperations,
+                    request_deserializer=protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.BatchGetOperationsRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.BatchGetOperationsResponse.SerializeToString,
             ),
             'GetStatistics': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatistics,
@@ -142,6 +161,33 @@ class AnalyticsService:
             '/wallet.analytics.v1.AnalyticsService/GetOperations',
             protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsRequest.SerializeToString,
             protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetOperations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wallet.analytics.v1.AnalyticsService/BatchGetOperations',
+            protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.BatchGetOperationsRequest.SerializeToString,
+            protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.BatchGetOperationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

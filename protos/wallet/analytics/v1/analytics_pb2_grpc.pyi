@@ -42,6 +42,11 @@ class AnalyticsServiceStub:
     """Returns one page of an account's operations, newest first. A page is a range of account versions, so it does not
     shift when new operations arrive.
     """
+    BatchGetOperations: _grpc.UnaryUnaryMultiCallable[_analytics_pb2.BatchGetOperationsRequest, _analytics_pb2.BatchGetOperationsResponse]
+    """Returns up to 100 pages, each as GetOperations returns it, of any accounts. The page sizes of all requests are at
+    most 5,000 in total; otherwise the call is refused with INVALID_ARGUMENT. A page that is refused does not affect the
+    others.
+    """
     GetStatistics: _grpc.UnaryUnaryMultiCallable[_analytics_pb2.GetStatisticsRequest, _analytics_pb2.GetStatisticsResponse]
     """Returns an account's turnover per hour, day, week or month of a range, with opening and closing balances. In a
     complete response, all amounts are those of the ledger at one version of the account, `as_of_version`.
@@ -67,6 +72,11 @@ class AnalyticsServiceAsyncStub(AnalyticsServiceStub):
     GetOperations: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetOperationsRequest, _analytics_pb2.GetOperationsResponse]  # type: ignore[assignment]
     """Returns one page of an account's operations, newest first. A page is a range of account versions, so it does not
     shift when new operations arrive.
+    """
+    BatchGetOperations: _aio.UnaryUnaryMultiCallable[_analytics_pb2.BatchGetOperationsRequest, _analytics_pb2.BatchGetOperationsResponse]  # type: ignore[assignment]
+    """Returns up to 100 pages, each as GetOperations returns it, of any accounts. The page sizes of all requests are at
+    most 5,000 in total; otherwise the call is refused with INVALID_ARGUMENT. A page that is refused does not affect the
+    others.
     """
     GetStatistics: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetStatisticsRequest, _analytics_pb2.GetStatisticsResponse]  # type: ignore[assignment]
     """Returns an account's turnover per hour, day, week or month of a range, with opening and closing balances. In a
@@ -96,6 +106,17 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_analytics_pb2.GetOperationsResponse, _abc.Awaitable[_analytics_pb2.GetOperationsResponse]]:
         """Returns one page of an account's operations, newest first. A page is a range of account versions, so it does not
         shift when new operations arrive.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchGetOperations(
+        self,
+        request: _analytics_pb2.BatchGetOperationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_analytics_pb2.BatchGetOperationsResponse, _abc.Awaitable[_analytics_pb2.BatchGetOperationsResponse]]:
+        """Returns up to 100 pages, each as GetOperations returns it, of any accounts. The page sizes of all requests are at
+        most 5,000 in total; otherwise the call is refused with INVALID_ARGUMENT. A page that is refused does not affect the
+        others.
         """
 
     @_abc_1.abstractmethod

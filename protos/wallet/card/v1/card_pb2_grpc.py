@@ -67,6 +67,11 @@ class CardServiceStub:
                 request_serializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.ListTopUpsRequest.SerializeToString,
                 response_deserializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.ListTopUpsResponse.FromString,
                 _registered_method=True)
+        self.BatchListTopUps = channel.unary_unary(
+                '/wallet.card.v1.CardService/BatchListTopUps',
+                request_serializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.BatchListTopUpsRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.BatchListTopUpsResponse.FromString,
+                _registered_method=True)
         self.WatchTopUp = channel.unary_stream(
                 '/wallet.card.v1.CardService/WatchTopUp',
                 request_serializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.WatchTopUpRequest.SerializeToString,
@@ -128,6 +133,15 @@ class CardServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchListTopUps(self, request, context):
+        """Returns up to 100 pages, each as ListTopUps returns it, of any accounts. The page sizes of all requests are at most
+        5,000 in total; otherwise the call is refused with INVALID_ARGUMENT. A page that is refused does not affect the
+        others.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchTopUp(self, request, context):
         """Streams a top-up's current state, then each change until it is final. A slow reader may miss intermediate states,
         never the last one. A retry is safe. Ends with UNAUTHENTICATED when the caller's token expires, and with
@@ -159,6 +173,11 @@ def add_CardServiceServicer_to_server(servicer, server):
                     servicer.ListTopUps,
                     request_deserializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.ListTopUpsRequest.FromString,
                     response_serializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.ListTopUpsResponse.SerializeToString,
+            ),
+            'BatchListTopUps': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchListTopUps,
+                    request_deserializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.BatchListTopUpsRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.BatchListTopUpsResponse.SerializeToString,
             ),
             'WatchTopUp': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchTopUp,
@@ -287,6 +306,33 @@ class CardService:
             '/wallet.card.v1.CardService/ListTopUps',
             protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.ListTopUpsRequest.SerializeToString,
             protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.ListTopUpsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchListTopUps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wallet.card.v1.CardService/BatchListTopUps',
+            protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.BatchListTopUpsRequest.SerializeToString,
+            protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.BatchListTopUpsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -66,6 +66,11 @@ class CardServiceStub:
     """
     ListTopUps: _grpc.UnaryUnaryMultiCallable[_card_pb2.ListTopUpsRequest, _card_pb2.ListTopUpsResponse]
     """Lists an account's top-ups, newest first, by pages."""
+    BatchListTopUps: _grpc.UnaryUnaryMultiCallable[_card_pb2.BatchListTopUpsRequest, _card_pb2.BatchListTopUpsResponse]
+    """Returns up to 100 pages, each as ListTopUps returns it, of any accounts. The page sizes of all requests are at most
+    5,000 in total; otherwise the call is refused with INVALID_ARGUMENT. A page that is refused does not affect the
+    others.
+    """
     WatchTopUp: _grpc.UnaryStreamMultiCallable[_card_pb2.WatchTopUpRequest, _card_pb2.WatchTopUpResponse]
     """Streams a top-up's current state, then each change until it is final. A slow reader may miss intermediate states,
     never the last one. A retry is safe. Ends with UNAUTHENTICATED when the caller's token expires, and with
@@ -110,6 +115,11 @@ class CardServiceAsyncStub(CardServiceStub):
     """
     ListTopUps: _aio.UnaryUnaryMultiCallable[_card_pb2.ListTopUpsRequest, _card_pb2.ListTopUpsResponse]  # type: ignore[assignment]
     """Lists an account's top-ups, newest first, by pages."""
+    BatchListTopUps: _aio.UnaryUnaryMultiCallable[_card_pb2.BatchListTopUpsRequest, _card_pb2.BatchListTopUpsResponse]  # type: ignore[assignment]
+    """Returns up to 100 pages, each as ListTopUps returns it, of any accounts. The page sizes of all requests are at most
+    5,000 in total; otherwise the call is refused with INVALID_ARGUMENT. A page that is refused does not affect the
+    others.
+    """
     WatchTopUp: _aio.UnaryStreamMultiCallable[_card_pb2.WatchTopUpRequest, _card_pb2.WatchTopUpResponse]  # type: ignore[assignment]
     """Streams a top-up's current state, then each change until it is final. A slow reader may miss intermediate states,
     never the last one. A retry is safe. Ends with UNAUTHENTICATED when the caller's token expires, and with
@@ -175,6 +185,17 @@ class CardServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_card_pb2.ListTopUpsResponse, _abc.Awaitable[_card_pb2.ListTopUpsResponse]]:
         """Lists an account's top-ups, newest first, by pages."""
+
+    @_abc_1.abstractmethod
+    def BatchListTopUps(
+        self,
+        request: _card_pb2.BatchListTopUpsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_card_pb2.BatchListTopUpsResponse, _abc.Awaitable[_card_pb2.BatchListTopUpsResponse]]:
+        """Returns up to 100 pages, each as ListTopUps returns it, of any accounts. The page sizes of all requests are at most
+        5,000 in total; otherwise the call is refused with INVALID_ARGUMENT. A page that is refused does not affect the
+        others.
+        """
 
     @_abc_1.abstractmethod
     def WatchTopUp(

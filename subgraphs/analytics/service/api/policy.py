@@ -6,6 +6,7 @@ from kit.auth.access import ADMIN_ACCESS, READ_ACCESS, AccessPolicy
 
 POLICY: Final[AccessPolicy] = {
     "GetOperations": READ_ACCESS,
+    "BatchGetOperations": READ_ACCESS,
     "GetStatistics": READ_ACCESS,
     "WatchOperations": READ_ACCESS,
 }

@@ -13,19 +13,23 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money as MoneyMessage
 
 from kit.rpc import converters, request_context
+from kit.rpc.status import error_to_status
+from kit.runtime.pauses import convert_all
 from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from subgraphs.analytics.service.application.service import Analytics
 from subgraphs.analytics.service.domain.model import (
     Direction,
     OperationFilter,
     OperationType,
+    Page,
+    PageRequest,
     Row,
     StreamStart,
     parse_amount,
 )
 from subgraphs.analytics.service.domain.statistics import Bucket, Granularity, StatisticsRange, Turnover
-from wallet import inputs
-from wallet.errors import InvalidInput
+from wallet import inputs, paging
+from wallet.errors import InvalidInput, WalletError
 from wallet.money import Money
 
 SERVICE: Final = analytics_pb2.DESCRIPTOR.services_by_name["AnalyticsService"].full_name
@@ -66,20 +70,20 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> analytics_pb2.GetOperationsResponse:
         page = await self._analytics.list_operations(
-            request_context.current_principal(),
-            _account_id_from_proto(request.account_id),
-            limit=request.page_size,
-            older_than=request.older_than if request.HasField("older_than") else None,
-            newer_than=request.newer_than if request.HasField("newer_than") else None,
-            epoch=request.epoch,
-            conditions=_filter_from_proto(request.filter),
+            request_context.current_principal(), _page_request_from_proto(request)
         )
-        return analytics_pb2.GetOperationsResponse(
-            operations=[_operation_to_proto(row, page.epoch) for row in page.rows],
-            has_older=page.has_older,
-            has_newer=page.has_newer,
-            is_complete=page.is_complete,
+        return await _page_to_proto(page)
+
+    async def BatchGetOperations(
+        self,
+        request: analytics_pb2.BatchGetOperationsRequest,
+        context: Any,  # noqa: ARG002
+    ) -> analytics_pb2.BatchGetOperationsResponse:
+        paging.check_batch([each.page_size for each in request.requests])
+        pages = await self._analytics.list_pages(
+            request_context.current_principal(), [_try_page_request_from_proto(each) for each in request.requests]
         )
+        return analytics_pb2.BatchGetOperationsResponse(results=[await _result_to_proto(page) for page in pages])
 
     async def GetStatistics(
         self,
@@ -120,6 +124,39 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
                         yield analytics_pb2.WatchOperationsResponse(start_version=row.version, start_epoch=epoch)
                 else:
                     yield analytics_pb2.WatchOperationsResponse(operation=_operation_to_proto(row, epoch))
+
+
+def _page_request_from_proto(message: analytics_pb2.GetOperationsRequest) -> PageRequest:
+    return PageRequest(
+        _account_id_from_proto(message.account_id),
+        limit=message.page_size,
+        older_than=message.older_than if message.HasField("older_than") else None,
+        newer_than=message.newer_than if message.HasField("newer_than") else None,
+        epoch=message.epoch,
+        conditions=_filter_from_proto(message.filter),
+    )
+
+
+def _try_page_request_from_proto(message: analytics_pb2.GetOperationsRequest) -> PageRequest | InvalidInput:
+    try:
+        return _page_request_from_proto(message)
+    except InvalidInput as error:
+        return error
+
+
+async def _page_to_proto(page: Page) -> analytics_pb2.GetOperationsResponse:
+    return analytics_pb2.GetOperationsResponse(
+        operations=await convert_all(lambda row: _operation_to_proto(row, page.epoch), page.rows),
+        has_older=page.has_older,
+        has_newer=page.has_newer,
+        is_complete=page.is_complete,
+    )
+
+
+async def _result_to_proto(page: Page | WalletError) -> analytics_pb2.BatchGetOperationsResponse.Result:
+    if isinstance(page, WalletError):
+        return analytics_pb2.BatchGetOperationsResponse.Result(error=error_to_status(page))
+    return analytics_pb2.BatchGetOperationsResponse.Result(value=await _page_to_proto(page))
 
 
 def _account_id_from_proto(text: str) -> UUID:

@@ -119,6 +119,27 @@ class OperationFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class PageRequest:
+    """Requested page of an account's operations, newest first. Without a version, the page has the newest operations.
+
+    Attributes:
+        account_id: id of the account.
+        limit: maximum number of rows; 0 for the default.
+        older_than: returns the newest rows below this version.
+        newer_than: returns the oldest rows above this version; 0: the oldest of all. Not together with `older_than`.
+        epoch: epoch of the ledger that `older_than` or `newer_than` belongs to.
+        conditions: conditions that each row satisfies.
+    """
+
+    account_id: UUID
+    limit: int
+    older_than: int | None = None
+    newer_than: int | None = None
+    epoch: str = ""
+    conditions: OperationFilter = OperationFilter()
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """Rows, newest first.
 

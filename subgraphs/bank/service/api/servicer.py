@@ -132,8 +132,11 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.BatchGetAccountsResponse:
         ids = ids_from_texts(request.ids)
-        accounts = await self._bank.get_accounts(request_context.current_principal(), list(ids.values()))
+        accounts, epoch = await self._bank.get_accounts_and_epoch(
+            request_context.current_principal(), list(ids.values())
+        )
         return bank_pb2.BatchGetAccountsResponse(
+            epoch=epoch,
             results=[
                 bank_pb2.BatchGetAccountsResponse.Result(key=text, value=account_to_proto(accounts[id_]))
                 if id_ in accounts

@@ -228,8 +228,18 @@ class Bank:
 
     async def get_accounts(self, caller: Principal, ids: Sequence[UUID]) -> dict[UUID, Account]:
         """Return the existing accounts that the caller may read, by id."""
-        accounts = await self._reader.get_accounts(ids)
-        return {id_: account for id_, account in accounts.items() if _may_read(caller, account)}
+        return (await self.get_accounts_and_epoch(caller, ids))[0]
+
+    async def get_accounts_and_epoch(
+        self, caller: Principal, ids: Sequence[UUID]
+    ) -> tuple[dict[UUID, Account], str | None]:
+        """Return the existing accounts that the caller may read, by id, and the ledger's epoch; None if there are none.
+
+        See `LedgerIdentity` for epochs.
+        """
+        accounts, epoch = await self._reader.get_accounts_and_epoch(ids)
+        readable = {id_: account for id_, account in accounts.items() if _may_read(caller, account)}
+        return readable, epoch if readable else None
 
     async def get_transfer(self, caller: Principal, transfer_id: UUID) -> Transfer:
         """Return a transfer from or to an account that the caller may read.

@@ -9,16 +9,21 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     Executable,
+    Integer,
     Row,
+    Uuid,
     any_,
+    cast,
+    column,
     delete,
-    false,
     func,
     insert,
     or_,
     select,
     text,
+    true,
     tuple_,
     update,
 )
@@ -45,6 +50,7 @@ from subgraphs.card.service.domain.top_up import (
     Step,
     TopUp,
     TopUpPage,
+    TopUpPageRequest,
 )
 from wallet.errors import IdempotencyConflict
 from wallet.idempotency_key import text_from_stored_form
@@ -54,6 +60,8 @@ CHANNEL: Final = "top_ups"
 """Notification channel for changes; the payload is the id of the top-up."""
 
 _HEARTBEAT_SECONDS: Final = 5.0
+_LAST_ID: Final = UUID(int=2**128 - 1)
+"""Sorts after the id of every top-up."""
 _DAY: Final = timedelta(hours=24)
 _MAX_AHEAD: Final = timedelta(minutes=1)
 """Top-ups that were created further ahead do not count towards the daily limit: the clock of the database was ahead.
@@ -165,33 +173,20 @@ class Repository:
             rows = await sql.execute(select(top_ups).where(top_ups.c.id.in_(ids)))
             return {row.id: _top_up_from_row(row) for row in rows}
 
-    async def list_by_account(
-        self, account_id: UUID, *, limit: int, older_than: UUID | None = None, newer_than: UUID | None = None
-    ) -> TopUpPage:
-        """Return a page of an account's top-ups, newest first.
+    async def list_pages(self, requests: Sequence[TopUpPageRequest]) -> list[TopUpPage]:
+        """Return a page of an account's top-ups for each request, newest first.
 
         Args:
-            account_id: id of the account.
-            limit: maximum size of the page.
-            older_than: id of a top-up; the page begins with the next older one.
-            newer_than: id of a top-up; the page ends with the next newer one.
+            requests: the pages. The limit of each is positive.
         """
-        id_, of_account = top_ups.c.id, top_ups.c.account_id == account_id
-        page = select(top_ups).where(of_account).limit(limit + 1)
-        opposite = select(id_).where(of_account).limit(1)  # a top-up on the other side of the bound
-        if newer_than is not None:
-            page, opposite = page.where(id_ > newer_than).order_by(id_.asc()), opposite.where(id_ <= newer_than)
-        elif older_than is not None:
-            page, opposite = page.where(id_ < older_than).order_by(id_.desc()), opposite.where(id_ >= older_than)
-        else:
-            page, opposite = page.order_by(id_.desc()), opposite.where(false())
+        newer = [each for each in requests if each.newer_than is not None]
+        older = [each for each in requests if each.newer_than is None]
+        pages: dict[TopUpPageRequest, TopUpPage] = {}
         async with self._database.transaction() as sql:
-            rows = [_top_up_from_row(row) for row in await sql.execute(page)]
-            has_opposite = await sql.scalar(opposite) is not None
-        top_ups_of_page, has_more = tuple(rows[:limit]), len(rows) > limit
-        if newer_than is not None:
-            return TopUpPage(top_ups_of_page[::-1], has_older=has_opposite, has_newer=has_more)
-        return TopUpPage(top_ups_of_page, has_older=has_more, has_newer=has_opposite)
+            for same_direction in (newer, older):
+                if same_direction:
+                    pages |= await _read_pages(sql, same_direction)
+        return [pages[each] for each in requests]
 
     async def claim(self, limit: int, *, lease_seconds: float, id_: UUID | None = None) -> list[TopUp]:
         """Lease due top-ups to the caller, the longest due first. No other driver gets them during the lease.
@@ -362,6 +357,52 @@ class Repository:
                     await raw.execute("SELECT 1")  # outside of a transaction, which would delay notifications
             finally:
                 await sql.invalidate()  # do not return a lost or listening connection to the pool
+
+
+async def _read_pages(sql: AsyncConnection, requests: Sequence[TopUpPageRequest]) -> dict[TopUpPageRequest, TopUpPage]:
+    """Return the page of each request, with two statements. The requests have one paging direction."""
+    is_newer = requests[0].newer_than is not None
+    bounds = [(each.newer_than if is_newer else each.older_than) or _LAST_ID for each in requests]
+    wanted = (
+        func.unnest(
+            cast([each.account_id for each in requests], ARRAY(Uuid)),
+            cast(bounds, ARRAY(Uuid)),
+            cast([each.limit + 1 for each in requests], ARRAY(Integer)),
+        )
+        .table_valued(
+            column("account_id", Uuid), column("bound", Uuid), column("size", Integer), with_ordinality="number"
+        )
+        .render_derived()
+    )
+    id_, of_account = top_ups.c.id, top_ups.c.account_id == wanted.c.account_id
+    page = select(top_ups).where(of_account).limit(wanted.c.size)
+    opposite = select(id_).where(of_account)  # top-ups on the other side of the bound
+    if is_newer:
+        page, opposite = (
+            page.where(id_ > wanted.c.bound).order_by(id_.asc()),
+            opposite.where(id_ <= wanted.c.bound),
+        )
+    else:
+        page, opposite = (
+            page.where(id_ < wanted.c.bound).order_by(id_.desc()),
+            opposite.where(id_ >= wanted.c.bound),
+        )
+    lateral = page.lateral()
+    rows: dict[int, list[TopUp]] = {}
+    for row in await sql.execute(select(wanted.c.number, lateral).join_from(wanted, lateral, true())):
+        rows.setdefault(row.number, []).append(_top_up_from_row(row))
+    other_side = await sql.execute(select(wanted.c.number, opposite.exists().label("has")).select_from(wanted))
+    has_opposite = {row.number: row.has for row in other_side}
+    pages = {}
+    for number, request in enumerate(requests, start=1):
+        found = sorted(rows.get(number, ()), key=lambda top_up: top_up.id, reverse=not is_newer)
+        page_rows, has_more = tuple(found[: request.limit]), len(found) > request.limit
+        pages[request] = (
+            TopUpPage(page_rows[::-1], has_older=has_opposite[number], has_newer=has_more)
+            if is_newer
+            else TopUpPage(page_rows, has_older=has_more, has_newer=has_opposite[number])
+        )
+    return pages
 
 
 async def _find_by_key(sql: AsyncConnection, key: IdempotencyKey) -> TopUp | None:

@@ -5,9 +5,10 @@ from typing import Final
 from uuid import UUID
 
 from kit.rpc.converters import money_to_proto, time_to_proto
+from kit.runtime.pauses import convert_all
 from protos.wallet.card.v1 import card_pb2
 from subgraphs.card.service.domain.cards import Brand, CardDetails
-from subgraphs.card.service.domain.top_up import Status, TopUp
+from subgraphs.card.service.domain.top_up import Status, TopUp, TopUpPage, TopUpPageRequest
 from wallet import inputs
 from wallet.errors import InvalidInput
 
@@ -44,12 +45,7 @@ def id_from_text(field: str, text: str) -> UUID:
         raise InvalidInput.for_field(field, str(error)) from None
 
 
-def optional_id_from_text(field: str, text: str) -> UUID | None:
-    """Parse the UUID of a request field; return None if the field is empty.
-
-    Raises:
-        InvalidInput: the text is not a UUID. The error names the field.
-    """
+def _optional_id_from_text(field: str, text: str) -> UUID | None:
     return id_from_text(field, text) if text else None
 
 
@@ -62,6 +58,35 @@ def ids_from_texts(texts: Sequence[str]) -> dict[str, UUID]:
     if len(texts) > _MAX_IDS:
         raise InvalidInput.for_field("ids", f"must have at most {_MAX_IDS} entries")
     return {text: id_from_text("ids", text) for text in texts}
+
+
+def page_request_from_proto(message: card_pb2.ListTopUpsRequest) -> TopUpPageRequest:
+    """Convert the request of a page.
+
+    Raises:
+        InvalidInput: an id is not a UUID.
+    """
+    return TopUpPageRequest(
+        id_from_text("accountId", message.account_id),
+        limit=message.page_size,
+        older_than=_optional_id_from_text("olderThan", message.older_than),
+        newer_than=_optional_id_from_text("newerThan", message.newer_than),
+    )
+
+
+def try_page_request_from_proto(message: card_pb2.ListTopUpsRequest) -> TopUpPageRequest | InvalidInput:
+    """Convert the request of a page; return the error if an id is not a UUID."""
+    try:
+        return page_request_from_proto(message)
+    except InvalidInput as error:
+        return error
+
+
+async def page_to_proto(page: TopUpPage) -> card_pb2.ListTopUpsResponse:
+    """Convert a page, with pauses."""
+    return card_pb2.ListTopUpsResponse(
+        top_ups=await convert_all(top_up_to_proto, page.top_ups), has_older=page.has_older, has_newer=page.has_newer
+    )
 
 
 def card_details_from_proto(message: card_pb2.CardDetails) -> CardDetails:

@@ -9,6 +9,7 @@ POLICY: Final[AccessPolicy] = {
     "GetTopUp": READ_ACCESS,
     "BatchGetTopUps": READ_ACCESS,
     "ListTopUps": READ_ACCESS,
+    "BatchListTopUps": READ_ACCESS,
     "WatchTopUp": READ_ACCESS,
 }
 

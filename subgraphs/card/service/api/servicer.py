@@ -17,12 +17,14 @@ from subgraphs.card.service.api.converters import (
     card_details_from_proto,
     id_from_text,
     ids_from_texts,
-    optional_id_from_text,
+    page_request_from_proto,
+    page_to_proto,
     top_up_to_proto,
+    try_page_request_from_proto,
 )
 from subgraphs.card.service.application.service import TopUps
-from wallet import inputs
-from wallet.errors import TopUpNotFound
+from wallet import inputs, paging
+from wallet.errors import TopUpNotFound, WalletError
 
 SERVICE: Final = card_pb2.DESCRIPTOR.services_by_name["CardService"].full_name
 
@@ -86,17 +88,22 @@ class CardServicer(card_pb2_grpc.CardServiceServicer):
         request: card_pb2.ListTopUpsRequest,
         context: Any,  # noqa: ARG002
     ) -> card_pb2.ListTopUpsResponse:
-        page = await self._top_ups.list_by_account(
-            id_from_text("accountId", request.account_id),
-            limit=request.page_size,
-            older_than=optional_id_from_text("olderThan", request.older_than),
-            newer_than=optional_id_from_text("newerThan", request.newer_than),
-        )
-        return card_pb2.ListTopUpsResponse(
-            top_ups=map(top_up_to_proto, page.top_ups),
-            has_older=page.has_older,
-            has_newer=page.has_newer,
-        )
+        return await page_to_proto(await self._top_ups.list_by_account(page_request_from_proto(request)))
+
+    async def BatchListTopUps(
+        self,
+        request: card_pb2.BatchListTopUpsRequest,
+        context: Any,  # noqa: ARG002
+    ) -> card_pb2.BatchListTopUpsResponse:
+        paging.check_batch([each.page_size for each in request.requests])
+        pages = await self._top_ups.list_pages([try_page_request_from_proto(each) for each in request.requests])
+        response = card_pb2.BatchListTopUpsResponse()
+        for page in pages:
+            if isinstance(page, WalletError):
+                response.results.add(error=error_to_status(page))
+            else:
+                response.results.add(value=await page_to_proto(page))
+        return response
 
     async def WatchTopUp(
         self,

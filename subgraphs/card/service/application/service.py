@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from math import ceil
@@ -37,7 +37,8 @@ from subgraphs.card.service.domain.declines import (
 )
 from subgraphs.card.service.domain.payment import Refusal
 from subgraphs.card.service.domain.rules import Limits, check_request, is_replay, request_fingerprint
-from subgraphs.card.service.domain.top_up import IdempotencyKey, NewTopUp, TopUp, TopUpPage
+from subgraphs.card.service.domain.top_up import IdempotencyKey, NewTopUp, TopUp, TopUpPage, TopUpPageRequest
+from wallet import paging
 from wallet.errors import (
     TEMPORARY_ERRORS,
     AccountNotFound,
@@ -58,8 +59,6 @@ log = structlog.get_logger(__name__)
 ANSWER_TIMEOUT_SECONDS: Final = 2.5
 """Maximum wait for a final status before the current state is returned; below the gateway's time-out of 5 s."""
 
-_PAGE_SIZE: Final = 50
-_MAX_PAGE_SIZE: Final = 1_000
 _MAX_OFFSET_WEST_OF_UTC: Final = timedelta(hours=12)
 """A card is valid until the end of its month in the westernmost time zone."""
 _DEADLINE_MARGIN_SECONDS: Final = 0.2
@@ -192,38 +191,45 @@ class TopUps:
         top_ups = await self._repository.get(ids)
         return {id_: top_up for id_, top_up in top_ups.items() if _may_read(caller, top_up)}
 
-    async def list_by_account(
-        self,
-        account_id: UUID,
-        *,
-        limit: int,
-        older_than: UUID | None,
-        newer_than: UUID | None,
-    ) -> TopUpPage:
+    async def list_by_account(self, request: TopUpPageRequest) -> TopUpPage:
         """Return a page of an account's top-ups, newest first. The bank checks that the caller may read the account.
-
-        Args:
-            account_id: id of the account.
-            limit: maximum size of the page; 0 for the default.
-            older_than: return the newest of the top-ups that are older than this one.
-            newer_than: return the oldest of the top-ups that are newer. Not together with `older_than`.
 
         Raises:
             InvalidInput: the limit or the bounds are invalid.
             AccountNotFound: the account does not exist, or the caller may not read it.
             Unavailable: the database or the bank is unavailable.
         """
-        violations = []
-        if not 0 <= limit <= _MAX_PAGE_SIZE:
-            violations.append(FieldViolation("pageSize", f"must be 1 to {_MAX_PAGE_SIZE}, or 0 for {_PAGE_SIZE}"))
-        if older_than is not None and newer_than is not None:
-            violations.append(FieldViolation("newerThan", "must not be combined with olderThan"))
-        if violations:
-            raise InvalidInput(tuple(violations))
-        await self._bank.get_account(account_id)
-        return await self._repository.list_by_account(
-            account_id, limit=limit or _PAGE_SIZE, older_than=older_than, newer_than=newer_than
-        )
+        (page,) = await self.list_pages([request])
+        if isinstance(page, WalletError):
+            raise page
+        return page
+
+    async def list_pages(self, requests: Sequence[TopUpPageRequest | InvalidInput]) -> list[TopUpPage | WalletError]:
+        """Return a page, or the error that `list_by_account` would raise, for each request. The bank is called once.
+
+        Args:
+            requests: the pages, within the limits of `paging.check_batch`; an error instead of a request is returned.
+
+        Raises:
+            Unavailable: the database or the bank is unavailable.
+        """
+        results: dict[TopUpPageRequest, TopUpPage | WalletError] = {}
+        valid: list[TopUpPageRequest] = []
+        for request in dict.fromkeys(each for each in requests if isinstance(each, TopUpPageRequest)):
+            if violations := _violations(request):
+                results[request] = InvalidInput(tuple(violations))
+            else:
+                valid.append(request)
+        account_ids = dict.fromkeys(each.account_id for each in valid)
+        accounts = await self._bank.batch_get_accounts(list(account_ids)) if valid else {}
+        for request in valid:
+            if isinstance(error := accounts[request.account_id], WalletError):
+                results[request] = error
+        readable = [each for each in valid if each not in results]
+        if readable:
+            sized = [replace(each, limit=paging.page_size(each.limit)) for each in readable]
+            results |= zip(readable, await self._repository.list_pages(sized), strict=True)
+        return [results[each] if isinstance(each, TopUpPageRequest) else each for each in requests]
 
     async def watch(self, caller: Principal, id_: UUID) -> AsyncGenerator[TopUp, None]:
         """Yield the current state of a top-up, then each change, until it is final.
@@ -327,3 +333,12 @@ class TopUps:
 
 def _may_read(caller: Principal, top_up: TopUp) -> bool:
     return caller.can_read_all or top_up.owner_id == caller.subject
+
+
+def _violations(request: TopUpPageRequest) -> list[FieldViolation]:
+    violations = []
+    if not 0 <= request.limit <= paging.MAX_PAGE:
+        violations.append(FieldViolation("pageSize", f"must be 1 to {paging.MAX_PAGE}, or 0 for {paging.DEFAULT_PAGE}"))
+    if request.older_than is not None and request.newer_than is not None:
+        violations.append(FieldViolation("newerThan", "must not be combined with olderThan"))
+    return violations

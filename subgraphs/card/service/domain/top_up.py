@@ -170,6 +170,23 @@ class TopUp:
 
 
 @dataclass(frozen=True, slots=True)
+class TopUpPageRequest:
+    """Requested page of an account's top-ups, newest first. Without a bound, the page has the newest top-ups.
+
+    Attributes:
+        account_id: id of the account.
+        limit: maximum size of the page; 0 for the default.
+        older_than: id of a top-up; the page begins with the next older one.
+        newer_than: id of a top-up; the page ends with the next newer one. Not together with `older_than`.
+    """
+
+    account_id: UUID
+    limit: int
+    older_than: UUID | None = None
+    newer_than: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TopUpPage:
     """Top-ups, newest first, and whether there are older or newer ones."""
 

@@ -50,7 +50,8 @@ class FullServices:
         return {each: self._account(each) for each in ids}
 
     async def list_accounts(self, _: str, *, limit: int, after: UUID | None) -> bank.AccountPage:
-        return bank.AccountPage(tuple(self._account(ID) for _ in range(self._choose_rows(limit))), has_more=True)
+        ids = (UUID(int=ID.int + number) for number in range(self._choose_rows(limit)))
+        return bank.AccountPage(tuple(map(self._account, ids)), has_more=True)
 
     async def batch_get_transfers(self, ids: Sequence[UUID]) -> Mapping[UUID, bank.Transfer]:
         return {each: bank.Transfer(each, "DEPOSIT", ID, ID, MONEY, TIME) for each in ids}
@@ -58,27 +59,18 @@ class FullServices:
     async def batch_get_top_ups(self, ids: Sequence[UUID]) -> Mapping[UUID, card.TopUp]:
         return {each: self._top_up() for each in ids}
 
-    async def list_top_ups(self, _: UUID, *, limit: int, older_than: Any, newer_than: Any) -> card.TopUpPage:
-        length = self._choose_rows(limit)
-        return card.TopUpPage(tuple(self._top_up() for _ in range(length)), has_older=True, has_newer=False)
+    async def batch_list_top_ups(
+        self, requests: Sequence[card.TopUpPageRequest]
+    ) -> Mapping[card.TopUpPageRequest, card.TopUpPage]:
+        return {each: self._top_up_page(each.limit) for each in requests}
 
     async def batch_get_users(self, ids: Sequence[str]) -> Mapping[str, identity.User]:
         return {each: identity.User(id=each, username="alice", role="CUSTOMER", created_at=TIME) for each in ids}
 
-    async def list_operations(
-        self,
-        account_id: UUID,
-        *,
-        limit: int,
-        older_than: Any,
-        newer_than: Any,
-        filter: analytics.OperationFilter,  # noqa: A002
-        **_: Any,
-    ) -> analytics.OperationPage:
-        self.filter_bytes += sum(len(each) for each in filter.types or ())
-        self.filter_bytes += len(filter.min_amount or "") + len(filter.max_amount or "")
-        operations = tuple(operation(number) for number in range(self._choose_rows(limit)))
-        return analytics.OperationPage(operations, has_older=True, has_newer=False, is_complete=True)
+    async def batch_list_operations(
+        self, requests: Sequence[analytics.OperationPageRequest]
+    ) -> Mapping[analytics.OperationPageRequest, analytics.OperationPage]:
+        return {each: self._operation_page(each) for each in requests}
 
     async def get_statistics(
         self, account_id: UUID, *, from_: datetime, to: datetime, granularity: str
@@ -89,6 +81,17 @@ class FullServices:
         buckets = tuple(self._bucket(start, end) for start, end in range_.bounds())
         self.rows += len(buckets)
         return analytics.Statistics(buckets, as_of_version=1, is_complete=True)
+
+    def _top_up_page(self, limit: int) -> card.TopUpPage:
+        length = self._choose_rows(limit)
+        return card.TopUpPage(tuple(self._top_up() for _ in range(length)), has_older=True, has_newer=False)
+
+    def _operation_page(self, request: analytics.OperationPageRequest) -> analytics.OperationPage:
+        filter_ = request.filter
+        self.filter_bytes += sum(len(each) for each in filter_.types or ())
+        self.filter_bytes += len(filter_.min_amount or "") + len(filter_.max_amount or "")
+        operations = tuple(operation(number) for number in range(self._choose_rows(request.limit)))
+        return analytics.OperationPage(operations, has_older=True, has_newer=False, is_complete=True)
 
     def _choose_rows(self, limit: int) -> int:
         length = self.choose_length(limit)

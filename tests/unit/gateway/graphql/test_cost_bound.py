@@ -86,7 +86,8 @@ class TestBound:
 
     @pytest.mark.parametrize("uses", [1, 24])
     async def test_estimate_covers_the_arguments_of_all_uses_of_a_variable(self, uses: int) -> None:
-        pages = " ".join(f"a{number}: operations(first: 1, filter: $f) {{ isComplete }}" for number in range(uses))
+        numbers = range(1, uses + 1)
+        pages = " ".join(f"a{number}: operations(first: {number}, filter: $f) {{ isComplete }}" for number in numbers)
         text = f"query($f: OperationFilter) {{ accounts(first: 9) {{ edges {{ node {{ {pages} }} }} }} }}"
         services = FullServices()
         await assert_bounded(services, text, {"f": {"types": ["TOP_UP"] * 700, "minAmount": "9" * 7_000}})

@@ -21,11 +21,14 @@ Say = Callable[[str], Awaitable[str]]
 
 
 class Stub:
-    """Stub of the echo service."""
+    """Stub of the echo service, which does not have the method `Lacking`."""
 
     def __init__(self, channel: grpc.aio.Channel, service: str = SERVICE) -> None:
         self.Say: grpc.aio.UnaryUnaryMultiCallable[StringValue, StringValue] = channel.unary_unary(
             f"/{service}/Say", StringValue.SerializeToString, StringValue.FromString
+        )
+        self.Lacking: grpc.aio.UnaryUnaryMultiCallable[StringValue, StringValue] = channel.unary_unary(
+            f"/{service}/Lacking", StringValue.SerializeToString, StringValue.FromString
         )
         self.Count: grpc.aio.UnaryStreamMultiCallable[StringValue, StringValue] = channel.unary_stream(
             f"/{service}/Count", StringValue.SerializeToString, StringValue.FromString

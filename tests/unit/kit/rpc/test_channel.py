@@ -366,6 +366,14 @@ class TestDeadline:
                 with current_call("token"), pytest.raises(DeadlineExceeded, match="the echo did not respond in time"):
                     await call_say(Stub(opened), "who", cap_seconds=0.3)
 
+    async def test_method_that_an_older_service_lacks_is_none(self, far_stub: Stub, keys: Keys) -> None:
+        calls, older = RpcClient("the echo", ClientLimits()), far_stub.Lacking
+        with current_call(keys.user("alice")):
+            assert await calls.unary_if_known(older, StringValue(value="who")) is None
+            assert await calls.unary_if_known(far_stub.Say, StringValue(value="who"))
+            with pytest.raises(AccountNotFound):
+                await calls.unary_if_known(far_stub.Say, StringValue(value="refuse"))
+
     async def test_call_after_its_deadline_is_not_sent(self, far_stub: Stub, keys: Keys) -> None:
         with current_call(keys.user("alice"), seconds=-1), pytest.raises(DeadlineExceeded):
             await call_say(far_stub, "who")

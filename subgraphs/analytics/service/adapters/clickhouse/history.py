@@ -1,17 +1,33 @@
 """Reads and writes the operation history."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from subgraphs.analytics.service import metrics
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.adapters.clickhouse.table import DECIMAL, NAMES, row_from_values, to_microseconds
-from subgraphs.analytics.service.domain.model import Direction, HeldPosting, OperationFilter, OperationType, Page, Row
+from subgraphs.analytics.service.domain.model import (
+    Direction,
+    HeldPosting,
+    OperationFilter,
+    OperationType,
+    Page,
+    PageRequest,
+    Row,
+)
 from subgraphs.analytics.service.domain.statistics import Group, Statistics, StatisticsRange, Turnover, make_buckets
+
+_CONCURRENT_PAGES: Final = 8
+"""Maximum number of pages of a batch that are read at once by queries of their own."""
+_EXPECTED_LAG: Final = 16
+"""Number of an account's newest operations by which the history and the version of the ledger often differ: one of them
+was read a moment earlier.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +69,66 @@ class _Span:
         # Times do not decrease with versions. So if version `last` + 1 is after the range, no later version is in it.
         reaches_end = self.after == last + 1 if self.after else last >= version
         return counted == last - self.before and reaches_end
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Range of versions that contains the rows of a page without conditions, if the history has no gap there.
+
+    Attributes:
+        request: requested page.
+        lowest: lowest version of the range.
+        highest: highest version of the range; None: the range has all later versions.
+        size: number of versions of the range up to the account's version in the ledger.
+    """
+
+    request: PageRequest
+    lowest: int
+    highest: int | None
+    size: int
+
+    @classmethod
+    def of(cls, request: PageRequest, version: int) -> "_Window":
+        """Return the window of a request.
+
+        Args:
+            request: request without conditions.
+            version: version of the account in the ledger.
+        """
+        edge, length = request.older_than, request.limit + 1
+        if request.newer_than is not None:
+            lowest, last = request.newer_than, request.newer_than + length
+            return cls(request, lowest, last if last < version else None, length + 1)
+        if edge is not None:
+            lowest = max(1, edge - length)
+            return cls(request, lowest, edge, length + 1)
+        # The history may still lack the newest operations: the page then has older ones.
+        return cls(request, max(1, version - length - _EXPECTED_LAG), None, length + _EXPECTED_LAG + 1)
+
+    def page(self, rows: Sequence[Row]) -> Page | None:
+        """Return the page; None if a gap of the history leaves open what it has.
+
+        Args:
+            rows: rows of the account, newest first.
+        """
+        newer_than, older_than, limit = self.request.newer_than, self.request.older_than, self.request.limit
+        inside = [
+            row
+            for row in rows
+            if row.account_version >= self.lowest and (self.highest is None or row.account_version <= self.highest)
+        ]
+        versions = {row.account_version for row in inside}
+        if newer_than is not None:
+            found = [row for row in inside if row.account_version > newer_than]
+            is_known = len(found) > limit or self.highest is None
+            is_known = is_known and (newer_than <= 0 or newer_than in versions)
+            page = tuple(found[-limit:])
+            return Page(page, has_older=newer_than > 0, has_newer=len(found) > limit) if is_known else None
+        found = [row for row in inside if older_than is None or row.account_version < older_than]
+        is_known = len(found) > limit or self.lowest <= 1
+        is_known = is_known and (older_than is None or older_than in versions)
+        has_newer = older_than is not None
+        return Page(tuple(found[:limit]), has_older=len(found) > limit, has_newer=has_newer) if is_known else None
 
 
 class History:
@@ -105,6 +181,69 @@ class History:
         if newer_than is not None:
             return Page(rows[::-1], has_older=beyond, has_newer=more)
         return Page(rows, has_older=more, has_newer=beyond)
+
+    async def get_pages(self, requests: Sequence[PageRequest], versions: Sequence[int | None]) -> list[Page]:
+        """Return a page for each request, as `get_page` returns it. One query reads most of the pages.
+
+        A page with conditions, or of an account whose version is unknown, takes queries of its own. So does a page that
+        the history has with gaps.
+
+        Args:
+            requests: requested pages. The limit of each is positive.
+            versions: version of the account of each request in the ledger; None if it is unknown.
+        """
+        windows = [
+            None if version is None or request.conditions != OperationFilter() else _Window.of(request, version)
+            for request, version in zip(requests, versions, strict=True)
+        ]
+        rows = await self._rows_in([window for window in windows if window is not None])
+        slots = asyncio.Semaphore(_CONCURRENT_PAGES)
+
+        async def get(request: PageRequest, window: _Window | None) -> Page:
+            found = rows.get(request.account_id, ())
+            page = None if window is None or found is None else window.page(found)
+            if page is not None:
+                return page
+            async with slots:
+                return await self.get_page(
+                    request.account_id,
+                    limit=request.limit,
+                    older_than=request.older_than,
+                    newer_than=request.newer_than,
+                    conditions=request.conditions,
+                )
+
+        return await asyncio.gather(*map(get, requests, windows))
+
+    async def _rows_in(self, windows: Sequence["_Window"]) -> Mapping[UUID, Sequence[Row] | None]:
+        """Return the rows of the windows by account, newest first; None for an account that has far more rows in its
+        windows than the ledger.
+        """
+        if not windows:
+            return {}
+        parameters: dict[str, Any] = {}
+        conditions = []
+        sizes: Counter[UUID] = Counter()
+        for number, window in enumerate(windows):
+            names = {f"account{number}": window.request.account_id, f"low{number}": window.lowest}
+            condition = f"account_id = {{account{number}:UUID}} AND account_version >= {{low{number}:Int64}}"
+            if window.highest is not None:
+                names[f"high{number}"] = window.highest
+                condition += f" AND account_version <= {{high{number}:Int64}}"
+            parameters |= names
+            conditions.append(f"({condition})")
+            sizes[window.request.account_id] += window.size
+        # The alternatives are ranges of the sort key, so ClickHouse reads only the parts with these rows.
+        statement = (
+            f"SELECT {NAMES} FROM operations FINAL WHERE {' OR '.join(conditions)}"  # noqa: S608  fixed text
+            " ORDER BY account_id, account_version DESC LIMIT {limit:UInt32} BY account_id"
+        )
+        limit = max(sizes.values()) + _EXPECTED_LAG
+        rows: dict[UUID, list[Row]] = {}
+        for values in await self._database.query(statement, parameters | {"limit": limit}):
+            row = row_from_values(values)
+            rows.setdefault(row.account_id, []).append(row)
+        return {account_id: None if len(found) == limit else found for account_id, found in rows.items()}
 
     async def list_after(self, account_id: UUID, version: int, limit: int) -> list[Row]:
         """Return an account's next operations after a version, in version order."""

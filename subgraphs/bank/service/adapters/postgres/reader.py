@@ -29,6 +29,10 @@ _PING: Final = "SELECT FROM accounts, outbox LIMIT 0 FOR NO KEY UPDATE OF outbox
 
 _ACCOUNT_AND_EPOCH: Final = f"SELECT account.*, {EPOCH} AS epoch FROM ({ACCOUNT} WHERE id = $1) AS account"  # noqa: S608
 
+_ACCOUNTS_AND_EPOCH: Final = f"""
+    SELECT account.*, {EPOCH} AS epoch FROM ({ACCOUNT} WHERE id = ANY($1)) AS account
+"""  # noqa: S608  only constants
+
 _VERSIONS: Final = "SELECT id, version FROM accounts WHERE id > $1 ORDER BY id LIMIT $2"
 
 _ENTRIES: Final = "SELECT * FROM entries WHERE account_id = $1 AND version > $2 ORDER BY version LIMIT $3"
@@ -78,9 +82,13 @@ class Reader:
 
     async def get_accounts(self, ids: Iterable[UUID]) -> dict[UUID, Account]:
         """Return the accounts with these ids, by id. Ids without an account are left out."""
+        return (await self.get_accounts_and_epoch(ids))[0]
+
+    async def get_accounts_and_epoch(self, ids: Iterable[UUID]) -> tuple[dict[UUID, Account], str | None]:
+        """Return the accounts with these ids, by id, and the ledger's epoch; None if no account exists."""
         async with connection(self._pool) as session:
-            rows = await session.fetch(f"{ACCOUNT} WHERE id = ANY($1)", list(ids))
-        return {row["id"]: account_from_row(row) for row in rows}
+            rows = await session.fetch(_ACCOUNTS_AND_EPOCH, list(ids))
+        return {row["id"]: account_from_row(row) for row in rows}, rows[0]["epoch"] if rows else None
 
     async def get_account(self, account_id: UUID) -> tuple[Account, str] | None:
         """Return an account and the ledger's epoch; None if the account does not exist."""
