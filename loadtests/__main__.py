@@ -125,14 +125,6 @@ async def _running_stack(ports: Ports, data: Path) -> Target | None:
     return Target.embedded(ports, data)
 
 
-def _parse_scenarios(text: str) -> str:
-    names = NAMES if text == "all" else tuple(text.split(","))
-    if unknown := set(names) - set(NAMES):
-        choice = f"choose from {', '.join(NAMES)}, or all"
-        raise argparse.ArgumentTypeError(f"unknown scenario: {', '.join(unknown)}; {choice}")
-    return ",".join(names)
-
-
 def _parse_port(text: str) -> int:
     port = options.whole_number(1)(text)
     try:
@@ -158,7 +150,7 @@ def create_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m loadtests", description=__doc__)
     parser.add_argument(
         "--scenario",
-        type=_parse_scenarios,
+        type=options.scenarios,
         default="rest",
         help=f"{', '.join(NAMES)}, several separated by commas, or all",
     )

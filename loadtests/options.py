@@ -8,6 +8,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from kit.runtime.server_urls import InvalidUrl, parse_postgres_url
+from loadtests.scenarios import NAMES
+
+InvalidOption = argparse.ArgumentTypeError
+"""The text is no valid value; the message names the valid values."""
 
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
 _TIME: Final = re.compile(r"(\d+(?:\.\d+)?)([smh]?)", re.ASCII)
@@ -40,6 +44,29 @@ def positive_number(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is invalid: must be a number more than 0")
     return value
+
+
+def optional_grpc_target(text: str) -> str:
+    """Check that the text is empty or a gRPC target with a port."""
+    return grpc_target(text) if text else ""
+
+
+def rate(text: str) -> float:
+    """Parse an arrival rate: a positive number, or 0 for a closed loop."""
+    return 0.0 if text in {"0", "0.0"} else positive_number(text)
+
+
+def seed(text: str) -> str:
+    """Check that the text is a whole number, or empty for a random seed."""
+    return str(whole_number(0)(text)) if text else ""
+
+
+def scenarios(text: str) -> str:
+    """Check names of scenarios, separated by commas; `all` means each of them."""
+    names = NAMES if text == "all" else tuple(text.split(","))
+    if unknown := set(names) - set(NAMES):
+        raise InvalidOption(f"unknown scenario: {', '.join(unknown)}; choose from {', '.join(NAMES)}, or all")
+    return ",".join(names)
 
 
 def duration(text: str) -> float:

@@ -60,10 +60,19 @@ class Plan:
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Read the plan from the folder of a run."""
-        values: dict[str, Any] = orjson.loads((folder / FILE).read_bytes())
+        return cls.from_json((folder / FILE).read_bytes())
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        """Return the plan that `to_json` converted."""
+        values: dict[str, Any] = orjson.loads(text)
         return cls(**values | {"customers": [Customer(**each) for each in values["customers"]]})
+
+    def to_json(self) -> bytes:
+        """Return the plan as JSON. It contains tokens."""
+        return orjson.dumps(asdict(self))
 
     def write(self, folder: Path) -> None:
         """Write the plan. It contains tokens, so only the owner can read the folder."""
         folder.chmod(0o700)
-        (folder / FILE).write_bytes(orjson.dumps(asdict(self)))
+        (folder / FILE).write_bytes(self.to_json())

@@ -144,11 +144,31 @@ async def run_load(
             faults = await _run_locust(folder, plan, during_load)
             ended = time.monotonic()
             writer.flush()
-            calls, violations, verdict = await _check(target, plan.customers, api, writer, folder, history)
-    records = list(read_records(folder))
-    outcome = replace(
-        summarize(records, began, ended), calls=calls, verdict=verdict.name, violations=violations, faults=faults
-    )
+            checked = await _check(target, plan.customers, api, writer, folder, history)
+    return _write_outcome(folder, replace(summarize(list(read_records(folder)), began, ended), faults=faults), checked)
+
+
+async def check_run(target: Target, folder: Path) -> Outcome:
+    """Check the recorded responses of a run that has ended.
+
+    Args:
+        target: system under load.
+        folder: folder of the run, with its plan and the records of all processes.
+
+    Raises:
+        SetUpError: the ledger cannot be read.
+    """
+    await check_ledger(target)
+    plan = Plan.read(folder)
+    with HistoryWriter(folder) as writer:
+        async with CustomerApi(target, writer) as api:
+            checked = await _check(target, plan.customers, api, writer, folder, History())
+    return _write_outcome(folder, summarize(list(read_records(folder)), 0.0, 0.0), checked)
+
+
+def _write_outcome(folder: Path, summary: Outcome, checked: tuple[int, list[str], Verdict]) -> Outcome:
+    calls, violations, verdict = checked
+    outcome = replace(summary, calls=calls, verdict=verdict.name, violations=violations)
     (folder / FILE).write_bytes(orjson.dumps(asdict(outcome)))
     return outcome
 

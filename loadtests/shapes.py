@@ -6,6 +6,8 @@ from typing import Final
 
 from locust import LoadTestShape
 
+from loadtests.plan import Plan
+
 Tick = tuple[int, float] | None
 """Number of users and spawn rate per second; None ends the run."""
 
@@ -15,12 +17,17 @@ _SPAWN_RATE: Final = 1_000.0
 
 
 class Shape(LoadTestShape):
-    """Base class. The locustfile sets the attributes."""
+    """Base class."""
 
     abstract = True
+    use_common_options = True
     users = 1
     seconds = 1.0
     folder = Path()
+
+    def set_up(self, plan: Plan, folder: Path) -> None:
+        """Set the parameters of a run before it starts."""
+        self.users, self.seconds, self.folder = plan.users, plan.seconds, folder
 
     def tick(self) -> Tick:
         """Return the load now. Locust calls this every second."""

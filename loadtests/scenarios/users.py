@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any, ClassVar, Final, TypeAlias
 from uuid import UUID, uuid4
 
@@ -36,11 +37,12 @@ class WalletUser(FastHttpUser):
     """Locust user that selects a customer of the run for each task. `choices` makes all its random choices.
 
     It uses one HTTP client for all customers, because the test measures the system, not the clients. The locustfile
-    sets `plan`, `writer` and `arrivals`, once per process.
+    sets `plan`, `folder`, `writer` and `arrivals`, once per run and process.
     """
 
     abstract = True
     plan: ClassVar[Plan]
+    folder: ClassVar[Path]
     writer: ClassVar[HistoryWriter]
     arrivals: ClassVar[Arrivals] = ClosedLoop()
     connection_timeout = network_timeout = 10.0
