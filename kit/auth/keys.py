@@ -119,6 +119,14 @@ class KeySet:
         if self._keys is None:
             raise Unavailable("the issuer's keys")
 
+    def find_key(self, kid: object) -> PublicKey | None:
+        """Return the key that `get_key` would return without a read of the key set; None if a read is necessary."""
+        if self._keys is None:
+            return None
+        if kid is None:
+            return next(iter(self._keys.values())) if len(self._keys) == 1 else None
+        return self._keys.get(kid) if isinstance(kid, str) else None
+
     async def get_key(self, kid: object) -> PublicKey:
         """Return the key with this `kid`. An unknown `kid` causes a read, at most every two seconds.
 
@@ -130,9 +138,9 @@ class KeySet:
             Unavailable: no read has succeeded yet.
             jwt.InvalidKeyError: no published key has this `kid`, or `kid` is None and several keys are published.
         """
-        if (key := self._lookup(kid)) is None:
+        if (key := self.find_key(kid)) is None:
             await self._ensure_refreshed()
-            key = self._lookup(kid)
+            key = self.find_key(kid)
         await self.check_loaded()
         if key is None:
             raise jwt.InvalidKeyError
@@ -155,13 +163,6 @@ class KeySet:
             self._failure = failure
         else:
             self._failure = ""
-
-    def _lookup(self, kid: object) -> PublicKey | None:
-        if self._keys is None:
-            return None
-        if kid is None:
-            return next(iter(self._keys.values())) if len(self._keys) == 1 else None
-        return self._keys.get(kid) if isinstance(kid, str) else None
 
     async def _ensure_refreshed(self) -> None:
         """Read the key set unless the last read is recent. Concurrent callers share one read, and wait at most 2 s."""

@@ -3,8 +3,8 @@
 import base64
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -111,6 +111,15 @@ class _CachedToken(NamedTuple):
     key: PublicKey
 
 
+class _UnverifiedToken(NamedTuple):
+    """Token with the issuer and the `kid` that it names."""
+
+    token: str
+    issuer: str
+    keys: KeySet
+    kid: object
+
+
 class TokenVerifier:
     """Verifies tokens (JWT) and returns their principals.
 
@@ -191,13 +200,27 @@ class TokenVerifier:
             TokenTooLong: the token is longer than `MAX_TOKEN_BYTES`.
             Unavailable: the issuer's keys have never been read.
         """
-        principal = self.find_verified(token)
+        principal = self.verify_now(token)
         if principal is None:
-            verified = self._cache[token] = await self._decode(token)
-            principal = self._check_lifetime(token, verified)
+            with _refusals():
+                unverified = self._read(token)
+                principal = self._verify_with_key(unverified, await unverified.keys.get_key(unverified.kid))
         return principal
 
-    def find_verified(self, token: str) -> Principal | None:
+    def verify_now(self, token: str) -> Principal | None:
+        """Return the principal of a token without waiting; None if the issuer's keys must be read first: use `verify`.
+
+        Raises:
+            Unauthenticated, TokenTooLong: as `verify`.
+        """
+        if (principal := self._find_verified(token)) is not None:
+            return principal
+        with _refusals():
+            unverified = self._read(token)
+            key = unverified.keys.find_key(unverified.kid)
+            return None if key is None else self._verify_with_key(unverified, key)
+
+    def _find_verified(self, token: str) -> Principal | None:
         """Return the principal of a token in the cache; None if the token must be verified first.
 
         Raises:
@@ -215,25 +238,19 @@ class TokenVerifier:
             raise Unauthenticated.for_token("the token has expired; get a new one")
         return verified.principal
 
-    async def _decode(self, token: str) -> _CachedToken:
+    def _read(self, token: str) -> _UnverifiedToken:
         if len(token) > MAX_TOKEN_BYTES:
             raise TokenTooLong(str(MAX_TOKEN_BYTES))
-        try:
-            return await self._decode_with_issuers_key(token)
-        except jwt.ExpiredSignatureError:
-            raise Unauthenticated.for_token("the token has expired; get a new one") from None
-        except _UNREADABLE as error:
-            defect = next((text for kind, text in _DEFECTS if isinstance(error, kind)), _OTHER_DEFECT)
-            raise Unauthenticated.for_token(f"the token is not valid: {defect}") from None
-
-    async def _decode_with_issuers_key(self, token: str) -> _CachedToken:
-        header, unverified = _read_unverified(token)
-        issuer = unverified.get("iss")
+        header, claims = _read_unverified(token)
+        issuer = claims.get("iss")
         if not isinstance(issuer, str) or issuer not in self._keys:
             raise jwt.InvalidIssuerError
-        keys = self._keys[issuer]
+        return _UnverifiedToken(token, issuer, self._keys[issuer], header.get("kid"))
+
+    def _verify_with_key(self, unverified: _UnverifiedToken, key: PublicKey) -> Principal:
+        """Verify a token, and add it to the cache."""
+        token, issuer, keys, _ = unverified
         is_service = issuer != self._users
-        key = await keys.get_key(header.get("kid"))
         claims = jwt.decode(
             token,
             key.key,
@@ -258,7 +275,20 @@ class TokenVerifier:
             session if isinstance(session, str) else None,
             self._leeway,
         )
-        return _CachedToken(principal, keys, key)
+        verified = self._cache[token] = _CachedToken(principal, keys, key)
+        return self._check_lifetime(token, verified)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Convert the errors of an invalid token to Unauthenticated."""
+    try:
+        yield
+    except jwt.ExpiredSignatureError:
+        raise Unauthenticated.for_token("the token has expired; get a new one") from None
+    except _UNREADABLE as error:
+        defect = next((text for kind, text in _DEFECTS if isinstance(error, kind)), _OTHER_DEFECT)
+        raise Unauthenticated.for_token(f"the token is not valid: {defect}") from None
 
 
 def _read_unverified(token: str) -> list[dict[str, Any]]:

@@ -63,10 +63,10 @@ class Forwarding:
             calls.cancel()
 
     def _begin(self, call: "_Call") -> None:
-        """Start one item. Only an item whose token is not in the cache gets a task, which verifies the token."""
+        """Start one item. Only an item whose token needs keys that must be read first gets a task."""
         current_request.set(call.context)
         try:
-            caller = self._verifier.find_verified(call.token)
+            caller = self._verify_now(call.token)
             if caller is None:
                 call.wait_for(asyncio.get_running_loop().create_task(self._verify_and_execute(call)))
             else:
@@ -74,9 +74,12 @@ class Forwarding:
         except Exception as error:  # noqa: BLE001  the error of this item only
             call.fail(error)
 
-    async def _verify_and_execute(self, call: "_Call") -> list[Outcome]:
-        if not call.token:
+    def _verify_now(self, token: str) -> Principal | None:
+        if not token:
             raise Unauthenticated
+        return self._verifier.verify_now(token)
+
+    async def _verify_and_execute(self, call: "_Call") -> list[Outcome]:
         async with asyncio.timeout(call.deadline - time.monotonic()):
             caller = await self._verifier.verify(call.token)
         return await self._start(call, caller)

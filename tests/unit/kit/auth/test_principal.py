@@ -331,6 +331,32 @@ class TestCache:
         assert set(verifier._cache) == {tokens[3], tokens[4]}
 
 
+class TestVerificationWithoutWaiting:
+    async def test_new_token_of_a_known_key_is_verified(self) -> None:
+        verifier, new = create_verifier(), token()
+        assert verifier.verify_now(new) == await verifier.verify(new) == verifier.verify_now(new)
+
+    async def test_invalid_token_is_refused(self) -> None:
+        for invalid in (token(UNKNOWN_KEY, headers={"kid": kid(PRIVATE[USERS])}), token(iss="elsewhere"), "a.b.c", ""):
+            with pytest.raises(Unauthenticated, match="not valid"):
+                create_verifier().verify_now(invalid)
+
+    async def test_token_whose_key_must_be_read_has_no_result(self) -> None:
+        reads = 0
+
+        async def read() -> bytes:
+            nonlocal reads
+            reads += 1
+            return build_key_set(public_jwk(PRIVATE[USERS].public_key())).encode()
+
+        verifier = TokenVerifier(USERS, {USERS: KeySet(read, "", "EdDSA", 3_600)}, AUDIENCE)
+        new = token()
+        assert verifier.verify_now(new) is None
+        assert reads == 0
+        assert await verifier.verify(new) == verifier.verify_now(new)
+        assert reads == 1
+
+
 class FrozenTime:
     """Fixed time in place of the `time` module."""
 
