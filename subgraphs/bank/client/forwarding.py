@@ -26,8 +26,7 @@ log = structlog.get_logger(__name__)
 
 TRANSFERS_PER_CALL: Final = Histogram(
     "wallet_transfers_per_call",
-    "Transfers that the gateway sent to the bank with one call. A transfer that found no other on its way is not "
-    "counted.",
+    "Transfers that the gateway sent to the bank with one call.",
     buckets=(1, 2, 5, 10, 25, 50, 100, 250),
 )
 
