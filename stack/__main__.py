@@ -1,50 +1,69 @@
-"""Command line of the local system: `python -m stack up`, `demo` and `clean`."""
+"""Command line of the local system: `python -m stack up`, `down`, `logs`, `open`, `demo` and `clean`."""
 
 import argparse
 import asyncio
-import shutil
 import sys
 from functools import partial
 from pathlib import Path
 
+from stack import commands
+from stack.console import Lines
 from stack.demo import demo
-from stack.engines.cluster import remove_cluster
 from stack.ports import DEFAULT
-from stack.system import LockedError, full_system_plan, lock_data_folder
+from stack.running import NotFoundError, find_system
+from stack.system import LockedError, full_system_plan
 from stack.up import DEFAULT_DATA, REFUSED, up
-
-
-def clean(data: Path) -> int:
-    """Delete the data folder and its PostgreSQL cluster. The deletion is refused while a system uses the folder."""
-    if not data.exists():
-        return 0
-    try:
-        with lock_data_folder(data.absolute()):
-            remove_cluster(data.absolute())
-            shutil.rmtree(data)
-    except LockedError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return REFUSED
-    return 0
 
 
 def main() -> int:
     """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m stack", description="The whole system on one machine.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, summary in (("up", "start everything; Ctrl-C stops it"), ("clean", "delete the data folder")):
-        command = commands.add_parser(name, help=summary)
-        command.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR")
-        if name == "up":
-            command.add_argument("--port", type=int, default=DEFAULT, metavar="PORT")
-            command.add_argument("--tls", action="store_true", help="mutual TLS between the services")
-    commands.add_parser("demo", help="start everything on free ports, run a tour of all features, stop")
+    names = parser.add_subparsers(dest="command", required=True)
+    start = names.add_parser("up", help="start everything; Ctrl-C stops it")
+    start.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR")
+    start.add_argument("--port", type=int, default=DEFAULT, metavar="PORT")
+    start.add_argument("--tls", action="store_true", help="mutual TLS between the services")
+    start.add_argument("--verbose", action="store_true", help="show all log lines of all processes")
+    for name, summary in (
+        ("down", "stop the running system"),
+        ("logs", "show the log lines of the running system"),
+        ("open", "open the running system in the browser"),
+    ):
+        command = names.add_parser(name, help=summary)
+        command.add_argument("--data", type=Path, metavar="DIR", help="if several systems run")
+        command.add_argument("--port", type=int, metavar="PORT", help="if several systems run")
+        if name == "logs":
+            command.add_argument("--service", metavar="NAME", help="one process, such as bank; default: all")
+    names.add_parser("clean", help="delete the data folder").add_argument(
+        "--data", type=Path, default=DEFAULT_DATA, metavar="DIR"
+    )
+    names.add_parser("demo", help="start everything on free ports, run a tour of all features, stop")
     arguments = parser.parse_args()
+    if arguments.command == "up":
+        lines = Lines.ALL if arguments.verbose else Lines.WARNINGS
+        return up(arguments.port, arguments.data, lines=lines, planner=partial(full_system_plan, tls=arguments.tls))
     if arguments.command == "demo":
         return asyncio.run(demo())
+    try:
+        _run(arguments)
+    except (NotFoundError, LockedError, commands.CommandError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return REFUSED
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> None:
     if arguments.command == "clean":
-        return clean(arguments.data)
-    return up(arguments.port, arguments.data, planner=partial(full_system_plan, tls=arguments.tls))
+        commands.delete_data(arguments.data)
+        return
+    system = find_system(arguments.data, arguments.port)
+    match arguments.command:
+        case "down":
+            commands.stop(system)
+        case "logs":
+            commands.show_logs(system, arguments.service)
+        case "open":
+            commands.open_browser(system)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Terminal output of the stack: its own progress messages, and the output of each child, also in a log file.
+"""Terminal output of the stack: its own progress messages, and warnings of its children. All their output is in files.
 
 `show` and `output` neither raise nor block. While a terminal is closed or stopped, or a disk is full, lines are delayed
 or lost, and the stack continues.
@@ -6,7 +6,10 @@ or lost, and the stack continues.
 
 import contextlib
 import os
+import re
+import shutil
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import TextIO
 
@@ -14,34 +17,80 @@ from kit.telemetry.log_sink import LogSink
 
 COLOURS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)  # ANSI codes, in the order in which children first print; no red
 WIDTH = 10
+_LINE_UP = "\033[1A"
+_ERASE_LINE_ABOVE = f"{_LINE_UP}\r\033[K"
+_WARNING = re.compile(r"\[(?:warning|error|critical) *\]| (?:WARNING|ERROR|FATAL|PANIC): ")  # ours, and PostgreSQL's
 LARGEST_LOG = 10 * 2**20  # bytes; a larger log file is rotated
 OLD_LOGS = 3  # old files that are kept, the newest as `.log.1`
 CHECK_BYTES = 256 * 1024  # written bytes after which the size of a log file is checked
 CLOSE_TIMEOUT = 1.0  # seconds; maximum wait until queued lines are written
 
 
-class Console:
-    """Shows progress and child output on `screen`, in colours on a terminal. `screen=None` shows nothing."""
+class Lines(Enum):
+    """Lines of the children that are shown."""
 
-    def __init__(self, logs: Path, screen: TextIO | None = sys.stdout) -> None:
+    ALL = "all"
+    WARNINGS = "warnings"
+    """Warnings and errors of the children in `Console.watched`."""
+    NONE = "none"
+
+
+class Console:
+    """Shows progress and lines of the children on `screen`, in colours on a terminal. `screen=None` shows nothing.
+
+    Attributes:
+        watched: names of the children whose warnings are shown. While a child starts or stops, it warns that it cannot
+            reach the others, which is no news.
+    """
+
+    def __init__(self, logs: Path, screen: TextIO | None = sys.stdout, lines: Lines = Lines.WARNINGS) -> None:
         """Append each child's output to `logs`/<name>.log, even if nothing is shown."""
+        self.watched: set[str] = set()
         self._logs = logs
         self._screen = None if screen is None else LogSink(os.dup(screen.fileno()), _describe_loss)
-        self._coloured = screen is not None and screen.isatty()
+        self._is_terminal = screen is not None and screen.isatty()
+        self._lines = lines
+        self._status = ""  # last line on the terminal
         self._files: dict[str, _LogFile] = {}
         self._names: list[str] = []
 
     def show(self, text: str) -> None:
         """Show a progress message. It is not written to a log file."""
-        if self._screen is not None:
-            self._screen.write(text.encode(errors="backslashreplace"))
+        self._write(text)
+
+    def update(self, status: str) -> None:
+        """Change the last line on the terminal, which is below all messages; an empty line removes it.
+
+        Elsewhere, such as in a file, nothing is shown.
+        """
+        if self._is_terminal and status != self._status:
+            self._write(None, status)
+
+    def log_file(self, name: str) -> Path:
+        """Return the log file of a child."""
+        return self._logs / f"{name}.log"
 
     def output(self, name: str, line: str) -> None:
-        """Show and log one output line of the child `name`."""
+        """Log one output line of the child `name`, and show it if it is one of those to show."""
         file = self._files.get(name) or self._open(name)
         if file is not None:
             file.write(line.encode(errors="backslashreplace"))
-        self.show(f"{self._label(name)} {line}")
+        if self._lines is Lines.ALL or (
+            self._lines is Lines.WARNINGS and name in self.watched and _WARNING.search(line)
+        ):
+            self.show(f"{self._label(name)} {line}")
+
+    def _write(self, text: str | None, status: str | None = None) -> None:
+        """Write a message in the place of the last line, and the last line, unchanged or new, below it."""
+        if self._screen is None:
+            return
+        erase = _ERASE_LINE_ABOVE if self._status else ""
+        if status is not None:
+            self._status = status[: shutil.get_terminal_size().columns - 1]
+        lines = [line for line in (text, self._status or None) if line is not None]
+        # The sink ends each write with a line end, so the last line is above the cursor.
+        written = erase + ("\n".join(lines) if lines else _LINE_UP)
+        self._screen.write(written.encode(errors="backslashreplace"))
 
     def flush(self) -> None:
         """Wait until all lines are written, at most a second for the screen and for each file."""
@@ -60,7 +109,7 @@ class Console:
 
     def _label(self, name: str) -> str:
         label = f"{name:<{WIDTH}} |"
-        if not self._coloured:
+        if not self._is_terminal:
             return label
         if name not in self._names:
             self._names.append(name)
@@ -69,7 +118,7 @@ class Console:
     def _open(self, name: str) -> "_LogFile | None":
         """Open and return the log file of a child. Return None if it cannot be opened; the next line tries again."""
         try:
-            file = self._files[name] = _LogFile(self._logs / f"{name}.log")
+            file = self._files[name] = _LogFile(self.log_file(name))
         except OSError:
             return None
         return file

@@ -22,7 +22,7 @@ from websockets.typing import Subprotocol
 from kit.auth.principal import Role
 from kit.auth.tokens import TokenSigner
 from provisioning.seed import CUSTOMERS, SeededCustomer
-from stack.console import Console
+from stack.console import Console, Lines
 from stack.engines.cluster import remove_cluster
 from stack.plan import AUDIENCE, ISSUER
 from stack.ports import Ports
@@ -276,7 +276,7 @@ async def demo() -> int:
         data = Path(folder) / "data"
         _title("Starting PostgreSQL, Kafka, ClickHouse and the services on free ports")
         try:
-            async with run_system(Ports.free(), data, console=Console(data / "logs")) as system:
+            async with run_system(Ports.free(), data, console=Console(data / "logs", lines=Lines.NONE)) as system:
                 await Tour(system).run()
         except (StepError, TimeoutError) as error:
             print(f"\nfailed: {error or 'time-out'}")

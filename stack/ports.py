@@ -27,13 +27,16 @@ class PortError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Loopback port of each process. The defaults are those of `make up`."""
+    """Loopback port of each process. The defaults are those of `make up`.
+
+    All of them are below the usual ranges of ephemeral ports, from which the kernel takes ports for connections.
+    """
 
     gateway: int = DEFAULT
-    bank_grpc: int = 50051
-    card_grpc: int = 50052
-    analytics_grpc: int = 50053
-    identity_grpc: int = 50054
+    bank_grpc: int = 9051
+    card_grpc: int = 9052
+    analytics_grpc: int = 9053
+    identity_grpc: int = 9054
     gateway_admin: int = 9100
     bank_admin: int = 9101
     card_admin: int = 9102

@@ -31,6 +31,7 @@ class Supervisor:
         self._ready = {name: asyncio.Event() for name in self.children}
         self._restart_tasks: dict[str, asyncio.Task[None]] = {}
         self._reasons: dict[str, str] = {}  # reasons of intended restarts, by process
+        self._starting: list[str] = []
 
     async def start(self) -> None:
         """Start all processes, each when its dependencies are ready; return when all are ready.
@@ -44,9 +45,12 @@ class Supervisor:
                     group.create_task(self._bring_up(child))
         except* StartError as errors:
             raise errors.exceptions[0] from None
+        finally:
+            self._console.update("")
 
     async def stop(self) -> None:
         """End every process, the last of the plan first, each with its stop signal and a bounded wait."""
+        self._console.watched.clear()
         await self._release(*self._restart_tasks)
         for name, child in reversed(self.children.items()):
             if child.pid is not None:
@@ -62,6 +66,7 @@ class Supervisor:
 
     async def stop_process(self, name: str) -> None:
         """Stop one process and keep it down until `start_process`, to simulate an outage."""
+        self._console.watched.discard(name)
         await self._release(name)
         await self.children[name].stop()
         self._changed()
@@ -82,14 +87,22 @@ class Supervisor:
         for name in process.depends_on:
             await self._ready[name].wait()
         started = time.monotonic()
+        self._show_starting([*self._starting, process.name])
         await child.start(START_TIMEOUT)
         word = "ready" if process.ready else "done"
         self._console.show(f"{process.name} … {word} in {time.monotonic() - started:.1f} s")
         self._ready[process.name].set()
+        self._show_starting([name for name in self._starting if name != process.name])
         if process.ready:
             self._watch(child)
 
+    def _show_starting(self, names: list[str]) -> None:
+        self._starting = names
+        ready = sum(event.is_set() for event in self._ready.values())
+        self._console.update(f"{ready} of {len(self._ready)} ready, starting {', '.join(names)}" if names else "")
+
     def _watch(self, child: Child) -> None:
+        self._console.watched.add(child.process.name)
         self._changed()
         self._restart_tasks[child.process.name] = asyncio.create_task(self._restart_when_ended(child))
 
@@ -114,7 +127,7 @@ class Supervisor:
                     self._console.show(f"{name} is restarted: {reason}")
                     reason = None
                 else:
-                    self._console.show(f"{name} {ended}; restarting in {delay:g} s")
+                    self._console.show(f"{name} {ended}; restarting in {delay:g} s ({self._console.log_file(name)})")
                     await asyncio.sleep(delay)
                     delay = min(2 * delay, LONGEST_DELAY)
                 started = time.monotonic()

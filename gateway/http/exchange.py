@@ -29,8 +29,6 @@ CLIENT_CLOSED_REQUEST: Final = 499
 _RESPONSE_STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
 _refused_requests = LogThrottle(lines_per_second=5)
 """Limits the log lines of requests above a rate limit (429), because clients can send many of them cheaply."""
-_failed_health_checks = LogThrottle(lines_per_second=5)
-"""Limits the log lines of health checks that fail or whose client disconnects, because they have no rate limit."""
 
 
 class Exchange:
@@ -46,8 +44,7 @@ class Exchange:
             The quota is read when the response starts, because one request may count several times, such as an array of
             GraphQL requests.
         on_response_start: called when the response starts.
-        is_health_check: whether the request is a health check, which has no rate limit and is logged at debug level if
-            it passes.
+        is_health_check: whether the request is a health check, which has no rate limit and is logged at debug level.
         status: status of the response; `CLIENT_CLOSED_REQUEST` until the response starts.
     """
 
@@ -93,8 +90,6 @@ class Exchange:
         if self.scope["type"] == "http":
             metrics.record_request(self.scope, self.status, (self._response_started or ended) - self.started)
         throttle = _refused_requests if self.status == HTTPStatus.TOO_MANY_REQUESTS else None
-        if self.is_health_check and self.status != HTTPStatus.OK:
-            throttle = _failed_health_checks
         if throttle is None or throttle.admits(ended):
             self._log(ended, throttle.take_omitted() if throttle else 0)
         if self.span.is_recorded:
@@ -112,8 +107,7 @@ class Exchange:
             line["operations"] = self.scope["operations"]
         if omitted:
             line["omitted"] = omitted
-        is_passed_check = self.is_health_check and self.status == HTTPStatus.OK
-        (log.debug if is_passed_check else log.info)("request completed", **line)
+        (log.debug if self.is_health_check else log.info)("request completed", **line)
 
     def _describe_span(self) -> None:
         """Name the span by its route template. The path is left out, because callers choose it."""

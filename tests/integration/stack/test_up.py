@@ -15,6 +15,7 @@ import pytest
 
 from stack.engines.cluster import open_cluster
 from stack.ports import PortError, Ports, check_free
+from stack.system import lock_data_folder
 from tests.integration.stack.fake_stack import is_running
 
 pytestmark = pytest.mark.slow
@@ -119,10 +120,13 @@ class TestUp:
         assert set(processes) == {"bank", "analytics", "gateway"}
         for text in (
             f"http://127.0.0.1:{port}/graphql",
-            f"make token USER=alice PORT={port} DATA={terminal.data}",
-            "bank       | listening",
+            f"make -s token DATA={terminal.data}",
+            f"make logs DATA={terminal.data}",
+            "MiB of memory",
         ):
             terminal.read_until(re.escape(text))
+        assert "listening" not in terminal.text
+        assert (terminal.data / "logs" / "bank.log").read_text() == "listening\n"
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready") as response:
             assert response.status == 200
 
@@ -144,7 +148,7 @@ class TestUp:
         assert not any(map(is_running, processes.values()))
 
     def test_ctrl_c_during_start_stops_started_processes(self, terminal: Terminal) -> None:
-        terminal.read_until(r"bank +\| listening")
+        terminal.read_until("bank … ready")
         while terminal.process.poll() is None:
             terminal.process.send_signal(signal.SIGINT)  # also while the process exits
         assert terminal.wait() == 0
@@ -190,13 +194,49 @@ class TestUp:
         assert terminal.process.poll() is None
 
 
+def run_stack(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "stack", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+class TestRunning:
+    def test_down_stops_the_system_as_ctrl_c_does(self, terminal: Terminal) -> None:
+        processes = terminal.until_up()
+        stopped = run_stack("down", "--data", str(terminal.data))
+        assert (stopped.returncode, stopped.stderr) == (0, "")
+        assert terminal.wait() == 0
+        assert not any(map(is_running, processes.values()))
+        again = run_stack("down", "--data", str(terminal.data))
+        assert again.returncode == 2
+        assert again.stderr.startswith("error: no ")
+
+    def test_port_of_another_system_is_refused_with_the_list_of_those_that_run(self, terminal: Terminal) -> None:
+        terminal.until_up()
+        refused = run_stack("open", "--data", str(terminal.data), "--port", str(terminal.ports.gateway + 1))
+        assert refused.returncode == 2
+        assert f"PORT={terminal.ports.gateway} DATA={terminal.data}" in refused.stderr
+
+    def test_logs_of_an_unknown_process_are_refused_with_the_known_names(self, terminal: Terminal) -> None:
+        terminal.until_up()
+        refused = run_stack("logs", "--data", str(terminal.data), "--service", "ledger")
+        assert (refused.returncode, refused.stderr) == (
+            2,
+            "error: there is no process 'ledger': choose one of analytics, bank, gateway\n",
+        )
+
+
 class TestClean:
     def clean(self, data: Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "stack", "clean", "--data", str(data)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return run_stack("clean", "--data", str(data))
+
+    def test_folder_of_others_is_not_deleted(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        assert self.clean(tmp_path).returncode == 2
+        assert (tmp_path / "file").exists()
 
     def test_clean_deletes_data_and_cluster(self, tmp_path: Path) -> None:
-        place = open_cluster(tmp_path / "data", ("postgres",)).data.parent
+        with lock_data_folder(tmp_path / "data"):
+            place = open_cluster(tmp_path / "data", ("postgres",)).data.parent
         assert place.exists()
         assert self.clean(tmp_path / "data").returncode == 0
         assert not place.exists()

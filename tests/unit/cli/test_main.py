@@ -24,7 +24,23 @@ from provisioning.keys import ensure_secret
 from provisioning.seed import CUSTOMERS
 from stack.plan import PASSWORD
 from stack.ports import free_ports
+from stack.running import registered
+from stack.system import lock_data_folder
 from subgraphs.card.service.domain.declines import LimitKind
+
+
+@pytest.fixture(autouse=True)
+def registry(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other system of this machine is found."""
+    folder = str(tmp_path_factory.mktemp("registry"))
+    monkeypatch.setattr("stack.running.tempfile.gettempdir", lambda: folder)
+
+
+@pytest.fixture
+def running_stack(tmp_path: Path) -> Iterator[Path]:
+    """The data folder of a stack on port 8010 that seems to run."""
+    with lock_data_folder(tmp_path), registered(tmp_path, 8010):
+        yield tmp_path
 
 
 class FakeGateway:
@@ -87,14 +103,38 @@ class TestToken:
         assert password not in str(caught.value)
 
     def test_missing_stack_is_explained(self, tmp_path: Path) -> None:
-        token = ["token", "--user", "bob", "--data", str(tmp_path), "--port", str(free_ports(1)[0] % 10_000 + 10_000)]
-        refused = CliRunner().invoke(app, token)
+        refused = CliRunner().invoke(app, ["token"])
         assert refused.exit_code == 2
-        assert "there is no development password" in refused.output
-        ensure_secret(tmp_path / "keys", PASSWORD)
-        refused = CliRunner().invoke(app, token)
-        assert refused.exit_code == 2
-        assert "run `make up` first" in refused.output
+        assert "no wallet runs on this machine: start one with `make up`" in refused.output
+        port = free_ports(1)[0] % 10_000 + 10_000
+        with lock_data_folder(tmp_path), registered(tmp_path, port):
+            refused = CliRunner().invoke(app, ["token"])
+            assert refused.exit_code == 2
+            assert "there is no development password" in refused.output
+            ensure_secret(tmp_path / "keys", PASSWORD)
+            refused = CliRunner().invoke(app, ["token"])
+            assert refused.exit_code == 2
+            assert f"no wallet responds at http://127.0.0.1:{port}" in refused.output
+
+    def test_wrong_port_or_folder_is_explained_with_the_running_stack(self, running_stack: Path) -> None:
+        for wrong in (["--port", "8020"], ["--data", "elsewhere"], ["--data", "elsewhere", "--port", "8010"]):
+            refused = CliRunner().invoke(app, ["token", *wrong])
+            assert refused.exit_code == 2
+            assert f"PORT=8010 DATA={running_stack}" in refused.output.replace("\n", "")
+
+    def test_one_of_several_stacks_has_to_be_named(self, running_stack: Path, tmp_path: Path) -> None:
+        other = tmp_path / "other"
+        with lock_data_folder(other), registered(other, 8020):
+            refused = CliRunner().invoke(app, ["token"])
+            assert refused.exit_code == 2
+            assert "several wallets run" in refused.output
+            assert "there is no development password" in CliRunner().invoke(app, ["token", "--port", "8020"]).output
+        assert "there is no development password" in CliRunner().invoke(app, ["token"]).output
+        assert running_stack.exists()
+
+    def test_stack_that_was_killed_is_not_found(self, tmp_path: Path) -> None:
+        with registered(tmp_path, 8010):  # without the lock, which ends with its process
+            assert "no wallet runs on this machine" in CliRunner().invoke(app, ["token"]).output
 
     def test_unknown_user_is_refused(self) -> None:
         assert CliRunner().invoke(app, ["token", "--user", "mallory"]).exit_code == 2
@@ -150,7 +190,9 @@ class TestCertificates:
 
 
 class TestStatus:
-    def test_status_queries_the_stack_or_the_named_services(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_status_queries_the_stack_or_the_named_services(
+        self, monkeypatch: pytest.MonkeyPatch, running_stack: Path
+    ) -> None:
         calls: list[tuple[Mapping[str, str], bool]] = []
 
         def show(admins: Mapping[str, str], *, as_json: bool) -> OverallState:
@@ -174,12 +216,14 @@ class TestStatus:
 
 
 class TestIntegrity:
-    def test_integrity_checks_all_services_of_the_stack(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_integrity_checks_all_services_of_the_stack(
+        self, monkeypatch: pytest.MonkeyPatch, running_stack: Path
+    ) -> None:
         calls = []
         tokens = set()
 
         def log_in(*arguments: object) -> str:
-            assert arguments == (SeedUser.ADMIN, tmp_path, "http://127.0.0.1:8010")
+            assert arguments == (SeedUser.ADMIN, running_stack, "http://127.0.0.1:8010")
             return "an admin's"
 
         def check_integrity(admin: AdminEndpoint, name: str = "") -> IntegrityResult:
@@ -189,7 +233,7 @@ class TestIntegrity:
 
         monkeypatch.setattr(main, "check_integrity", check_integrity)
         monkeypatch.setattr(main, "development_token", log_in)
-        command = ["integrity", "--port", "8010", "--data", str(tmp_path)]
+        command = ["integrity"]
         assert CliRunner().invoke(app, command).exit_code == 1
         assert tokens == {"an admin's"}
         assert calls == [
@@ -233,7 +277,9 @@ class TestIntegrity:
 
 
 class TestReplay:
-    def test_replay_calls_analytics_of_the_stack_or_the_given_address(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_replay_calls_analytics_of_the_stack_or_the_given_address(
+        self, monkeypatch: pytest.MonkeyPatch, running_stack: Path
+    ) -> None:
         calls = []
 
         def replay_history(admin: AdminEndpoint, account: UUID | None, *, all_operations: bool) -> ReplayResult:
@@ -256,7 +302,7 @@ class TestReplay:
 
 class TestTopUps:
     def test_top_ups_are_listed_and_retried_at_the_stack_or_the_given_address(
-        self, monkeypatch: pytest.MonkeyPatch
+        self, monkeypatch: pytest.MonkeyPatch, running_stack: Path
     ) -> None:
         calls: list[tuple[object, ...]] = []
 
@@ -282,7 +328,7 @@ class TestTopUps:
         ]
 
     def test_decline_blocks_are_listed_and_lifted_at_the_stack_or_the_given_address(
-        self, monkeypatch: pytest.MonkeyPatch
+        self, monkeypatch: pytest.MonkeyPatch, running_stack: Path
     ) -> None:
         calls: list[tuple[object, ...]] = []
 

@@ -1,18 +1,39 @@
 import os
 import pty
+import re
 from pathlib import Path
 
 import pytest
 
 from stack import console
-from stack.console import LARGEST_LOG, Console
+from stack.console import LARGEST_LOG, Console, Lines
 from tests.full_disk import full_disk
+
+
+def screen_text(output: str) -> list[str]:
+    """Return the lines that a terminal shows after this output, without empty lines at the end."""
+    lines, row = [""], 0
+    for part in re.findall(r"\033\[1A|\033\[K|\r|\n|[^\033\r\n]+", output):
+        match part:
+            case "\033[1A":
+                row -= 1
+            case "\033[K":
+                lines[row] = ""
+            case "\n":
+                row += 1
+                lines += [""] * (row + 1 - len(lines))
+            case "\r":
+                pass
+            case text:
+                lines[row] = text
+    assert row == len([line for line in lines if line])  # the cursor is below the last line
+    return [line for line in lines if line]
 
 
 class TestConsole:
     def test_line_is_prefixed_and_logged_to_a_file(self, tmp_path: Path) -> None:
         with (tmp_path / "screen").open("w") as screen:
-            console = Console(tmp_path, screen)
+            console = Console(tmp_path, screen, Lines.ALL)
         console.output("bank", "listening")
         console.close()
         assert (tmp_path / "screen").read_text() == "bank       | listening\n"
@@ -21,7 +42,7 @@ class TestConsole:
     def test_names_are_coloured_on_a_terminal_only(self, tmp_path: Path) -> None:
         terminal, screen = pty.openpty()
         with os.fdopen(screen, "w") as file:
-            console = Console(tmp_path, file)
+            console = Console(tmp_path, file, Lines.ALL)
         console.output("bank", "one")
         console.output("gateway", "two")
         console.close()
@@ -31,6 +52,47 @@ class TestConsole:
         assert first[:5] != second[:5]
         os.close(terminal)
         assert "\033" not in (tmp_path / "bank.log").read_text()
+
+    def test_only_warnings_of_watched_children_are_shown(self, tmp_path: Path) -> None:
+        with (tmp_path / "screen").open("w") as screen:
+            console = Console(tmp_path, screen)
+        warnings = [
+            "2026-11-30T22:13:05.1Z [warning  ] circuit state changed [kit.rpc.channel] state=open",
+            "2026-11-30T22:13:05.1Z [error    ] unexpected error [gateway.http.middleware]",
+            "2026-11-30 22:13:05.1 UTC [29794] ERROR:  relation does not exist",
+        ]
+        others = [
+            "2026-11-30T22:13:05.1Z [info     ] request completed path=/warning",
+            "2026-11-30 22:13:05.1 UTC [29794] LOG:  database system is ready",
+        ]
+        console.output("bank", warnings[0])  # the bank is not watched yet
+        console.watched.add("bank")
+        for line in (*warnings, *others):
+            console.output("bank", line)
+        console.close()
+        assert (tmp_path / "screen").read_text().splitlines() == [f"bank       | {line}" for line in warnings]
+        assert (tmp_path / "bank.log").read_text().splitlines() == [warnings[0], *warnings, *others]
+
+    def test_last_line_stays_below_the_messages_on_a_terminal(self, tmp_path: Path) -> None:
+        terminal, screen = pty.openpty()
+        with os.fdopen(screen, "w") as file:
+            console = Console(tmp_path, file)
+        console.update("0 of 2 ready")
+        console.show("bank ready")
+        console.update("1 of 2 ready")
+        console.update("")
+        console.show("done")
+        console.close()
+        assert screen_text(os.read(terminal, 10_000).decode()) == ["bank ready", "done"]
+        os.close(terminal)
+
+    def test_last_line_is_not_written_to_a_file(self, tmp_path: Path) -> None:
+        with (tmp_path / "screen").open("w") as screen:
+            console = Console(tmp_path, screen)
+        console.update("0 of 2 ready")
+        console.show("bank ready")
+        console.close()
+        assert (tmp_path / "screen").read_text() == "bank ready\n"
 
     def test_console_without_screen_only_writes_files(self, tmp_path: Path) -> None:
         console = Console(tmp_path, None)
@@ -85,7 +147,7 @@ class TestConsole:
     def test_terminal_that_takes_no_lines_does_not_stop_the_log(self, tmp_path: Path, terminal: str) -> None:
         reader, writer = os.pipe()
         with os.fdopen(writer, "w") as screen:
-            console = Console(tmp_path, screen)
+            console = Console(tmp_path, screen, Lines.ALL)
         if terminal == "closed":
             os.close(reader)
         lines = [f"{number} {'x' * 1_000}" for number in range(200)]

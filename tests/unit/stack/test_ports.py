@@ -15,7 +15,7 @@ class TestDerive:
         assert ports == Ports()
         assert (ports.gateway, ports.bank_grpc, ports.bank_admin, ports.postgres, ports.clickhouse) == (
             8000,
-            50051,
+            9051,
             9101,
             15432,
             18123,
