@@ -56,13 +56,14 @@ def parse_relay_arguments(
         decode: parses a cursor; raises ValueError for an invalid one.
         start: position that is older than all items.
         first: size of a page of older items, 1 to 1,000; 50 by default.
-        after: the page has the items directly after this cursor.
+        after: the page has the items directly after this cursor; an empty text is no cursor.
         last: size of a page of newer items, 1 to 1,000; 50 by default.
-        before: the page has the items directly before this cursor.
+        before: the page has the items directly before this cursor; an empty text is no cursor.
 
     Raises:
         InvalidInput: both directions are given, the size is out of range, or a cursor is invalid.
     """
+    after, before = after or None, before or None  # some clients, such as genqlient, send "" for an absent cursor
     forward, backward = (first, after) != (None, None), (last, before) != (None, None)
     if forward and backward:
         given = {"first": first, "after": after, "last": last, "before": before}

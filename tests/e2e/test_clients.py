@@ -128,6 +128,14 @@ class TestNpm:
         assert closed == ([] if client == "graphql-sse" else [1012])
 
 
+async def test_apollo_and_urql_fall_back_to_queries_and_apollo_subscribes_over_http(alice: User, bob: User) -> None:
+    for amount in ("1.00", "2.00"):
+        await alice.transfer(bob.account, amount)
+    request = json.dumps({"url": graphql_url(alice), "token": alice.token, "account": alice.account})
+    results = await asyncio.to_thread(node.run_script, "clients.mjs", package="@apollo/client", stdin=request)
+    assert results == {"apollo": "997.00", "urql": "997.00", "multipart": ["1.00", "2.00"]}
+
+
 async def follow_with_gql(user: User, after: str) -> AsyncGenerator[str, None]:
     """Yield the amounts of the user's operations with gql's client; resume from the last cursor after a disconnect."""
     while True:

@@ -35,6 +35,7 @@ from strawberry.types.base import StrawberryMaybe
 from strawberry.types.execution import PreExecutionError
 from strawberry.types.field import StrawberryField
 from strawberry.types.graphql import OperationType
+from strawberry.types.scalar import ScalarDefinition, ScalarWrapper
 
 from gateway.errors import INVALID_GRAPHQL, METHOD_NOT_ALLOWED, OperationRefused, is_request_error, is_unexpected
 from gateway.graphql.execution.graphql_core_internals import (
@@ -92,11 +93,21 @@ def schema_config(scalars: Mapping[object, Any], *, is_merged: bool) -> Strawber
     """Return the configuration of a schema.
 
     Args:
-        scalars: scalar definitions by Python type.
+        scalars: definitions by Python type of scalars that are text for clients.
         is_merged: the schema has the classes of several subgraphs, so several classes may have the same GraphQL name.
             Strawberry's check for such classes is off then.
     """
-    return StrawberryConfig(_unsafe_disable_same_type_validation=is_merged, scalar_map=dict(scalars))
+    return StrawberryConfig(
+        _unsafe_disable_same_type_validation=is_merged,
+        scalar_map={name: _text_scalar(definition) for name, definition in scalars.items()},  # type: ignore[misc]
+    )
+
+
+def _text_scalar(definition: ScalarDefinition) -> ScalarWrapper:
+    """Return a scalar that is text for clients: Strawberry's generator of clients needs the Python type."""
+    scalar = ScalarWrapper(str)
+    scalar._scalar_definition = definition  # noqa: SLF001  Strawberry's decorator sets it in the same way
+    return scalar
 
 
 def strawberry_definition(core: Any) -> Any:

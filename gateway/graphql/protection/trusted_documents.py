@@ -62,15 +62,16 @@ class TrustedDocuments:
             document_id: SHA-256 in the request, in hexadecimal.
 
         Raises:
-            OperationRefused: the document is not in the list, or there is no list and the request has only a hash.
+            OperationRefused: the document is not in the list, or there is no list and the request has only a hash. The
+                messages are those of the protocol of persisted queries: urql looks for them before it sends the query.
         """
         if self.texts is None:
             if query is None:
-                raise _refused("NOT_SUPPORTED", "this gateway has no trusted documents: send the query")
+                raise _refused("NOT_SUPPORTED", "PersistedQueryNotSupported")
             return query
         if document_id is not None:
             if document_id not in self.texts:
-                raise _refused("NOT_FOUND", "no trusted document has this hash")
+                raise _refused("NOT_FOUND", "PersistedQueryNotFound")
             return self.texts[document_id]
         if query is None or hashlib.sha256(query.encode()).hexdigest() not in self.texts:
             raise _refused("ONLY", "only trusted documents are executed: send the hash of one")

@@ -23,17 +23,20 @@ from gateway.graphql.transport.requests import (
     EVENT_STREAM,
     GRAPHQL_RESPONSE,
     HTML,
+    MULTIPART,
     SAFE_METHODS,
     GraphRequest,
     RequestRefused,
+    accepts_multipart,
     negotiate,
     parse_request,
     read_header,
     read_text,
 )
 from gateway.graphql.transport.responses import (
-    EventStream,
+    STREAM_FORMATS,
     JSONResult,
+    ResultStream,
     format_refusal,
     format_request_error,
     format_result,
@@ -52,7 +55,9 @@ _PAGE_HEADERS: Final = {"Content-Security-Policy": pages.content_security_policy
 
 
 class GraphQLOverHTTP:
-    """ASGI app: queries and mutations by POST, queries by GET, subscriptions as server-sent events, GraphiQL.
+    """ASGI app: queries and mutations by POST, queries by GET, subscriptions as streams, GraphiQL.
+
+    A stream has server-sent events, or the parts of a multipart body if the client accepts multipart subscriptions.
 
     A POST body may be an array of requests. They are executed concurrently, and the response is an array in the same
     order. Each of them counts as a request for rate limits. The specification does not define arrays, so the response
@@ -90,7 +95,10 @@ class GraphQLOverHTTP:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  ASGI
         may_be_page = self._graphiql and scope["method"] in SAFE_METHODS and b"query=" not in scope["query_string"]
         offers = (*_RESULT_TYPES, HTML) if may_be_page else _RESULT_TYPES
-        media_type = negotiate(read_header(scope, b"accept"), offers)
+        accept = read_header(scope, b"accept")
+        if accepts_multipart(accept):
+            offers = (*offers, MULTIPART)
+        media_type = negotiate(accept, offers)
         try:
             response = await self._respond(media_type, scope, receive)
         except RequestRefused as error:
@@ -126,8 +134,8 @@ class GraphQLOverHTTP:
             results = await asyncio.gather(*(self._execute(each, context, _QUERIES_AND_MUTATIONS) for each in request))
             return JSONResult(results, HTTPStatus.OK, JSON, _cost_headers(context))
         operations = _QUERIES if scope["method"] in SAFE_METHODS else _QUERIES_AND_MUTATIONS
-        if media_type == EVENT_STREAM:
-            return await self._stream(request, context, operations | {OperationType.SUBSCRIPTION})
+        if media_type in STREAM_FORMATS:
+            return await self._stream(request, context, operations | {OperationType.SUBSCRIPTION}, media_type)
         result = await self._execute(request, context, operations)
         status = response_status(result, media_type)
         headers = _cost_headers(context)
@@ -153,8 +161,8 @@ class GraphQLOverHTTP:
         return format_result(result)
 
     async def _stream(
-        self, request: GraphRequest, context: Context, operations: Collection[OperationType]
-    ) -> EventStream:
+        self, request: GraphRequest, context: Context, operations: Collection[OperationType], media_type: str
+    ) -> ResultStream:
         results = await self._schema.stream(
             self._documents.resolve_text(request.query, request.document_id),
             variable_values=request.variables,
@@ -163,7 +171,7 @@ class GraphQLOverHTTP:
             operation_extensions=request.extensions,
             allowed_operation_types=operations,
         )
-        return EventStream(results, self._stop)
+        return ResultStream(results, self._stop, media_type)
 
 
 def _cost_headers(context: Context) -> dict[str, str]:

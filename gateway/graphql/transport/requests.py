@@ -16,12 +16,16 @@ from kit.rpc import request_context
 
 GRAPHQL_RESPONSE: Final = "application/graphql-response+json"
 EVENT_STREAM: Final = "text/event-stream"
+MULTIPART: Final = "multipart/mixed"
 HTML: Final = "text/html"
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 
 _MAX_ACCEPT_LENGTH: Final = 1_000
 """Number of characters of an Accept header that count. Browsers send some 200."""
+
+_SUBSCRIPTION_SPEC: Final = "subscriptionspec="
+"""Parameter of `multipart/mixed` with which a client accepts Apollo's multipart subscriptions."""
 
 _PARAMETERS: Final = ("query", "operationName", "variables", "extensions", "documentId")
 """Parameters of a request by GET."""
@@ -160,6 +164,11 @@ def _negotiate(accept: str, offers: Sequence[str]) -> str:
 
     best = max(offers, key=lambda offer: (quality(offer), offers.index(offer) if offer in ranges else 0))
     return best if quality(best) else ""
+
+
+def accepts_multipart(accept: str) -> bool:
+    """Return whether an Accept header asks for multipart subscriptions, not for other multipart responses."""
+    return _SUBSCRIPTION_SPEC in accept[:_MAX_ACCEPT_LENGTH].lower()
 
 
 def read_header(scope: Scope, name: bytes) -> str:

@@ -1,8 +1,9 @@
-"""HTTP responses of the GraphQL endpoints: one result as JSON, or several as server-sent events."""
+"""HTTP responses of the GraphQL endpoints: one result as JSON, or several as server-sent events or as parts."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from gateway.errors import METHOD_NOT_ALLOWED, format_graphql_error, is_request_error
-from gateway.graphql.transport.requests import EVENT_STREAM, RequestRefused
+from gateway.graphql.transport.requests import EVENT_STREAM, MULTIPART, RequestRefused
 from gateway.http import metrics
 from gateway.http.media_types import JSON
 from kit.http.routing import send_head
@@ -100,24 +101,63 @@ class JSONResult:
         await send({"type": "http.response.body", "body": self._content})
 
 
-class EventStream(StreamingResponse):
-    """Results of one operation as server-sent events, in graphql-sse's distinct connections mode.
+@dataclass(frozen=True, slots=True)
+class StreamFormat:
+    """Format of a stream of results.
 
-    A comment every 15 seconds keeps proxies from closing an idle connection. The generator of the results is always
-    closed with the response. When the gateway stops or the caller's token expires, the response ends without
-    `complete`. graphql-sse's client then reconnects. After an expiry, it needs a new token. The response to HEAD has no
-    events.
+    Attributes:
+        content_type: value of `Content-Type`.
+        result: bytes before and after the JSON of a result.
+        heartbeat: bytes that clients ignore.
+        end: bytes after the last result.
     """
 
-    media_type = EVENT_STREAM
+    content_type: str
+    result: tuple[bytes, bytes]
+    heartbeat: bytes
+    end: bytes
 
-    def __init__(self, results: AsyncGenerator[Any, None], stop: asyncio.Event) -> None:
+
+_PART: Final = b"\r\n--graphql\r\nContent-Type: application/json\r\n\r\n"
+
+STREAM_FORMATS: Final = {
+    EVENT_STREAM: StreamFormat(
+        "text/event-stream; charset=utf-8", (b"event: next\ndata: ", b"\n\n"), b":\n\n", b"event: complete\ndata: \n\n"
+    ),
+    MULTIPART: StreamFormat(
+        'multipart/mixed; boundary="graphql"; subscriptionSpec="1.0"',
+        (_PART + b'{"payload":', b"}"),
+        _PART + b"{}",
+        b"\r\n--graphql--\r\n",
+    ),
+}
+"""Formats by media type: graphql-sse's distinct connections mode, and Apollo's multipart subscriptions."""
+
+
+class ResultStream(StreamingResponse):
+    """Results of one operation, as server-sent events or as parts of a multipart body.
+
+    A heartbeat every 15 seconds keeps proxies from closing an idle connection. The generator of the results is always
+    closed with the response. When the gateway stops or the caller's token expires, the response ends without the end
+    of the format. graphql-sse's client then reconnects, and Apollo's client reports an error. After an expiry, they
+    need a new token. The response to HEAD has no results.
+    """
+
+    def __init__(self, results: AsyncGenerator[Any, None], stop: asyncio.Event, media_type: str) -> None:
         """Args:
         results: results of the operation.
         stop: set when the gateway stops.
+        media_type: key of `STREAM_FORMATS`.
         """
+        self._format = STREAM_FORMATS[media_type]
         # `X-Accel-Buffering` turns off nginx's buffering.
-        super().__init__(_events(results), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        headers = {
+            "Content-Type": self._format.content_type,
+            "Cache-Control": "no-cache",
+            "Vary": "Accept",
+            "X-Accel-Buffering": "no",
+        }
+        super().__init__(_encode_results(results, self._format), headers=headers)
         self._results = results
         self._stop = stop
 
@@ -129,7 +169,7 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
     async def stream_response(self, send: Send) -> None:
-        """Send events and heartbeats until the results end, the token expires or the gateway stops."""
+        """Send results and heartbeats until the results end, the token expires or the gateway stops."""
         try:
             async with asyncio.timeout(_token_seconds()) as lifetime:
                 heartbeat = asyncio.create_task(self._send_heartbeats(send, lifetime))
@@ -150,7 +190,7 @@ class EventStream(StreamingResponse):
                 async with asyncio.timeout(_HEARTBEAT_SECONDS):
                     await self._stop.wait()
             except TimeoutError:
-                await send({"type": "http.response.body", "body": b":\n\n", "more_body": True})
+                await send({"type": "http.response.body", "body": self._format.heartbeat, "more_body": True})
         lifetime.reschedule(asyncio.get_running_loop().time())
 
 
@@ -160,8 +200,9 @@ def _token_seconds() -> float | None:
     return None if caller is None else caller.stream_seconds()
 
 
-async def _events(results: AsyncGenerator[Any, None]) -> AsyncIterator[bytes]:
+async def _encode_results(results: AsyncGenerator[Any, None], stream_format: StreamFormat) -> AsyncIterator[bytes]:
+    before, after = stream_format.result
     async with aclosing(results):
         async for result in results:
-            yield b"event: next\ndata: %b\n\n" % orjson.dumps(format_result(result))
-    yield b"event: complete\ndata: \n\n"
+            yield b"%b%b%b" % (before, orjson.dumps(format_result(result)), after)
+    yield stream_format.end

@@ -28,7 +28,7 @@ class Subscription:
     ) -> AsyncGenerator[Operation, None]:
         with inputs.FieldParser() as fields:
             account = fields.parse("accountId", inputs.parse_uuid, account_id)
-            position = None if after is None else fields.parse("after", cursor.decode_position, after)
+            position = None if not after else fields.parse("after", cursor.decode_position, after)
         async with aclosing(watch_operations(info.context, account, position)) as operations:
             async for operation in operations:
                 yield Operation.from_client(operation)

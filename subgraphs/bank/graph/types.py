@@ -99,7 +99,7 @@ async def list_accounts(info: Info, owner_id: str, first: int | None, after: str
         edges=edges,
         page_info=PageInfo(
             has_next_page=page.has_more,
-            has_previous_page=after is not None,
+            has_previous_page=bool(after),
             start_cursor=edges[0].cursor if edges else None,
             end_cursor=edges[-1].cursor if edges else None,
         ),

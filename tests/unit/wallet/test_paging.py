@@ -18,6 +18,11 @@ def parse(**arguments: Any) -> PageRequest[int]:
     return paging.parse_relay_arguments(cursor.decode_version, start=0, **(defaults | arguments))
 
 
+def test_empty_cursor_is_no_cursor() -> None:
+    assert parse(first=3, after="", before="") == parse(first=3)
+    assert parse(last=3, after="", before="") == parse(last=3)
+
+
 @dataclass(frozen=True)
 class RelayPage:
     """Edges of a page and its page info, as the Relay specification defines them."""

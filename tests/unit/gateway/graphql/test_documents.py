@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import pytest
 from graphql import GraphQLError
 
+from gateway.errors import OperationRefused
 from gateway.graphql.execution import documents
 from gateway.graphql.execution.context import Context
 from gateway.graphql.execution.documents import Document, DocumentLoader, read_document
@@ -239,3 +240,13 @@ class TestTrustedDocuments:
         trusted = TrustedDocuments({hashlib.sha256(text.encode()).hexdigest(): text for text in texts})
         assert trusted.operation_names == ["A", "B"]
         assert TrustedDocuments(None).operation_names is None
+
+    @pytest.mark.parametrize(
+        ("texts", "message"), [(None, "PersistedQueryNotSupported"), ({}, "PersistedQueryNotFound")]
+    )
+    def test_refused_hash_has_the_message_that_clients_look_for(
+        self, texts: dict[str, str] | None, message: str
+    ) -> None:
+        with pytest.raises(OperationRefused) as caught:
+            TrustedDocuments(texts).resolve_text(None, "0" * 64)
+        assert caught.value.message == message

@@ -539,6 +539,52 @@ class TestEventStream:
         assert b'{"data":{"wait":1}}' in b"".join(message.get("body", b"") for message in sent)
 
 
+class TestMultipart:
+    """Apollo's multipart subscriptions."""
+
+    ACCEPT = 'multipart/mixed;boundary="graphql";subscriptionSpec=1.0,application/json'
+
+    async def test_multipart_body_has_a_part_for_each_result(self, http: httpx.AsyncClient) -> None:
+        response = await post(http, "subscription { count(to: 2) }", self.ACCEPT)
+        content_type = 'multipart/mixed; boundary="graphql"; subscriptionSpec="1.0"'
+        assert response.headers["content-type"] == content_type
+        preamble, *parts, end = response.content.split(b"\r\n--graphql")
+        assert (preamble, end) == (b"", b"--\r\n")
+        heads, bodies = zip(*(part.split(b"\r\n\r\n") for part in parts), strict=True)
+        assert {*heads} == {b"\r\nContent-Type: application/json"}
+        assert [orjson.loads(body) for body in bodies] == [{"payload": {"data": {"count": n}}} for n in range(2)]
+
+    async def test_idle_multipart_body_has_empty_parts(
+        self, app: GraphQLOverHTTP, notes: Notes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(responses, "_HEARTBEAT_SECONDS", 0.01)
+        has_heartbeat = asyncio.Event()
+
+        def notice_heartbeat(message: dict[str, Any]) -> None:
+            if message.get("body", b"").endswith(b"\r\n\r\n{}"):
+                has_heartbeat.set()
+
+        async def disconnect() -> dict[str, Any]:
+            await has_heartbeat.wait()
+            return {"type": "http.disconnect"}
+
+        body = orjson.dumps({"query": "subscription { wait }"})
+        async with asyncio.timeout(5):
+            await conversation(app, [{"type": "http.request", "body": body}, disconnect], notice_heartbeat, self.ACCEPT)
+            await notes.closed.wait()
+
+    @pytest.mark.parametrize(
+        "accept", ["multipart/mixed;deferSpec=20220824,application/json", f"{JSON},multipart/mixed"]
+    )
+    async def test_other_multipart_responses_are_not_sent(self, http: httpx.AsyncClient, accept: str) -> None:
+        response = await post(http, "{ hello }", accept)
+        assert response.headers["content-type"].startswith(JSON)
+
+    async def test_query_with_a_higher_quality_for_json_is_json(self, http: httpx.AsyncClient) -> None:
+        response = await post(http, "{ hello }", "multipart/mixed;subscriptionSpec=1.0;q=0.5,application/json")
+        assert response.json() == {"data": {"hello": "hello world"}}
+
+
 async def conversation(
     app: GraphQLOverHTTP, received: list[Any], on_send: Any = lambda _: None, accept: str = JSON
 ) -> list[dict[str, Any]]:

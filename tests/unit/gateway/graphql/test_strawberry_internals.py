@@ -5,12 +5,15 @@ import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import fields
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 import strawberry
 from graphql import GraphQLError, GraphQLField, GraphQLInputObjectType, GraphQLObjectType, parse
 from graphql.execution import Executor
+from strawberry.codegen import QueryCodegen
+from strawberry.codegen.plugins.python import PythonPlugin
 from strawberry.exceptions import DuplicatedTypeName
 from strawberry.resolvers import is_default_resolver
 from strawberry.schema.config import StrawberryConfig
@@ -339,3 +342,17 @@ def core_fields(schema: strawberry.Schema, name: str) -> dict[str, GraphQLField]
     assert isinstance(type_, GraphQLObjectType)
     fields: dict[str, GraphQLField] = type_.fields
     return fields
+
+
+def test_strawberry_generates_clients_with_secrets() -> None:
+    operation = "mutation TopUp($input: TopUpAccountInput!) { topUpAccount(input: $input) { __typename } }"
+    generated = QueryCodegen(build_merged_schema(), plugins=[PythonPlugin(Path("top_up.graphql"))]).run(operation)
+    assert 'Secret = NewType("Secret", str)' in generated.to_string()
+
+
+def test_null_defaults_are_removed() -> None:
+    types: Any = build_merged_schema().core_schema.type_map
+    arguments = [argument for field in types["Account"].fields.values() for argument in field.args.values()]
+    inputs = [*types["OperationFilter"].fields.values()]
+    assert len(arguments) > 4
+    assert [each.default_value for each in (*arguments, *inputs) if each.default_value is None] == []
