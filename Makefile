@@ -1,6 +1,6 @@
 # `make help` lists the targets.
 PYTHON ?= python3
-AS ?= alice
+AS := alice
 
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)

@@ -32,6 +32,7 @@ class Supervisor:
         self._restart_tasks: dict[str, asyncio.Task[None]] = {}
         self._reasons: dict[str, str] = {}  # reasons of intended restarts, by process
         self._starting: list[str] = []
+        self._has_started = False  # before, processes warn that they cannot reach those that start
 
     async def start(self) -> None:
         """Start all processes, each when its dependencies are ready; return when all are ready.
@@ -47,6 +48,8 @@ class Supervisor:
             raise errors.exceptions[0] from None
         finally:
             self._console.update("")
+        self._has_started = True
+        self._console.watched.update(self.children)
 
     async def stop(self) -> None:
         """End every process, the last of the plan first, each with its stop signal and a bounded wait."""
@@ -102,7 +105,8 @@ class Supervisor:
         self._console.update(f"{ready} of {len(self._ready)} ready, starting {', '.join(names)}" if names else "")
 
     def _watch(self, child: Child) -> None:
-        self._console.watched.add(child.process.name)
+        if self._has_started:
+            self._console.watched.add(child.process.name)
         self._changed()
         self._restart_tasks[child.process.name] = asyncio.create_task(self._restart_when_ended(child))
 

@@ -24,7 +24,7 @@ _SOURCE_FILE = re.compile(r"\.(?:avsc|graphql|json|jsonl|md|proto|py|sql|toml|xm
 _MODULE = re.compile(r"python3? -m ([A-Za-z_][\w.<>-]*)")
 _LOG_EVENT = re.compile(r"(?:(?<=[Ll]og `)|(?<=log event `))[^`]+|(?<=\"event\":\")[^\"]+")
 _STEP = re.compile(r"^\| \d+ \| \[[^\]]+\]\(([^)]+)\) \| ([^|]+) \|", re.MULTILINE)
-_TARGET = re.compile(r"(?:^|`|\(|=\w+ )make (?:-s )?([a-z]+)", re.MULTILINE)
+_TARGET = re.compile(r"(?:^|`|\(|=\w+ )make (?:-s )?([a-z-]+)", re.MULTILINE)
 _STANDARD_MODULES = {"pip", "pytest", "venv"}
 
 
@@ -161,7 +161,7 @@ def test_functions_on_the_page_of_a_transfer_are_in_the_linked_files() -> None:
 
 
 def test_make_targets_that_the_pages_name_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {target for name in PAGES for target in _TARGET.findall((ROOT / name).read_text())}
     assert named - targets == set()
 
