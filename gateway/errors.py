@@ -18,6 +18,7 @@ from wallet.errors import (
     InvalidInput,
     LedgerRestored,
     RateLimited,
+    ReferenceUsed,
     TokenTooLong,
     TooManyAttempts,
     TopUpDeclinesExceeded,
@@ -43,6 +44,7 @@ STATUS: Final[dict[Code, HTTPStatus]] = {
 STATUS_OVERRIDES: Final[dict[type[WalletError], HTTPStatus]] = {
     LedgerRestored: HTTPStatus.GONE,
     UsernameTaken: HTTPStatus.CONFLICT,
+    ReferenceUsed: HTTPStatus.CONFLICT,
     TokenTooLong: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
 }
 """HTTP status of errors that share their gRPC code with errors of another HTTP status."""

@@ -25,6 +25,7 @@ REST_RULES: Final[Mapping[str, AccessRule]] = {
     "GET /accounts": READ_ACCESS,
     "POST /accounts": WRITE_ACCESS,
     "GET /accounts/{accountId}": READ_ACCESS,
+    "GET /accounts/{accountId}/transfers": READ_ACCESS,
     "POST /accounts/{accountId}/transfers": WRITE_ACCESS,
     "GET /accounts/{accountId}/transfers/{transferId}": READ_ACCESS,
     "POST /accounts/{accountId}/topup": WRITE_ACCESS,

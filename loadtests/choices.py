@@ -16,6 +16,9 @@ from loadtests.plan import Customer, Plan
 _DUPLICATE_SHARE: Final = 0.05  # share of transfers that are sent twice at the same time, as by a double tap
 _CONFLICT_SHARE: Final = 0.01  # share of transfers that are also sent with another amount and the same key
 _QUOTED_SHARE: Final = 0.5  # share of requests that send the key in quotation marks, which the API removes
+_WORDS_SHARE: Final = 0.1  # share of transfers with a description and a reference
+_UNIQUE_SHARE: Final = 0.5  # share of these that ask for a unique reference
+_REFERENCES: Final = 1_000  # number of different references of a customer
 _CARDS: Final = (rest.GOOD,) * 7 + tuple(rest.CARDS)
 """Eight of these ten cards are good."""
 
@@ -41,6 +44,9 @@ class TransferChoice:
         amount: amount in whole kopecks.
         is_duplicated: whether the request is also sent a second time, concurrently.
         is_contradicted: whether a request with another amount and the same key is also sent, concurrently.
+        description: text for both customers; usually empty.
+        reference: the sender's own id of the transfer; usually empty.
+        is_reference_unique: whether the transfer is refused if the sender has used the reference.
     """
 
     sender: Customer
@@ -48,6 +54,9 @@ class TransferChoice:
     amount: Decimal
     is_duplicated: bool
     is_contradicted: bool
+    description: str = ""
+    reference: str = ""
+    is_reference_unique: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +88,8 @@ class UserChoices:
         # `quotes_key` is called once per request, and retries depend on the responses. A generator of its own keeps
         # these calls from changing the other choices.
         self._forms = random.Random(f"{user}.keys")  # noqa: S311
+        # A generator of its own, so that words do not change the amounts and the accounts of a seed.
+        self._words = random.Random(f"{user}.words")  # noqa: S311
         self._customers = plan.customers
         select = account_selection.BY_NAME[plan.account_selection]
         self._pairs: Iterator[tuple[int, int]] = select(self._rng, len(plan.customers))
@@ -90,12 +101,16 @@ class UserChoices:
     def next_transfer(self) -> TransferChoice:
         """Return the next transfer. The plan's account selection chooses its two accounts."""
         sender, recipient = next(self._pairs)
+        reference = str(self._words.randint(1, _REFERENCES)) if self._words.random() < _WORDS_SHARE else ""
         return TransferChoice(
             self._customers[sender],
             self._customers[recipient],
             Decimal(self._rng.randint(1, 2_000)) / 100,
             is_duplicated=self._rng.random() < _DUPLICATE_SHARE,
             is_contradicted=self._rng.random() < _CONFLICT_SHARE,
+            description=f"load test, {reference}" if reference else "",
+            reference=reference,
+            is_reference_unique=bool(reference) and self._words.random() < _UNIQUE_SHARE,
         )
 
     def next_top_up(self) -> TopUpChoice:

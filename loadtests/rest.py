@@ -51,7 +51,9 @@ def post_for(request: LedgerRequest) -> Post:
         number = good_card_number(body.recipient_id) if name == GOOD else CARDS[name]
         card = {"number": number, "expiryMonth": 12, "expiryYear": 2040, "cvv": "123"}
         return Post(f"/accounts/{body.recipient_id}/topup", money | {"card": card})
-    return Post(f"/accounts/{body.sender_id}/transfers", money | {"recipientId": str(body.recipient_id)})
+    words = {"description": body.description, "reference": body.reference, "uniqueReference": body.is_reference_unique}
+    given = {name: value for name, value in words.items() if value}
+    return Post(f"/accounts/{body.sender_id}/transfers", money | given | {"recipientId": str(body.recipient_id)})
 
 
 def good_card_number(account: UUID) -> str:
@@ -91,6 +93,9 @@ def parse_error(request: LedgerRequest, code: str, data: Mapping[str, Any], *, i
     if code == "INSUFFICIENT_FUNDS":
         amounts = {name: data[name] for name in ("needed", "available", "currency")}
         return Refusal(code, {"account_id": str(request.body.sender_id), **amounts}, is_replay)
+    if code == "REFERENCE_USED":
+        used = {"account_id": str(request.body.sender_id), "reference": request.body.reference}
+        return Refusal(code, used, is_replay)
     return Refusal(code, is_replay=is_replay) if code == CONFLICT else NoEffect(code)
 
 

@@ -156,6 +156,37 @@ class TransferRequest(BaseModel):
     currency: Annotated[
         str, Field(description="ISO 4217 code of an active national currency.", examples=["RUB"], pattern="^[A-Z]{3}$")
     ] = "RUB"
+    description: Annotated[
+        str | None,
+        Field(
+            description="Text for both sides. No text of the request may have control characters, line breaks, characters that change\nthe direction of the text (U+202A to U+202E, U+2066 to U+2069), or a card number.\n",
+            examples=["Rent for March"],
+            max_length=140,
+        ),
+    ] = None
+    reference: Annotated[
+        str | None,
+        Field(
+            description="The sender's own id of the transfer. Those who may read the sender's account see it.",
+            examples=["INV-2026-0042"],
+            max_length=64,
+        ),
+    ] = None
+    unique_reference: Annotated[
+        StrictBool,
+        Field(
+            alias="uniqueReference",
+            description="Refuse the transfer with `REFERENCE_USED` if an earlier transfer from the account has the same reference.\nRequires `reference`.\n",
+        ),
+    ] = False
+    metadata: Annotated[
+        dict[str, str] | None,
+        Field(
+            description="Data of the caller, which only the caller reads. Keys have 1 to 64 characters, values at most 128.\n",
+            examples=[{"order": "42"}],
+            max_length=16,
+        ),
+    ] = None
 
 
 class Transfer(BaseModel):
@@ -177,6 +208,24 @@ class Transfer(BaseModel):
         str, Field(description="ISO 4217 code of an active national currency.", examples=["RUB"], pattern="^[A-Z]{3}$")
     ]
     created_at: Annotated[AwareDatetime, Field(alias="createdAt")]
+    description: Annotated[
+        str | None, Field(description="Text of the transfer for both sides. Absent if there is none.")
+    ] = None
+    reference: Annotated[
+        str | None,
+        Field(description="The sender's own id of the transfer. Only for those who may read the sender's account."),
+    ] = None
+    metadata: Annotated[
+        dict[str, str] | None, Field(description="Data of the caller who made the transfer. Only for this caller.")
+    ] = None
+
+
+class TransferPage(BaseModel):
+    model_config = ConfigDict(
+        populate_by_name=True,
+    )
+    transfers: Annotated[list[Transfer], Field(description="In id order.")]
+    has_more: Annotated[StrictBool, Field(alias="hasMore")]
 
 
 class CardDetails(BaseModel):
@@ -310,6 +359,16 @@ class Operation(BaseModel):
     counterparty_id: Annotated[UUID, Field(alias="counterpartyId")]
     occurred_at: Annotated[AwareDatetime, Field(alias="occurredAt")]
     cursor: Annotated[str, Field(description="Opaque position of this operation for `after` and `before`.")]
+    description: Annotated[
+        str | None, Field(description="Text of the transfer for both sides. Absent if there is none.")
+    ] = None
+    reference: Annotated[
+        str | None, Field(description="The sender's own id of the transfer. Only on the sender's operation.")
+    ] = None
+    metadata: Annotated[
+        dict[str, str] | None,
+        Field(description="Data of the caller who made the transfer. Only for this caller, on the sender's operation."),
+    ] = None
 
 
 class OperationPage(BaseModel):

@@ -164,6 +164,17 @@ class AccountNotEmpty(WalletError):
 
 
 @dataclass
+class ReferenceUsed(WalletError):
+    """An earlier transfer from the account has the reference, and the request asks for a unique one."""
+
+    reason = "REFERENCE_USED"
+    code = Code.ALREADY_EXISTS
+    template = "an earlier transfer from the account has the reference {reference}; use another reference and a new key"
+    account_id: str
+    reference: str
+
+
+@dataclass
 class TransferNotFound(WalletError):
     """The transfer does not exist or belongs to other users; the error does not reveal which."""
 

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any, Final
 
 import strawberry
+from graphql import GraphQLError
 from strawberry import UNSET
 from strawberry.federation.schema_directives import Cost, ListSize
 from strawberry.types.field import StrawberryField
@@ -80,6 +81,13 @@ MUTATION_COST: Final = 100
 """`@cost` of a mutation: one call of a service, which writes to its database."""
 
 
+DESCRIPTION_COST: Final = 7
+"""`@cost` of a transfer's description: up to 560 bytes."""
+
+METADATA_COST: Final = 40
+"""`@cost` of a transfer's metadata: up to 3 KiB, or three times as much with characters beyond ASCII."""
+
+
 def list_size_directive(assumed: int) -> ListSize:
     """Return the `@listSize` directive of a list with at most `assumed` items."""
     return ListSize(
@@ -123,12 +131,29 @@ class ArgumentSize:
     bound: Callable[[Mapping[str, Any]], int]
 
 
+class Metadata(dict[str, str]):
+    """Metadata of a transfer: texts by name."""
+
+
+def _parse_metadata(value: Any) -> Metadata:
+    # The message does not quote the value, which may hold a card number.
+    if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
+        raise GraphQLError("metadata must be an object whose values are texts")
+    return Metadata(value)
+
+
 SCALARS: Final[dict[object, Any]] = {
     Secret: strawberry.scalar(
         name="Secret",
         description="Input text that no response repeats, not even in an error.",
         # A parse error would quote the value. So a value that is not text becomes an empty text; the field rejects it.
         parse_value=lambda value: Secret(value if isinstance(value, str) else ""),
+    ),
+    Metadata: strawberry.scalar(
+        name="Metadata",
+        description='Texts by name: an object whose values are texts, such as {order: "42"}.',
+        serialize=dict,
+        parse_value=_parse_metadata,
     ),
 }
 """Custom scalars, for the configuration of every schema."""
@@ -196,6 +221,15 @@ class IdempotencyConflict(Error):
     idempotency_key: str
 
 
+@strawberry.federation.type(
+    shareable=True,
+    description="An earlier transfer from the account has the reference, and the request asks for a unique one.",
+)
+class ReferenceUsed(Error):
+    account_id: strawberry.ID
+    reference: str
+
+
 class _ErrorToUnionMember(strawberry.ExceptionHandler):  # type: ignore[type-arg]  # each instance sets its types
     """Converts an error that a resolver raises to a member of the resolver's union."""
 
@@ -239,6 +273,7 @@ ERRORS_AS_DATA: Final = (
     _ErrorToUnionMember(errors.AccountClosed, AccountClosed, errors.AccountClosed.metadata),
     _ErrorToUnionMember(errors.TopUpLimitExceeded, TopUpLimitExceeded, _limit_to_graph),
     _ErrorToUnionMember(errors.TopUpDeclinesExceeded, TopUpDeclinesExceeded, _declines_to_graph),
+    _ErrorToUnionMember(errors.ReferenceUsed, ReferenceUsed, errors.ReferenceUsed.metadata),
     _ErrorToUnionMember(errors.IdempotencyConflict, IdempotencyConflict, errors.IdempotencyConflict.metadata),
 )
 """Exception handlers of every schema: an expected error becomes data if the field's union has the error's type."""

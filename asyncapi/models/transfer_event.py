@@ -7,6 +7,9 @@ from typing import Annotated
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from typing_extensions import TypeAliasType
+
+MetadataAdditionalProperty = TypeAliasType("MetadataAdditionalProperty", Annotated[str, Field(max_length=128)])
 
 
 class Posting(BaseModel):
@@ -45,3 +48,16 @@ class TransferEvent(BaseModel):
     currency: Annotated[str, Field(description="ISO 4217.", pattern="^[A-Z]{3}$")]
     sender: Annotated[Posting, Field(description="Sender's side.")]
     recipient: Annotated[Posting, Field(description="Recipient's side.")]
+    description: Annotated[str | None, Field(description="Text for both sides.", max_length=140)] = None
+    reference: Annotated[str | None, Field(description="The sender's own id of the transfer.", max_length=64)] = None
+    metadata: Annotated[
+        dict[str, MetadataAdditionalProperty] | None,
+        Field(description="Data of the caller who made the transfer, for this caller only.", max_length=16),
+    ] = None
+    created_by: Annotated[
+        str | None,
+        Field(
+            alias="createdBy",
+            description="Principal (issuer|subject) of the caller who made the transfer. Only with a description, a reference or metadata.",
+        ),
+    ] = None

@@ -80,6 +80,15 @@ _TYPES: Final = (
         "Move the money out, then close the account.",
     ),
     ProblemType(
+        "REFERENCE_USED",
+        HTTPStatus.CONFLICT,
+        "Reference is used",
+        "An earlier transfer from the account has the reference, and the request asks for a unique one. Nothing was "
+        "moved.",
+        "List the transfers with the reference, and find out whether one of them is the transfer that you want to "
+        "make. For another transfer, use another reference and a new idempotency key.",
+    ),
+    ProblemType(
         "TOP_UP_LIMIT_EXCEEDED",
         HTTPStatus.BAD_REQUEST,
         "Top-up limit exceeded",

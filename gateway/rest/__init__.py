@@ -36,7 +36,7 @@ def rest_routes(
     """
     charge_page = page_charge(limiter)
     return [
-        *transfer_routes(bank),
+        *transfer_routes(bank, charge_page),
         *account_routes(bank, charge_page),
         *top_up_routes(card).routes,
         *operation_routes(analytics, charge_page).routes,

@@ -54,8 +54,9 @@ class DirectRoute(Route):
 
 
 def json_response(value: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Return the response with a model of the contract as JSON."""
-    return Response(value.__pydantic_serializer__.to_json(value, by_alias=True), status, headers, media_type=JSON)
+    """Return the response with a model of the contract as JSON. Fields without a value are left out."""
+    content = value.__pydantic_serializer__.to_json(value, by_alias=True, exclude_none=True)
+    return Response(content, status, headers, media_type=JSON)
 
 
 class _Endpoint:

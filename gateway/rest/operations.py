@@ -46,7 +46,7 @@ def operation_routes(analytics: AnalyticsClient, charge_page: ChargePage) -> API
     """
     router = APIRouter(route_class=GuardedRoute)
 
-    @router.get("/accounts/{accountId}/operations")
+    @router.get("/accounts/{accountId}/operations", response_model_exclude_none=True)
     async def list_operations(
         accountId: UUID,  # noqa: N803  the contract's name
         limit: Annotated[WholeNumber, Query(ge=1, le=1_000)] = 50,
@@ -59,6 +59,10 @@ def operation_routes(analytics: AnalyticsClient, charge_page: ChargePage) -> API
         maxAmount: Amount = None,  # noqa: N803
         from_: Annotated[DateTime | None, Query(alias="from")] = None,
         to: DateTime | None = None,
+        reference: Annotated[str | None, Query(min_length=1, max_length=64)] = None,
+        metadataKey: Annotated[str | None, Query(min_length=1, max_length=64)] = None,  # noqa: N803
+        metadataValue: Annotated[str | None, Query(max_length=128)] = None,  # noqa: N803
+        text: Annotated[str | None, Query(min_length=1, max_length=140)] = None,
     ) -> models.OperationPage:
         if after is not None and before is not None:
             raise InvalidInput.for_field("before", "must not be combined with after")
@@ -73,6 +77,9 @@ def operation_routes(analytics: AnalyticsClient, charge_page: ChargePage) -> API
             max_amount=maxAmount,
             from_=from_,
             to=to,
+            reference=reference,
+            metadata=_parse_metadata(metadataKey, metadataValue),
+            text=text,
         )
         await charge_page(limit)
         page = await analytics.list_operations(
@@ -93,6 +100,21 @@ def operation_routes(analytics: AnalyticsClient, charge_page: ChargePage) -> API
     return router
 
 
+def _parse_metadata(key: str | None, value: str | None) -> dict[str, str]:
+    """Return the metadata of the filter.
+
+    Raises:
+        InvalidInput: one of the two parameters is missing.
+    """
+    if key is None and value is None:
+        return {}
+    if key is None:
+        raise InvalidInput.for_field("metadataKey", "is required with metadataValue")
+    if value is None:
+        raise InvalidInput.for_field("metadataValue", "is required with metadataKey")
+    return {key: value}
+
+
 def operation_to_rest(operation: client.Operation) -> models.Operation:
     """Convert an operation to the contract's model."""
     return models.Operation(
@@ -106,4 +128,7 @@ def operation_to_rest(operation: client.Operation) -> models.Operation:
         counterparty_id=operation.counterparty_id,
         occurred_at=operation.occurred_at,
         cursor=cursor.encode_version(operation.account_version, operation.epoch),
+        description=operation.description or None,
+        reference=operation.reference or None,
+        metadata=dict(operation.metadata) or None,
     )

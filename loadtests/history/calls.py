@@ -17,6 +17,7 @@ from wallet.errors import (
     IdempotencyConflict,
     InsufficientFunds,
     InternalError,
+    ReferenceUsed,
     Unavailable,
     WalletError,
 )
@@ -37,7 +38,14 @@ COMPLETED: Final = "COMPLETED"
 WITHOUT_EFFECT: Final = frozenset({"DECLINED", "VOIDED", "REFUNDED"})
 """Final states of a top-up that leave no deposit in the ledger."""
 
-_REFUSALS: Final = (AccountClosed, AccountNotFound, CurrencyMismatch, IdempotencyConflict, InsufficientFunds)
+_REFUSALS: Final = (
+    AccountClosed,
+    AccountNotFound,
+    CurrencyMismatch,
+    IdempotencyConflict,
+    InsufficientFunds,
+    ReferenceUsed,
+)
 """Decisions of the ledger. Any other error means that nothing was done, or that the outcome is unknown."""
 
 _UNKNOWN_OUTCOMES: Final = (DeadlineExceeded, InternalError, Unavailable)
@@ -60,6 +68,9 @@ class RequestBody:
     recipient_id: UUID
     amount: Decimal
     currency: str = "RUB"
+    description: str = ""
+    reference: str = ""
+    is_reference_unique: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,6 +205,14 @@ class Timeline:
         both = zip(self.history.transfers, self._intervals, strict=True)
         return [transfer for transfer, interval in both if interval.begin > time]
 
+    def may_have_used(self, reference: str, interval: Interval) -> bool:
+        """Return whether a transfer from the account with the reference may have been made before an interval's end."""
+        both = zip(self.history.transfers, self._begins, strict=True)
+        return any(
+            transfer.reference == reference and transfer.sender_id == self.history.account.id and begin <= interval.end
+            for transfer, begin in both
+        )
+
     def _is_out_of_order(self) -> bool:
         return any(end < interval.begin for interval, end in zip(self._intervals, self._ends[1:], strict=False))
 
@@ -301,11 +309,21 @@ def _is_justified(
             return account.status == "CLOSED" and not timeline.transfers_requested_after(interval.end)
         case "CURRENCY_MISMATCH":
             return account.currency != body.currency
-        case "INSUFFICIENT_FUNDS" if id_ == body.sender_id and account.min_balance is not None:
-            needed, available = (Decimal(refusal.metadata[name]) for name in ("needed", "available"))
-            balance = available + account.min_balance
-            return available < needed == body.amount and balance in timeline.possible_balances(interval)
+        case "INSUFFICIENT_FUNDS" | "REFERENCE_USED" if id_ == body.sender_id:
+            return _is_sender_unable(refusal, body, interval, timeline)
     return False
+
+
+def _is_sender_unable(refusal: Refusal, body: RequestBody, interval: Interval, timeline: Timeline) -> bool:
+    """Return whether the sender can have had too little money, or an earlier transfer with the reference."""
+    if refusal.reason == "REFERENCE_USED":
+        is_requested = body.is_reference_unique and refusal.metadata["reference"] == body.reference
+        return is_requested and timeline.may_have_used(body.reference, interval)
+    floor = timeline.history.account.min_balance
+    if floor is None:
+        return False
+    needed, available = (Decimal(refusal.metadata[name]) for name in ("needed", "available"))
+    return available < needed == body.amount and available + floor in timeline.possible_balances(interval)
 
 
 def _is_hidden(account: Account, request: LedgerRequest) -> bool:

@@ -24,6 +24,7 @@ class Invariant(StrEnum):
     ENTRIES = "the entries match the transfers, with the versions and balances that result from them"
     ACCOUNTS = "an account's row is the result of its transfers"
     TIME = "creation times do not decrease as versions increase"
+    REFERENCE = "no earlier transfer from an account has the reference of a transfer that asked for a unique one"
     FUTURE = "no transfer is dated after the rows were read"
     ONE_KEY = "each transfer has one idempotency key, and each key has at most one transfer"
     REQUESTED = "every row in the ledger was requested, with the same arguments"
@@ -98,6 +99,7 @@ def replay(ledger: LedgerRows) -> tuple[dict[UUID, AccountHistory], list[Violati
     violations += (Violation(Invariant.ENTRIES, [entry]) for entry in entries.values())
     for history in histories.values():
         violations += _check_account(history)
+        violations += _check_references(history)
     return histories, violations
 
 
@@ -165,3 +167,13 @@ def _check_account(history: AccountHistory) -> Iterator[Violation]:
     account, balance = history.account, history.balances[-1]
     if (account.balance, account.version) != (balance, history.version) or (account.status != "OPEN" and balance):
         yield Violation(Invariant.ACCOUNTS, [account, *history.transfers[-1:]])
+
+
+def _check_references(history: AccountHistory) -> Iterator[Violation]:
+    """Compare the references of the transfers from an account, in the order of its versions."""
+    used: dict[str, Transfer] = {}
+    for transfer in history.transfers:
+        if transfer.reference and transfer.sender_id == history.account.id:
+            if transfer.is_reference_unique and transfer.reference in used:
+                yield Violation(Invariant.REFERENCE, [used[transfer.reference], transfer])
+            used.setdefault(transfer.reference, transfer)

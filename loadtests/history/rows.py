@@ -17,10 +17,11 @@ _ACCOUNTS: Final = """
     WHERE $1::uuid[] IS NULL OR id = ANY($1)
 """
 _TRANSFERS: Final = """
-    SELECT id, kind, sender_id, recipient_id, amount, currency, created_at, idempotency_key,
-           sender_version, recipient_version
-    FROM transfers
-    WHERE $1::uuid[] IS NULL OR sender_id = ANY($1) OR recipient_id = ANY($1)
+    SELECT t.id, kind, t.sender_id, recipient_id, amount, currency, created_at, idempotency_key,
+           sender_version, recipient_version,
+           coalesce(description, ''), coalesce(reference, ''), coalesce(is_reference_unique, false)
+    FROM transfers t LEFT JOIN transfer_words w ON w.transfer_id = t.id
+    WHERE $1::uuid[] IS NULL OR t.sender_id = ANY($1) OR recipient_id = ANY($1)
 """
 _ENTRIES: Final = """
     SELECT account_id, version, transfer_id, amount, balance_after FROM entries
@@ -51,7 +52,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Row of `transfers`."""
+    """Row of `transfers`, with its row of `transfer_words`, if there is one."""
 
     id: UUID
     kind: str
@@ -63,11 +64,22 @@ class Transfer:
     idempotency_key: str
     sender_version: int
     recipient_version: int
+    description: str = ""
+    reference: str = ""
+    is_reference_unique: bool = False
 
     @property
     def body(self) -> RequestBody:
         """Return the body of the request that the transfer fulfils."""
-        return RequestBody(self.sender_id, self.recipient_id, self.amount, self.currency)
+        return RequestBody(
+            self.sender_id,
+            self.recipient_id,
+            self.amount,
+            self.currency,
+            self.description,
+            self.reference,
+            self.is_reference_unique,
+        )
 
     @property
     def sides(self) -> tuple[tuple[UUID, int, Decimal], tuple[UUID, int, Decimal]]:

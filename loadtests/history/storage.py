@@ -147,10 +147,10 @@ def _record_from_json(data: dict[str, Any]) -> RequestRecord:
 
 def _request_from_json(data: dict[str, Any]) -> LedgerRequest:
     body = data["body"]
-    accounts = UUID(body["sender_id"]), UUID(body["recipient_id"])
+    accounts = UUID(body.pop("sender_id")), UUID(body.pop("recipient_id"))
     return LedgerRequest(
         IdempotencyKey(**data["key"]),
-        RequestBody(*accounts, Decimal(body["amount"]), body["currency"]),
+        RequestBody(*accounts, **body | {"amount": Decimal(body["amount"])}),
         data["owner_id"],
     )
 

@@ -31,6 +31,9 @@ Returns the outcomes in the order of the requests, or raises a `WalletError` for
 _MAX_BATCH: Final = 6
 _MAX_CONCURRENT_RETRIES: Final = 50
 _MAX_AMOUNT: Final = 60
+_WORDS_SHARE: Final = 0.3  # share of transfers with a description and a reference
+_REFERENCES: Final = 50
+"""Number of different references. Half of the transfers with a reference ask for a unique one, and many are refused."""
 _RETRY_DELAY_SECONDS: Final = 0.5
 
 
@@ -125,6 +128,13 @@ class Workload:
         """Return a transfer to another account. The recipient may belong to the same owner."""
         recipient = rng.choice([account for account in self._accounts if account is not sender])
         body = RequestBody(sender.account_id, recipient.account_id, _random_amount(rng))
+        if rng.random() < _WORDS_SHARE:
+            body = replace(
+                body,
+                description=f"for {key}",
+                reference=str(rng.randint(1, _REFERENCES)),
+                is_reference_unique=rng.random() < 0.5,  # noqa: PLR2004
+            )
         return LedgerRequest(IdempotencyKey(sender.principal, "transfer", key), body, sender.owner_id)
 
     def _deposit(self, rng: random.Random, key: str) -> LedgerRequest:

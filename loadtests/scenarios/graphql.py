@@ -30,6 +30,9 @@ class GraphQLTransfers(TransferUser):
             "recipientId": str(request.body.recipient_id),
             "amount": str(request.body.amount),
             "idempotencyKey": request.key.key,
+            "description": request.body.description,
+            "reference": request.body.reference,
+            "uniqueReference": request.body.is_reference_unique,
         }
         operation = {"query": _TRANSFER, "variables": {"input": arguments}}
         return self.post_ledger_request("GraphQL transfer", "/graphql", operation, sender, request, _parse_answer)

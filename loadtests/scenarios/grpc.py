@@ -44,6 +44,9 @@ class GrpcTransfers(TransferUser):
             recipient_id=str(request.body.recipient_id),
             amount=converters.money_to_proto(Money(request.body.amount, request.body.currency)),
             idempotency_key=request.key.key,
+            description=request.body.description,
+            reference=request.body.reference,
+            is_reference_unique=request.body.is_reference_unique,
         )
         metadata = (("authorization", f"Bearer {sender.token}"),)
         began = time.perf_counter()

@@ -150,7 +150,14 @@ class TransferUser(WalletUser):
         """Make one transfer."""
         choice = self.choices.next_transfer()
         sender = choice.sender
-        body = RequestBody(UUID(sender.account), UUID(choice.recipient.account), choice.amount)
+        body = RequestBody(
+            UUID(sender.account),
+            UUID(choice.recipient.account),
+            choice.amount,
+            description=choice.description,
+            reference=choice.reference,
+            is_reference_unique=choice.is_reference_unique,
+        )
         request = LedgerRequest(IdempotencyKey(sender.principal, "transfer", uuid4().hex), body, sender.subject)
         others = [request] if choice.is_duplicated else []
         if choice.is_contradicted:

@@ -184,6 +184,8 @@ class AccessEnvironment:
         path_values = {"accountId": self.account, "transferId": self.transfer, "topUpId": self.top_up}
         for name, value in path_values.items():
             path = path.replace(f"{{{name}}}", value)
+        if method != "POST" and path.endswith("/transfers"):
+            path += "?reference=access"
         response = await self.http.request(
             method,
             path,
@@ -279,6 +281,7 @@ class AccessEnvironment:
             "GetTransfer": {"id": self.transfer},
             "BatchGetAccounts": {"ids": [self.account]},
             "BatchGetTransfers": {"ids": [self.transfer]},
+            "ListTransfers": account | {"reference": "access"},
             "OpenAccount": {"ownerId": self.owner, "idempotencyKey": key},
             "ListAccounts": {"ownerId": self.owner},
             "ListAccountVersions": {"pageSize": 1},

@@ -64,7 +64,7 @@ class Limits:
     directives: int = 50
     repeats: int = 25
     comparisons: int = 3_000
-    cost: int = 25_000
+    cost: int = 32_000
     errors: int = 32
 
     def new_budget(self, *, is_anonymous: bool) -> "RequestBudget":

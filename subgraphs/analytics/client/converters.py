@@ -43,6 +43,9 @@ def operation_filter_to_proto(value: OperationFilter) -> analytics_pb2.Operation
         counterparty_id=str(value.counterparty_id or ""),
         min_amount=value.min_amount or "",
         max_amount=value.max_amount or "",
+        reference=value.reference or "",
+        text=value.text or "",
+        metadata=value.metadata,
     )
     if value.direction is not None:
         message.direction = analytics_pb2.Direction.ValueType(_DIRECTION_NUMBERS[value.direction])
@@ -84,6 +87,9 @@ def operation_from_proto(message: analytics_pb2.Operation) -> Operation:
         UUID(message.counterparty_id),
         time_from_proto(message.occurred_at),
         message.epoch,
+        message.description,
+        message.reference,
+        dict(message.metadata),
     )
 
 

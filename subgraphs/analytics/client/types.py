@@ -1,6 +1,7 @@
 """Values of the analytics client."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
@@ -11,6 +12,9 @@ from wallet.money import Money
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One operation as one account sees it. `amount` is positive; `direction` gives the sign.
+
+    `description` is a text for both sides. `reference` and `metadata` are only on the sender's operation, `metadata`
+    only for the caller who made the transfer. They are empty if there are none.
 
     `id` is the id of the transfer. `account_version` is the account's version after the operation: a counter of the
     account's operations. `epoch` is the id of the uninterrupted sequence of the ledger's operations to which the
@@ -27,6 +31,9 @@ class Operation:
     counterparty_id: UUID
     occurred_at: datetime
     epoch: str = ""
+    description: str = ""
+    reference: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,8 @@ class OperationFilter:
     """Conditions that must all hold. The two amounts are decimal strings and inclusive. `from_` is inclusive, `to`
     exclusive.
 
+    `metadata` has entries that the caller gave the operation, `text` a part of its description without regard to case.
+
     An operation must have one of the `types`; an empty tuple matches no operation, and None matches every type.
     """
 
@@ -61,6 +70,9 @@ class OperationFilter:
     max_amount: str | None = None
     from_: datetime | None = None
     to: datetime | None = None
+    reference: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    text: str | None = None
 
 
 NO_CONDITIONS: Final = OperationFilter()

@@ -15,10 +15,13 @@ from wallet import cursor, inputs, paging
 from wallet.errors import InvalidInput
 from wallet.graph import (
     ARGUMENT_SIZE,
+    DESCRIPTION_COST,
+    METADATA_COST,
     PAGE_COST,
     PAGED,
     AccountRef,
     ArgumentSize,
+    Metadata,
     Money,
     PageInfo,
     cost_directive,
@@ -54,6 +57,19 @@ class Operation:
     counterparty: AccountRef
     occurred_at: datetime
     cursor: str = strawberry.field(description="Opaque position of this operation in the account's history.")
+    description: str | None = strawberry.field(
+        default=None,
+        description="Text for both sides; null if there is none.",
+        directives=[cost_directive(DESCRIPTION_COST)],
+    )
+    reference: str | None = strawberry.field(
+        default=None, description="The sender's own id of the transfer; only on the sender's operation."
+    )
+    metadata: Metadata | None = strawberry.field(
+        default=None,
+        description="Data of the caller who made the transfer; null if there is none, and for other callers.",
+        directives=[cost_directive(METADATA_COST)],
+    )
 
     @classmethod
     def from_client(cls, operation: client.Operation) -> "Operation":
@@ -67,6 +83,9 @@ class Operation:
             counterparty=AccountRef(id=strawberry.ID(str(operation.counterparty_id))),
             occurred_at=operation.occurred_at,
             cursor=cursor.encode_version(operation.account_version, operation.epoch),
+            description=operation.description or None,
+            reference=operation.reference or None,
+            metadata=Metadata(operation.metadata) if operation.metadata else None,
         )
 
 
@@ -116,6 +135,17 @@ class OperationFilter:
         default=None, name="from", description="Start of the time range, inclusive."
     )
     to: datetime | None = strawberry.field(default=None, description="End of the time range, exclusive.")
+    reference: str | None = strawberry.field(
+        default=None, description="Matches outgoing operations with exactly this reference."
+    )
+    metadata: Metadata | None = strawberry.field(
+        default=None,
+        description="Matches outgoing operations that the caller made with all of these entries in their metadata.",
+    )
+    text: str | None = strawberry.field(
+        default=None,
+        description="Matches operations whose description contains this text, without regard to case.",
+    )
 
     def to_client(self) -> client.OperationFilter:
         """Convert to a `client.OperationFilter`. Analytics validates amounts and times.
@@ -132,6 +162,9 @@ class OperationFilter:
             for name, amount in (("minAmount", self.min_amount), ("maxAmount", self.max_amount)):
                 if amount is not None:
                     fields.parse(name, _require_text, amount)
+            for name, text in (("reference", self.reference), ("text", self.text)):
+                if text is not None:
+                    fields.parse(name, _require_condition, text)
         return client.OperationFilter(
             types=None if self.types is None else tuple(kind.value for kind in self.types),
             direction=self.direction.value if self.direction else None,
@@ -140,6 +173,9 @@ class OperationFilter:
             max_amount=self.max_amount,
             from_=self.from_ and _require_offset("from", self.from_),
             to=self.to and _require_offset("to", self.to),
+            reference=self.reference,
+            metadata=self.metadata or {},
+            text=self.text,
         )
 
 
@@ -333,6 +369,13 @@ class Account:
             )
         )
         return AccountStatistics.from_client(statistics)
+
+
+def _require_condition(text: str) -> str:
+    """Return the text, or raise ValueError if it is empty. In a message to analytics, empty text means no condition."""
+    if not text:
+        raise ValueError("must not be empty")
+    return text
 
 
 def _require_text(amount: str) -> str:

@@ -2,6 +2,7 @@
 
 from subgraphs.bank.client.client import SERVICE, BankClient
 from subgraphs.bank.client.types import (
+    NO_WORDS,
     Account,
     AccountPage,
     AccountVersion,
@@ -13,10 +14,13 @@ from subgraphs.bank.client.types import (
     Posting,
     Receipt,
     Transfer,
+    TransferPage,
     TransferRequest,
+    Words,
 )
 
 __all__ = [
+    "NO_WORDS",
     "SERVICE",
     "Account",
     "AccountPage",
@@ -30,5 +34,7 @@ __all__ = [
     "Posting",
     "Receipt",
     "Transfer",
+    "TransferPage",
     "TransferRequest",
+    "Words",
 ]

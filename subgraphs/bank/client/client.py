@@ -21,6 +21,7 @@ from subgraphs.bank.client.converters import (
 )
 from subgraphs.bank.client.forwarding import TransferForwarder
 from subgraphs.bank.client.types import (
+    NO_WORDS,
     Account,
     AccountPage,
     AccountVersion,
@@ -32,7 +33,9 @@ from subgraphs.bank.client.types import (
     Posting,
     Receipt,
     Transfer,
+    TransferPage,
     TransferRequest,
+    Words,
 )
 from wallet.errors import WalletError
 from wallet.money import Money
@@ -44,6 +47,7 @@ _READS: Final = (
     "GetTransfer",
     "BatchGetAccounts",
     "BatchGetTransfers",
+    "ListTransfers",
     "ListAccounts",
     "ListAccountVersions",
     "ListEvents",
@@ -99,18 +103,15 @@ class BankClient:
         amount: Money,
         idempotency_key: str,
         raw_idempotency_key: str = "",
+        words: Words = NO_WORDS,
     ) -> Receipt:
         """Move money once per idempotency key; see `TransferRequest` for the two forms of a key.
 
         Returns:
             The transfer with the sender's posting.
         """
-        request = bank_pb2.TransferMoneyRequest(
-            sender_id=str(sender_id),
-            recipient_id=str(recipient_id),
-            amount=money_to_proto(amount),
-            idempotency_key=idempotency_key,
-            raw_idempotency_key=raw_idempotency_key,
+        request = transfer_request_to_proto(
+            TransferRequest(sender_id, recipient_id, amount, idempotency_key, raw_idempotency_key, words)
         )
         if self._forwarder is None:
             response = await self._calls.unary(self._stub.TransferMoney, request)
@@ -178,6 +179,27 @@ class BankClient:
             else error_from_status(result.error)
             async for result in with_pauses(response.results)
         }
+
+    async def list_transfers(
+        self, account_id: UUID, reference: str, *, limit: int = 1_000, after: UUID | None = None
+    ) -> TransferPage:
+        """List the transfers from an account that have a reference, in id order.
+
+        Args:
+            account_id: account of the sender.
+            reference: the sender's own id of the transfers.
+            limit: maximum number of transfers in the page.
+            after: id of the last transfer of the previous page.
+        """
+        request = bank_pb2.ListTransfersRequest(
+            account_id=str(account_id),
+            reference=reference,
+            page_size=limit + 1,
+            after_transfer_id=str(after or ""),
+        )
+        response = await self._calls.unary(self._stub.ListTransfers, request)
+        transfers = tuple(await convert_all(transfer_from_proto, response.transfers))
+        return TransferPage(transfers[:limit], has_more=len(transfers) > limit)
 
     async def batch_get_accounts(self, ids: Sequence[UUID]) -> dict[UUID, Account | WalletError]:
         """Return an account or an error for each id; at most 1,000 ids."""

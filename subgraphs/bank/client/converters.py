@@ -5,7 +5,7 @@ from uuid import UUID
 
 from kit.rpc.converters import money_from_proto, money_to_proto, time_from_proto
 from protos.wallet.bank.v1 import bank_pb2
-from subgraphs.bank.client.types import Account, Event, Posting, Receipt, Transfer, TransferRequest
+from subgraphs.bank.client.types import NO_WORDS, Account, Event, Posting, Receipt, Transfer, TransferRequest
 
 _KINDS: Final[dict[int, Literal["TRANSFER", "DEPOSIT"]]] = {
     bank_pb2.TRANSFER_KIND_TRANSFER: "TRANSFER",
@@ -32,13 +32,19 @@ def account_from_proto(message: bank_pb2.Account) -> Account:
 
 def transfer_request_to_proto(request: TransferRequest) -> bank_pb2.TransferMoneyRequest:
     """Convert a transfer request."""
-    return bank_pb2.TransferMoneyRequest(
+    message = bank_pb2.TransferMoneyRequest(
         sender_id=str(request.sender_id),
         recipient_id=str(request.recipient_id),
         amount=money_to_proto(request.amount),
         idempotency_key=request.idempotency_key,
         raw_idempotency_key=request.raw_idempotency_key,
     )
+    if (words := request.words) is not NO_WORDS:
+        message.description = words.description
+        message.reference = words.reference
+        message.is_reference_unique = words.is_reference_unique
+        message.metadata.update(words.metadata)
+    return message
 
 
 def receipt_from_proto(message: bank_pb2.TransferMoneyResponse) -> Receipt:
@@ -57,6 +63,9 @@ def transfer_from_proto(message: bank_pb2.Transfer) -> Transfer:
         UUID(message.recipient_id),
         money_from_proto(message.amount),
         time_from_proto(message.created_at),
+        message.description,
+        message.reference,
+        dict(message.metadata),
     )
 
 
@@ -68,6 +77,7 @@ def event_from_proto(message: bank_pb2.Event, epoch: str) -> Event:
         _posting_from_proto(message.recipient),
         dict(message.descriptor),
         epoch,
+        message.created_by,
     )
 
 

@@ -6,7 +6,7 @@ An epoch is one uninterrupted sequence of the ledger's operations. A restore fro
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
 from wallet.money import Money
@@ -50,6 +50,19 @@ class AccountPage:
 
 
 @dataclass(frozen=True, slots=True)
+class Words:
+    """Words on a transfer; an empty text means that there is none. See `TransferMoneyRequest` in `bank.proto`."""
+
+    description: str = ""
+    reference: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    is_reference_unique: bool = False
+
+
+NO_WORDS: Final = Words()
+
+
+@dataclass(frozen=True, slots=True)
 class TransferRequest:
     """Requested transfer. The bank executes it once per caller and idempotency key.
 
@@ -62,11 +75,15 @@ class TransferRequest:
     amount: Money
     idempotency_key: str
     raw_idempotency_key: str = ""
+    words: Words = NO_WORDS
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Completed transfer. A deposit is a transfer from a clearing account."""
+    """Completed transfer. A deposit is a transfer from a clearing account.
+
+    `description`, `reference` and `metadata` are empty if there are none, or if the caller may not read them.
+    """
 
     id: UUID
     kind: Literal["TRANSFER", "DEPOSIT"]
@@ -74,6 +91,17 @@ class Transfer:
     recipient_id: UUID
     amount: Money
     created_at: datetime
+    description: str = ""
+    reference: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TransferPage:
+    """Transfers in id order. `has_more` is true if another page follows."""
+
+    transfers: tuple[Transfer, ...]
+    has_more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +139,8 @@ class Balance:
 class Event:
     """Transfer with both postings and its descriptor: the same data as the event on the operations topic.
 
-    `epoch` is the id of the ledger's epoch when the event was read, empty for the first epoch.
+    `epoch` is the id of the ledger's epoch when the event was read, empty for the first epoch. `created_by` is the
+    principal of the caller who made the transfer, if the transfer has words.
     """
 
     transfer: Transfer
@@ -119,6 +148,7 @@ class Event:
     recipient: Posting
     descriptor: Mapping[str, str]
     epoch: str = ""
+    created_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import strawberry
 
+from subgraphs.bank import client
 from subgraphs.bank.graph.context import Info
 from subgraphs.bank.graph.types import Account, Transfer
 from wallet import inputs
@@ -16,7 +17,9 @@ from wallet.graph import (
     IdempotencyConflict,
     InsufficientFunds,
     InvalidInput,
+    Metadata,
     Money,
+    ReferenceUsed,
     cost_directive,
 )
 from wallet.idempotency_key import parse_idempotency_key
@@ -30,6 +33,30 @@ class TransferMoneyInput:
     amount: str = strawberry.field(description="A decimal number, such as 10.00.")
     currency: str = strawberry.field(default=DEFAULT_CURRENCY, description="ISO 4217.")
     idempotency_key: str = strawberry.field(description=IDEMPOTENCY_KEY)
+    description: str | None = strawberry.field(
+        default=None,
+        description="Text for both sides, at most 140 characters. No text of the input may have control characters, "
+        "line breaks, characters that change the direction of the text, or a card number.",
+    )
+    reference: str | None = strawberry.field(
+        default=None,
+        description="The sender's own id of the transfer, at most 64 characters. Those who may read the sender's "
+        "account see it.",
+    )
+    unique_reference: bool = strawberry.field(
+        default=False,
+        description="Refuse the transfer with REFERENCE_USED if an earlier transfer from the account has the same "
+        "reference. Requires `reference`.",
+    )
+    metadata: Metadata | None = strawberry.field(
+        default=None, description="Data of the caller, which only the caller reads: at most 16 entries."
+    )
+
+    def words(self) -> client.Words:
+        """Return the words of the transfer."""
+        if not (self.description or self.reference or self.metadata or self.unique_reference):
+            return client.NO_WORDS
+        return client.Words(self.description or "", self.reference or "", self.metadata or {}, self.unique_reference)
 
 
 @strawberry.type
@@ -45,6 +72,7 @@ TransferMoneyResult = Annotated[
     | CurrencyMismatch
     | AccountNotFound
     | AccountClosed
+    | ReferenceUsed
     | IdempotencyConflict,
     strawberry.union("TransferMoneyResult"),
 ]
@@ -79,7 +107,7 @@ class Mutation:
             recipient_id = fields.parse("recipientId", inputs.parse_uuid, input.recipient_id)
             amount = fields.parse_money(input.amount, input.currency)
             key = fields.parse("idempotencyKey", parse_idempotency_key, input.idempotency_key)
-        receipt = await info.context.bank.transfer(sender_id, recipient_id, amount, key.text, key.raw)
+        receipt = await info.context.bank.transfer(sender_id, recipient_id, amount, key.text, key.raw, input.words())
         return TransferMoneySuccess(
             transfer=Transfer.from_client(receipt.transfer),
             balance=Money.from_money(receipt.posting.balance_after),

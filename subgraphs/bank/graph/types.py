@@ -11,7 +11,17 @@ from subgraphs.bank import client
 from subgraphs.bank.graph.context import Info
 from subgraphs.bank.graph.loaders import AccountPageRequest
 from wallet import cursor, paging
-from wallet.graph import PAGE_COST, PAGED_FORWARD, AccountRef, Money, PageInfo, cost_directive
+from wallet.graph import (
+    DESCRIPTION_COST,
+    METADATA_COST,
+    PAGE_COST,
+    PAGED_FORWARD,
+    AccountRef,
+    Metadata,
+    Money,
+    PageInfo,
+    cost_directive,
+)
 
 
 @strawberry.enum
@@ -68,6 +78,15 @@ class Account:
     @strawberry.field
     async def created_at(self, info: Info) -> datetime:
         return (await _load_account(self, info)).created_at
+
+    @strawberry.field(
+        description="The transfers from the account that have a reference, in id order.",
+        directives=[cost_directive(PAGE_COST), PAGED_FORWARD],
+    )
+    async def transfers(
+        self, info: Info, reference: str, first: int | None = None, after: str | None = None
+    ) -> Annotated["TransferConnection", strawberry.lazy("subgraphs.bank.graph.types")] | None:
+        return await list_transfers(info, UUID(self.id), reference, first, after)
 
 
 async def _load_account(account: Account, info: Info) -> client.Account:
@@ -136,6 +155,60 @@ class Transfer:
     async def created_at(self, info: Info) -> datetime:
         return (await _load_transfer(self, info)).created_at
 
+    @strawberry.field(
+        description="Text for both sides; null if there is none.", directives=[cost_directive(DESCRIPTION_COST)]
+    )
+    async def description(self, info: Info) -> str | None:
+        return (await _load_transfer(self, info)).description or None
+
+    @strawberry.field(
+        description="The sender's own id of the transfer; null for those who may not read the sender's account."
+    )
+    async def reference(self, info: Info) -> str | None:
+        return (await _load_transfer(self, info)).reference or None
+
+    @strawberry.field(
+        description="Data of the caller who made the transfer; null if there is none, and for other callers.",
+        directives=[cost_directive(METADATA_COST)],
+    )
+    async def metadata(self, info: Info) -> Metadata | None:
+        metadata = (await _load_transfer(self, info)).metadata
+        return Metadata(metadata) if metadata else None
+
 
 async def _load_transfer(transfer: Transfer, info: Info) -> client.Transfer:
     return getattr(transfer, "loaded", None) or await info.context.transfers.load(UUID(transfer.id))
+
+
+@strawberry.type
+class TransferEdge:
+    cursor: str
+    node: Transfer
+
+
+@strawberry.type(description="A page of transfers in id order.")
+class TransferConnection:
+    edges: list[TransferEdge]
+    page_info: PageInfo
+
+
+async def list_transfers(
+    info: Info, sender_id: UUID, reference: str, first: int | None, after: str | None
+) -> TransferConnection:
+    """Return a page of the transfers from an account that have a reference."""
+    page_request = paging.parse_relay_arguments(
+        cursor.decode_id, start=cursor.ID_START, first=first, after=after, last=None, before=None
+    )
+    page = await info.context.bank.list_transfers(
+        sender_id, reference, limit=page_request.limit, after=page_request.older_than
+    )
+    edges = [TransferEdge(cursor=cursor.encode_id(each.id), node=Transfer.from_client(each)) for each in page.transfers]
+    return TransferConnection(
+        edges=edges,
+        page_info=PageInfo(
+            has_next_page=page.has_more,
+            has_previous_page=after is not None,
+            start_cursor=edges[0].cursor if edges else None,
+            end_cursor=edges[-1].cursor if edges else None,
+        ),
+    )

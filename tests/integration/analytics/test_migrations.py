@@ -43,8 +43,8 @@ ROW = Row(
     counterparty_id=UUID(int=9),
     occurred_at=datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
 )
-SECOND = Migration(2, "note", "second", ("ALTER TABLE operations ADD COLUMN IF NOT EXISTS note String",))
-NEWER = (*MIGRATIONS, SECOND)
+ADDED = Migration(3, "note", "added", ("ALTER TABLE operations ADD COLUMN IF NOT EXISTS note String",))
+NEWER = (*MIGRATIONS, ADDED)
 
 LEGACY_TABLE = """
     CREATE TABLE operations (
@@ -115,7 +115,7 @@ class TestUpgrade:
 
     async def test_newer_release_applies_only_its_new_migrations(self, client: AsyncClient, name: str) -> None:
         await upgrade_schema(client, name)
-        assert await upgrade_schema(client, name, NEWER) == [SECOND]
+        assert await upgrade_schema(client, name, NEWER) == [ADDED]
         assert (await columns(client, name))["note"] == "String"
 
     async def test_concurrent_runs_all_succeed(self, clickhouse: ClickHouse, name: str) -> None:
@@ -125,12 +125,12 @@ class TestUpgrade:
         await asyncio.gather(*(client.close() for client in clients))
 
     async def test_interrupted_migration_is_completed_by_the_next_run(self, client: AsyncClient, name: str) -> None:
-        broken = replace(SECOND, statements=(*SECOND.statements, "SELECT throwIf(true)"))
+        broken = replace(ADDED, statements=(*ADDED.statements, "SELECT throwIf(true)"))
         with pytest.raises(Exception, match="throwIf"):
             await upgrade_schema(client, name, (*MIGRATIONS, broken))
-        with pytest.raises(SchemaMismatch, match="lacks migrations 0002_note"):
+        with pytest.raises(SchemaMismatch, match="lacks migrations 0003_note"):
             await verify_schema(client, name, NEWER)
-        assert await upgrade_schema(client, name, NEWER) == [SECOND]
+        assert await upgrade_schema(client, name, NEWER) == [ADDED]
 
     async def test_every_migration_can_be_repeated_without_a_change(
         self, client: AsyncClient, database: Database
@@ -152,7 +152,7 @@ class TestUpgrade:
 
     async def test_migration_of_a_newer_release_is_refused(self, client: AsyncClient, name: str) -> None:
         await upgrade_schema(client, name, NEWER)
-        with pytest.raises(SchemaMismatch, match="0002_note, which this release does not have"):
+        with pytest.raises(SchemaMismatch, match="0003_note, which this release does not have"):
             await upgrade_schema(client, name)
 
     async def test_dropped_table_is_created_again_although_its_migration_is_recorded(
@@ -170,7 +170,7 @@ class TestAdoption:
     ) -> None:
         await create_legacy_table(client, name)
         await client.command("INSERT INTO operations (account_id, account_version) VALUES (generateUUIDv4(), 1)")
-        assert await upgrade_schema(client, name, NEWER) == [SECOND]
+        assert await upgrade_schema(client, name, NEWER) == [*MIGRATIONS[1:], ADDED]
         await verify_schema(client, name, NEWER)
         assert await rows(client, "SELECT count() FROM operations") == [(1,)]
 
@@ -210,7 +210,7 @@ class TestService:
     ) -> None:
         await upgrade_schema(client, name, NEWER)
         async with Database.connect(clickhouse.dsn(name)) as database:
-            with pytest.raises(SchemaMismatch, match="0002_note"):
+            with pytest.raises(SchemaMismatch, match="0003_note"):
                 await database.ping()
 
     async def test_refused_database_is_used_after_the_job_has_run(self, clickhouse: ClickHouse, name: str) -> None:

@@ -12,9 +12,32 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from subgraphs.analytics.service.adapters.clickhouse.history import History
-from subgraphs.analytics.service.domain.model import Direction, OperationFilter, OperationType, Page, PageRequest, Row
+from subgraphs.analytics.service.domain.model import (
+    NO_WORDS,
+    Direction,
+    MetadataFilter,
+    OperationFilter,
+    OperationType,
+    Page,
+    PageRequest,
+    Row,
+    Words,
+)
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
+WORDS = [
+    NO_WORDS,
+    Words("Rent for March", "r1", {"order": "1"}, "users|alice"),
+    Words("АРЕНДА 50% \\ a_b", "%", {"order": "1", "empty": ""}, "users|admin"),
+    Words("it's 'quoted'\u200f \U0001f600", "r1", {}, "users|alice"),
+    Words("rent"),
+]
+TEXTS = ["RENT", "аренда", "50%", "%", "_", "\\", "'", "\U0001f600", "a"]
+ENTRIES = [
+    MetadataFilter({"order": "1"}, "users|alice"),
+    MetadataFilter({"empty": ""}, "users|admin"),
+    MetadataFilter({"empty": "", "order": "1"}, "users|admin"),
+]
 OTHERS = [UUID(int=number) for number in (1, 2, 3)]
 
 
@@ -51,6 +74,15 @@ def matches(row: Row, conditions: OperationFilter) -> bool:
         and (conditions.max_amount is None or row.amount <= conditions.max_amount)
         and (conditions.since is None or row.occurred_at >= conditions.since)
         and (conditions.until is None or row.occurred_at < conditions.until)
+        and conditions.reference in {None, row.words.reference}
+        and (conditions.text is None or conditions.text.lower() in row.words.description.lower())
+        and (
+            conditions.metadata is None
+            or (
+                conditions.metadata.entries.items() <= row.words.metadata.items()
+                and row.words.created_by == conditions.metadata.created_by
+            )
+        )
     )
 
 
@@ -70,6 +102,7 @@ def paging_cases(draw: st.DrawFn) -> PagingCase:
             Decimal(0),
             draw(st.sampled_from(OTHERS)),
             START + timedelta(hours=version // 2),
+            draw(st.sampled_from(WORDS)),
         )
         for version in range(1, count + 1)
     ]
@@ -83,6 +116,9 @@ def paging_cases(draw: st.DrawFn) -> PagingCase:
         draw(st.none() | amounts),
         draw(st.none() | hours),
         draw(st.none() | hours),
+        draw(st.none() | st.none() | st.sampled_from(["r1", "%"])),
+        draw(st.none() | st.none() | st.sampled_from(ENTRIES)),
+        draw(st.none() | st.none() | st.sampled_from(TEXTS)),
     )
     repeated = draw(st.lists(st.sampled_from(rows[:initial_count]), max_size=5))
     return PagingCase(rows, initial_count, repeated, draw(st.integers(1, 8)), conditions)

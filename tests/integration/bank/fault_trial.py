@@ -24,7 +24,7 @@ from loadtests.history.model import Violation
 from loadtests.history.workload import Workload, WorkloadAccount
 from stack import probes
 from stack.process import Child, Process, module
-from subgraphs.bank.client import BankClient, Receipt, TransferRequest
+from subgraphs.bank.client import BankClient, Receipt, TransferRequest, Words
 from tests.conftest import USERS, Keys
 from tests.integration.bank.harness import Caller, bank_environment, clearing_account
 from wallet.errors import WalletError
@@ -132,7 +132,10 @@ class FaultTrial:
         if request.key.operation == "deposit":
             return [await caller(client.deposit(body.recipient_id, amount, request.key.key, {}))]
         if len(requests) == 1:
-            return [await caller(client.transfer(body.sender_id, body.recipient_id, amount, request.key.key))]
+            transfer = client.transfer(
+                body.sender_id, body.recipient_id, amount, request.key.key, words=_words(request)
+            )
+            return [await caller(transfer)]
         return await caller(client.batch_transfer([_transfer_request(request) for request in requests]))
 
     def random_schedule(self, *faults: Fault) -> Iterator[Fault]:
@@ -242,4 +245,10 @@ async def run_trial(
 
 def _transfer_request(request: LedgerRequest) -> TransferRequest:
     body = request.body
-    return TransferRequest(body.sender_id, body.recipient_id, Money(body.amount, body.currency), request.key.key)
+    amount = Money(body.amount, body.currency)
+    return TransferRequest(body.sender_id, body.recipient_id, amount, request.key.key, words=_words(request))
+
+
+def _words(request: LedgerRequest) -> Words:
+    body = request.body
+    return Words(body.description, body.reference, is_reference_unique=body.is_reference_unique)

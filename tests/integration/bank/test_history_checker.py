@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def ignores_locks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(batch, "_READ_AND_LOCK", batch._READ_ONLY)
     always_true = "SELECT $25::uuid[] IS NOT NULL AND $26::bigint[] IS NOT NULL AND $27::bigint[] IS NOT NULL"
     always_true += " AND $28::timestamptz[] IS NOT NULL AS holds"
-    patch.setattr(batch, "_WRITE_IF_UNCHANGED", batch._WRITE.format(precondition=always_true))
+    for name in ("_WRITE_IF_UNCHANGED", "_WRITE_IF_UNCHANGED_WITH_WORDS"):
+        patch.setattr(batch, name, getattr(batch, name).replace(batch._UNCHANGED, always_true))
 
 
 def stores_no_keys(patch: pytest.MonkeyPatch) -> None:
@@ -105,7 +107,11 @@ def patch_apply(
     patch: pytest.MonkeyPatch, change: Callable[[Any, dict[Any, Account], Command, datetime], Outcome]
 ) -> None:
     apply = rules._apply
-    patch.setattr(rules, "_apply", lambda accounts, command, now: change(apply, accounts, command, now))
+
+    def changed(accounts: dict[Any, Account], command: Command, now: datetime, **rest: Any) -> Outcome:
+        return change(partial(apply, **rest), accounts, command, now)
+
+    patch.setattr(rules, "_apply", changed)
 
 
 def allows_overdrafts(patch: pytest.MonkeyPatch) -> None:
@@ -143,8 +149,17 @@ def marks_no_replay(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Command, "is_replay", lambda self, transfer: False)
 
 
+def allows_used_references(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(batch, "_USED_REFERENCES", f"SELECT * FROM ({batch._USED_REFERENCES}) AS used LIMIT 0")
+
+
 def writes_a_wrong_entry(patch: pytest.MonkeyPatch) -> None:
-    for name in ("_WRITE_LOCKED", "_WRITE_IF_UNCHANGED"):
+    for name in (
+        "_WRITE_LOCKED",
+        "_WRITE_IF_UNCHANGED",
+        "_WRITE_LOCKED_WITH_WORDS",
+        "_WRITE_IF_UNCHANGED_WITH_WORDS",
+    ):
         right = "recipient_version, id, amount, recipient_balance"
         assert right in getattr(batch, name)
         patch.setattr(batch, name, getattr(batch, name).replace(right, f"{right} + 1"))
@@ -163,12 +178,13 @@ def decreases_times(patch: pytest.MonkeyPatch) -> None:
 
 
 async def drop_check_constraints(ledger_url: str) -> None:
-    """Drop the check constraints, which would prevent some of the bugs."""
+    """Drop the check constraints and the index of unique references, which would prevent some of the bugs."""
     connection = await asyncpg.connect(ledger_url)
     for check in await connection.fetch(
         "SELECT conname, conrelid::regclass::text AS of FROM pg_constraint WHERE contype = 'c' AND conrelid <> 0"
     ):
         await connection.execute(f"ALTER TABLE {check['of']} DROP CONSTRAINT {check['conname']}")
+    await connection.execute("DROP INDEX transfer_words_unique_reference")
     await connection.close()
 
 
@@ -190,6 +206,7 @@ async def cause_no_fault() -> None:
         (ignores_the_fingerprint, Invariant.CONFLICT),
         (marks_first_responses_as_replays, Invariant.REPLAY),
         (marks_no_replay, Invariant.REPLAY),
+        (allows_used_references, Invariant.REFERENCE),
         (writes_a_wrong_entry, Invariant.ENTRIES),
         (decreases_times, Invariant.TIME),
         (dates_transfers_in_the_future, Invariant.FUTURE),

@@ -222,6 +222,30 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
         ["UPDATE idempotency_keys SET transfer_id = NULL, refusal = '{{}}' WHERE key = 'k1'"],
         {"TRANSFER_HAS_ONE_KEY k1"},
     ),
+    "words without transfer": (
+        [f"INSERT INTO transfer_words (transfer_id, sender_id, created_by) VALUES ('{STRAY}', {{alice}}, 'a')"],
+        {"WORDS_HAVE_TRANSFER stray"},
+    ),
+    "words of another account": (
+        [
+            f"""
+            INSERT INTO transfer_words (transfer_id, sender_id, created_by)
+            VALUES ({transfer_with_key("k1")}, {{bob}}, 'a')
+            """,
+        ],
+        {"WORDS_HAVE_TRANSFER k1"},
+    ),
+    "a reference used twice": (
+        [
+            f"""
+            INSERT INTO transfer_words (transfer_id, sender_id, reference, is_reference_unique, created_by) VALUES
+            ({transfer_with_key("k1")}, {{alice}}, 'r', false, 'a'),
+            ({transfer_with_key("k2")}, {{alice}}, 'r', true, 'a'),
+            ({transfer_with_key("k3")}, {{bob}}, 'r', true, 'a')
+            """,
+        ],
+        {"REFERENCE_IS_UNIQUE k2"},
+    ),
     "an outbox row without transfer": (
         [f"INSERT INTO outbox (transfer_id) VALUES ('{STRAY}')"],
         {"OUTBOX_HAS_TRANSFER stray"},

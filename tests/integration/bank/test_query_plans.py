@@ -16,13 +16,17 @@ STATEMENTS = {
     "read and lock": (batch._READ_AND_LOCK, "(uuid[])"),
     "write": (batch._WRITE_LOCKED, ""),
     "write if unchanged": (batch._WRITE_IF_UNCHANGED, ""),
+    "write with words": (batch._WRITE_LOCKED_WITH_WORDS, ""),
+    "write with words if unchanged": (batch._WRITE_IF_UNCHANGED_WITH_WORDS, ""),
+    "used references": (batch._USED_REFERENCES, "(uuid[], text[])"),
+    "transfers with a reference": (reader._TRANSFERS_WITH_REFERENCE, "(uuid, text, uuid, bigint)"),
     "transfers by id": (rows.TRANSFERS_BY_ID, "(uuid[])"),
     "transfers by id of the replica": (reader._TRANSFERS_BY_ID, "(uuid[])"),
     "transfers of an account": (reader._TRANSFERS_OF_ACCOUNT, "(uuid, bigint, bigint)"),
     "versions": (reader._VERSIONS, "(uuid, bigint)"),
     "outbox": (outbox._ROWS, "(bigint)"),
 }
-LEDGER_TABLES = {"accounts", "transfers", "entries", "idempotency_keys"}
+LEDGER_TABLES = {"accounts", "transfers", "entries", "idempotency_keys", "transfer_words"}
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

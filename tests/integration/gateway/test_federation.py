@@ -292,7 +292,10 @@ class TestSubgraphs:
                 type_: {field["name"] for field in has["fields"]} for type_, has in response["data"].items() if has
             }
         assert fields == {
-            "bank": {"account": {"id", "balance", "status", "owner", "createdAt"}, "user": {"id", "accounts"}},
+            "bank": {
+                "account": {"id", "balance", "status", "owner", "createdAt", "transfers"},
+                "user": {"id", "accounts"},
+            },
             "card": {"account": {"id", "topUps"}},
             "analytics": {"account": {"id", "operations", "statistics"}},
             "identity": {"user": {"id", "username", "role", "createdAt"}},

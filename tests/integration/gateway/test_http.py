@@ -92,7 +92,7 @@ class TestHead:
         async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as anonymous:
             assert (await anonymous.head(f"/accounts/{ACCOUNT}")).status_code == 401
 
-    @pytest.mark.parametrize("path", [TRANSFERS, "/auth/login"])
+    @pytest.mark.parametrize("path", [f"/accounts/{ACCOUNT}/topup", "/auth/login"])
     async def test_head_of_a_path_without_get_is_405(self, gateway: Gateway, path: str) -> None:
         response = await gateway.http.head(path)
         assert (response.status_code, response.headers["allow"]) == (405, "POST")
@@ -150,7 +150,7 @@ class TestUnknownQueryParameters:
     [
         ("/accounts", "GET, HEAD, POST"),
         (f"/accounts/{ACCOUNT}", "GET, HEAD"),
-        (TRANSFERS, "POST"),
+        (TRANSFERS, "GET, HEAD, POST"),
         ("/health/ready", "GET, HEAD"),
         ("/openapi.yaml", "GET, HEAD"),
         ("/openapi.json", "GET, HEAD"),

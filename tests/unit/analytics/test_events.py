@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from subgraphs.analytics.service.adapters.events import InvalidEvent, decode_event
-from subgraphs.analytics.service.domain.model import Event, OperationType, Posting
+from subgraphs.analytics.service.domain.model import NO_WORDS, Event, OperationType, Posting, Words
 from wallet.money import Money
 
 ALICE, BOB, ID = UUID(int=1), UUID(int=2), UUID(int=3)
@@ -39,6 +39,12 @@ class TestDecodeEvent:
             Posting(BOB, 1, Money.parse("-0.01")),
             datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
         )
+
+    def test_words_of_a_transfer_are_decoded(self) -> None:
+        words = {"description": "Rent", "reference": "r1", "metadata": {"order": "1"}, "createdBy": "users|alice"}
+        event = decode_event(encoded(**words), TRANSFER)
+        assert event.words == Words("Rent", "r1", {"order": "1"}, "users|alice")
+        assert decode_event(encoded(), TRANSFER).words is NO_WORDS
 
     def test_top_up_with_descriptor_is_decoded(self) -> None:
         assert decode_event(encoded(descriptor={"cardBrand": "VISA"}), TOP_UP).type is OperationType.TOP_UP

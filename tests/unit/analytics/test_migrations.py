@@ -31,7 +31,8 @@ class TestLoadMigrations:
     def test_released_migrations_are_unchanged(self) -> None:
         """Write a new migration instead of editing one: services refuse databases that applied the old text."""
         assert {str(each): each.checksum for each in MIGRATIONS} == {
-            "0001_operations": "85cc2d09bd3ee9ea3aaefe780238cfeba6fe3442ce270d827fd323fc5ca6462f"
+            "0001_operations": "85cc2d09bd3ee9ea3aaefe780238cfeba6fe3442ce270d827fd323fc5ca6462f",
+            "0002_words": "46bdeaa9ae18d7b11f31563f0f8d6c7b0507a85042742b5ead034f23f9c553ab",
         }
 
 

@@ -2,7 +2,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
 
-from subgraphs.analytics.service.domain.model import Direction, Event, OperationType, Posting, Row
+import pytest
+
+from subgraphs.analytics.service.domain.model import Direction, Event, OperationType, Posting, Row, Words
 from subgraphs.analytics.service.domain.rows import rows_from_event
 from wallet.money import Money
 
@@ -41,3 +43,11 @@ class TestRowsFromEvent:
                 **shared,  # type: ignore[arg-type]
             ),
         )
+
+    @pytest.mark.parametrize("description", ["Rent", ""])
+    def test_recipient_gets_the_description_only(self, description: str) -> None:
+        sides = Posting(ALICE, 1, Money.parse("0")), Posting(BOB, 1, Money.parse("1"))
+        words = Words(description, "r1", {"order": "1"}, "users|alice")
+        event = Event(ID, OperationType.TRANSFER, Money.parse("1"), *sides, AT, words=words)
+        sender, recipient = rows_from_event(event)
+        assert (sender.words, recipient.words) == (words, Words(description))

@@ -60,6 +60,7 @@ def bank_calls(client: BankClient) -> list[Awaitable[Any]]:
         client.open_account("RUB", "k"),
         client.close_account(ID),
         client.list_accounts(),
+        client.list_transfers(ID, "r"),
         first_page(client.list_account_versions()),
         client.list_events(ID, 0),
         client.verify_history("", (), ()),

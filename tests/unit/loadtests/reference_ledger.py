@@ -35,6 +35,8 @@ class CallOptions(TypedDict, total=False):
     after: float
     is_executed: bool
     is_answered: bool
+    reference: str
+    is_reference_unique: bool
 
 
 def account(id_: UUID, owner: str | None, balance: Decimal, min_balance: Decimal | None = Decimal()) -> Account:
@@ -95,10 +97,13 @@ class ReferenceLedger:
         after: float = 0.1,
         is_executed: bool = True,
         is_answered: bool = True,
+        reference: str = "",
+        is_reference_unique: bool = False,
     ) -> Answer:
         """Make one call. The request is lost unless `is_executed`; its response is lost unless `is_answered`."""
         owner = None if operation == "deposit" else "alice"
-        body = RequestBody(sender, recipient, Decimal(amount))
+        words = {"reference": reference, "is_reference_unique": is_reference_unique}
+        body = RequestBody(sender, recipient, Decimal(amount), **words)  # type: ignore[arg-type]
         request = LedgerRequest(IdempotencyKey(owner or "card", operation, key), body, owner)
         return self.send(request, before=before, after=after, is_executed=is_executed, is_answered=is_answered)
 
@@ -178,6 +183,10 @@ class ReferenceLedger:
             return Refusal("ACCOUNT_NOT_FOUND", {"account_id": str(body.recipient_id)})
         if CLOSED in {body.sender_id, body.recipient_id}:
             return Refusal("ACCOUNT_CLOSED", {"account_id": str(CLOSED)})
+        if body.is_reference_unique and any(
+            (each.sender_id, each.reference) == (sender.id, body.reference) for each in self.transfers
+        ):
+            return Refusal("REFERENCE_USED", {"account_id": str(sender.id), "reference": body.reference})
         if sender.id != CLEARING and sender.balance < body.amount:
             data = {"account_id": sender.id, "needed": body.amount, "available": sender.balance, "currency": "RUB"}
             return Refusal("INSUFFICIENT_FUNDS", {name: str(value) for name, value in data.items()})
@@ -193,7 +202,23 @@ class ReferenceLedger:
         versions = [self.accounts[side].version for side, _ in sides]
         kind, at = request.key.operation.upper(), START + timedelta(seconds=self.now)
         accounts = body.sender_id, body.recipient_id
-        self.transfers.append(Transfer(id_, kind, *accounts, body.amount, "RUB", at, request.key.key, *versions))
+        sender_version, recipient_version = versions
+        self.transfers.append(
+            Transfer(
+                id_,
+                kind,
+                *accounts,
+                body.amount,
+                "RUB",
+                at,
+                request.key.key,
+                sender_version,
+                recipient_version,
+                body.description,
+                body.reference,
+                body.is_reference_unique,
+            )
+        )
         return id_
 
     def _receipt(self, transfer_id: UUID | None, operation: Operation) -> Receipt:

@@ -429,3 +429,28 @@ class TestViolation:
         text = str(violation)
         for part in (Invariant.RECEIPT, str(ledger.transfers[0].id), "the key", "version=7", "number=1"):
             assert part in text
+
+
+class TestReferences:
+    def test_refusal_of_a_used_reference_is_correct(self, ledger: ReferenceLedger) -> None:
+        ledger.transfer("a", reference="r")
+        answer = ledger.transfer("b", reference="r", is_reference_unique=True)
+        assert answer == Refusal("REFERENCE_USED", {"account_id": str(ALICE), "reference": "r"})
+        assert ledger.violated_invariants() == set()
+
+    def test_reference_used_twice_is_a_violation(self, ledger: ReferenceLedger) -> None:
+        ledger.transfer("a", reference="r")
+        ledger.transfer("b", reference="other", is_reference_unique=True)
+        ledger.transfers[-1] = replace(ledger.transfers[-1], reference="r")
+        assert Invariant.REFERENCE in ledger.violated_invariants()
+
+    def test_refusal_of_a_free_reference_is_a_violation(self, ledger: ReferenceLedger) -> None:
+        ledger.transfer("a", reference="r")
+        ledger.transfer("b", reference="r", is_reference_unique=True)
+        ledger.transfers[0] = replace(ledger.transfers[0], reference="other")
+        assert Invariant.JUSTIFIED in ledger.violated_invariants()
+
+    def test_changed_description_is_a_violation(self, ledger: ReferenceLedger) -> None:
+        ledger.transfer("a", reference="r")
+        ledger.transfers[0] = replace(ledger.transfers[0], description="falsified")
+        assert Invariant.REQUESTED in ledger.violated_invariants()

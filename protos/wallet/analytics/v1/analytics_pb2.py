@@ -27,47 +27,55 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*protos/wallet/analytics/v1/analytics.proto\x12\x13wallet.analytics.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17google/type/money.proto\"\xd1\x02\n\tOperation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x17\n\x0f\x61\x63\x63ount_version\x18\x03 \x01(\x03\x12\x30\n\x04type\x18\x04 \x01(\x0e\x32\".wallet.analytics.v1.OperationType\x12\x31\n\tdirection\x18\x05 \x01(\x0e\x32\x1e.wallet.analytics.v1.Direction\x12\"\n\x06\x61mount\x18\x06 \x01(\x0b\x32\x12.google.type.Money\x12)\n\rbalance_after\x18\x07 \x01(\x0b\x32\x12.google.type.Money\x12\x17\n\x0f\x63ounterparty_id\x18\x08 \x01(\t\x12/\n\x0boccurred_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65poch\x18\n \x01(\t\"\xa3\x02\n\x0fOperationFilter\x12\x31\n\x05types\x18\x01 \x03(\x0e\x32\".wallet.analytics.v1.OperationType\x12\x31\n\tdirection\x18\x02 \x01(\x0e\x32\x1e.wallet.analytics.v1.Direction\x12\x17\n\x0f\x63ounterparty_id\x18\x03 \x01(\t\x12\x12\n\nmin_amount\x18\x04 \x01(\t\x12\x12\n\nmax_amount\x18\x05 \x01(\t\x12(\n\x04\x66rom\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fmatches_no_type\x18\x08 \x01(\x08\"\xd2\x01\n\x14GetOperationsRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x17\n\nolder_than\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nnewer_than\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x34\n\x06\x66ilter\x18\x05 \x01(\x0b\x32$.wallet.analytics.v1.OperationFilter\x12\r\n\x05\x65poch\x18\x06 \x01(\tB\r\n\x0b_older_thanB\r\n\x0b_newer_than\"\x86\x01\n\x15GetOperationsResponse\x12\x32\n\noperations\x18\x01 \x03(\x0b\x32\x1e.wallet.analytics.v1.Operation\x12\x11\n\thas_older\x18\x02 \x01(\x08\x12\x11\n\thas_newer\x18\x03 \x01(\x08\x12\x13\n\x0bis_complete\x18\x04 \x01(\x08\"X\n\x19\x42\x61tchGetOperationsRequest\x12;\n\x08requests\x18\x01 \x03(\x0b\x32).wallet.analytics.v1.GetOperationsRequest\"\xdb\x01\n\x1a\x42\x61tchGetOperationsResponse\x12G\n\x07results\x18\x01 \x03(\x0b\x32\x36.wallet.analytics.v1.BatchGetOperationsResponse.Result\x1at\n\x06Result\x12;\n\x05value\x18\x01 \x01(\x0b\x32*.wallet.analytics.v1.GetOperationsResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"\xb3\x01\n\x14GetStatisticsRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12(\n\x04\x66rom\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x0bgranularity\x18\x04 \x01(\x0e\x32 .wallet.analytics.v1.Granularity\"\x8a\x01\n\x15GetStatisticsResponse\x12\x36\n\x07\x62uckets\x18\x01 \x03(\x0b\x32%.wallet.analytics.v1.StatisticsBucket\x12\x15\n\ras_of_version\x18\x02 \x01(\x03\x12\x13\n\x0bis_complete\x18\x03 \x01(\x08\x12\r\n\x05\x65poch\x18\x04 \x01(\t\"\x86\x03\n\x10StatisticsBucket\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12/\n\x08incoming\x18\x04 \x01(\x0b\x32\x1d.wallet.analytics.v1.Turnover\x12/\n\x08outgoing\x18\x05 \x01(\x0b\x32\x1d.wallet.analytics.v1.Turnover\x12\x1f\n\x03net\x18\x06 \x01(\x0b\x32\x12.google.type.Money\x12+\n\x0fopening_balance\x18\x07 \x01(\x0b\x32\x12.google.type.Money\x12+\n\x0f\x63losing_balance\x18\x08 \x01(\x0b\x32\x12.google.type.Money\x12\x32\n\x07\x62y_type\x18\t \x03(\x0b\x32!.wallet.analytics.v1.TypeTurnover\"=\n\x08Turnover\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\"\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x12.google.type.Money\"\xa2\x01\n\x0cTypeTurnover\x12\x30\n\x04type\x18\x01 \x01(\x0e\x32\".wallet.analytics.v1.OperationType\x12/\n\x08incoming\x18\x02 \x01(\x0b\x32\x1d.wallet.analytics.v1.Turnover\x12/\n\x08outgoing\x18\x03 \x01(\x0b\x32\x1d.wallet.analytics.v1.Turnover\"\x88\x01\n\x16WatchOperationsRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x1a\n\rafter_version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x1d\n\x15include_start_version\x18\x03 \x01(\x08\x12\r\n\x05\x65poch\x18\x04 \x01(\tB\x10\n\x0e_after_version\"\x8f\x01\n\x17WatchOperationsResponse\x12\x31\n\toperation\x18\x01 \x01(\x0b\x32\x1e.wallet.analytics.v1.Operation\x12\x1a\n\rstart_version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x0bstart_epoch\x18\x03 \x01(\tB\x10\n\x0e_start_version*g\n\rOperationType\x12\x1e\n\x1aOPERATION_TYPE_UNSPECIFIED\x10\x00\x12\x1b\n\x17OPERATION_TYPE_TRANSFER\x10\x01\x12\x19\n\x15OPERATION_TYPE_TOP_UP\x10\x02*K\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x44IRECTION_IN\x10\x01\x12\x11\n\rDIRECTION_OUT\x10\x02*\x82\x01\n\x0bGranularity\x12\x1b\n\x17GRANULARITY_UNSPECIFIED\x10\x00\x12\x14\n\x10GRANULARITY_HOUR\x10\x01\x12\x13\n\x0fGRANULARITY_DAY\x10\x02\x12\x14\n\x10GRANULARITY_WEEK\x10\x03\x12\x15\n\x11GRANULARITY_MONTH\x10\x04\x32\xc9\x03\n\x10\x41nalyticsService\x12\x66\n\rGetOperations\x12).wallet.analytics.v1.GetOperationsRequest\x1a*.wallet.analytics.v1.GetOperationsResponse\x12u\n\x12\x42\x61tchGetOperations\x12..wallet.analytics.v1.BatchGetOperationsRequest\x1a/.wallet.analytics.v1.BatchGetOperationsResponse\x12\x66\n\rGetStatistics\x12).wallet.analytics.v1.GetStatisticsRequest\x1a*.wallet.analytics.v1.GetStatisticsResponse\x12n\n\x0fWatchOperations\x12+.wallet.analytics.v1.WatchOperationsRequest\x1a,.wallet.analytics.v1.WatchOperationsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*protos/wallet/analytics/v1/analytics.proto\x12\x13wallet.analytics.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17google/type/money.proto\"\xea\x03\n\tOperation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x17\n\x0f\x61\x63\x63ount_version\x18\x03 \x01(\x03\x12\x30\n\x04type\x18\x04 \x01(\x0e\x32\".wallet.analytics.v1.OperationType\x12\x31\n\tdirection\x18\x05 \x01(\x0e\x32\x1e.wallet.analytics.v1.Direction\x12\"\n\x06\x61mount\x18\x06 \x01(\x0b\x32\x12.google.type.Money\x12)\n\rbalance_after\x18\x07 \x01(\x0b\x32\x12.google.type.Money\x12\x17\n\x0f\x63ounterparty_id\x18\x08 \x01(\t\x12/\n\x0boccurred_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65poch\x18\n \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x0b \x01(\t\x12\x11\n\treference\x18\x0c \x01(\t\x12>\n\x08metadata\x18\r \x03(\x0b\x32,.wallet.analytics.v1.Operation.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbb\x03\n\x0fOperationFilter\x12\x31\n\x05types\x18\x01 \x03(\x0e\x32\".wallet.analytics.v1.OperationType\x12\x31\n\tdirection\x18\x02 \x01(\x0e\x32\x1e.wallet.analytics.v1.Direction\x12\x17\n\x0f\x63ounterparty_id\x18\x03 \x01(\t\x12\x12\n\nmin_amount\x18\x04 \x01(\t\x12\x12\n\nmax_amount\x18\x05 \x01(\t\x12(\n\x04\x66rom\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fmatches_no_type\x18\x08 \x01(\x08\x12\x11\n\treference\x18\t \x01(\t\x12\x44\n\x08metadata\x18\n \x03(\x0b\x32\x32.wallet.analytics.v1.OperationFilter.MetadataEntry\x12\x0c\n\x04text\x18\x0b \x01(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd2\x01\n\x14GetOperationsRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x17\n\nolder_than\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nnewer_than\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x34\n\x06\x66ilter\x18\x05 \x01(\x0b\x32$.wallet.analytics.v1.OperationFilter\x12\r\n\x05\x65poch\x18\x06 \x01(\tB\r\n\x0b_older_thanB\r\n\x0b_newer_than\"\x86\x01\n\x15GetOperationsResponse\x12\x32\n\noperations\x18\x01 \x03(\x0b\x32\x1e.wallet.analytics.v1.Operation\x12\x11\n\thas_older\x18\x02 \x01(\x08\x12\x11\n\thas_newer\x18\x03 \x01(\x08\x12\x13\n\x0bis_complete\x18\x04 \x01(\x08\"X\n\x19\x42\x61tchGetOperationsRequest\x12;\n\x08requests\x18\x01 \x03(\x0b\x32).wallet.analytics.v1.GetOperationsRequest\"\xdb\x01\n\x1a\x42\x61tchGetOperationsResponse\x12G\n\x07results\x18\x01 \x03(\x0b\x32\x36.wallet.analytics.v1.BatchGetOperationsResponse.Result\x1at\n\x06Result\x12;\n\x05value\x18\x01 \x01(\x0b\x32*.wallet.analytics.v1.GetOperationsResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"\xb3\x01\n\x14GetStatisticsRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12(\n\x04\x66rom\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x0bgranularity\x18\x04 \x01(\x0e\x32 .wallet.analytics.v1.Granularity\"\x8a\x01\n\x15GetStatisticsResponse\x12\x36\n\x07\x62uckets\x18\x01 \x03(\x0b\x32%.wallet.analytics.v1.StatisticsBucket\x12\x15\n\ras_of_version\x18\x02 \x01(\x03\x12\x13\n\x0bis_complete\x18\x03 \x01(\x08\x12\r\n\x05\x65poch\x18\x04 \x01(\t\"\x86\x03\n\x10StatisticsBucket\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12/\n\x08incoming\x18\x04 \x01(\x0b\x32\x1d.wallet.analytics.v1.Turnover\x12/\n\x08outgoing\x18\x05 \x01(\x0b\x32\x1d.wallet.analytics.v1.Turnover\x12\x1f\n\x03net\x18\x06 \x01(\x0b\x32\x12.google.type.Money\x12+\n\x0fopening_balance\x18\x07 \x01(\x0b\x32\x12.google.type.Money\x12+\n\x0f\x63losing_balance\x18\x08 \x01(\x0b\x32\x12.google.type.Money\x12\x32\n\x07\x62y_type\x18\t \x03(\x0b\x32!.wallet.analytics.v1.TypeTurnover\"=\n\x08Turnover\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\"\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x12.google.type.Money\"\xa2\x01\n\x0cTypeTurnover\x12\x30\n\x04type\x18\x01 \x01(\x0e\x32\".wallet.analytics.v1.OperationType\x12/\n\x08incoming\x18\x02 \x01(\x0b\x32\x1d.wallet.analytics.v1.Turnover\x12/\n\x08outgoing\x18\x03 \x01(\x0b\x32\x1d.wallet.analytics.v1.Turnover\"\x88\x01\n\x16WatchOperationsRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x1a\n\rafter_version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x1d\n\x15include_start_version\x18\x03 \x01(\x08\x12\r\n\x05\x65poch\x18\x04 \x01(\tB\x10\n\x0e_after_version\"\x8f\x01\n\x17WatchOperationsResponse\x12\x31\n\toperation\x18\x01 \x01(\x0b\x32\x1e.wallet.analytics.v1.Operation\x12\x1a\n\rstart_version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x0bstart_epoch\x18\x03 \x01(\tB\x10\n\x0e_start_version*g\n\rOperationType\x12\x1e\n\x1aOPERATION_TYPE_UNSPECIFIED\x10\x00\x12\x1b\n\x17OPERATION_TYPE_TRANSFER\x10\x01\x12\x19\n\x15OPERATION_TYPE_TOP_UP\x10\x02*K\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x44IRECTION_IN\x10\x01\x12\x11\n\rDIRECTION_OUT\x10\x02*\x82\x01\n\x0bGranularity\x12\x1b\n\x17GRANULARITY_UNSPECIFIED\x10\x00\x12\x14\n\x10GRANULARITY_HOUR\x10\x01\x12\x13\n\x0fGRANULARITY_DAY\x10\x02\x12\x14\n\x10GRANULARITY_WEEK\x10\x03\x12\x15\n\x11GRANULARITY_MONTH\x10\x04\x32\xc9\x03\n\x10\x41nalyticsService\x12\x66\n\rGetOperations\x12).wallet.analytics.v1.GetOperationsRequest\x1a*.wallet.analytics.v1.GetOperationsResponse\x12u\n\x12\x42\x61tchGetOperations\x12..wallet.analytics.v1.BatchGetOperationsRequest\x1a/.wallet.analytics.v1.BatchGetOperationsResponse\x12\x66\n\rGetStatistics\x12).wallet.analytics.v1.GetStatisticsRequest\x1a*.wallet.analytics.v1.GetStatisticsResponse\x12n\n\x0fWatchOperations\x12+.wallet.analytics.v1.WatchOperationsRequest\x1a,.wallet.analytics.v1.WatchOperationsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.wallet.analytics.v1.analytics_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OPERATIONTYPE']._serialized_start=2675
-  _globals['_OPERATIONTYPE']._serialized_end=2778
-  _globals['_DIRECTION']._serialized_start=2780
-  _globals['_DIRECTION']._serialized_end=2855
-  _globals['_GRANULARITY']._serialized_start=2858
-  _globals['_GRANULARITY']._serialized_end=2988
+  _globals['_OPERATION_METADATAENTRY']._loaded_options = None
+  _globals['_OPERATION_METADATAENTRY']._serialized_options = b'8\001'
+  _globals['_OPERATIONFILTER_METADATAENTRY']._loaded_options = None
+  _globals['_OPERATIONFILTER_METADATAENTRY']._serialized_options = b'8\001'
+  _globals['_OPERATIONTYPE']._serialized_start=2980
+  _globals['_OPERATIONTYPE']._serialized_end=3083
+  _globals['_DIRECTION']._serialized_start=3085
+  _globals['_DIRECTION']._serialized_end=3160
+  _globals['_GRANULARITY']._serialized_start=3163
+  _globals['_GRANULARITY']._serialized_end=3293
   _globals['_OPERATION']._serialized_start=151
-  _globals['_OPERATION']._serialized_end=488
-  _globals['_OPERATIONFILTER']._serialized_start=491
-  _globals['_OPERATIONFILTER']._serialized_end=782
-  _globals['_GETOPERATIONSREQUEST']._serialized_start=785
-  _globals['_GETOPERATIONSREQUEST']._serialized_end=995
-  _globals['_GETOPERATIONSRESPONSE']._serialized_start=998
-  _globals['_GETOPERATIONSRESPONSE']._serialized_end=1132
-  _globals['_BATCHGETOPERATIONSREQUEST']._serialized_start=1134
-  _globals['_BATCHGETOPERATIONSREQUEST']._serialized_end=1222
-  _globals['_BATCHGETOPERATIONSRESPONSE']._serialized_start=1225
-  _globals['_BATCHGETOPERATIONSRESPONSE']._serialized_end=1444
-  _globals['_BATCHGETOPERATIONSRESPONSE_RESULT']._serialized_start=1328
-  _globals['_BATCHGETOPERATIONSRESPONSE_RESULT']._serialized_end=1444
-  _globals['_GETSTATISTICSREQUEST']._serialized_start=1447
-  _globals['_GETSTATISTICSREQUEST']._serialized_end=1626
-  _globals['_GETSTATISTICSRESPONSE']._serialized_start=1629
-  _globals['_GETSTATISTICSRESPONSE']._serialized_end=1767
-  _globals['_STATISTICSBUCKET']._serialized_start=1770
-  _globals['_STATISTICSBUCKET']._serialized_end=2160
-  _globals['_TURNOVER']._serialized_start=2162
-  _globals['_TURNOVER']._serialized_end=2223
-  _globals['_TYPETURNOVER']._serialized_start=2226
-  _globals['_TYPETURNOVER']._serialized_end=2388
-  _globals['_WATCHOPERATIONSREQUEST']._serialized_start=2391
-  _globals['_WATCHOPERATIONSREQUEST']._serialized_end=2527
-  _globals['_WATCHOPERATIONSRESPONSE']._serialized_start=2530
-  _globals['_WATCHOPERATIONSRESPONSE']._serialized_end=2673
-  _globals['_ANALYTICSSERVICE']._serialized_start=2991
-  _globals['_ANALYTICSSERVICE']._serialized_end=3448
+  _globals['_OPERATION']._serialized_end=641
+  _globals['_OPERATION_METADATAENTRY']._serialized_start=594
+  _globals['_OPERATION_METADATAENTRY']._serialized_end=641
+  _globals['_OPERATIONFILTER']._serialized_start=644
+  _globals['_OPERATIONFILTER']._serialized_end=1087
+  _globals['_OPERATIONFILTER_METADATAENTRY']._serialized_start=594
+  _globals['_OPERATIONFILTER_METADATAENTRY']._serialized_end=641
+  _globals['_GETOPERATIONSREQUEST']._serialized_start=1090
+  _globals['_GETOPERATIONSREQUEST']._serialized_end=1300
+  _globals['_GETOPERATIONSRESPONSE']._serialized_start=1303
+  _globals['_GETOPERATIONSRESPONSE']._serialized_end=1437
+  _globals['_BATCHGETOPERATIONSREQUEST']._serialized_start=1439
+  _globals['_BATCHGETOPERATIONSREQUEST']._serialized_end=1527
+  _globals['_BATCHGETOPERATIONSRESPONSE']._serialized_start=1530
+  _globals['_BATCHGETOPERATIONSRESPONSE']._serialized_end=1749
+  _globals['_BATCHGETOPERATIONSRESPONSE_RESULT']._serialized_start=1633
+  _globals['_BATCHGETOPERATIONSRESPONSE_RESULT']._serialized_end=1749
+  _globals['_GETSTATISTICSREQUEST']._serialized_start=1752
+  _globals['_GETSTATISTICSREQUEST']._serialized_end=1931
+  _globals['_GETSTATISTICSRESPONSE']._serialized_start=1934
+  _globals['_GETSTATISTICSRESPONSE']._serialized_end=2072
+  _globals['_STATISTICSBUCKET']._serialized_start=2075
+  _globals['_STATISTICSBUCKET']._serialized_end=2465
+  _globals['_TURNOVER']._serialized_start=2467
+  _globals['_TURNOVER']._serialized_end=2528
+  _globals['_TYPETURNOVER']._serialized_start=2531
+  _globals['_TYPETURNOVER']._serialized_end=2693
+  _globals['_WATCHOPERATIONSREQUEST']._serialized_start=2696
+  _globals['_WATCHOPERATIONSREQUEST']._serialized_end=2832
+  _globals['_WATCHOPERATIONSRESPONSE']._serialized_start=2835
+  _globals['_WATCHOPERATIONSRESPONSE']._serialized_end=2978
+  _globals['_ANALYTICSSERVICE']._serialized_start=3296
+  _globals['_ANALYTICSSERVICE']._serialized_end=3753
 # @@protoc_insertion_point(module_scope)

@@ -88,6 +88,26 @@ class Operation(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     ACCOUNT_VERSION_FIELD_NUMBER: _builtins.int
@@ -98,6 +118,9 @@ class Operation(_message.Message):
     COUNTERPARTY_ID_FIELD_NUMBER: _builtins.int
     OCCURRED_AT_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Transfer id."""
     account_id: _builtins.str
@@ -115,6 +138,10 @@ class Operation(_message.Message):
     sequence of operations; a restore of the ledger from an older backup begins another one. A position in the history
     is the epoch and the version together.
     """
+    description: _builtins.str
+    """Text of the transfer for both sides; empty if there is none."""
+    reference: _builtins.str
+    """The sender's own id of the transfer; only on the sender's operation."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """Always positive; `direction` gives the sign."""
@@ -126,6 +153,10 @@ class Operation(_message.Message):
     @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp:
         """Time of the operation, by the clock of the ledger's database."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Data of the caller who made the transfer; only on the sender's operation, and only for this caller."""
 
     def __init__(
         self,
@@ -140,10 +171,13 @@ class Operation(_message.Message):
         counterparty_id: _builtins.str = ...,
         occurred_at: _timestamp_pb2.Timestamp | None = ...,
         epoch: _builtins.str = ...,
+        description: _builtins.str = ...,
+        reference: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "balance_after", b"balance_after", "occurred_at", b"occurred_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "account_version", b"account_version", "amount", b"amount", "balance_after", b"balance_after", "counterparty_id", b"counterparty_id", "direction", b"direction", "epoch", b"epoch", "id", b"id", "occurred_at", b"occurred_at", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "account_version", b"account_version", "amount", b"amount", "balance_after", b"balance_after", "counterparty_id", b"counterparty_id", "description", b"description", "direction", b"direction", "epoch", b"epoch", "id", b"id", "metadata", b"metadata", "occurred_at", b"occurred_at", "reference", b"reference", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -155,6 +189,26 @@ class OperationFilter(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TYPES_FIELD_NUMBER: _builtins.int
     DIRECTION_FIELD_NUMBER: _builtins.int
     COUNTERPARTY_ID_FIELD_NUMBER: _builtins.int
@@ -163,6 +217,9 @@ class OperationFilter(_message.Message):
     FROM_FIELD_NUMBER: _builtins.int
     TO_FIELD_NUMBER: _builtins.int
     MATCHES_NO_TYPE_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     direction: Global___Direction.ValueType
     """Unspecified matches both directions."""
     counterparty_id: _builtins.str
@@ -173,6 +230,10 @@ class OperationFilter(_message.Message):
     """Inclusive bound, as `min_amount`; empty is no bound."""
     matches_no_type: _builtins.bool
     """True if the caller's list of types is empty, so that no operation matches. Ignored if `types` is not empty."""
+    reference: _builtins.str
+    """Matches outgoing operations with exactly this reference."""
+    text: _builtins.str
+    """Matches operations whose description contains this text, without regard to case; at most 140 characters."""
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[Global___OperationType.ValueType]:
         """Matches any of these types; empty matches all, unless matches_no_type is set. At most 100, repetitions included."""
@@ -180,6 +241,10 @@ class OperationFilter(_message.Message):
     @_builtins.property
     def to(self) -> _timestamp_pb2.Timestamp:
         """Exclusive."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Matches outgoing operations that the caller made with all of these entries in their metadata; at most 16."""
 
     def __init__(
         self,
@@ -191,10 +256,13 @@ class OperationFilter(_message.Message):
         max_amount: _builtins.str = ...,
         to: _timestamp_pb2.Timestamp | None = ...,
         matches_no_type: _builtins.bool = ...,
+        reference: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counterparty_id", b"counterparty_id", "direction", b"direction", "from", b"from", "matches_no_type", b"matches_no_type", "max_amount", b"max_amount", "min_amount", b"min_amount", "to", b"to", "types", b"types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counterparty_id", b"counterparty_id", "direction", b"direction", "from", b"from", "matches_no_type", b"matches_no_type", "max_amount", b"max_amount", "metadata", b"metadata", "min_amount", b"min_amount", "reference", b"reference", "text", b"text", "to", b"to", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -112,12 +112,35 @@ Global___Account: _TypeAlias = Account  # noqa: Y015
 class Transfer(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     SENDER_ID_FIELD_NUMBER: _builtins.int
     RECIPIENT_ID_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id of the transfer, a UUIDv7."""
     kind: Global___TransferKind.ValueType
@@ -126,6 +149,10 @@ class Transfer(_message.Message):
     """Id of the account that is debited."""
     recipient_id: _builtins.str
     """Id of the account that is credited."""
+    description: _builtins.str
+    """Text for both sides; empty if there is none."""
+    reference: _builtins.str
+    """The sender's own id of the transfer. Empty if there is none, or if the caller may not read the sender's account."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """Positive, in the currency of both accounts."""
@@ -133,6 +160,10 @@ class Transfer(_message.Message):
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """Time of the creation, by the clock of the database."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Data of the caller who made the transfer. Empty if there is none, or for other callers."""
 
     def __init__(
         self,
@@ -143,10 +174,13 @@ class Transfer(_message.Message):
         recipient_id: _builtins.str = ...,
         amount: _money_pb2.Money | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        description: _builtins.str = ...,
+        reference: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "created_at", b"created_at", "id", b"id", "kind", b"kind", "recipient_id", b"recipient_id", "sender_id", b"sender_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "created_at", b"created_at", "description", b"description", "id", b"id", "kind", b"kind", "metadata", b"metadata", "recipient_id", b"recipient_id", "reference", b"reference", "sender_id", b"sender_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -156,11 +190,35 @@ Global___Transfer: _TypeAlias = Transfer  # noqa: Y015
 class TransferMoneyRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SENDER_ID_FIELD_NUMBER: _builtins.int
     RECIPIENT_ID_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     RAW_IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    IS_REFERENCE_UNIQUE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     sender_id: _builtins.str
     """Id of the account to debit."""
     recipient_id: _builtins.str
@@ -173,9 +231,26 @@ class TransferMoneyRequest(_message.Message):
     the response is that outcome; otherwise the request is executed once under `idempotency_key`. If not empty, 1 to
     512 printable ASCII characters.
     """
+    description: _builtins.str
+    """Text for both sides, at most 140 characters. Like the other texts of the request, it must not contain control
+    characters, line breaks, characters that change the direction of the text (U+202A to U+202E, U+2066 to U+2069), or
+    card numbers.
+    """
+    reference: _builtins.str
+    """The sender's own id of the transfer, at most 64 characters. Those who may read the sender's account see it."""
+    is_reference_unique: _builtins.bool
+    """Refuse the transfer with REFERENCE_USED (ALREADY_EXISTS) if an earlier transfer from the account has the same
+    reference. Requires `reference`.
+    """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """Positive, with at most the currency's number of decimals."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Data of the caller, which only the caller reads: at most 16 entries, with keys of 1 to 64 characters and values of
+        at most 128.
+        """
 
     def __init__(
         self,
@@ -185,10 +260,14 @@ class TransferMoneyRequest(_message.Message):
         amount: _money_pb2.Money | None = ...,
         idempotency_key: _builtins.str = ...,
         raw_idempotency_key: _builtins.str = ...,
+        description: _builtins.str = ...,
+        reference: _builtins.str = ...,
+        is_reference_unique: _builtins.bool = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "idempotency_key", b"idempotency_key", "raw_idempotency_key", b"raw_idempotency_key", "recipient_id", b"recipient_id", "sender_id", b"sender_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "description", b"description", "idempotency_key", b"idempotency_key", "is_reference_unique", b"is_reference_unique", "metadata", b"metadata", "raw_idempotency_key", b"raw_idempotency_key", "recipient_id", b"recipient_id", "reference", b"reference", "sender_id", b"sender_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -609,6 +688,64 @@ class GetTransferResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetTransferResponse: _TypeAlias = GetTransferResponse  # noqa: Y015
+
+@_typing.final
+class ListTransfersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    AFTER_TRANSFER_ID_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """Account of the sender."""
+    reference: _builtins.str
+    """Required."""
+    page_size: _builtins.int
+    """At most 10,000; 0 means 1,000."""
+    after_transfer_id: _builtins.str
+    """Last id of the previous page; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        reference: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        after_transfer_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "after_transfer_id", b"after_transfer_id", "page_size", b"page_size", "reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTransfersRequest: _TypeAlias = ListTransfersRequest  # noqa: Y015
+
+@_typing.final
+class ListTransfersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSFERS_FIELD_NUMBER: _builtins.int
+    NEXT_AFTER_TRANSFER_ID_FIELD_NUMBER: _builtins.int
+    next_after_transfer_id: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def transfers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Transfer]:
+        """In id order."""
+
+    def __init__(
+        self,
+        *,
+        transfers: _abc.Iterable[Global___Transfer] | None = ...,
+        next_after_transfer_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_after_transfer_id", b"next_after_transfer_id", "transfers", b"transfers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTransfersResponse: _TypeAlias = ListTransfersResponse  # noqa: Y015
 
 @_typing.final
 class BatchGetAccountsRequest(_message.Message):
@@ -1058,6 +1195,11 @@ class Event(_message.Message):
     SENDER_FIELD_NUMBER: _builtins.int
     RECIPIENT_FIELD_NUMBER: _builtins.int
     DESCRIPTOR_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
+    created_by: _builtins.str
+    """Principal (issuer|subject) of the caller who made the transfer; set if the transfer has a description, a reference
+    or metadata.
+    """
     @_builtins.property
     def transfer(self) -> Global___Transfer:
         """The operation."""
@@ -1081,10 +1223,11 @@ class Event(_message.Message):
         sender: Global___Posting | None = ...,
         recipient: Global___Posting | None = ...,
         descriptor: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        created_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["recipient", b"recipient", "sender", b"sender", "transfer", b"transfer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["descriptor", b"descriptor", "recipient", b"recipient", "sender", b"sender", "transfer", b"transfer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_by", b"created_by", "descriptor", b"descriptor", "recipient", b"recipient", "sender", b"sender", "transfer", b"transfer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -34,7 +34,7 @@ class BankServiceStub:
     for this service. Other calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
-    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
+    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, REFERENCE_USED, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
     ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. A refusal that repeats the stored
     outcome of an earlier request with the same idempotency key has the metadata `is_replay` = `true`. UNAVAILABLE and
     DEADLINE_EXCEEDED on a call with an idempotency key mean that the outcome is unknown: retry with the same key.
@@ -76,6 +76,11 @@ class BankServiceStub:
                 '/wallet.bank.v1.BankService/GetTransfer',
                 request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.GetTransferRequest.SerializeToString,
                 response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.GetTransferResponse.FromString,
+                _registered_method=True)
+        self.ListTransfers = channel.unary_unary(
+                '/wallet.bank.v1.BankService/ListTransfers',
+                request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListTransfersRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListTransfersResponse.FromString,
                 _registered_method=True)
         self.BatchGetAccounts = channel.unary_unary(
                 '/wallet.bank.v1.BankService/BatchGetAccounts',
@@ -128,7 +133,7 @@ class BankServiceServicer:
     for this service. Other calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
-    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
+    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, REFERENCE_USED, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
     ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. A refusal that repeats the stored
     outcome of an earlier request with the same idempotency key has the metadata `is_replay` = `true`. UNAVAILABLE and
     DEADLINE_EXCEEDED on a call with an idempotency key mean that the outcome is unknown: retry with the same key.
@@ -186,6 +191,14 @@ class BankServiceServicer:
 
     def GetTransfer(self, request, context):
         """Returns one transfer. The owner of either account may read it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTransfers(self, request, context):
+        """Lists the transfers from an account that have a reference, by pages in id order. The owner of the account may list
+        them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -290,6 +303,11 @@ def add_BankServiceServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.GetTransferRequest.FromString,
                     response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.GetTransferResponse.SerializeToString,
             ),
+            'ListTransfers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTransfers,
+                    request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListTransfersRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListTransfersResponse.SerializeToString,
+            ),
             'BatchGetAccounts': grpc.unary_unary_rpc_method_handler(
                     servicer.BatchGetAccounts,
                     request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsRequest.FromString,
@@ -347,7 +365,7 @@ class BankService:
     for this service. Other calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
-    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
+    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, REFERENCE_USED, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
     ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. A refusal that repeats the stored
     outcome of an earlier request with the same idempotency key has the metadata `is_replay` = `true`. UNAVAILABLE and
     DEADLINE_EXCEEDED on a call with an idempotency key mean that the outcome is unknown: retry with the same key.
@@ -506,6 +524,33 @@ class BankService:
             '/wallet.bank.v1.BankService/GetTransfer',
             protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.GetTransferRequest.SerializeToString,
             protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.GetTransferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTransfers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wallet.bank.v1.BankService/ListTransfers',
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListTransfersRequest.SerializeToString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListTransfersResponse.FromString,
             options,
             channel_credentials,
             insecure,

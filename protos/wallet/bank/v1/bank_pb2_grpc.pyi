@@ -35,7 +35,7 @@ class BankServiceStub:
     for this service. Other calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
-    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
+    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, REFERENCE_USED, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
     ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. A refusal that repeats the stored
     outcome of an earlier request with the same idempotency key has the metadata `is_replay` = `true`. UNAVAILABLE and
     DEADLINE_EXCEEDED on a call with an idempotency key mean that the outcome is unknown: retry with the same key.
@@ -76,6 +76,10 @@ class BankServiceStub:
     """Returns the current balance and the account version that it belongs to."""
     GetTransfer: _grpc.UnaryUnaryMultiCallable[_bank_pb2.GetTransferRequest, _bank_pb2.GetTransferResponse]
     """Returns one transfer. The owner of either account may read it."""
+    ListTransfers: _grpc.UnaryUnaryMultiCallable[_bank_pb2.ListTransfersRequest, _bank_pb2.ListTransfersResponse]
+    """Lists the transfers from an account that have a reference, by pages in id order. The owner of the account may list
+    them.
+    """
     BatchGetAccounts: _grpc.UnaryUnaryMultiCallable[_bank_pb2.BatchGetAccountsRequest, _bank_pb2.BatchGetAccountsResponse]
     """Returns accounts by id, at most 1,000. There is one result for each requested key; match results by key, not by
     position.
@@ -119,7 +123,7 @@ class BankServiceAsyncStub(BankServiceStub):
     for this service. Other calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
-    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
+    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, REFERENCE_USED, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
     ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. A refusal that repeats the stored
     outcome of an earlier request with the same idempotency key has the metadata `is_replay` = `true`. UNAVAILABLE and
     DEADLINE_EXCEEDED on a call with an idempotency key mean that the outcome is unknown: retry with the same key.
@@ -157,6 +161,10 @@ class BankServiceAsyncStub(BankServiceStub):
     """Returns the current balance and the account version that it belongs to."""
     GetTransfer: _aio.UnaryUnaryMultiCallable[_bank_pb2.GetTransferRequest, _bank_pb2.GetTransferResponse]  # type: ignore[assignment]
     """Returns one transfer. The owner of either account may read it."""
+    ListTransfers: _aio.UnaryUnaryMultiCallable[_bank_pb2.ListTransfersRequest, _bank_pb2.ListTransfersResponse]  # type: ignore[assignment]
+    """Lists the transfers from an account that have a reference, by pages in id order. The owner of the account may list
+    them.
+    """
     BatchGetAccounts: _aio.UnaryUnaryMultiCallable[_bank_pb2.BatchGetAccountsRequest, _bank_pb2.BatchGetAccountsResponse]  # type: ignore[assignment]
     """Returns accounts by id, at most 1,000. There is one result for each requested key; match results by key, not by
     position.
@@ -199,7 +207,7 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
     for this service. Other calls are PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
-    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
+    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, REFERENCE_USED, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
     ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. A refusal that repeats the stored
     outcome of an earlier request with the same idempotency key has the metadata `is_replay` = `true`. UNAVAILABLE and
     DEADLINE_EXCEEDED on a call with an idempotency key mean that the outcome is unknown: retry with the same key.
@@ -271,6 +279,16 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_bank_pb2.GetTransferResponse, _abc.Awaitable[_bank_pb2.GetTransferResponse]]:
         """Returns one transfer. The owner of either account may read it."""
+
+    @_abc_1.abstractmethod
+    def ListTransfers(
+        self,
+        request: _bank_pb2.ListTransfersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bank_pb2.ListTransfersResponse, _abc.Awaitable[_bank_pb2.ListTransfersResponse]]:
+        """Lists the transfers from an account that have a reference, by pages in id order. The owner of the account may list
+        them.
+        """
 
     @_abc_1.abstractmethod
     def BatchGetAccounts(

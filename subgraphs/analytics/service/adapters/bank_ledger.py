@@ -8,7 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from kit.rpc import request_context
-from subgraphs.analytics.service.domain.model import Event, HeldPosting, OperationType, Posting
+from subgraphs.analytics.service.domain.model import NO_WORDS, Event, HeldPosting, OperationType, Posting, Words
 from subgraphs.bank import client as bank
 from subgraphs.bank.client import BankClient
 from wallet.errors import AccountNotFound
@@ -106,6 +106,9 @@ def event_from_bank(event: bank.Event) -> Event:
     sender, recipient = (
         Posting(side.account_id, side.version, side.balance_after) for side in (event.sender, event.recipient)
     )
+    words = NO_WORDS
+    if event.created_by or transfer.description:
+        words = Words(transfer.description, transfer.reference, transfer.metadata, event.created_by)
     return Event(
-        transfer.id, _TYPES[transfer.kind], transfer.amount, sender, recipient, transfer.created_at, event.epoch
+        transfer.id, _TYPES[transfer.kind], transfer.amount, sender, recipient, transfer.created_at, event.epoch, words
     )

@@ -11,7 +11,7 @@ from asyncapi.models.topup_event import TopUpEvent
 from asyncapi.models.transfer_event import Posting as TransferPosting
 from asyncapi.models.transfer_event import TransferEvent
 from asyncapi.topics import TOP_UP_COMPLETED, TRANSFER_COMPLETED
-from subgraphs.analytics.service.domain.model import MAX_VERSION, Event, OperationType, Posting
+from subgraphs.analytics.service.domain.model import MAX_VERSION, NO_WORDS, Event, OperationType, Posting, Words
 from wallet.money import Money, MoneyError
 
 _EVENT_TYPES: Final[dict[bytes, tuple[OperationType, type[TransferEvent | TopUpEvent]]]] = {
@@ -68,7 +68,12 @@ def _event_from_message(kind: OperationType, message: TransferEvent | TopUpEvent
     if occurred_at.year not in _YEARS:
         raise InvalidEvent("occurredAt: is out of range")
     sender, recipient = (_posting_from_message(each, message.currency) for each in (message.sender, message.recipient))
-    return Event(message.transfer_id, kind, amount, sender, recipient, occurred_at, epoch)
+    words = NO_WORDS
+    if isinstance(message, TransferEvent) and (message.created_by or message.description):
+        words = Words(
+            message.description or "", message.reference or "", message.metadata or {}, message.created_by or ""
+        )
+    return Event(message.transfer_id, kind, amount, sender, recipient, occurred_at, epoch, words)
 
 
 def _posting_from_message(message: TransferPosting | TopUpPosting, currency: str) -> Posting:

@@ -1,7 +1,7 @@
 """gRPC servicer of analytics: converts between `analytics.proto` and the domain."""
 
 # ruff: noqa: D102, N802  analytics.proto names and documents the methods
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import datetime
 from decimal import Decimal
@@ -12,13 +12,16 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money as MoneyMessage
 
+from kit.auth.principal import Principal
 from kit.rpc import converters, request_context
 from kit.rpc.status import error_to_status
 from kit.runtime.pauses import convert_all
 from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from subgraphs.analytics.service.application.service import Analytics
 from subgraphs.analytics.service.domain.model import (
+    NO_WORDS,
     Direction,
+    MetadataFilter,
     OperationFilter,
     OperationType,
     Page,
@@ -36,6 +39,10 @@ SERVICE: Final = analytics_pb2.DESCRIPTOR.services_by_name["AnalyticsService"].f
 
 _MAX_TYPES: Final = 100
 """Maximum number of types in a filter, repetitions included."""
+
+_MAX_REFERENCE: Final = 64
+_MAX_DESCRIPTION: Final = 140
+_MAX_ENTRIES: Final = 16
 
 _TYPES: Final = {
     OperationType.TRANSFER: analytics_pb2.OPERATION_TYPE_TRANSFER,
@@ -69,10 +76,9 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         request: analytics_pb2.GetOperationsRequest,
         context: Any,  # noqa: ARG002
     ) -> analytics_pb2.GetOperationsResponse:
-        page = await self._analytics.list_operations(
-            request_context.current_principal(), _page_request_from_proto(request)
-        )
-        return await _page_to_proto(page)
+        caller = request_context.current_principal()
+        page = await self._analytics.list_operations(caller, _page_request_from_proto(request, caller))
+        return await _page_to_proto(page, caller)
 
     async def BatchGetOperations(
         self,
@@ -80,10 +86,13 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> analytics_pb2.BatchGetOperationsResponse:
         paging.check_batch([each.page_size for each in request.requests])
+        caller = request_context.current_principal()
         pages = await self._analytics.list_pages(
-            request_context.current_principal(), [_try_page_request_from_proto(each) for each in request.requests]
+            caller, [_try_page_request_from_proto(each, caller) for each in request.requests]
         )
-        return analytics_pb2.BatchGetOperationsResponse(results=[await _result_to_proto(page) for page in pages])
+        return analytics_pb2.BatchGetOperationsResponse(
+            results=[await _result_to_proto(page, caller) for page in pages]
+        )
 
     async def GetStatistics(
         self,
@@ -112,6 +121,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         request: analytics_pb2.WatchOperationsRequest,
         context: Any,  # noqa: ARG002
     ) -> AsyncIterator[analytics_pb2.WatchOperationsResponse]:
+        caller = request_context.current_principal()
         after = request.after_version if request.HasField("after_version") else None
         epoch = ""
         async with aclosing(
@@ -123,40 +133,44 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
                     if request.include_start_version and after is None:
                         yield analytics_pb2.WatchOperationsResponse(start_version=row.version, start_epoch=epoch)
                 else:
-                    yield analytics_pb2.WatchOperationsResponse(operation=_operation_to_proto(row, epoch))
+                    yield analytics_pb2.WatchOperationsResponse(operation=_operation_to_proto(row, epoch, caller))
 
 
-def _page_request_from_proto(message: analytics_pb2.GetOperationsRequest) -> PageRequest:
+def _page_request_from_proto(message: analytics_pb2.GetOperationsRequest, caller: Principal) -> PageRequest:
     return PageRequest(
         _account_id_from_proto(message.account_id),
         limit=message.page_size,
         older_than=message.older_than if message.HasField("older_than") else None,
         newer_than=message.newer_than if message.HasField("newer_than") else None,
         epoch=message.epoch,
-        conditions=_filter_from_proto(message.filter),
+        conditions=_filter_from_proto(message.filter, caller),
     )
 
 
-def _try_page_request_from_proto(message: analytics_pb2.GetOperationsRequest) -> PageRequest | InvalidInput:
+def _try_page_request_from_proto(
+    message: analytics_pb2.GetOperationsRequest, caller: Principal
+) -> PageRequest | InvalidInput:
     try:
-        return _page_request_from_proto(message)
+        return _page_request_from_proto(message, caller)
     except InvalidInput as error:
         return error
 
 
-async def _page_to_proto(page: Page) -> analytics_pb2.GetOperationsResponse:
+async def _page_to_proto(page: Page, caller: Principal) -> analytics_pb2.GetOperationsResponse:
     return analytics_pb2.GetOperationsResponse(
-        operations=await convert_all(lambda row: _operation_to_proto(row, page.epoch), page.rows),
+        operations=await convert_all(lambda row: _operation_to_proto(row, page.epoch, caller), page.rows),
         has_older=page.has_older,
         has_newer=page.has_newer,
         is_complete=page.is_complete,
     )
 
 
-async def _result_to_proto(page: Page | WalletError) -> analytics_pb2.BatchGetOperationsResponse.Result:
+async def _result_to_proto(
+    page: Page | WalletError, caller: Principal
+) -> analytics_pb2.BatchGetOperationsResponse.Result:
     if isinstance(page, WalletError):
         return analytics_pb2.BatchGetOperationsResponse.Result(error=error_to_status(page))
-    return analytics_pb2.BatchGetOperationsResponse.Result(value=await _page_to_proto(page))
+    return analytics_pb2.BatchGetOperationsResponse.Result(value=await _page_to_proto(page, caller))
 
 
 def _account_id_from_proto(text: str) -> UUID:
@@ -164,7 +178,9 @@ def _account_id_from_proto(text: str) -> UUID:
         return fields.parse("accountId", inputs.parse_uuid, text)
 
 
-def _filter_from_proto(message: analytics_pb2.OperationFilter) -> OperationFilter:
+def _filter_from_proto(message: analytics_pb2.OperationFilter, caller: Principal) -> OperationFilter:
+    if len(message.metadata) > _MAX_ENTRIES:
+        raise InvalidInput.for_field("metadata", f"must have at most {_MAX_ENTRIES} entries")
     if len(message.types) > _MAX_TYPES:
         raise InvalidInput.for_field("types", f"must have at most {_MAX_TYPES} items")
     with inputs.FieldParser() as fields:
@@ -180,7 +196,21 @@ def _filter_from_proto(message: analytics_pb2.OperationFilter) -> OperationFilte
             max_amount=fields.parse("maxAmount", parse_amount, message.max_amount) if message.max_amount else None,
             since=_time_from_proto("from", getattr(message, "from")) if message.HasField("from") else None,
             until=_time_from_proto("to", message.to) if message.HasField("to") else None,
+            reference=fields.parse("reference", _search_text(_MAX_REFERENCE), message.reference)
+            if message.reference
+            else None,
+            metadata=MetadataFilter(dict(message.metadata), caller.scope) if message.metadata else None,
+            text=fields.parse("text", _search_text(_MAX_DESCRIPTION), message.text) if message.text else None,
         )
+
+
+def _search_text(max_length: int) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if len(text) > max_length:
+            raise ValueError(f"must have at most {max_length} characters")
+        return text
+
+    return parse
 
 
 def _enum_from_proto(field: str, numbers: dict[EnumValue, Any], number: int) -> EnumValue:
@@ -197,8 +227,8 @@ def _time_from_proto(field: str, message: Timestamp) -> datetime:
         raise InvalidInput.for_field(field, "must be in the years 1 to 9999") from None
 
 
-def _operation_to_proto(row: Row, epoch: str) -> analytics_pb2.Operation:
-    return analytics_pb2.Operation(
+def _operation_to_proto(row: Row, epoch: str, caller: Principal) -> analytics_pb2.Operation:
+    message = analytics_pb2.Operation(
         id=str(row.operation_id),
         account_id=str(row.account_id),
         account_version=row.account_version,
@@ -210,6 +240,12 @@ def _operation_to_proto(row: Row, epoch: str) -> analytics_pb2.Operation:
         occurred_at=converters.time_to_proto(row.occurred_at),
         epoch=epoch,
     )
+    if (words := row.words) is not NO_WORDS:
+        message.description = words.description
+        message.reference = words.reference
+        if words.created_by == caller.scope:
+            message.metadata.update(words.metadata)
+    return message
 
 
 def _bucket_to_proto(bucket: Bucket, currency: str) -> analytics_pb2.StatisticsBucket:

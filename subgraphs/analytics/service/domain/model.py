@@ -4,7 +4,8 @@ The version of an account counts the account's operations. An epoch is one unint
 operations; a restore from an older backup begins another epoch.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
@@ -44,6 +45,26 @@ class Posting:
 
 
 @dataclass(frozen=True, slots=True)
+class Words:
+    """Words on a transfer; an empty text means that there is none.
+
+    Attributes:
+        description: text for both sides.
+        reference: the sender's own id of the transfer; only on the sender's row.
+        metadata: data of the creator; only on the sender's row, and only for the creator.
+        created_by: principal of the creator; only on the sender's row.
+    """
+
+    description: str = ""
+    reference: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    created_by: str = ""
+
+
+NO_WORDS: Final = Words()
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One operation with both accounts.
 
@@ -58,6 +79,7 @@ class Event:
     recipient: Posting
     occurred_at: datetime
     epoch: str = ""
+    words: Words = NO_WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +96,15 @@ class Row:
     balance_after: Decimal
     counterparty_id: UUID
     occurred_at: datetime
+    words: Words = NO_WORDS
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataFilter:
+    """Entries in the metadata of operations that a caller made. `created_by` is the principal of the caller."""
+
+    entries: Mapping[str, str] = field(hash=False)
+    created_by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +137,8 @@ class OperationFilter:
     """Conditions that must all hold.
 
     An operation must have one of the `types`; an empty set matches no operation, and None matches every type. Amounts
-    are inclusive. `since` is inclusive, `until` exclusive; both have a time zone.
+    are inclusive. `since` is inclusive, `until` exclusive; both have a time zone. The description must contain `text`,
+    without regard to case.
     """
 
     types: frozenset[OperationType] | None = None
@@ -116,6 +148,9 @@ class OperationFilter:
     max_amount: Decimal | None = None
     since: datetime | None = None
     until: datetime | None = None
+    reference: str | None = None
+    metadata: MetadataFilter | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

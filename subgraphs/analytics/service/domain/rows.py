@@ -1,6 +1,6 @@
 """Conversion of events to rows of the history."""
 
-from subgraphs.analytics.service.domain.model import Direction, Event, Posting, Row
+from subgraphs.analytics.service.domain.model import NO_WORDS, Direction, Event, Posting, Row, Words
 
 
 def rows_from_event(event: Event) -> tuple[Row, Row]:
@@ -23,4 +23,9 @@ def _row(event: Event, posting: Posting, direction: Direction, counterparty: Pos
         balance_after=posting.balance_after.amount,
         counterparty_id=counterparty.account_id,
         occurred_at=event.occurred_at,
+        words=event.words if direction is Direction.OUT else _words_of_recipient(event.words),
     )
+
+
+def _words_of_recipient(words: Words) -> Words:
+    return Words(words.description) if words.description else NO_WORDS

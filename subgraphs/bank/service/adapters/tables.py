@@ -96,6 +96,27 @@ transfers: Final = Table(
     CheckConstraint("sender_id <> recipient_id", name="transfers_two_accounts"),
 )
 
+# A row exists only for a transfer with a description, a reference or metadata. Only the description can be erased.
+transfer_words: Final = Table(
+    "transfer_words",
+    metadata,
+    Column("transfer_id", Uuid, primary_key=True),
+    Column("sender_id", Uuid, nullable=False),
+    Column("description", Text, comment="text for both sides; null: none, or erased"),
+    Column("reference", Text, comment="the sender's own id of the transfer"),
+    Column("is_reference_unique", Boolean, nullable=False, server_default=text("false")),
+    Column("metadata", JSONB, comment="data of the creator, for the creator alone"),
+    Column("created_by", Text, nullable=False, comment="issuer|subject of the creator"),
+    Index("transfer_words_reference", "sender_id", "reference", postgresql_where=text("reference IS NOT NULL")),
+    Index(
+        "transfer_words_unique_reference",
+        "sender_id",
+        "reference",
+        unique=True,
+        postgresql_where=text("is_reference_unique"),
+    ),
+)
+
 entries: Final = Table(
     "entries",
     metadata,

@@ -21,6 +21,7 @@ from subgraphs.bank.service.domain.model import (
     Transfer,
     TransferKind,
 )
+from subgraphs.bank.service.domain.words import Words
 from wallet import inputs
 from wallet.errors import InvalidInput
 from wallet.money import Money, MoneyError
@@ -116,7 +117,14 @@ def command_from_proto(caller: Principal, request: bank_pb2.TransferMoneyRequest
         amount_from_proto(request.amount),
         request.idempotency_key,
         request.raw_idempotency_key or None,
+        _words_from_proto(request),
     )
+
+
+def _words_from_proto(request: bank_pb2.TransferMoneyRequest) -> Words | None:
+    if not (request.description or request.reference or request.metadata or request.is_reference_unique):
+        return None
+    return Words(request.description, request.reference, dict(request.metadata), request.is_reference_unique)
 
 
 def command_or_error_from_proto(caller: Principal, request: bank_pb2.TransferMoneyRequest) -> Command | InvalidInput:
@@ -160,7 +168,7 @@ def outcome_to_proto(command: Command | InvalidInput, outcome: Outcome) -> bank_
 
 def transfer_to_proto(transfer: Transfer) -> bank_pb2.Transfer:
     """Convert a transfer."""
-    return bank_pb2.Transfer(
+    message = bank_pb2.Transfer(
         id=str(transfer.id),
         kind=_KINDS[transfer.kind],
         sender_id=str(transfer.sender.account_id),
@@ -168,6 +176,11 @@ def transfer_to_proto(transfer: Transfer) -> bank_pb2.Transfer:
         amount=money_to_proto(transfer.amount),
         created_at=time_to_proto(transfer.created_at),
     )
+    if transfer.words is not None:
+        message.description = transfer.words.description
+        message.reference = transfer.words.reference
+        message.metadata.update(transfer.words.metadata)
+    return message
 
 
 def event_to_proto(transfer: Transfer) -> bank_pb2.Event:
@@ -177,6 +190,7 @@ def event_to_proto(transfer: Transfer) -> bank_pb2.Event:
         sender=_posting_to_proto(transfer.sender),
         recipient=_posting_to_proto(transfer.recipient),
         descriptor=dict(transfer.descriptor),
+        created_by="" if transfer.words is None else transfer.words.created_by,
     )
 
 

@@ -13,6 +13,7 @@ POLICY: Final[AccessPolicy] = {
     "GetTransfer": READ_ACCESS | allow_services("card"),
     "BatchGetAccounts": READ_ACCESS | allow_services("analytics", "card"),
     "BatchGetTransfers": READ_ACCESS,
+    "ListTransfers": READ_ACCESS,
     "OpenAccount": WRITE_ACCESS,
     "CloseAccount": WRITE_ACCESS,
     "ListAccounts": READ_ACCESS,

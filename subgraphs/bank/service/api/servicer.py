@@ -126,6 +126,24 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         transfer = await self._bank.get_transfer(request_context.current_principal(), id_from_text("id", request.id))
         return bank_pb2.GetTransferResponse(transfer=transfer_to_proto(transfer))
 
+    async def ListTransfers(
+        self,
+        request: bank_pb2.ListTransfersRequest,
+        context: Any,  # noqa: ARG002
+    ) -> bank_pb2.ListTransfersResponse:
+        limit = page_size_from_proto(request.page_size)
+        transfers = await self._bank.list_transfers_with_reference(
+            request_context.current_principal(),
+            id_from_text("accountId", request.account_id),
+            request.reference,
+            id_from_text("afterTransferId", request.after_transfer_id) if request.after_transfer_id else None,
+            limit,
+        )
+        return bank_pb2.ListTransfersResponse(
+            transfers=map(transfer_to_proto, transfers),
+            next_after_transfer_id=str(transfers[-1].id) if len(transfers) == limit else "",
+        )
+
     async def BatchGetAccounts(
         self,
         request: bank_pb2.BatchGetAccountsRequest,

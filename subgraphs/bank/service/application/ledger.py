@@ -40,7 +40,7 @@ class Ledger:
         """
         async with (locking_batch if locking else optimistic_batch)(self._pool) as batch:
             state = await batch.read(commands)
-            decision = rules.decide(state.accounts, state.records, commands, state.now)
+            decision = rules.decide(state.accounts, state.records, commands, state.now, state.references)
             if decision.new_records:
                 await batch.write(decision)
             else:

@@ -173,6 +173,14 @@ def event_from_transfer(transfer: Transfer) -> TransferEvent | TopUpEvent:
         "recipient": _posting_to_event(transfer.recipient),
     }
     if transfer.kind is TransferKind.TRANSFER:
+        if transfer.words is not None:
+            words = {
+                "description": transfer.words.description,
+                "reference": transfer.words.reference,
+                "metadata": dict(transfer.words.metadata),
+                "created_by": transfer.words.created_by,
+            }
+            event |= {name: value for name, value in words.items() if value}
         return TransferEvent.model_validate(event)
     return TopUpEvent.model_validate({**event, "descriptor": dict(transfer.descriptor) or None})
 

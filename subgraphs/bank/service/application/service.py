@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from subgraphs.bank.service.domain.model import (
     Transfer,
     TransferKind,
 )
+from subgraphs.bank.service.domain.words import MAX_REFERENCE, Words
 from wallet import inputs
 from wallet.accounts import clearing_account_id
 from wallet.errors import (
@@ -253,15 +255,33 @@ class Bank:
         return transfer
 
     async def get_transfers(self, caller: Principal, ids: Sequence[UUID]) -> dict[UUID, Transfer]:
-        """Return the transfers that exist and that are from or to an account that the caller may read."""
+        """Return the transfers that exist and that are from or to an account that the caller may read.
+
+        They have the words that the caller may read.
+        """
         transfers = await self._reader.get_transfers(ids)
         account_ids = {posting.account_id for each in transfers.values() for posting in (each.sender, each.recipient)}
         readable = (await self.get_accounts(caller, list(account_ids))).keys()
         return {
-            id_: transfer
+            id_: _visible(caller, transfer, reads_sender=transfer.sender.account_id in readable)
             for id_, transfer in transfers.items()
             if not readable.isdisjoint((transfer.sender.account_id, transfer.recipient.account_id))
         }
+
+    async def list_transfers_with_reference(
+        self, caller: Principal, sender_id: UUID, reference: str, after: UUID | None, limit: int
+    ) -> list[Transfer]:
+        """List the transfers from an account that have a reference, after an id, in id order.
+
+        Raises:
+            InvalidInput: the reference is empty or too long.
+            AccountNotFound: the account does not exist, or the caller may not read it.
+        """
+        if not 0 < len(reference) <= MAX_REFERENCE:
+            raise InvalidInput.for_field("reference", f"must have 1 to {MAX_REFERENCE} characters")
+        await self.get_account(caller, sender_id)
+        transfers = await self._reader.list_transfers_with_reference(sender_id, reference, after, limit)
+        return [_visible(caller, transfer, reads_sender=True) for transfer in transfers]
 
     async def list_versions(self, after: UUID | None, limit: int) -> list[tuple[UUID, int]]:
         """List the ids and versions of the accounts after an id, in id order."""
@@ -291,8 +311,9 @@ def transfer_command(
     amount: Money,
     idempotency_key: str,
     raw_key: str | None = None,
+    words: Words | None = None,
 ) -> Command:
-    """Create the command of a caller's transfer; see `Command` for `raw_key`.
+    """Create the command of a caller's transfer; see `Command` for `raw_key` and `words`.
 
     Raises:
         InvalidInput: a field is invalid. The check does not read the accounts.
@@ -308,6 +329,7 @@ def transfer_command(
         descriptor={},
         traceparent=request_context.current_trace().sampled_traceparent,
         raw_key=None if raw_key is None else IdempotencyKey(caller.scope, _TRANSFER, raw_key),
+        words=words and replace(words, created_by=caller.scope),
     )
     rules.check(command)
     return command
@@ -327,6 +349,13 @@ def _authorized_owner(caller: Principal, owner_id: str, *, may_name_others: bool
     if len(owner_id) > _MAX_OWNER_LENGTH or not owner_id.isprintable():
         raise InvalidInput.for_field("ownerId", f"must be at most {_MAX_OWNER_LENGTH} printable characters")
     return owner_id
+
+
+def _visible(caller: Principal, transfer: Transfer, *, reads_sender: bool) -> Transfer:
+    """Return the transfer with the words that the caller may read."""
+    if transfer.words is None:
+        return transfer
+    return replace(transfer, words=transfer.words.visible_to(caller.scope, reads_sender=reads_sender))
 
 
 def _may_read(caller: Principal, account: Account) -> bool:

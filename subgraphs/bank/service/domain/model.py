@@ -9,6 +9,7 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
+from subgraphs.bank.service.domain.words import Words
 from wallet.errors import IdempotencyConflict, WalletError
 from wallet.idempotency_key import stored_forms
 from wallet.money import Money
@@ -89,6 +90,7 @@ class Command:
         traceparent: trace context, if sampled; not part of the fingerprint.
         raw_key: the key as the client sent it, in quotation marks or with spaces around it; None if the client sent
             `key` itself.
+        words: description, reference and metadata; None without any.
     """
 
     transfer_id: UUID
@@ -101,6 +103,7 @@ class Command:
     descriptor: Mapping[str, str]
     traceparent: str | None = None
     raw_key: IdempotencyKey | None = None
+    words: Words | None = None
 
     @property
     def stored_keys(self) -> tuple[IdempotencyKey, IdempotencyKey | None]:
@@ -121,6 +124,8 @@ class Command:
         fields = [self.kind, self.sender_id.hex, self.recipient_id.hex, str(self.amount), self.amount.currency]
         if self.descriptor:
             fields.append(json.dumps(self.descriptor, sort_keys=True))
+        if self.words is not None:
+            fields.append(self.words.canonical)
         return hashlib.sha256(" ".join(fields).encode()).digest()
 
     def is_replay(self, transfer: "Transfer") -> bool:
@@ -139,7 +144,10 @@ class Posting:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Completed transfer. It debits the sender and credits the recipient with the same amount."""
+    """Completed transfer. It debits the sender and credits the recipient with the same amount.
+
+    `words` is None without a description, a reference and metadata.
+    """
 
     id: UUID
     kind: TransferKind
@@ -149,6 +157,7 @@ class Transfer:
     created_at: datetime
     idempotency_key: str
     descriptor: Mapping[str, str]
+    words: Words | None = None
 
 
 Outcome = Transfer | WalletError

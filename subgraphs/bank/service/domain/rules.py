@@ -1,6 +1,6 @@
 """Rules of money movement: pure functions on immutable values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -24,6 +24,8 @@ from wallet.errors import (
     FieldViolation,
     InsufficientFunds,
     InvalidInput,
+    ReferenceUsed,
+    WalletError,
 )
 from wallet.inputs import idempotency_key_violations
 from wallet.money import MAX_AMOUNT, Money
@@ -62,6 +64,8 @@ def check(command: Command) -> None:
                 "none of them NUL",
             ),
         )
+    if command.words is not None:
+        violations.extend(command.words.violations())
     if violations:
         raise InvalidInput(tuple(violations))
 
@@ -71,6 +75,7 @@ def decide(
     records: Mapping[IdempotencyKey, IdempotencyRecord],
     commands: Sequence[Command],
     now: datetime,
+    references: Collection[tuple[UUID, str]] = (),
 ) -> Decision:
     """Decide commands in order. Each command sees the balances after the commands before it.
 
@@ -82,8 +87,11 @@ def decide(
             `Idempotency-Key` header.
         commands: commands that passed `check`.
         now: current time. An operation is never dated before an earlier operation of either account.
+        references: senders and references of the commands that need a unique reference, as far as an earlier transfer
+            has them.
     """
     after = dict(accounts)
+    used = set(references)
     new_records: dict[IdempotencyKey, IdempotencyRecord] = {}
     outcomes: list[Outcome] = []
     transfers: list[Transfer] = []
@@ -95,16 +103,21 @@ def decide(
         if record is not None:
             outcomes.append(record.replay(command))
             continue
-        outcome = _apply(after, command, now)
+        reference = None if command.words is None else (command.sender_id, command.words.reference)
+        outcome = _apply(after, command, now, is_reference_used=reference in used)
         if isinstance(outcome, Transfer):
             transfers.append(outcome)
+            if reference is not None:
+                used.add(reference)
         new_records[key] = IdempotencyRecord(command.fingerprint, outcome, command.transfer_id)
         outcomes.append(outcome)
     changed = [account for id_, account in after.items() if account is not accounts[id_]]
     return Decision(outcomes, transfers, changed, new_records)
 
 
-def _apply(accounts: dict[UUID, Account], command: Command, now: datetime) -> Outcome:
+def _apply(
+    accounts: dict[UUID, Account], command: Command, now: datetime, *, is_reference_used: bool = False
+) -> Outcome:
     """Apply one command. Updates `accounts` unless the command is refused."""
     sender, recipient = accounts.get(command.sender_id), accounts.get(command.recipient_id)
     is_transfer = command.kind is TransferKind.TRANSFER  # clearing accounts take part in deposits only
@@ -112,16 +125,11 @@ def _apply(accounts: dict[UUID, Account], command: Command, now: datetime) -> Ou
         return AccountNotFound(str(command.sender_id))
     if recipient is None or (is_transfer and recipient.is_clearing):
         return AccountNotFound(str(command.recipient_id))
-    amount = command.amount
-    for account in (sender, recipient):
-        if account.status is AccountStatus.CLOSED:
-            return AccountClosed(str(account.id))
-        if account.balance.currency != amount.currency:
-            return CurrencyMismatch(str(account.id), amount.currency)
-    if sender.min_balance is not None and sender.balance.amount - amount.amount < sender.min_balance:
-        available = Money(sender.balance.amount - sender.min_balance, amount.currency)
-        return InsufficientFunds(str(sender.id), str(amount), str(available), amount.currency)
+    refusal = _find_refusal(sender, recipient, command, is_reference_used=is_reference_used)
+    if refusal is not None:
+        return refusal
 
+    amount = command.amount
     at = max(now, sender.updated_at, recipient.updated_at)
     sender = accounts[sender.id] = sender.with_balance(sender.balance - amount, at)
     recipient = accounts[recipient.id] = recipient.with_balance(recipient.balance + amount, at)
@@ -134,4 +142,23 @@ def _apply(accounts: dict[UUID, Account], command: Command, now: datetime) -> Ou
         at,
         command.stored_keys[0].key,
         command.descriptor,
+        command.words,
     )
+
+
+def _find_refusal(
+    sender: Account, recipient: Account, command: Command, *, is_reference_used: bool
+) -> WalletError | None:
+    """Return the reason why these accounts, which the caller may use, refuse the command; None if there is none."""
+    amount, words = command.amount, command.words
+    for account in (sender, recipient):
+        if account.status is AccountStatus.CLOSED:
+            return AccountClosed(str(account.id))
+        if account.balance.currency != amount.currency:
+            return CurrencyMismatch(str(account.id), amount.currency)
+    if words is not None and words.is_reference_unique and is_reference_used:
+        return ReferenceUsed(str(sender.id), words.reference)
+    if sender.min_balance is not None and sender.balance.amount - amount.amount < sender.min_balance:
+        available = Money(sender.balance.amount - sender.min_balance, amount.currency)
+        return InsufficientFunds(str(sender.id), str(amount), str(available), amount.currency)
+    return None

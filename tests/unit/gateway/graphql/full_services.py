@@ -56,6 +56,10 @@ class FullServices:
     async def batch_get_transfers(self, ids: Sequence[UUID]) -> Mapping[UUID, bank.Transfer]:
         return {each: bank.Transfer(each, "DEPOSIT", ID, ID, MONEY, TIME) for each in ids}
 
+    async def list_transfers(self, *_: Any, limit: int, after: UUID | None) -> bank.TransferPage:
+        page = tuple(bank.Transfer(ID, "TRANSFER", ID, ID, MONEY, TIME) for _ in range(self._choose_rows(limit)))
+        return bank.TransferPage(page, has_more=True)
+
     async def batch_get_top_ups(self, ids: Sequence[UUID]) -> Mapping[UUID, card.TopUp]:
         return {each: self._top_up() for each in ids}
 

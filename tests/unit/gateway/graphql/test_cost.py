@@ -39,7 +39,15 @@ from gateway.graphql.protection.prices import (
 from subgraphs.analytics.graph import types
 from subgraphs.analytics.service.domain import statistics
 from tests.unit.gateway.graphql.example_operations import example_operations
-from wallet.graph import MUTATION_COST, PAGE_COST, PAGED, PAGED_FORWARD, cost_directive, list_size_directive
+from wallet.graph import (
+    METADATA_COST,
+    MUTATION_COST,
+    PAGE_COST,
+    PAGED,
+    PAGED_FORWARD,
+    cost_directive,
+    list_size_directive,
+)
 
 GRAPH = build_merged_schema().core_schema
 ACCOUNT = "123e4567-e89b-12d3-a456-426614174000"
@@ -473,7 +481,13 @@ class TestDirectives:
         assert connections == {
             name for name, field in fields(GRAPH) if any(each in (PAGED, PAGED_FORWARD) for each in directives(field))
         }
-        assert connections == {"Account.operations", "Account.topUps", "User.accounts", "Query.accounts"}
+        assert connections == {
+            "Account.operations",
+            "Account.topUps",
+            "Account.transfers",
+            "User.accounts",
+            "Query.accounts",
+        }
 
     def test_every_mutation_is_priced(self) -> None:
         assert GRAPH.mutation_type is not None
@@ -487,7 +501,7 @@ class TestDirectives:
 
     def test_many_small_pages_in_one_operation_are_above_the_limit(self) -> None:
         for page in ("operations(first: 1) { __typename }", "topUps(first: 1) { __typename }", STATISTICS_OF_AN_HOUR):
-            pages = " ".join(f"a{number}: {page}" for number in range(24))
+            pages = " ".join(f"a{number}: {page}" for number in range(30))
             text = f"{{ accounts(first: 9) {{ edges {{ node {{ {pages} }} }} }} }}"
             assert cost(text, GRAPH).estimate({}) > 4 * Limits.cost
 
@@ -507,6 +521,9 @@ class TestDirectives:
             "Account.operations": PAGE_COST,
             "Account.topUps": PAGE_COST,
             "Account.statistics": STATISTICS_COST,
+            "Account.transfers": PAGE_COST,
+            "Operation.metadata": METADATA_COST,
+            "Transfer.metadata": METADATA_COST,
             "User.accounts": PAGE_COST,
             "Query.accounts": PAGE_COST,
             "Mutation.transferMoney": MUTATION_COST,

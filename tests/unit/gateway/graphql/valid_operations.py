@@ -55,6 +55,8 @@ class _Operation:
         given: dict[str, Any] = {}
         if "id" in field.args:
             given["id"] = _ID
+        if "reference" in field.args:
+            given["reference"] = "INV-1"
         if name == "statistics":
             hours = self._draw(st.integers(1, 900 if depth == 1 else 5))
             granularity = self._draw(st.sampled_from(("HOUR", "DAY", "WEEK", "MONTH")))
@@ -111,7 +113,8 @@ def _is_leaf(field: GraphQLField) -> bool:
 def valid_queries(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     """Return the text and the variables of a query.
 
-    Of required arguments, only `id` and those of `statistics` are supported, because the graph has no others.
+    Of required arguments, only `id`, `reference` and those of `statistics` are supported, because the graph has no
+    others.
     """
     operation = _Operation(draw)
     query = SCHEMA.query_type

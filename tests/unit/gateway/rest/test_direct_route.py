@@ -35,7 +35,7 @@ def respond(account_id: UUID, body: models.TransferRequest) -> models.TransferRe
 def fastapi_app() -> FastAPI:
     router = APIRouter(route_class=GuardedRoute)
 
-    @router.post(PATH, status_code=201)
+    @router.post(PATH, status_code=201, response_model_exclude_none=True)
     async def create_transfer(accountId: UUID, body: models.TransferRequest) -> models.TransferRequest:  # noqa: N803
         return respond(accountId, body)
 

@@ -58,12 +58,15 @@ class ErrorTypes:
         },
         "int": {"ge": "greater_than_equal", "le": "less_than_equal"},
         "list": {"min_length": "too_short", "max_length": "too_long"},
+        "dict": {"max_length": "too_long"},
         "datetime": {"tz_constraint": "timezone_aware"},
     }
     OWN: Mapping[str, tuple[str, ...]] = {
         "str": ("string_type", "string_unicode"),
         "int": ("int_type", "int_parsing", "int_parsing_size", "int_from_float", "finite_number"),
         "list": ("list_type",),
+        "bool": ("bool_type",),
+        "dict": ("dict_type",),
         "enum": ("enum",),
         "uuid": ("uuid_type", "uuid_parsing"),
         "datetime": ("datetime_type", "datetime_parsing", "datetime_from_date_parsing", "datetime_object_invalid"),
@@ -115,7 +118,7 @@ class ErrorTypes:
             if key == "fields":
                 for field in child.values():
                     yield from self.find(field)
-            elif key in {"schema", "items_schema"}:
+            elif key in {"schema", "items_schema", "keys_schema", "values_schema"}:
                 yield from self.find(child)
             else:
                 assert key in self.IGNORED_KEYS | constraints.keys(), f"unknown key {key} of {kind}"
@@ -229,7 +232,10 @@ class TestQueryParameters:
 
     @pytest.mark.parametrize("query", ["4242424242424242=1", "x", "=", "%00=1", "a" * 100_000])
     def test_message_about_an_unknown_name_does_not_repeat_it_and_lists_the_allowed_names(self, query: str) -> None:
-        names = "limit, after, before, type, direction, counterpartyId, minAmount, maxAmount, from, to"
+        names = (
+            "limit, after, before, type, direction, counterpartyId, minAmount, maxAmount, from, to, reference, "
+            "metadataKey, metadataValue, text"
+        )
         assert find_errors(query) == {"query": f"has an unknown parameter: use only {names}"}
 
     def test_only_ten_unknown_names_are_compared_with_the_known_ones(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,9 @@
 """Reads and writes the operation history."""
 
 import asyncio
+import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
@@ -416,9 +417,25 @@ def _conditions_to_sql(account_id: UUID, conditions: OperationFilter) -> tuple[s
         add("min_amount", f"amount >= {{min_amount:{DECIMAL}}}", f"{conditions.min_amount:f}")
     if conditions.max_amount is not None:
         add("max_amount", f"amount <= {{max_amount:{DECIMAL}}}", f"{conditions.max_amount:f}")
+    _add_word_conditions(add, conditions)
     # Times are compared as integers, which are exact and represent any time.
     if conditions.since is not None:
         add("since", "toUnixTimestamp64Micro(occurred_at) >= {since:Int64}", to_microseconds(conditions.since))
     if conditions.until is not None:
         add("until", "toUnixTimestamp64Micro(occurred_at) < {until:Int64}", to_microseconds(conditions.until))
     return " AND ".join(clauses), values
+
+
+def _add_word_conditions(add: Callable[[str, str, Any], None], conditions: OperationFilter) -> None:
+    """Add the conditions on the words of the operations."""
+    if conditions.reference is not None:
+        add("reference", "reference = {reference:String}", conditions.reference)
+    if conditions.metadata is not None:
+        for number, (key, value) in enumerate(conditions.metadata.entries.items()):
+            name = f"metadata_{number}"
+            add(f"{name}_key", f"mapContains(metadata, {{{name}_key:String}})", key)
+            add(name, f"metadata[{{{name}_key:String}}] = {{{name}:String}}", value)
+        add("created_by", "created_by = {created_by:String}", conditions.metadata.created_by)
+    if conditions.text is not None:
+        pattern = re.sub(r"([\\%_])", r"\\\1", conditions.text)
+        add("pattern", "lowerUTF8(description) LIKE lowerUTF8({pattern:String})", f"%{pattern}%")

@@ -1,6 +1,7 @@
 """Transactions that move money. The number of statements does not depend on the size of the batch."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from operator import attrgetter
@@ -25,6 +26,7 @@ from subgraphs.bank.service.domain.model import (
     IdempotencyRecord,
     Transfer,
 )
+from subgraphs.bank.service.domain.words import Words
 from wallet.errors import ERRORS_BY_REASON, Unavailable, WalletError
 
 # A locking read returns the state of the accounts at the time when all of them are locked. It returns the state of the
@@ -84,16 +86,33 @@ _WRITE: Final = """
         WHERE (SELECT holds FROM precondition)
     ), announced AS (
         INSERT INTO outbox (transfer_id, traceparent) SELECT id, traceparent FROM new ORDER BY place
-    )
+    ){words}
     SELECT holds FROM precondition
 """
-_WRITE_LOCKED: Final = _WRITE.format(precondition="SELECT true AS holds")
+
+# Only the statements of batches with words have this part, so that other batches pay nothing for it.
+_WORDS: Final = """, worded AS (
+        INSERT INTO transfer_words (transfer_id, sender_id, description, reference, is_reference_unique, metadata,
+                                    created_by)
+        SELECT * FROM unnest({parameters}) WHERE (SELECT holds FROM precondition)
+    )"""
+_WORD_TYPES: Final = ("uuid", "uuid", "text", "text", "boolean", "jsonb", "text")
+
+
+def _words_part(first: int) -> str:
+    """Return the part of the statement that writes words. Its first parameter has the number `first`."""
+    parameters = ", ".join(f"${number}::{type_}[]" for number, type_ in enumerate(_WORD_TYPES, first))
+    return _WORDS.format(parameters=parameters)
+
+
+_ALWAYS: Final = "SELECT true AS holds"
+_WRITE_LOCKED: Final = _WRITE.format(precondition=_ALWAYS, words="")
+_WRITE_LOCKED_WITH_WORDS: Final = _WRITE.format(precondition=_ALWAYS, words=_words_part(25))
 
 # Optimistic write: locks the accounts that were read without locks, and writes only if they did not change. Operations
 # change the version, other changes the revision. `updated_at` is compared, too, because a redating (a correction of
 # dates) changes the dates of accounts only.
-_WRITE_IF_UNCHANGED: Final = _WRITE.format(
-    precondition="""
+_UNCHANGED: Final = """
         SELECT count(*) = cardinality($25::uuid[]) AS holds
         FROM (
             SELECT id, version, revision, updated_at FROM accounts WHERE id = ANY($25) ORDER BY id FOR NO KEY UPDATE
@@ -101,7 +120,20 @@ _WRITE_IF_UNCHANGED: Final = _WRITE.format(
         JOIN unnest($25::uuid[], $26::bigint[], $27::bigint[], $28::timestamptz[])
             AS wanted (id, version, revision, updated_at) USING (id, version, revision, updated_at)
     """
-)
+_WRITE_IF_UNCHANGED: Final = _WRITE.format(precondition=_UNCHANGED, words="")
+_WRITE_IF_UNCHANGED_WITH_WORDS: Final = _WRITE.format(precondition=_UNCHANGED, words=_words_part(29))
+
+# Executed after the accounts are read. In a locking batch, no other batch can add a transfer from these accounts then.
+# In an optimistic batch, such a transfer changes the sender's version, which the write compares.
+_USED_REFERENCES: Final = """
+    SELECT wanted.sender_id, wanted.reference
+    FROM unnest($1::uuid[], $2::text[]) AS wanted (sender_id, reference),
+    LATERAL (
+        SELECT FROM transfer_words AS w
+        WHERE w.sender_id = wanted.sender_id AND w.reference = wanted.reference AND w.reference IS NOT NULL
+        LIMIT 1
+    ) AS used
+"""
 
 
 class Conflict(Exception):
@@ -177,7 +209,7 @@ def _conflicts() -> Iterator[None]:
     except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError) as error:
         raise Conflict from error
     except asyncpg.UniqueViolationError as error:
-        if error.constraint_name != "idempotency_keys_pkey":
+        if error.constraint_name not in {"idempotency_keys_pkey", "transfer_words_unique_reference"}:
             raise
         raise Conflict from error
 
@@ -195,11 +227,13 @@ class LedgerState(NamedTuple):
         records: records of the keys that were used before.
         now: time of the database's clock, read after the accounts. No earlier operation on these accounts is dated
             later than `now`, unless the clock was set back or an account changes before the commit.
+        references: senders and references of the commands that need a unique reference, as far as a transfer has them.
     """
 
     accounts: dict[UUID, Account]
     records: dict[IdempotencyKey, IdempotencyRecord]
     now: datetime
+    references: AbstractSet[tuple[UUID, str]] = frozenset()
 
 
 class Batch:
@@ -232,7 +266,18 @@ class Batch:
         accounts = {row["id"]: account_from_row(row) for row in rows if row["key"] is None}
         self._accounts_read = list(accounts.values())
         records = await self._records_from_rows(rows[len(accounts) :]) if len(rows) > len(accounts) else {}
-        return LedgerState(accounts, records, now)
+        unique = [
+            (each.sender_id, each.words.reference)
+            for each in commands
+            if each.words is not None and each.words.is_reference_unique
+        ]
+        references = await self._find_used_references(unique) if unique else frozenset()
+        return LedgerState(accounts, records, now, references)
+
+    async def _find_used_references(self, wanted: Sequence[tuple[UUID, str]]) -> AbstractSet[tuple[UUID, str]]:
+        ids, references = zip(*wanted, strict=True)
+        rows = await self._session.fetch(_USED_REFERENCES, ids, references)
+        return {(row["sender_id"], row["reference"]) for row in rows}
 
     async def _records_from_rows(self, rows: Sequence[asyncpg.Record]) -> dict[IdempotencyKey, IdempotencyRecord]:
         ids = [row["transfer_id"] for row in rows if row["transfer_id"] is not None]
@@ -258,9 +303,14 @@ class Batch:
         changed, transfers = decision.accounts, decision.transfers
         keys = sorted(decision.new_records, key=attrgetter("principal", "operation", "key"))
         records = [decision.new_records[key] for key in keys]
+        words = [(transfer, transfer.words) for transfer in transfers if transfer.words is not None]
+        if words:
+            statement = _WRITE_LOCKED_WITH_WORDS if self._locks else _WRITE_IF_UNCHANGED_WITH_WORDS
+        else:
+            statement = _WRITE_LOCKED if self._locks else _WRITE_IF_UNCHANGED
         self.is_writing = True
         holds = await self._session.fetchval(
-            _WRITE_LOCKED if self._locks else _WRITE_IF_UNCHANGED,
+            statement,
             [account.id for account in changed],
             [str(account.balance) for account in changed],
             [account.version for account in changed],
@@ -286,6 +336,7 @@ class Batch:
             [record.outcome.id if isinstance(record.outcome, Transfer) else None for record in records],
             [None if isinstance(record.outcome, Transfer) else _refusal_to_json(record) for record in records],
             *(() if self._locks else _precondition(self._accounts_read)),
+            *(_word_columns(words) if words else ()),
         )
         if not holds:
             raise Conflict
@@ -298,6 +349,19 @@ class Batch:
         """
         self.is_writing = True
         await self._session.execute(CONFIRM_COMMITS)
+
+
+def _word_columns(words: Sequence[tuple[Transfer, Words]]) -> tuple[list[Any], ...]:
+    """Return the parameters of `_WORDS`."""
+    return (
+        [transfer.id for transfer, _ in words],
+        [transfer.sender.account_id for transfer, _ in words],
+        [each.description or None for _, each in words],
+        [each.reference or None for _, each in words],
+        [each.is_reference_unique for _, each in words],
+        [dict(each.metadata) or None for _, each in words],
+        [each.created_by for _, each in words],
+    )
 
 
 def _precondition(read: Sequence[Account]) -> tuple[list[Any], ...]:

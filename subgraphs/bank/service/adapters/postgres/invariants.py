@@ -77,6 +77,11 @@ class Invariant(StrEnum):
     TRANSFER_HAS_ONE_KEY = "TRANSFER_HAS_ONE_KEY"
     """Every transfer belongs to exactly one idempotency key."""
 
+    WORDS_HAVE_TRANSFER = "WORDS_HAVE_TRANSFER"
+    """The transfer of every row of words exists, and is from the row's account."""
+    REFERENCE_IS_UNIQUE = "REFERENCE_IS_UNIQUE"
+    """No earlier transfer from the account has the reference of a transfer that asked for a unique one."""
+
     OUTBOX_HAS_TRANSFER = "OUTBOX_HAS_TRANSFER"
     """The transfer of every outbox row exists."""
     TOTAL_IS_CONSERVED = "TOTAL_IS_CONSERVED"
@@ -289,6 +294,29 @@ KEYS: Final = TableScan(
     returns_transfer_ids=True,
 )
 
+_WORDS: Final = TableScan(
+    table="transfer_words",
+    key="transfer_id",
+    shown="transfer_id",
+    columns="transfer_id, sender_id, reference, is_reference_unique",
+    source="transfer_words",
+    violations="""
+        SELECT violated.*, jsonb_build_object('transfer_id', w.transfer_id) AS row
+        FROM page w
+        LEFT JOIN transfers t ON t.id = w.transfer_id
+        CROSS JOIN LATERAL (
+            SELECT 'WORDS_HAVE_TRANSFER', coalesce('a transfer from ' || t.sender_id, 'no transfer'),
+                   'a transfer from ' || w.sender_id
+            WHERE t.sender_id IS DISTINCT FROM w.sender_id
+            UNION ALL
+            SELECT 'REFERENCE_IS_UNIQUE', 'also on the transfer ' || earlier.id, 'on no earlier transfer'
+            FROM transfer_words AS other JOIN transfers AS earlier ON earlier.id = other.transfer_id
+            WHERE w.is_reference_unique AND other.sender_id = w.sender_id AND other.reference = w.reference
+                AND other.reference IS NOT NULL AND earlier.sender_version < t.sender_version
+        ) AS violated (invariant, found, expected)
+    """,
+)
+
 _OUTBOX: Final = TableScan(
     table="outbox",
     key="id",
@@ -303,7 +331,7 @@ _OUTBOX: Final = TableScan(
     """,
 )
 
-SCANS: Final = (_ACCOUNTS, _ENTRIES, TRANSFERS, KEYS, _OUTBOX)
+SCANS: Final = (_ACCOUNTS, _ENTRIES, TRANSFERS, KEYS, _WORDS, _OUTBOX)
 
 # Not paged: between two pages, money could move from an account that is not read yet to one that was read, and would be
 # missing in the sum. This is the only statement that takes longer with more accounts.

@@ -44,6 +44,14 @@ _TRANSFERS_BY_ID: Final = f"""
 _TRANSFERS: Final = TRANSFER.format(
     columns="o.version AS position,", source=REFERENCED_TRANSFERS.format(references=_ENTRIES)
 )
+_WITH_REFERENCE: Final = """
+    SELECT transfer_id FROM transfer_words
+    WHERE sender_id = $1 AND reference = $2 AND reference IS NOT NULL AND transfer_id > $3
+    ORDER BY transfer_id LIMIT $4
+"""
+_TRANSFERS_WITH_REFERENCE: Final = (
+    TRANSFER.format(columns="", source=REFERENCED_TRANSFERS.format(references=_WITH_REFERENCE)) + "ORDER BY t.id"
+)
 # For an account without transfers, the query returns one row that has the state only.
 _TRANSFERS_OF_ACCOUNT: Final = f"""
     SELECT state.*, row.* FROM {STATE} AS state LEFT JOIN LATERAL ({_TRANSFERS}) AS row ON true ORDER BY row.position
@@ -110,6 +118,14 @@ class Reader:
             async with connection(self._pool) as session:
                 rows += await session.fetch(TRANSFERS_BY_ID, list(missing))
         return {row["id"]: transfer_from_row(row) for row in rows}
+
+    async def list_transfers_with_reference(
+        self, sender_id: UUID, reference: str, after: UUID | None, limit: int
+    ) -> list[Transfer]:
+        """List the transfers from an account that have a reference, above the id `after`, in id order."""
+        async with connection(self._pool) as session:
+            rows = await session.fetch(_TRANSFERS_WITH_REFERENCE, sender_id, reference, after or _NIL_ID, limit)
+        return [transfer_from_row(row) for row in rows]
 
     async def list_versions(self, after: UUID | None, limit: int) -> list[tuple[UUID, int]]:
         """List the ids and versions of the accounts whose ids are above `after`; None: from the first account."""

@@ -5,6 +5,7 @@ from typing import Final
 import asyncpg
 
 from subgraphs.bank.service.domain.model import Account, AccountStatus, Posting, Transfer, TransferKind
+from subgraphs.bank.service.domain.words import Words
 from wallet.money import Money
 
 ACCOUNT: Final = """
@@ -16,10 +17,16 @@ ACCOUNT: Final = """
 TRANSFER: Final = """
     SELECT {columns} t.id, t.kind, t.sender_id, t.recipient_id, t.amount, t.currency, t.created_at,
            t.idempotency_key, t.sender_version, t.recipient_version, t.descriptor,
-           s.balance_after AS sender_balance, r.balance_after AS recipient_balance
-    FROM {source},
-    LATERAL (SELECT * FROM entries WHERE account_id = t.sender_id AND version = t.sender_version OFFSET 0) AS s,
-    LATERAL (SELECT * FROM entries WHERE account_id = t.recipient_id AND version = t.recipient_version OFFSET 0) AS r
+           s.balance_after AS sender_balance, r.balance_after AS recipient_balance,
+           w.created_by, w.description, w.reference, w.is_reference_unique, w.metadata
+    FROM {source}
+    CROSS JOIN LATERAL (
+        SELECT * FROM entries WHERE account_id = t.sender_id AND version = t.sender_version OFFSET 0
+    ) AS s
+    CROSS JOIN LATERAL (
+        SELECT * FROM entries WHERE account_id = t.recipient_id AND version = t.recipient_version OFFSET 0
+    ) AS r
+    LEFT JOIN LATERAL (SELECT * FROM transfer_words WHERE transfer_id = t.id OFFSET 0) AS w ON true
 """
 
 REFERENCED_TRANSFERS: Final = (
@@ -57,4 +64,15 @@ def transfer_from_row(row: asyncpg.Record) -> Transfer:
         row["created_at"],
         row["idempotency_key"],
         row["descriptor"] or {},
+        None if row["created_by"] is None else _words_from_row(row),
+    )
+
+
+def _words_from_row(row: asyncpg.Record) -> Words:
+    return Words(
+        row["description"] or "",
+        row["reference"] or "",
+        row["metadata"] or {},
+        row["is_reference_unique"],
+        row["created_by"],
     )
