@@ -13,6 +13,7 @@ from gateway.graphql.protection.trusted_documents import TrustedDocuments
 from gateway.graphql.transport.http import GraphQLOverHTTP
 from gateway.graphql.transport.websocket import GraphQLOverWebSocket
 from gateway.http.body_limit import DEFAULT_BODY_LIMIT_BYTES
+from gateway.http.conditional_reads import conditional_send
 from gateway.http.cors import CorsOptions, with_cors
 from gateway.http.middleware import RequestMiddleware
 from gateway.http.pages import add_pages
@@ -105,6 +106,8 @@ def build_app(
             scope["graph"] = scope["path"]  # the route label in metrics; the routes of REST set `route`
             await endpoint(scope, receive, send)
             return
+        if scope["type"] == "http":
+            send = conditional_send(scope, send)
         for route in direct:
             match, found = route.matches(scope)
             if match is Match.FULL:

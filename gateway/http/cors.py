@@ -145,6 +145,7 @@ def with_cors(app: ASGIApp, options: CorsOptions, limiter: RateLimiter) -> ASGIA
         allow_methods=_METHODS,
         allow_headers=options.headers,
         expose_headers=[
+            "ETag",
             "Idempotency-Replayed",
             "Location",
             "RateLimit",

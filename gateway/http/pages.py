@@ -3,11 +3,13 @@
 Files are read once and served from memory, so a client that does not read its response keeps no file open.
 """
 
+import asyncio
 import base64
+import gzip
 import hashlib
 import mimetypes
 import re
-from functools import cache
+from functools import cache, lru_cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -20,6 +22,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gateway.http import problem_types
+from gateway.http.conditional_reads import has_tag
 
 ROOT: Final = Path(__file__).parents[2]
 VENDOR: Final = Path(__file__).parents[1] / "vendor"
@@ -126,7 +129,10 @@ def add_pages(app: FastAPI) -> None:
 class StaticFile:
     """ASGI app that responds to GET and HEAD with content in memory, which all responses share.
 
-    The content is sent in slices, so only a part of it is buffered for a client that does not read.
+    The content is sent in slices, so only a part of it is buffered for a client that does not read. It is compressed
+    with gzip when the first client accepts that. Only these public files are compressed: the size of a compressed
+    response about a customer could reveal its content to somebody who also chooses a part of it, such as the words of a
+    transfer (BREACH).
     """
 
     def __init__(
@@ -140,31 +146,53 @@ class StaticFile:
         """
         self._content = memoryview(content)
         self._etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-        self._validators = [(b"etag", self._etag.encode())]
+        self._validators = [(b"etag", f"W/{self._etag}".encode())]  # weak: the tag of both codings
         if cache_control is not None:
             self._validators.append((b"cache-control", cache_control.encode()))
-        self._headers = [(b"content-type", media_type.encode()), (b"content-length", b"%d" % len(content))]
+        self._headers = [(b"content-type", media_type.encode()), (b"vary", b"Accept-Encoding")]
+        self._compressed: memoryview | None = None
         if policy is not None:
             self._headers.append((b"content-security-policy", policy.encode()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002, D102  ASGI
-        if self._matches(Headers(scope=scope).get("if-none-match", "")):
+        request = Headers(scope=scope)
+        if has_tag(request.get("if-none-match", ""), self._etag):
             start = {"status": int(HTTPStatus.NOT_MODIFIED), "headers": [*self._validators]}
             content = self._content[:0]
         else:
-            start = {"status": int(HTTPStatus.OK), "headers": [*self._headers, *self._validators]}
-            content = self._content[:0] if scope["method"] == "HEAD" else self._content
+            headers, content = [*self._headers, *self._validators], self._content
+            if len(content) >= _MIN_COMPRESSED_BYTES and _accepts_gzip(request.get("accept-encoding", "")):
+                headers.append((b"content-encoding", b"gzip"))
+                content = await self._compress()
+            headers.append((b"content-length", b"%d" % len(content)))
+            start = {"status": int(HTTPStatus.OK), "headers": headers}
+            if scope["method"] == "HEAD":
+                content = content[:0]
         await send({"type": "http.response.start", **start})
         while len(content) > _SLICE_BYTES:
             await send({"type": "http.response.body", "body": content[:_SLICE_BYTES], "more_body": True})
             content = content[_SLICE_BYTES:]
         await send({"type": "http.response.body", "body": content})
 
-    def _matches(self, if_none_match: str) -> bool:
-        """Return whether `If-None-Match` says that the client has this content."""
-        return any(tag.strip().removeprefix("W/") in {self._etag, "*"} for tag in if_none_match.split(","))
+    async def _compress(self) -> memoryview:
+        """Return the compressed content. It is computed in a thread, because a large file takes 50 ms, and kept."""
+        if self._compressed is None:
+            self._compressed = memoryview(await asyncio.to_thread(gzip.compress, self._content, mtime=0))
+        return self._compressed
 
 
+@lru_cache(maxsize=64)
+def _accepts_gzip(accept_encoding: str) -> bool:
+    """Return whether an Accept-Encoding header names gzip, with a quality above zero."""
+    for coding in accept_encoding[:_MAX_HEADER_LENGTH].lower().split(","):
+        name, _, quality = coding.replace(" ", "").partition(";q=")
+        if name in {"gzip", "x-gzip"}:
+            return quality.strip("0.") != "" if quality else True
+    return False
+
+
+_MIN_COMPRESSED_BYTES: Final = 1024
+_MAX_HEADER_LENGTH: Final = 1_000
 _SLICE_BYTES: Final = 64 * 1024
 
 

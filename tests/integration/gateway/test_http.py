@@ -82,7 +82,8 @@ class TestHead:
     async def test_response_to_head_is_that_of_get_without_the_body(
         self, gateway: Gateway, bank: FakeBank, card: FakeCard, path: str
     ) -> None:
-        got, head = await gateway.http.get(path), await gateway.http.head(path)
+        plain = {"Accept-Encoding": "identity"}
+        got, head = await gateway.http.get(path, headers=plain), await gateway.http.head(path, headers=plain)
         assert (head.status_code, head.content) == (got.status_code, b"")
         changing = {"date", "x-request-id", "ratelimit"}
         assert without(head.headers, changing) == without(got.headers, changing)
@@ -96,6 +97,39 @@ class TestHead:
     async def test_head_of_a_path_without_get_is_405(self, gateway: Gateway, path: str) -> None:
         response = await gateway.http.head(path)
         assert (response.status_code, response.headers["allow"]) == (405, "POST")
+
+
+class TestConditionalReads:
+    PATH = f"/accounts/{ACCOUNT}"
+
+    async def test_read_has_a_tag_and_is_for_the_private_cache_only(self, gateway: Gateway, bank: FakeBank) -> None:
+        first, second = [await gateway.http.get(self.PATH) for _ in range(2)]
+        assert first.headers["etag"] == second.headers["etag"]
+        assert first.headers["cache-control"] == "private, no-cache"
+        assert first.headers["vary"] == "Authorization"
+
+    @pytest.mark.parametrize("condition", ["{0}", "W/{0}", '"other", {0}', "*"])
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    async def test_content_that_the_client_has_is_not_sent(
+        self, gateway: Gateway, bank: FakeBank, method: str, condition: str
+    ) -> None:
+        tag = (await gateway.http.get(self.PATH)).headers["etag"]
+        unchanged = await gateway.http.request(method, self.PATH, headers={"If-None-Match": condition.format(tag)})
+        assert (unchanged.status_code, unchanged.content, unchanged.headers["etag"]) == (304, b"", tag)
+        assert unchanged.headers["cache-control"] == "private, no-cache"
+        assert "content-type" not in unchanged.headers
+
+    async def test_other_content_is_sent(self, gateway: Gateway, bank: FakeBank) -> None:
+        changed = await gateway.http.get(self.PATH, headers={"If-None-Match": '"other"'})
+        assert (changed.status_code, changed.json()["id"]) == (200, str(ACCOUNT))
+
+    @pytest.mark.parametrize(("path", "status"), [(f"/accounts/{UNKNOWN}", 404), ("/accounts/42", 400)])
+    async def test_refusal_has_no_tag_and_is_not_stored(
+        self, gateway: Gateway, bank: FakeBank, path: str, status: int
+    ) -> None:
+        refused = await gateway.http.get(path, headers={"If-None-Match": "*"})
+        assert (refused.status_code, refused.headers["cache-control"]) == (status, "no-store")
+        assert "etag" not in refused.headers
 
 
 class TestUnknownQueryParameters:
