@@ -55,7 +55,7 @@ class TestTable:
         contract = (ROOT / "openapi" / "openapi.yaml").read_text()
         undocumented = {"ACCOUNT_NOT_EMPTY", "INTERNAL", "METHOD_NOT_ALLOWED", "NOT_FOUND", "SUBSCRIBER_TOO_SLOW"}
         assert {code for code in PROBLEM_TYPES if f"`{code}`" not in contract} <= undocumented
-        assert yaml.safe_load(contract)["externalDocs"]["url"] == problem_types.PATH
+        assert f"[{problem_types.PATH}]({problem_types.PATH})" in yaml.safe_load(contract)["info"]["description"]
 
     def test_error_page_of_nginx_has_the_type_of_the_gateway(self) -> None:
         text = (ROOT / "deploy" / "nginx" / "templates" / "default.conf.template").read_text()
