@@ -88,7 +88,8 @@ class Exchange:
         """Record metrics, log one line unless it is throttled, and end the span. Call it once, after the response."""
         ended = time.monotonic()
         if self.scope["type"] == "http":
-            metrics.record_request(self.scope, self.status, (self._response_started or ended) - self.started)
+            seconds = (self._response_started or ended) - self.started
+            metrics.record_request(self.scope, self.status, seconds, self.span.exemplar)
         throttle = _refused_requests if self.status == HTTPStatus.TOO_MANY_REQUESTS else None
         if throttle is None or throttle.admits(ended):
             self._log(ended, throttle.take_omitted() if throttle else 0)

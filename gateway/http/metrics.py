@@ -29,16 +29,17 @@ def route_template(scope: Scope) -> str | None:
     return scope.get("graph") or getattr(scope.get("route"), "path", None)
 
 
-def record_request(scope: Scope, status: int, seconds: float) -> None:
+def record_request(scope: Scope, status: int, seconds: float, exemplar: dict[str, str] | None) -> None:
     """Record a completed HTTP request.
 
     Args:
         scope: ASGI scope after the request. Its path is never a label, because callers choose it.
         status: status of the response.
         seconds: time until the response started.
+        exemplar: ids of the request's trace and span; None if the trace is not sampled.
     """
     method = scope["method"] if scope["method"] in _METHODS else OTHER
-    _request_seconds(method, route_template(scope) or OTHER, status // 100).observe(seconds)
+    _request_seconds(method, route_template(scope) or OTHER, status // 100).observe(seconds, exemplar)
 
 
 @lru_cache(maxsize=1_024)

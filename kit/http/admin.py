@@ -11,7 +11,8 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Respons
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.routing import APIRoute
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import REGISTRY
+from prometheus_client.exposition import choose_encoder
 from starlette.types import Receive, Scope, Send
 
 from kit.auth.access import AccessPolicy
@@ -49,8 +50,9 @@ def admin_app(checks: Mapping[str, HealthCheck]) -> FastAPI:
         return JSONResponse({"detail": detail}, HTTPStatus.UNPROCESSABLE_ENTITY)
 
     @app.get("/metrics")
-    async def metrics() -> Response:
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    async def metrics(request: Request) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))  # OpenMetrics has exemplars
+        return Response(encode(REGISTRY), headers={"Content-Type": content_type, "Vary": "Accept"})
 
     answer_head(app.router.routes)
     return app

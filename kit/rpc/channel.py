@@ -352,7 +352,7 @@ async def reconnecting_stream(open_stream: Callable[[], AsyncGenerator[Value, No
 
 def _span(method: object, call: RequestContext) -> tracing.Span:
     name = method_name(method) if call.trace.is_sampled else ""
-    return tracing.start_span(name, call.trace, SpanKind.CLIENT, {"rpc.system": "grpc", "rpc.method": name})
+    return tracing.start_span(name, call.trace, SpanKind.CLIENT, {"rpc.system.name": "grpc", "rpc.method": name})
 
 
 def _error_from_rpc(error: grpc.aio.AioRpcError, span: tracing.Span, service: str) -> WalletError:

@@ -308,7 +308,7 @@ def record_call(
             client.
     """
     code = code_name(status)
-    metrics.RPC_SECONDS.labels(method, code).observe(seconds)
+    metrics.RPC_SECONDS.labels(method, code).observe(seconds, span.exemplar)
     is_error = status.code in _SERVER_ERRORS
     if is_error or (seconds > _SLOW_CALL_SECONDS and not is_stream):
         log.warning("slow or failed call", method=method, code=code, ms=round(seconds * 1000, 1))
@@ -338,7 +338,7 @@ class _RpcScope:
         )
         name = method[1:]
         self._span = tracing.start_span(
-            name, parent or TraceContext.new(), SpanKind.SERVER, {"rpc.system": "grpc", "rpc.method": name}
+            name, parent or TraceContext.new(), SpanKind.SERVER, {"rpc.system.name": "grpc", "rpc.method": name}
         )
         self.status = status_pb2.Status()
 

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Final
 
 from opentelemetry.context import Context
@@ -138,7 +139,7 @@ def open_recorder(service: str, settings: TracingSettings) -> Iterator[Recorder]
     exporter = _Exporter(str(settings.otlp_endpoint))
     provider = TracerProvider(
         ALWAYS_ON,
-        Resource.create({"service.name": service, "service.namespace": "wallet"}),
+        Resource.create({"service.name": service, "service.namespace": "wallet", "service.version": version("wallet")}),
         shutdown_on_exit=False,
         id_generator=ids,
         span_limits=SpanLimits(max_links=_MAX_LINKS),

@@ -109,6 +109,13 @@ class Span:
         """Whether the span is recorded and exported."""
         return self._recorded is not None
 
+    @property
+    def exemplar(self) -> dict[str, str] | None:
+        """Labels that lead from a sample of a metric to the span; None if the span is not recorded."""
+        if self._recorded is None:
+            return None
+        return {"trace_id": self.trace.trace_id, "span_id": self.trace.span_id}
+
     def set_attributes(self, attributes: Attributes, *, name: str | None = None) -> None:
         """Set attributes, and a new name if one is given."""
         if self._recorded is not None:

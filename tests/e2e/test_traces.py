@@ -3,11 +3,14 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from importlib.metadata import version
 from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from stack.ports import HOST
 from stack.system import System
 from tests.collector import Collector, ReceivedSpan
 from tests.e2e.users import User
@@ -97,7 +100,7 @@ class TestOneTransfer:
             "http.route": "/accounts/{accountId}/transfers",
             "http.response.status_code": 201,
         }
-        rpc = {"rpc.system": "grpc", "rpc.method": "wallet.bank.v1.BankService/TransferMoney"}
+        rpc = {"rpc.system.name": "grpc", "rpc.method": "wallet.bank.v1.BankService/TransferMoney"}
         assert found["gateway", "CLIENT"].attributes == rpc
         assert found["bank", "SERVER"].attributes == {**rpc, "rpc.response.status_code": "OK"}
         commit = found["bank", "CLIENT"].attributes
@@ -106,6 +109,33 @@ class TestOneTransfer:
             assert each.attributes["messaging.system"] == "kafka"
             assert each.attributes["messaging.destination.name"] == "wallet.operations"
             assert each.attributes["messaging.batch.message_count"] > 0
+
+    async def test_histograms_have_the_trace_as_an_exemplar(
+        self, system: System, collector: Collector, alice: User, bob: User
+    ) -> None:
+        browser = Browser()
+        await pay(browser, alice, bob)
+        await wait_for_spans(collector, browser, TRANSFER_SPANS)
+        expected = {
+            "wallet_gateway_request_duration_seconds": system.ports.gateway_admin,
+            "wallet_rpc_duration_seconds": system.ports.bank_admin,
+        }
+        openmetrics = {"Accept": "application/openmetrics-text; version=1.0.0"}
+        async with httpx.AsyncClient(headers=openmetrics, trust_env=False) as http:
+            for name, port in expected.items():
+                page = await http.get(f"http://{HOST}:{port}/metrics")
+                assert page.headers["content-type"].startswith("application/openmetrics-text")
+                parsed = text_string_to_metric_families(page.text)  # type: ignore[no-untyped-call]
+                families = {family.name: family for family in parsed}
+                exemplars = [sample.exemplar.labels for sample in families[name].samples if sample.exemplar]
+                assert browser.context[0] in {labels["trace_id"] for labels in exemplars}
+
+    async def test_resource_has_the_version_of_the_service(self, collector: Collector) -> None:
+        resources = [group.resource for request in collector.requests for group in request.resource_spans]
+        assert resources
+        for resource in resources:
+            values = {each.key: each.value.string_value for each in resource.attributes}
+            assert values["service.version"] == version("wallet")
 
     async def test_refused_transfer_is_no_server_error(self, collector: Collector, alice: User, bob: User) -> None:
         browser = Browser()

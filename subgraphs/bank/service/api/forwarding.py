@@ -142,7 +142,7 @@ class _Call:
         self._started = time.monotonic()
         parent = TraceContext.from_traceparent(item.traceparent, item.tracestate) or TraceContext.new()
         self._span = tracing.start_span(
-            method[1:], parent, SpanKind.SERVER, {"rpc.system": "grpc", "rpc.method": method[1:]}
+            method[1:], parent, SpanKind.SERVER, {"rpc.system.name": "grpc", "rpc.method": method[1:]}
         )
         trace = self._span.trace
         self.token = item.token
