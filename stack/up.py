@@ -110,7 +110,7 @@ Ctrl-C stops it, and so does make down{chosen}.
   cards      {acquirer or "none"}   (test cards of the sandbox acquirer, which moves no money)
   health     {system.url}/health/ready
   admin      {", ".join(admins) or "none"}   (/health/ready, /metrics)
-  databases  {databases or "none"}
+  databases  {databases or "none"}   (kafka is a mock: Java clients get no metadata from it)
   users      {", ".join((*CUSTOMERS, *STAFF))}   (password: {_password(data)})
   data       {data}
   logs       {data / "logs"}/*.log   (make logs{chosen}; warnings appear here)

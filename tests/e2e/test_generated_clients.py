@@ -11,16 +11,13 @@ from typing import Any, Final
 
 import pytest
 
-from stack.engines.jars import JarsUnavailable, fetch_jars
 from stack.process import ROOT
 from tests.e2e.users import User
+from tests.java import FAST_START, find_jars, find_tool
 from tests.node import NODE_MODULES, script_command
-from tests.tools import skip_without_tool
 
 pytestmark = pytest.mark.slow
 
-JAVA = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
-POMS: Final = ROOT / "tests" / "contract" / "java"
 CLIENTS: Final = ROOT / "tests" / "contract" / "clients"
 
 GENERATORS: Final[dict[str, dict[str, str]]] = {
@@ -30,19 +27,6 @@ GENERATORS: Final[dict[str, dict[str, str]]] = {
     "go": {"packageName": "wallet"},
 }
 """Options by generator."""
-
-
-def find_tool(name: str) -> str:
-    """Return the path of a program; skip the test without it."""
-    return shutil.which(name) or skip_without_tool(f"there is no {name}")
-
-
-def jars(project: str) -> Path:
-    """Return the folder with the jars of a project; skip the test without them."""
-    try:
-        return fetch_jars(POMS / f"{project}.pom.xml")
-    except JarsUnavailable as error:
-        skip_without_tool(f"there are no jars: {error}")
 
 
 def run(*command: str | Path, **options: Any) -> str:
@@ -70,8 +54,8 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "globalProperties": only_code,
         }
         configs[-1].write_text(json.dumps(config))
-    (jar,) = jars("openapi_generator").iterdir()
-    run(find_tool("java"), *JAVA, "-jar", jar, "batch", "--fail-fast", "-r", "1", *configs)
+    (jar,) = find_jars("openapi_generator").iterdir()
+    run(find_tool("java"), *FAST_START, "-jar", jar, "batch", "--fail-fast", "-r", "1", *configs)
     return folder
 
 
@@ -116,8 +100,8 @@ async def test_generated_typescript_client_makes_a_transfer(
 
 def test_generated_java_client_compiles(clients: Path, tmp_path: Path) -> None:
     sources = sorted((clients / "java" / "src" / "main").rglob("*.java"))
-    options = ("-proc:none", "-nowarn", "-d", tmp_path, "-cp", f"{jars('java_client')}/*")
-    run(find_tool("javac"), *(f"-J{each}" for each in JAVA), *options, *sources)
+    options = ("-proc:none", "-nowarn", "-d", tmp_path, "-cp", f"{find_jars('java_client')}/*")
+    run(find_tool("javac"), *(f"-J{each}" for each in FAST_START), *options, *sources)
     assert (tmp_path / "org" / "openapitools" / "client" / "api" / "TransfersApi.class").exists()
 
 

@@ -1,7 +1,9 @@
 import asyncio
+import json
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,14 +15,16 @@ from aiokafka.client import AIOKafkaClient
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from asyncapi.topics import OPERATIONS_TOPIC
 from subgraphs.bank.service.adapters.postgres import outbox
 from subgraphs.bank.service.adapters.postgres.database import open_pool
 from subgraphs.bank.service.adapters.postgres.outbox import Outbox
 from subgraphs.bank.service.application import outbox_relay
+from tests import java
 from tests.conftest import Keys
 from tests.integration.bank.harness import RunningBank, get_leader_pid, rub, run_bank
 from tests.integration.bank.topic_reader import Message, reading
-from tests.kafka.brokers import Broker, on_both
+from tests.kafka.brokers import Broker, on_apache, on_both
 from tests.waiting import until
 from wallet.errors import Unavailable
 
@@ -72,6 +76,24 @@ def metric_value(name: str) -> float | None:
 
 def versions(messages: list[Message]) -> list[int]:
     return [message.body["sender"]["version"] for message in messages]
+
+
+@on_apache
+async def test_java_consumer_reads_the_events_with_the_cloudevents_sdk(run: Run, broker: Broker) -> None:
+    folder = java.find_jars("cloudevents")
+    async with run(broker) as bank:
+        sender, recipient = await bank.open("alice", "10.00"), await bank.open("bob", "0")
+        receipt = await bank.user("alice")(bank.client.transfer(sender, recipient, rub("2.50"), "k"))
+        await until_published(bank.sql)
+    program = str(Path(__file__).with_name("CloudEventsConsumer.java"))
+    output = await asyncio.to_thread(
+        java.run, "-cp", f"{folder}/*", program, broker.bootstrap_servers, OPERATIONS_TOPIC, "1"
+    )
+    *attributes, time, content_type, key, data = output.strip().split("\t")
+    assert attributes == ["1.0", str(receipt.transfer.id), "/wallet/bank", "wallet.transfer.completed"]
+    assert datetime.fromisoformat(time) == receipt.transfer.created_at
+    assert (content_type, key) == ("application/json", str(sender))
+    assert json.loads(data)["recipient"] == {"accountId": str(recipient), "version": 1, "balanceAfter": "2.50"}
 
 
 @on_both
