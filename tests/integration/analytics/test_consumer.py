@@ -49,6 +49,16 @@ class FailsOnce(History):
         await super().insert(rows)
 
 
+class CountsInserts(History):
+    """History that counts its inserts."""
+
+    inserts = 0
+
+    async def insert(self, rows: Sequence[Row]) -> None:
+        self.inserts += 1
+        await super().insert(rows)
+
+
 @on_both
 class TestConsumer:
     async def test_rows_of_both_accounts_are_stored_and_committed(self, env: AnalyticsEnvironment) -> None:
@@ -59,6 +69,16 @@ class TestConsumer:
             await env.until_stored(bob, [1])
             await env.until_committed(2)
             await until_equal(lag, 0)
+
+    async def test_messages_wait_for_the_interval_and_a_full_batch_does_not(self, env: AnalyticsEnvironment) -> None:
+        alice, bob = env.bank.open(), env.bank.open("bob")
+        history = CountsInserts(env.database)
+        limits = ConsumerLimits(batch_size=3, interval_seconds=3_600)
+        async with background(env.consumer(limits, history=history).run()):
+            for _ in range(6):
+                await env.publish(env.bank.transfer(alice, bob))  # each arrives in a fetch of its own
+            await env.until_stored(alice, list(range(1, 7)))
+            assert history.inserts == 2
 
     async def test_lag_counts_messages_that_wait_for_clickhouse(
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch

@@ -77,13 +77,15 @@ class ConsumerLimits:
 
     Attributes:
         batch_size: maximum messages in one insert, and in memory.
-        linger_seconds: time that a batch waits for more messages. Many small inserts are expensive for ClickHouse.
+        interval_seconds: shortest time between two inserts, unless the second one is full, and between an assignment of
+            partitions and the first insert. Many small inserts are expensive for ClickHouse. A message that arrives
+            later after the insert before it is inserted at once.
         max_dead_letters: maximum dead letters among the last `window` messages.
         window: number of messages that `max_dead_letters` refers to.
     """
 
     batch_size: int = 2_000
-    linger_seconds: float = 0.05
+    interval_seconds: float = 0.1
     max_dead_letters: int = 100
     window: int = 1_000
 
@@ -121,6 +123,8 @@ class Consumer:
         self._versions: LRUCache[UUID, int] = LRUCache(_GAP_DETECTION_ACCOUNTS)
         self._next_offsets: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
+        self._next_batch_at = 0.0
+        """Time of the event loop before which only a full batch is inserted."""
         self._generation = 0
         self._is_assigned = False
         self._lag: int | None = None
@@ -192,7 +196,7 @@ class Consumer:
         loop = asyncio.get_running_loop()
         messages: list[Message] = []
         generation = self._generation
-        remaining_ms, deadline = _IDLE_TIMEOUT_MS, 0.0
+        remaining_ms = _IDLE_TIMEOUT_MS
         while remaining_ms > 0 and len(messages) < self._limits.batch_size:
             remaining = self._limits.batch_size - len(messages)
             fetched = await consumer.getmany(timeout_ms=remaining_ms, max_records=remaining)
@@ -201,10 +205,14 @@ class Consumer:
                 messages, generation = [], self._generation
             if not fetched and not messages:
                 break
-            deadline = deadline or loop.time() + self._limits.linger_seconds
             messages.extend(message for part in fetched.values() for message in part)
-            remaining_ms = int((deadline - loop.time()) * 1000)
+            remaining_ms = int((self._next_batch_at - loop.time()) * 1000)
+        if messages:
+            self._delay_next_batch()
         return messages, generation
+
+    def _delay_next_batch(self) -> None:
+        self._next_batch_at = asyncio.get_running_loop().time() + self._limits.interval_seconds
 
     def _lose_partitions(self) -> None:
         """Note that a rebalance has begun. The current batch continues."""
@@ -215,6 +223,7 @@ class Consumer:
         """Discard the expected offsets after a rebalance: each partition continues at its committed offset."""
         self._generation += 1
         self._next_offsets.clear()
+        self._delay_next_batch()  # messages that wait arrive in several fetches
         self._is_assigned = True
         metrics.CONSUMER_PARTITIONS.set(len(partitions))
         log.info("partitions assigned", partitions=sorted(each.partition for each in partitions))
