@@ -78,6 +78,22 @@ def module(name: str, *arguments: str, **environment: str) -> Callable[[], Await
     return command
 
 
+async def start_process(command: Command, output: int) -> asyncio.subprocess.Process:
+    """Start the command in a session of its own, with its output to the file descriptor `output`."""
+    return await asyncio.create_subprocess_exec(
+        *command.argv,
+        env=command.environment,
+        cwd=command.cwd,
+        user=command.user,
+        group=command.group,
+        extra_groups=None if command.user is None else [],
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+    )
+
+
 class OrphanReaper:
     """Handle of `stack/orphan_reaper.py`, which ends all registered children if this process dies."""
 
@@ -169,18 +185,7 @@ class Child:
         reader, writer = os.pipe()
         try:
             # Our own pipe: with asyncio's, wait() also waits for grandchildren that inherited the output.
-            self._running = await asyncio.create_subprocess_exec(
-                *command.argv,
-                env=command.environment,
-                cwd=command.cwd,
-                user=command.user,
-                group=command.group,
-                extra_groups=None if command.user is None else [],
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=writer,
-                stderr=writer,
-                start_new_session=True,
-            )
+            self._running = await start_process(command, writer)
         except BaseException:
             os.close(reader)
             raise

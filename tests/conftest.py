@@ -33,6 +33,8 @@ from stack.engines.jars import JarsUnavailable, fetch_jars
 from stack.engines.postgres import Postgres, temporary_postgres
 from stack.ports import free_ports
 from tests.databases import CleanDatabases
+from tests.engine_groups import HISTORY_ENGINES, LARGE_GROUPS, SharedEngines, group_of
+from tests.forks.server import use_fork_server
 from tests.kafka.brokers import Broker
 from tests.tools import skip_without_tool
 
@@ -63,41 +65,27 @@ def _default_context(*arguments: Any, **options: Any) -> ssl.SSLContext:
 # Each new httpx client would read all public certificate authorities (17 ms). The tests create thousands of clients.
 ssl.create_default_context = _default_context
 
-OWN_SYSTEMS = ("outages/", "test_chaos.py", "test_demo.py", "test_replicas.py")
-"""Modules in `tests/e2e` that start their own systems, and the folder whose modules share one separate system."""
-
 USERS = "https://users.test"
 SERVICES = ("analytics", "card", "gateway")
 AUDIENCE = "wallet"
 
 
 class ByEngine(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
-    """Distribution of test modules over the workers of pytest-xdist.
-
-    Modules that share an expensive engine run on one worker, so that the engine is started only once. There are two
-    such engines: the whole system of tests/e2e, and ClickHouse with Apache Kafka. Modules that start separate systems
-    run one after the other on one worker, so at most two systems run at a time. Each other module is a group by itself.
-    """
+    """Distribution of test modules over the workers of pytest-xdist: those of a group run on one worker."""
 
     def _split_scope(self, nodeid: str) -> str:
-        module: str = super()._split_scope(nodeid)
-        if module.startswith("tests/e2e/"):
-            has_own_system = module.removeprefix("tests/e2e/").startswith(OWN_SYSTEMS)
-            return "separate systems" if has_own_system else "the shared system"
-        if module.startswith("tests/integration/analytics/") or module == "tests/integration/bank/test_outbox_relay.py":
-            return "ClickHouse and Apache Kafka"
-        return module
+        return group_of(nodeid)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the large groups of `ByEngine` first, so that no worker begins one of them when the other workers are done.
+    """Put the large groups first, so that no worker begins one of them when the other workers are done.
 
     The tests of the router and of fuzzing come last in their group. They use up the hundred operation names that the
     gateway distinguishes. The tests of traces must precede them, because they expect spans with operation names.
     """
-    large_groups = ("tests/e2e/", "tests/integration/analytics/")
     many_names = ("tests/e2e/test_federation.py", "tests/e2e/test_fuzz.py")
-    items.sort(key=lambda item: (not item.nodeid.startswith(large_groups), item.nodeid.startswith(many_names)))
+    order = {group: number for number, group in enumerate(LARGE_GROUPS)}
+    items.sort(key=lambda item: (order.get(group_of(item.nodeid), len(order)), item.nodeid.startswith(many_names)))
 
 
 def pytest_collection_finish() -> None:
@@ -116,6 +104,13 @@ def _no_pause_before_a_stop() -> Iterator[None]:
     """Stop gRPC servers without the pause in which production clients move to another replica."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(server, "_DRAIN_SECONDS", 0.0)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fork_server() -> Iterator[None]:
+    """Start the services of the project as forks, without the time for their imports."""
+    with use_fork_server():
         yield
 
 
@@ -154,6 +149,19 @@ def keys() -> Keys:
 
 
 @pytest.fixture(scope="session")
+async def shared_engines() -> AsyncIterator[SharedEngines]:
+    async with SharedEngines() as engines:
+        yield engines
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def _stop_unused_engines(request: pytest.FixtureRequest, shared_engines: SharedEngines) -> None:
+    """Stop engines after their last module. They need processor time even if nobody uses them."""
+    module = request.node.nodeid
+    await shared_engines.stop_all_but(group_of(module), module.rpartition("/")[0])
+
+
+@pytest.fixture(scope="session")
 async def postgres() -> AsyncIterator[Postgres]:
     """PostgreSQL for the whole session, without durability. Tests that stop or kill a server start their own."""
     async with temporary_postgres(durable=False) as postgres:
@@ -181,14 +189,14 @@ async def embedded() -> AsyncIterator[Kafka]:
 
 
 @pytest.fixture(scope="session")
-async def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ApacheKafka]:
+async def apache_kafka(shared_engines: SharedEngines, tmp_path_factory: pytest.TempPathFactory) -> ApacheKafka:
     """Apache Kafka; needs Java and Maven."""
     try:
         jars = await asyncio.to_thread(fetch_jars, POM)
     except JarsUnavailable as error:
         skip_without_tool(f"there is no Apache Kafka: {error}")
-    async with ApacheKafka(jars, tmp_path_factory.mktemp("kafka"), *free_ports(2)) as broker:
-        yield broker
+    broker = ApacheKafka(jars, tmp_path_factory.mktemp("kafka"), *free_ports(2))
+    return await shared_engines.start(HISTORY_ENGINES, broker)
 
 
 @pytest.fixture

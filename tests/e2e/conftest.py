@@ -1,8 +1,10 @@
 """The whole system on free ports, its clients, and accounts for each test."""
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from decimal import Decimal
+from pathlib import Path
 
 import asyncpg
 import httpx
@@ -19,6 +21,7 @@ from stack.system import System, run_system
 from tests.collector import Collector, run_collector
 from tests.e2e.plans import CHEAP_HASHES, full_system_with, no_rate_limits
 from tests.e2e.users import NewUser, OpenAccount, User
+from tests.engine_groups import SHARED_SYSTEM, SharedEngines
 from tests.openapi import REST
 
 
@@ -30,8 +33,9 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="session")
-async def system(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> AsyncIterator[System]:
-    data = tmp_path_factory.mktemp("wallet")
+async def system(
+    shared_engines: SharedEngines, tmp_path_factory: pytest.TempPathFactory, collector: Collector
+) -> System:
     settings = {
         "GATEWAY_FEDERATION": "true",
         "OTLP_ENDPOINT": collector.endpoint,
@@ -39,6 +43,11 @@ async def system(tmp_path_factory: pytest.TempPathFactory, collector: Collector)
         **NO_DECLINE_LIMITS,
         **CHEAP_HASHES,
     }
+    return await shared_engines.start(SHARED_SYSTEM, run_shared_system(tmp_path_factory.mktemp("wallet"), settings))
+
+
+@asynccontextmanager
+async def run_shared_system(data: Path, settings: Mapping[str, str]) -> AsyncIterator[System]:
     async with run_system(Ports.free(), data, planner=full_system_with(settings)) as system:
         yield system
     remove_cluster(data)

@@ -22,15 +22,16 @@ from subgraphs.analytics.service.migrations.schema import upgrade
 from subgraphs.bank.client import BankClient
 from subgraphs.bank.service.api.policy import POLICY
 from tests.conftest import Keys
+from tests.engine_groups import HISTORY_ENGINES, SharedEngines
 from tests.integration.analytics.environment import AnalyticsEnvironment, make_settings
 from tests.integration.analytics.fake_bank import SERVICE, FakeBank
 from tests.kafka.brokers import Broker
 
 
 @pytest.fixture(scope="session")
-async def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ClickHouse]:
-    async with ClickHouse(tmp_path_factory.mktemp("clickhouse"), *free_ports(1)) as server:
-        yield server
+async def clickhouse(shared_engines: SharedEngines, tmp_path_factory: pytest.TempPathFactory) -> ClickHouse:
+    server = ClickHouse(tmp_path_factory.mktemp("clickhouse"), *free_ports(1))
+    return await shared_engines.start(HISTORY_ENGINES, server)
 
 
 _SCHEMA = """
