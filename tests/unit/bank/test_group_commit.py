@@ -8,7 +8,7 @@ from decimal import Decimal
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from subgraphs.bank.service.adapters.postgres.batch import CommitOutcomeUnknown, Conflict
@@ -67,6 +67,12 @@ class FakeLedger:
 @pytest.fixture
 def ledger() -> FakeLedger:
     return FakeLedger()
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of up to ten commands."""
+    monkeypatch.setattr(group_commit, "_BATCH_SIZE", 10)
 
 
 @asynccontextmanager
@@ -183,7 +189,9 @@ class TestBatches:
         await call
         assert [key for batch in ledger.batches for key in batch] == [str(n) for n in range(1500)]
 
-    @given(st.lists(st.integers(1, 700), min_size=1, max_size=12))
+    @pytest.mark.usefixtures("small_batches")
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.lists(st.integers(1, 14), min_size=1, max_size=12))
     async def test_every_command_is_committed_once_with_its_own_outcome(self, sizes: list[int]) -> None:
         ledger = FakeLedger()
         async with run_pipeline(ledger) as pipeline:

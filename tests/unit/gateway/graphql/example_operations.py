@@ -3,7 +3,8 @@
 import ast
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -22,8 +23,13 @@ _MAY_HAVE: Final = re.compile(r"query|mutation|subscription|\{ account")
 _MAY_BE: Final = re.compile(r"\s*(#.*\s*)*(query|mutation|subscription|fragment|\{\s*\w)")
 
 
-def example_operations() -> Iterator[tuple[str, DocumentNode]]:
-    """Yield the place and the document of each text that has operations. The document may be invalid for the schema."""
+@cache
+def example_operations() -> Sequence[tuple[str, DocumentNode]]:
+    """Return the place and the document of each text that has operations. A document may be invalid for the schema."""
+    return tuple(_read_operations())
+
+
+def _read_operations() -> Iterator[tuple[str, DocumentNode]]:
     files = [each for folder in _FOLDERS for each in sorted((ROOT / folder).rglob("*")) if each.is_file()]
     for file in [ROOT / "README.md", *files]:
         if not _VENDORED & set(file.relative_to(ROOT).parts) and file.suffix in {

@@ -76,7 +76,7 @@ class TestDocumentCost:
 
     @pytest.mark.slow
     @given(body=bodies())
-    @settings(max_examples=100, suppress_health_check=list(HealthCheck), deadline=None)
+    @settings(max_examples=100, suppress_health_check=list(HealthCheck))
     def test_cost_covers_the_work_of_a_generated_attack(self, body: bytes) -> None:
         for text in texts_of(body)[:1]:
             assert count_calls(partial(load, text)) <= CALLS_PER_UNIT * document_cost(text, TOKENS)

@@ -283,7 +283,7 @@ async def test_subscriptions_that_the_client_ends_are_freed_without_the_garbage_
     assert await answers.get() == "pong"
     for _ in range(20):  # the tasks that were cancelled end
         await asyncio.sleep(0)
-    assert count_objects(OPERATION_TYPES) == before
+    assert count_objects(OPERATION_TYPES) <= before  # errors of earlier tests may be freed meanwhile
     incoming.put_nowait({"type": "websocket.disconnect", "code": 1000})
     await connection
 
