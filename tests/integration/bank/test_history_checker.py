@@ -32,8 +32,8 @@ from wallet.money import Money
 
 pytestmark = pytest.mark.slow
 
-SECONDS = 1.0
-TRIALS = 5
+SECONDS = 0.3
+TRIALS = 20
 """Maximum number of trials. Some bugs show only if both banks change an account at once: rarely on a busy machine."""
 
 Plant = Callable[[pytest.MonkeyPatch], None]

@@ -3,17 +3,17 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
 from protos.wallet.card.v1 import card_pb2
 from tests.conftest import Keys
+from tests.databases import CleanDatabases
 from tests.idempotency_keys import earlier_release, quote
-from tests.integration.bank.harness import RunningBank, rub, run_bank
+from tests.integration.bank.harness import Caller, RunningBank, rub, run_bank
 from tests.integration.gateway.fake_services import ACCOUNT, FakeCard
 from tests.integration.gateway.gateway_process import Gateway, run_gateway
 from tests.openapi import REST
@@ -80,8 +80,11 @@ async def mutate(http: httpx.AsyncClient, mutation: str, **arguments: Any) -> di
 class Client:
     """REST client of alice, who has 1000.00 RUB."""
 
-    def __init__(self, bank: RunningBank, http: httpx.AsyncClient, account: UUID, recipient: UUID) -> None:
+    def __init__(
+        self, bank: RunningBank, alice: Caller, http: httpx.AsyncClient, account: UUID, recipient: UUID
+    ) -> None:
         self.bank = bank
+        self.alice = alice
         self.http = http
         self.account = account
         self.recipient = recipient
@@ -119,19 +122,31 @@ class Client:
         return head, body
 
 
+@pytest.fixture(scope="module")
+async def bank(
+    ledgers: CleanDatabases, keys: Keys, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[RunningBank]:
+    async with ledgers.one() as url, run_bank(keys, tmp_path_factory.mktemp("bank"), url) as bank:
+        yield bank
+
+
+@pytest.fixture(scope="module")
+async def url(bank: RunningBank, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """URL of a gateway over the bank."""
+    async with run_gateway(keys, tmp_path_factory.mktemp("gateway"), bank.target) as url:
+        yield url
+
+
 @pytest.fixture
-async def client(ledger_url: str, keys: Keys, tmp_path: Path) -> AsyncIterator[Client]:
-    async with (
-        run_bank(keys, tmp_path, ledger_url) as bank,
-        run_gateway(keys, tmp_path, bank.target) as gateway,
-        httpx.AsyncClient(
-            base_url=gateway,
-            headers={"Authorization": f"Bearer {keys.user('alice')}"},
-            event_hooks={"response": [REST.check_hook]},
-            trust_env=False,
-        ) as http,
-    ):
-        yield Client(bank, http, await bank.open("alice"), await bank.open("bob"))
+async def client(bank: RunningBank, url: str, keys: Keys) -> AsyncIterator[Client]:
+    alice = f"alice {uuid4()}"  # the keys of a new user are unused
+    async with httpx.AsyncClient(
+        base_url=url,
+        headers={"Authorization": f"Bearer {keys.user(alice)}"},
+        event_hooks={"response": [REST.check_hook]},
+        trust_env=False,
+    ) as http:
+        yield Client(bank, bank.user(alice), http, await bank.open(alice), await bank.open("bob"))
 
 
 def replayed(response: httpx.Response) -> str | None:
@@ -163,7 +178,7 @@ class TestTransfers:
         assert await client.bank.balance(client.account) == 997
 
     async def test_quoted_key_of_an_earlier_release_returns_the_first_transfer(self, client: Client) -> None:
-        alice, transfer = client.bank.user("alice"), client.bank.client.transfer
+        alice, transfer = client.alice, client.bank.client.transfer
         with earlier_release():
             earlier = await alice(transfer(client.account, client.recipient, rub("1.00"), '"k1"'))
         again = await client.transfer('"k1"')
@@ -184,7 +199,7 @@ class TestTransfers:
     async def test_raw_form_that_an_earlier_release_stored_is_not_found_by_its_text(
         self, client: Client, text: str
     ) -> None:
-        alice, transfer = client.bank.user("alice"), client.bank.client.transfer
+        alice, transfer = client.alice, client.bank.client.transfer
         with earlier_release():
             earlier = await alice(transfer(client.account, client.recipient, rub("1.00"), text))
         by_text = await client.transfer(quote(text))
@@ -255,7 +270,7 @@ class TestTransfersByGraph:
     async def test_key_that_an_earlier_release_stored_as_sent_returns_the_first_transfer(
         self, client: Client, form: str
     ) -> None:
-        alice, transfer = client.bank.user("alice"), client.bank.client.transfer
+        alice, transfer = client.alice, client.bank.client.transfer
         with earlier_release():
             earlier = await alice(transfer(client.account, client.recipient, rub("1.00"), form))
         # A key that starts with a quotation mark is accepted as a quoted string only.
@@ -281,7 +296,7 @@ class TestTransfersByGraph:
 class TestAccounts:
     async def test_all_forms_of_a_key_open_one_account(self, client: Client) -> None:
         with earlier_release():
-            earlier = await client.bank.user("alice")(client.bank.client.open_account("RUB", '"earlier"'))
+            earlier = await client.alice(client.bank.client.open_account("RUB", '"earlier"'))
         responses = [
             await client.http.post("/accounts", json={"currency": "RUB"}, headers={"Idempotency-Key": form})
             for form in ("k1", '"k1"', '"earlier"')
@@ -293,7 +308,7 @@ class TestAccounts:
 
     async def test_all_forms_of_a_key_open_one_account_in_both_apis(self, client: Client) -> None:
         with earlier_release():
-            earlier = await client.bank.user("alice")(client.bank.client.open_account("RUB", '"earlier"'))
+            earlier = await client.alice(client.bank.client.open_account("RUB", '"earlier"'))
         by_rest = await client.http.post("/accounts", json={"currency": "RUB"}, headers={"Idempotency-Key": "k1"})
         by_graph = [await mutate(client.http, OPEN, idempotencyKey=form) for form in ('"k1"', "k1 ", '"earlier"')]
         assert [each["account"]["id"] for each in by_graph] == [by_rest.json()["id"]] * 2 + [str(earlier.account.id)]

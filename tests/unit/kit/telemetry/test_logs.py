@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import unicodedata
+from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import pytest
@@ -79,8 +81,9 @@ log.info(
 """
 
 
-def run_and_read_logs(log_format: str, program: str = PROCESS) -> list[str]:
-    """Run the program and return the lines of its standard error."""
+@cache
+def run_and_read_logs(log_format: str, program: str = PROCESS) -> Sequence[str]:
+    """Run the program once, and return the lines of its standard error."""
     program = program.format(format=log_format)
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
     assert done.stdout == b""
