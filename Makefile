@@ -70,8 +70,8 @@ replay: .venv/runnable ## copy missing operations from the ledger to the history
 demo: .venv/runnable ## start the system on free ports, run a tour of all features, stop
 	@$(BIN)/python -m stack demo
 
-# Four workers on two cores, because tests with engines and whole systems mostly wait. tests/conftest.py assigns the
-# test modules to the workers.
+# Four workers on two cores, because tests with engines and whole systems mostly wait. tests/engine_groups.py groups the
+# test modules that run on one worker. The project's services run as forks of one process of a worker (tests/forks).
 # Python may write bytecode files. Otherwise each worker and each process of a test would compile the modules again.
 WORKERS ?= 4
 PYTEST := pytest -n $(WORKERS) --no-loadscope-reorder --durations=$(if $(CI),30,5)

@@ -36,6 +36,7 @@ from tests.databases import CleanDatabases
 from tests.engine_groups import HISTORY_ENGINES, LARGE_GROUPS, SharedEngines, group_of
 from tests.forks.server import use_fork_server
 from tests.kafka.brokers import Broker
+from tests.ledger_servers import LedgerServers
 from tests.tools import skip_without_tool
 
 # Examples have no deadline, because their duration depends on the machine. pytest-timeout ends a test that hangs.
@@ -179,6 +180,12 @@ async def ledger_url(ledgers: CleanDatabases) -> AsyncIterator[str]:
     """Separate database with an empty ledger."""
     async with ledgers.one() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+async def ledger_servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LedgerServers]:
+    async with LedgerServers.create(tmp_path_factory.mktemp("ledger-servers")) as servers:
+        yield servers
 
 
 @pytest.fixture

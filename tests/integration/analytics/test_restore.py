@@ -1,6 +1,5 @@
 """The history after a real restore of the ledger: to a point in time, from a copy of the server, or by a promotion."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -14,8 +13,7 @@ import pytest
 
 from kit.auth.principal import Role
 from kit.auth.tokens import ServiceTokenProvider
-from kit.db.migrations import upgrade
-from stack.engines.postgres import Postgres, temporary_postgres
+from stack.engines.postgres import Postgres
 from stack.ports import HOST
 from subgraphs.analytics.service.adapters.bank_ledger import BankLedger
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
@@ -26,6 +24,7 @@ from subgraphs.analytics.service.application.repair import Repair
 from tests.conftest import Keys
 from tests.integration.analytics.server_copy import ServerCopy
 from tests.integration.bank.harness import RunningBank, rub, run_bank
+from tests.ledger_servers import LedgerServers
 
 pytestmark = pytest.mark.slow
 
@@ -40,9 +39,8 @@ def read_start_options() -> dict[str, str]:
 
 
 @pytest.fixture
-async def primary() -> AsyncIterator[Postgres]:
-    async with temporary_postgres() as postgres:
-        await asyncio.to_thread(upgrade, "subgraphs.bank.service.migrations", postgres.dsn("bank"))
+async def primary(ledger_servers: LedgerServers) -> AsyncIterator[Postgres]:
+    async with ledger_servers.one() as postgres:
         yield postgres
 
 

@@ -14,11 +14,8 @@ import httpx
 import pytest
 
 from kit.db import postgres as postgres_options
-from kit.db.migrations import upgrade
 from kit.rpc.channel import ClientLimits
-from stack.engines.cluster import remove_cluster
 from stack.engines.postgres import Postgres
-from stack.ports import free_ports
 from subgraphs.bank.client import BankClient, Receipt, TransferRequest
 from subgraphs.bank.service.adapters.postgres import database
 from subgraphs.bank.service.application import group_commit
@@ -31,6 +28,7 @@ from tests.integration.bank.harness import (
     run_bank,
     until_ready,
 )
+from tests.ledger_servers import LedgerServers
 from tests.postgres_proxy import CancelRecorder, record_cancel_requests
 from tests.waiting import until
 from wallet.errors import DeadlineExceeded, Unavailable, WalletError
@@ -53,12 +51,10 @@ COMMIT_MODES = pytest.mark.parametrize(
 
 
 @pytest.fixture
-async def outage_postgres(tmp_path: Path) -> AsyncIterator[Postgres]:
+async def outage_postgres(ledger_servers: LedgerServers) -> AsyncIterator[Postgres]:
     """PostgreSQL with an empty ledger that a test may stop or kill."""
-    async with Postgres(tmp_path / "postgres", *free_ports(1), databases=("bank",)) as postgres:
-        await asyncio.to_thread(upgrade, "subgraphs.bank.service.migrations", postgres.dsn("bank"))
+    async with ledger_servers.one() as postgres:
         yield postgres
-    remove_cluster(tmp_path / "postgres")
 
 
 @pytest.fixture
