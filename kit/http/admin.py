@@ -1,7 +1,8 @@
 """Admin interface of a process: health, metrics and authenticated admin routes."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any, Final
@@ -11,8 +12,9 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Respons
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.routing import APIRoute
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, CollectorRegistry, Metric
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 from starlette.types import Receive, Scope, Send
 
 from kit.auth.access import AccessPolicy
@@ -41,6 +43,7 @@ def admin_app(checks: Mapping[str, HealthCheck]) -> FastAPI:
     The GET routes of a router that is included later need `answer_head`; `add_authorized_routes` calls it.
     """
     app = new_app()
+    rendering = asyncio.Lock()
     add_health_routes(app, checks)
 
     @app.exception_handler(RequestValidationError)
@@ -52,10 +55,36 @@ def admin_app(checks: Mapping[str, HealthCheck]) -> FastAPI:
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))  # OpenMetrics has exemplars
-        return Response(encode(REGISTRY), headers={"Content-Type": content_type, "Vary": "Accept"})
+        async with rendering:
+            content = await render_metrics(encode, REGISTRY)
+        return Response(content, headers={"Content-Type": content_type, "Vary": "Accept"})
 
     answer_head(app.router.routes)
     return app
+
+
+async def render_metrics(encode: Callable[[Collector], bytes], registry: CollectorRegistry) -> bytes:
+    """Return the metrics as text. After each metric, pause for as long as it took.
+
+    Args:
+        encode: converts the metrics of a registry to text.
+        registry: registry with the metrics.
+    """
+    parts, end = list[bytes](), encode(CollectorRegistry())  # OpenMetrics ends with a comment
+    started = time.perf_counter()
+    for metric in registry.collect():
+        parts.append(encode(_OneMetric(metric)).removesuffix(end))
+        await asyncio.sleep(time.perf_counter() - started)
+        started = time.perf_counter()
+    return b"".join(parts) + end
+
+
+class _OneMetric(Collector):
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+
+    def collect(self) -> Iterable[Metric]:
+        return [self._metric]
 
 
 def add_authorized_routes(app: FastAPI, verifier: TokenVerifier, policy: AccessPolicy, *routers: APIRouter) -> None:

@@ -8,6 +8,8 @@ from uuid import UUID
 import httpx
 import pytest
 from fastapi import APIRouter
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.exposition import choose_encoder
 
 from kit.auth.access import ADMIN_ACCESS, OPERATOR_ACCESS
 from kit.auth.keys import KeySet
@@ -185,6 +187,29 @@ class TestAdmin:
         assert response.headers["content-type"].startswith("text/plain; version=")
         assert "# TYPE wallet_rpc_duration_seconds histogram" in response.text
         assert 'wallet_rpc_duration_seconds_count{code="OK",method="/test.Admin/Metrics"} 1.0' in response.text
+
+    @pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
+    async def test_other_tasks_run_between_the_metrics(self, accept: str) -> None:
+        encode, _ = choose_encoder(accept)
+        registry, collected, seen = CollectorRegistry(), list[int](), set[int]()
+
+        def collect() -> float:
+            collected.append(1)
+            return 1.0
+
+        for number in range(3):
+            Gauge(f"test_{number}", "A gauge.", registry=registry).set_function(collect)
+
+        async def watch() -> None:
+            while True:
+                seen.add(len(collected))
+                await asyncio.sleep(0)
+
+        watching = asyncio.create_task(watch())
+        text = await admin.render_metrics(encode, registry)
+        watching.cancel()
+        assert text == encode(registry)
+        assert {1, 2} <= seen
 
 
 class TestAuthorizedRoutes:
