@@ -140,18 +140,27 @@ class AnalyticsClient:
             epoch: id of the ledger's epoch (`Operation.epoch`) to which `after_version` belongs.
         """
         request = analytics_pb2.WatchOperationsRequest(
-            account_id=str(account_id), after_version=after_version, epoch=epoch
+            account_id=str(account_id), after_version=after_version, epoch=epoch, accepts_batches=True
         )
         async with aclosing(self._calls.stream(self._stub.WatchOperations, request)) as responses:
             async for response in responses:
-                yield operation_from_proto(response.operation)
+                for operation in _operations(response):
+                    yield operation_from_proto(operation)
 
     async def watch_new_operations(self, account_id: UUID) -> AsyncGenerator[Operation | StreamStart, None]:
         """Yield the version at which the stream starts (`StreamStart`), then the account's new operations in order."""
-        request = analytics_pb2.WatchOperationsRequest(account_id=str(account_id), include_start_version=True)
+        request = analytics_pb2.WatchOperationsRequest(
+            account_id=str(account_id), include_start_version=True, accepts_batches=True
+        )
         async with aclosing(self._calls.stream(self._stub.WatchOperations, request)) as responses:
             async for response in responses:
                 if response.HasField("start_version"):
                     yield StreamStart(response.start_version, response.start_epoch)
                 else:
-                    yield operation_from_proto(response.operation)
+                    for operation in _operations(response):
+                        yield operation_from_proto(operation)
+
+
+def _operations(response: analytics_pb2.WatchOperationsResponse) -> Sequence[analytics_pb2.Operation]:
+    """Return the operations of a response. Older servers send one in each response."""
+    return [response.operation] if response.HasField("operation") else response.operations

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from asyncapi.topics import DEAD_LETTER_TOPIC, OPERATIONS_TOPIC
+from kit.auth.principal import Principal
 from kit.rpc import request_context
 from stack.engines.children import ClickHouse
 from subgraphs.analytics.service import __main__ as main
@@ -188,7 +190,9 @@ class AnalyticsEnvironment:
     @contextmanager
     def as_user(self, name: str) -> Iterator[None]:
         """Make calls in the block with the token of this user."""
-        reset = request_context.current_request.set(request_context.RequestContext("test", token=self.keys.user(name)))
+        principal = Principal("test", name, is_service=False, expires_at=inf)
+        context = request_context.RequestContext("test", principal, self.keys.user(name))
+        reset = request_context.current_request.set(context)
         try:
             yield
         finally:

@@ -406,6 +406,27 @@ class TestWatchOperations:
             call.cancel()
             plain.cancel()
 
+    async def test_several_operations_in_one_message_are_sent_only_on_request(
+        self, service: AnalyticsEnvironment
+    ) -> None:
+        alice, bob = service.bank.open("alice"), service.bank.open("bob")
+        await service.publish(*[service.bank.transfer(alice, bob) for _ in range(3)])
+        await service.until_stored(alice, [1, 2, 3])
+        request = analytics_pb2.WatchOperationsRequest(account_id=str(alice), after_version=0)
+        batches = analytics_pb2.WatchOperationsRequest(account_id=str(alice), after_version=0, accepts_batches=True)
+        async with grpc.aio.insecure_channel(service.settings.analytics_grpc_listen) as channel:
+            stub: analytics_pb2_grpc.AnalyticsServiceAsyncStub = analytics_pb2_grpc.AnalyticsServiceStub(channel)
+            metadata = (("authorization", f"Bearer {service.keys.user('alice')}"),)
+            received = []
+            for each in (request, batches):
+                call = stub.WatchOperations(each, metadata=metadata)
+                response = await call.read()
+                assert isinstance(response, analytics_pb2.WatchOperationsResponse)
+                versions = [operation.account_version for operation in response.operations]
+                received.append((response.operation.account_version, versions))
+                call.cancel()
+        assert received == [(1, []), (0, [1, 2, 3])]
+
     async def test_account_of_another_user_is_not_found(
         self, service: AnalyticsEnvironment, client: AnalyticsClient
     ) -> None:

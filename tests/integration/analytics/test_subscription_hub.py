@@ -1,6 +1,6 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from uuid import UUID
 
 import pytest
@@ -38,7 +38,8 @@ class Reader:
         self._env = env
         self._hub = hub
         self._account_id = account_id
-        self._rows = hub.subscribe(account_id, after)
+        self._stream = hub.subscribe(account_id, after)
+        self._batch: Iterator[Row] = iter(())
         self._pending: asyncio.Task[Row] | None = None
         self.start: int | None = None
 
@@ -67,7 +68,7 @@ class Reader:
         if self._pending is not None:
             self._pending.cancel()
             await asyncio.wait({self._pending})
-        await self._rows.aclose()
+        await self._stream.aclose()
 
     async def _next(self) -> Row:
         if self._pending is not None:
@@ -76,13 +77,16 @@ class Reader:
         return await self._step()
 
     async def _step(self) -> Row:
+        if (row := next(self._batch, None)) is not None:
+            return row
         with self._env.as_user("alice"):
-            row = await anext(self._rows)
-            if isinstance(row, StreamStart):
-                self.start = row.version
-                row = await anext(self._rows)
-        assert isinstance(row, Row)
-        return row
+            batch = await anext(self._stream)
+            if isinstance(batch, StreamStart):
+                self.start = batch.version
+                batch = await anext(self._stream)
+        assert not isinstance(batch, StreamStart)
+        self._batch = iter(batch)
+        return next(self._batch)
 
 
 @asynccontextmanager
@@ -129,6 +133,59 @@ class TestStream:
         await store(env, *[env.bank.transfer(alice, bob) for _ in range(10)])
         async with reading(env, env.hub(), alice, 0) as reader:
             assert await reader.take(10) == list(range(1, 11))
+
+    async def test_operations_available_together_are_delivered_together(
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
+    ) -> None:
+        await store(env, *[env.bank.transfer(alice, bob) for _ in range(40)])
+        hub = env.hub()
+        with env.as_user("alice"):
+            async with aclosing(hub.subscribe(alice, 0)) as stream:
+                start, *stored = [await anext(stream) for _ in range(3)]
+                assert start == StreamStart(0, "")
+                for _ in range(3):
+                    hub.publish(env.bank.transfer(alice, bob))
+                batches = [*stored, await anext(stream)]
+        versions = [[row.account_version for row in batch] for batch in batches if not isinstance(batch, StreamStart)]
+        assert versions == [[*range(1, 33)], [*range(33, 41)], [41, 42, 43]]
+
+    async def test_pages_of_one_caller_are_fetched_one_after_another(
+        self, env: AnalyticsEnvironment, alice: UUID, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        account = env.bank.open("carol")
+        await store(env, env.bank.transfer(CLEARING, alice), env.bank.transfer(CLEARING, account))
+        hub, fetched, proceed = env.hub(), list[UUID](), asyncio.Event()
+        list_after = hub._history.list_after
+
+        async def wait_to_list(account_id: UUID, version: int, limit: int) -> list[Row]:
+            fetched.append(account_id)
+            await proceed.wait()
+            return await list_after(account_id, version, limit)
+
+        monkeypatch.setattr(hub._history, "list_after", wait_to_list)
+
+        async def read(user: str, account_id: UUID) -> Sequence[Row] | StreamStart:
+            with env.as_user(user):
+                async with aclosing(hub.subscribe(account_id, 0)) as stream:
+                    await anext(stream)
+                    return await anext(stream)
+
+        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+            reads = [tasks.create_task(read("alice", alice)) for _ in range(3)]
+
+            async def is_fetching() -> bool:
+                return len(fetched) == 1
+
+            await until(is_fetching)
+            reads.append(tasks.create_task(read("carol", account)))
+
+            async def is_fetching_for_both() -> bool:
+                return account in fetched
+
+            await until(is_fetching_for_both)
+            assert fetched == [alice, account]
+            proceed.set()
+        assert [len(read.result()) for read in reads] == [1, 1, 1, 1]  # type: ignore[arg-type]
 
     async def test_stream_without_a_version_has_new_operations_only(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID

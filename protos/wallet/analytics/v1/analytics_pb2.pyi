@@ -637,6 +637,7 @@ class WatchOperationsRequest(_message.Message):
     AFTER_VERSION_FIELD_NUMBER: _builtins.int
     INCLUDE_START_VERSION_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    ACCEPTS_BATCHES_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """Id of an account, a UUID."""
     after_version: _builtins.int
@@ -648,6 +649,8 @@ class WatchOperationsRequest(_message.Message):
     in the ledger, the ledger was restored from a backup. The call then fails with FAILED_PRECONDITION and reason
     LEDGER_RESTORED. A stream that is open when the ledger's epoch changes ends with the same error.
     """
+    accepts_batches: _builtins.bool
+    """Send operations in `operations`, several in one message when they are available together. Older servers ignore it."""
     def __init__(
         self,
         *,
@@ -655,10 +658,11 @@ class WatchOperationsRequest(_message.Message):
         after_version: _builtins.int | None = ...,
         include_start_version: _builtins.bool = ...,
         epoch: _builtins.str = ...,
+        accepts_batches: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_after_version", b"_after_version", "after_version", b"after_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_version", b"_after_version", "account_id", b"account_id", "after_version", b"after_version", "epoch", b"epoch", "include_start_version", b"include_start_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_version", b"_after_version", "accepts_batches", b"accepts_batches", "account_id", b"account_id", "after_version", b"after_version", "epoch", b"epoch", "include_start_version", b"include_start_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after_version: _TypeAlias = _typing.Literal["after_version"]  # noqa: Y015
     _WhichOneofArgType__after_version: _TypeAlias = _typing.Literal["_after_version", b"_after_version"]  # noqa: Y015
@@ -673,6 +677,7 @@ class WatchOperationsResponse(_message.Message):
     OPERATION_FIELD_NUMBER: _builtins.int
     START_VERSION_FIELD_NUMBER: _builtins.int
     START_EPOCH_FIELD_NUMBER: _builtins.int
+    OPERATIONS_FIELD_NUMBER: _builtins.int
     start_version: _builtins.int
     """The account's version at which the stream starts. Only in the first message, and only if the request has
     include_start_version. A reader that reconnects before the first operation sends this version as after_version.
@@ -681,7 +686,11 @@ class WatchOperationsResponse(_message.Message):
     """Epoch of the ledger to which start_version belongs."""
     @_builtins.property
     def operation(self) -> Global___Operation:
-        """Unset if `start_version` is set."""
+        """Unset if `start_version` or `operations` is set."""
+
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Operation]:
+        """At most 32 operations in version order. Only if the request has accepts_batches."""
 
     def __init__(
         self,
@@ -689,10 +698,11 @@ class WatchOperationsResponse(_message.Message):
         operation: Global___Operation | None = ...,
         start_version: _builtins.int | None = ...,
         start_epoch: _builtins.str = ...,
+        operations: _abc.Iterable[Global___Operation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_start_version", b"_start_version", "operation", b"operation", "start_version", b"start_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_start_version", b"_start_version", "operation", b"operation", "start_epoch", b"start_epoch", "start_version", b"start_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_start_version", b"_start_version", "operation", b"operation", "operations", b"operations", "start_epoch", b"start_epoch", "start_version", b"start_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__start_version: _TypeAlias = _typing.Literal["start_version"]  # noqa: Y015
     _WhichOneofArgType__start_version: _TypeAlias = _typing.Literal["_start_version", b"_start_version"]  # noqa: Y015

@@ -126,14 +126,19 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         epoch = ""
         async with aclosing(
             self._analytics.watch_operations(_account_id_from_proto(request.account_id), after, request.epoch)
-        ) as rows:
-            async for row in rows:
-                if isinstance(row, StreamStart):
-                    epoch = row.epoch
+        ) as batches:
+            async for batch in batches:
+                if isinstance(batch, StreamStart):
+                    epoch = batch.epoch
                     if request.include_start_version and after is None:
-                        yield analytics_pb2.WatchOperationsResponse(start_version=row.version, start_epoch=epoch)
-                else:
-                    yield analytics_pb2.WatchOperationsResponse(operation=_operation_to_proto(row, epoch, caller))
+                        yield analytics_pb2.WatchOperationsResponse(start_version=batch.version, start_epoch=epoch)
+                    continue
+                operations = [_operation_to_proto(row, epoch, caller) for row in batch]
+                if request.accepts_batches:
+                    yield analytics_pb2.WatchOperationsResponse(operations=operations)
+                    continue
+                for operation in operations:
+                    yield analytics_pb2.WatchOperationsResponse(operation=operation)
 
 
 def _page_request_from_proto(message: analytics_pb2.GetOperationsRequest, caller: Principal) -> PageRequest:

@@ -207,8 +207,10 @@ class Analytics:
 
     async def watch_operations(
         self, account_id: UUID, after_version: int | None, epoch: str
-    ) -> AsyncGenerator[Row | StreamStart, None]:
+    ) -> AsyncGenerator[Sequence[Row] | StreamStart, None]:
         """Yield a `StreamStart`, then an account's operations after a version; without a version, new operations only.
+
+        Operations that are available together are yielded together.
 
         `epoch` is the epoch of the ledger that the version belongs to. All rows belong to the epoch of the start.
 
@@ -218,9 +220,9 @@ class Analytics:
         """
         if after_version is not None and after_version < 0:
             raise InvalidInput.for_field("afterVersion", "must not be negative")
-        async with aclosing(self._hub.subscribe(account_id, after_version, epoch)) as rows:
-            async for row in rows:
-                yield row
+        async with aclosing(self._hub.subscribe(account_id, after_version, epoch)) as batches:
+            async for batch in batches:
+                yield batch
 
 
 def _violations(request: PageRequest) -> list[FieldViolation]:

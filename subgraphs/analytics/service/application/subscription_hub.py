@@ -4,8 +4,9 @@ An epoch is one uninterrupted sequence of the ledger's operations. A restore fro
 """
 
 import asyncio
+import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,8 @@ from uuid import UUID
 
 import structlog
 
+from kit.rpc import request_context
+from kit.runtime.fair_limit import FairLimit
 from subgraphs.analytics.service import metrics
 from subgraphs.analytics.service.adapters.bank_ledger import BankLedger
 from subgraphs.analytics.service.adapters.clickhouse.history import History
@@ -25,7 +28,9 @@ from wallet.errors import TEMPORARY_ERRORS, LedgerRestored, SubscriberTooSlow, U
 log = structlog.get_logger(__name__)
 
 _RESOURCE: Final = "the operation subscription"
-_PAGE_SIZE: Final = 1_000
+_BATCH_SIZE: Final = 32
+_PAGE_SIZE: Final = 16 * _BATCH_SIZE
+_CONCURRENT_READS: Final = 4
 _MISSING_OPERATION_DELAY_SECONDS: Final = 1.0
 
 
@@ -98,14 +103,24 @@ class _Subscription:
         self.last = after
         self._buffer = {version: row for version, row in self._buffer.items() if version > after}
 
-    def next_row(self) -> Row | None:
-        """Return the next row if it is buffered."""
-        return self._buffer.get(self.last + 1)
+    def has_next_row(self) -> bool:
+        """Return whether the next row is buffered."""
+        return self.last + 1 in self._buffer
 
-    def advance(self, version: int) -> None:
-        """Record that a version is delivered."""
-        self.last = version
-        self._buffer.pop(version, None)
+    def next_rows(self) -> list[Row]:
+        """Return the next rows that are buffered, up to the first gap or the size of a batch."""
+        rows = []
+        for version in range(self.last + 1, self.last + 1 + _BATCH_SIZE):
+            if (row := self._buffer.get(version)) is None:
+                break
+            rows.append(row)
+        return rows
+
+    def advance(self, rows: Iterable[Row]) -> None:
+        """Record that the next rows are delivered."""
+        for row in rows:
+            self.last = row.account_version
+            self._buffer.pop(self.last, None)
 
     async def wait_for_change(self, until: float | None = None) -> None:
         """Wait for a change, at most until a time of the loop's clock."""
@@ -118,7 +133,7 @@ class _Subscription:
         """Return whether the next row arrived, or the stream ended, before the time-out."""
         try:
             async with asyncio.timeout(timeout_seconds):
-                while self.next_row() is None and not (self.is_closed or self.is_overrun):
+                while not (self.has_next_row() or self.is_closed or self.is_overrun):
                     await self.wait_for_change()
         except TimeoutError:
             return False
@@ -148,6 +163,7 @@ class SubscriptionHub:
         self._limits = limits
         self._subscriptions: defaultdict[UUID, set[_Subscription]] = defaultdict(set)
         self._check_requested = asyncio.Event()
+        self._reads = FairLimit(1, _CONCURRENT_READS)
         self._is_closed = False
 
     @property
@@ -202,10 +218,10 @@ class SubscriptionHub:
 
     async def subscribe(
         self, account_id: UUID, after_version: int | None, epoch: str = ""
-    ) -> AsyncGenerator[Row | StreamStart, None]:
+    ) -> AsyncGenerator[Sequence[Row] | StreamStart, None]:
         """Yield a `StreamStart`, then an account's operations after a version, then new ones, in version order.
 
-        Each operation is yielded once.
+        Each operation is yielded once, in a batch of those that are available together.
 
         Args:
             account_id: id of the account.
@@ -234,21 +250,21 @@ class SubscriptionHub:
                     check_access_at = clock() + self._limits.access_interval_seconds
                     with suppress(*TEMPORARY_ERRORS):  # the bank gave no decision, so access continues
                         subscription.expect((await self._bank.get_balance(account_id)).version)
-                if (row := subscription.next_row()) is not None:
-                    batch = [row]
-                elif subscription.known <= subscription.last:
-                    subscription.is_live = True
-                    await subscription.wait_for_change(until=check_access_at)
-                    continue
-                elif subscription.is_live and await subscription.wait_for_next_row(self._limits.gap_timeout_seconds):
-                    continue
-                else:
+                rows = subscription.next_rows()
+                if not rows:
+                    if subscription.known <= subscription.last:
+                        subscription.is_live = True
+                        await subscription.wait_for_change(until=check_access_at)
+                        continue
+                    if subscription.is_live and await subscription.wait_for_next_row(self._limits.gap_timeout_seconds):
+                        continue
                     subscription.is_live = False
-                    batch = await self._fetch(account_id, subscription.last, epoch)
-                for row in batch:
-                    subscription.advance(row.account_version)
+                    rows = await self._fetch(account_id, subscription.last, epoch)
+                for start in range(0, len(rows), _BATCH_SIZE):
+                    batch = rows[start : start + _BATCH_SIZE]
+                    subscription.advance(batch)
                     subscription.is_delivering = True
-                    yield row
+                    yield batch
                     subscription.is_delivering = False
             if subscription.is_epoch_over:
                 raise LedgerRestored
@@ -267,14 +283,7 @@ class SubscriptionHub:
 
     async def _fetch(self, account_id: UUID, after: int, epoch: str) -> list[Row]:
         """Return the account's next operations up to the first gap, from the history or else from the ledger."""
-        try:
-            stored = await self._history.list_after(account_id, after, _PAGE_SIZE)
-            # The epoch is read after the rows, because a table of another epoch may have replaced the history
-            # meanwhile.
-            if stored and await self._epochs.refresh() != epoch:
-                stored = []
-        except Unavailable:
-            stored = []
+        stored = await self._list_stored(account_id, after, epoch)
         if rows := list(_take_consecutive(stored, after)):
             return rows
         self._repair.suspect(account_id)
@@ -289,6 +298,24 @@ class SubscriptionHub:
             log.error("ledger operations missing", account_id=str(account_id), after_version=after)
             await asyncio.sleep(_MISSING_OPERATION_DELAY_SECONDS)
         return list(_take_consecutive(rows, after))
+
+    async def _list_stored(self, account_id: UUID, after: int, epoch: str) -> list[Row]:
+        """Return a page of the account's stored operations; an empty one if ClickHouse or the epoch is unavailable.
+
+        The pages of one caller are read one after another, with pauses that take as long as the reads.
+        """
+        place = self._reads.hold(request_context.current_principal().scope)
+        await place.__aenter__()
+        started = time.monotonic()
+        try:
+            stored = await self._history.list_after(account_id, after, _PAGE_SIZE)
+            # The epoch is read after the rows, because a table of another epoch may have replaced the history
+            # meanwhile.
+            return stored if stored and await self._epochs.refresh() == epoch else []
+        except Unavailable:
+            return []
+        finally:
+            asyncio.get_running_loop().call_later(time.monotonic() - started, place.release)
 
     @contextmanager
     def _subscription(self, account_id: UUID) -> Iterator[_Subscription]:
