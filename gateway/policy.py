@@ -55,6 +55,8 @@ GRAPH_RULES: Final[Mapping[str, AccessRule]] = {
     "Query.accounts": READ_ACCESS,
     "Query.transfer": READ_ACCESS,
     "Query.topUp": READ_ACCESS,
+    "Query.node": READ_ACCESS,
+    "Query.nodes": READ_ACCESS,
     "Query._entities": READ_ACCESS,
     "Query._service": PUBLIC_ACCESS,
     "Mutation.transferMoney": WRITE_ACCESS,

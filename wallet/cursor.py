@@ -30,6 +30,9 @@ HISTORY_START: Final = HistoryPosition(0, "")
 ID_START: Final = UUID(int=0)
 """Position before all items of a list that is ordered by id: the smallest id."""
 
+ID_END: Final = UUID(int=2**128 - 1)
+"""Position after all items of a list that is ordered by id: the largest id."""
+
 
 def encode_version(version: int, epoch: str = "") -> str:
     """Return the cursor of the operation that gave its account this version; see `HistoryPosition`.

@@ -44,6 +44,8 @@ GRAPHQL: Final = {
     "Query.transfer": """query($transfer: ID!) { transfer(id: $transfer) {
         id amount { amount } sender { id } recipient { id } } }""",
     "Query.topUp": "query($topUp: ID!) { topUp(id: $topUp) { id status account { id } } }",
+    "Query.node": "query($account: ID!) { node(id: $account) { id ... on Account { balance { amount } } } }",
+    "Query.nodes": "query($account: ID!) { nodes(ids: [$account]) { id ... on Account { balance { amount } } } }",
     "Query._entities": """query($account: ID!) { _entities(representations: [{__typename: "Account", id: $account}]) {
         ... on Account { id balance { amount } operations(first: 9) { edges { node { counterparty { id } } } } } } }""",
     "Query._service": "{ _service { sdl } }",

@@ -51,6 +51,8 @@ EXPECTED: Final = {
     "Query.accounts": OWN,
     "Query.transfer": READ,
     "Query.topUp": READ,
+    "Query.node": READ,
+    "Query.nodes": READ,
     "Query._entities": READ,
     "Query._service": "ok ok ok ok ok 403 403 403 403 401",
     "Mutation.transferMoney": MOVE,

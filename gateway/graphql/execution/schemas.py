@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from functools import partial
 from types import ModuleType
-from typing import Final
+from typing import Final, cast
+
+from graphql import GraphQLObjectType
+from strawberry.types import get_object_definition
 
 from gateway.graphql.execution.documents import DocumentLoader
 from gateway.graphql.execution.metrics import OperationNames
@@ -83,7 +86,7 @@ def _build_schema(modules: Sequence[ModuleType], new_runner: NewRunner, *, feder
     entities = merge_entities(modules)
     query_fields = {"entities": entities_field(entities)} if federation and entities else {}
     schema_class = FederationSchema if federation else ClientSchema
-    return schema_class(
+    schema = schema_class(
         new_runner,
         query=merge_root_type("Query", modules, query_fields),
         mutation=merge_root_type("Mutation", modules),
@@ -94,3 +97,9 @@ def _build_schema(modules: Sequence[ModuleType], new_runner: NewRunner, *, feder
         config=schema_config(SCALARS, is_merged=len(modules) > 1),
         exception_handlers=ERRORS_AS_DATA,
     )
+    for entity in entities:
+        # Strawberry accepts only objects of the merged class for a type with an interface. But a resolver may return
+        # the class of any subgraph.
+        core_type = schema.core_schema.type_map[get_object_definition(entity, strict=True).name]
+        cast("GraphQLObjectType", core_type).is_type_of = None
+    return schema

@@ -7,12 +7,14 @@ import subgraphs.analytics.graph
 import subgraphs.bank.graph
 import subgraphs.card.graph
 import subgraphs.identity.graph
+import subgraphs.nodes.graph
 
 SUBGRAPHS: Final[dict[str, ModuleType]] = {
     "bank": subgraphs.bank.graph,
     "card": subgraphs.card.graph,
     "analytics": subgraphs.analytics.graph,
     "identity": subgraphs.identity.graph,
+    "nodes": subgraphs.nodes.graph,
 }
 """Graph packages by subgraph name. Each exports its root types (`Query`, `Mutation`, `Subscription`) and entity types.
 

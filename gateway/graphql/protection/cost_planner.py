@@ -37,13 +37,9 @@ from gateway.graphql.protection.introspection import introspection_cost
 from gateway.graphql.protection.prices import COST_EXTENSION, default_cost, key_cost
 from wallet.graph import ARGUMENT_SIZE, ArgumentSize
 
-# This directive is not in the SDL, because Apollo's composition rejects a slicing argument that is a list.
-_ENTITIES_SIZE: Final = ListSize(
-    assumed_size=None,
-    slicing_arguments=["representations"],
-    sized_fields=None,
-    require_one_slicing_argument=False,
-)
+# These sizes are not in the SDL, because Apollo's composition rejects a slicing argument that is a list.
+_SLICING_LISTS: Final = {ENTITIES: "representations", "nodes": "ids"}
+"""Root fields whose list has the size of one of their arguments."""
 _LIST_SIZE: Final = 10
 """Assumed number of items of a list that neither an argument nor a directive limits."""
 
@@ -125,7 +121,9 @@ class FieldPlanner:
         conditions: Sequence[tuple[str, bool]],
     ) -> FieldCost:
         named_type = get_named_type(definition.type)
-        directives = _directives(definition) | ({ListSize: _ENTITIES_SIZE} if node.name.value == ENTITIES else {})
+        directives = _directives(definition)
+        if argument := _SLICING_LISTS.get(node.name.value):
+            directives[ListSize] = _sliced_by(argument)
         key = (node.alias or node.name).value
         weight = definition.extensions.get(COST_EXTENSION) or default_cost(strawberry_definition(definition))
         if CostDirective in directives:
@@ -184,6 +182,12 @@ class FieldPlanner:
 def literal_size(value: ValueNode) -> int:
     """Return the number of characters of a value in the document."""
     return value.loc.end - value.loc.start if value.loc else 0
+
+
+def _sliced_by(argument: str) -> ListSize:
+    return ListSize(
+        assumed_size=None, slicing_arguments=[argument], sized_fields=None, require_one_slicing_argument=False
+    )
 
 
 def _directives(definition: GraphQLField) -> dict[type, Any]:

@@ -1,5 +1,6 @@
 """Typed gRPC client of the bank."""
 
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -53,6 +54,7 @@ _READS: Final = (
     "ListEvents",
     "VerifyHistory",
 )
+_MAX_PAGE: Final = 10_000
 _DEPENDENCY: Final = "the bank"  # in error messages
 
 
@@ -254,20 +256,42 @@ class BankClient:
         response = await self._calls.unary(self._stub.CloseAccount, request)
         return account_from_proto(response.account)
 
-    async def list_accounts(self, owner_id: str = "", *, limit: int = 1_000, after: UUID | None = None) -> AccountPage:
+    async def list_accounts(
+        self, owner_id: str = "", *, limit: int = 1_000, after: UUID | None = None, before: UUID | None = None
+    ) -> AccountPage:
         """List an owner's accounts in id order, including closed accounts.
 
         Args:
             owner_id: owner of the accounts; empty for the caller. Only operators and admins may name another user.
             limit: maximum number of accounts in the page.
             after: id of the last account of the previous page.
+            before: the page has the last accounts before this id; `AccountPage.has_more` then means that there are
+                earlier ones. Not together with `after`.
         """
         request = bank_pb2.ListAccountsRequest(
-            owner_id=owner_id, page_size=limit + 1, after_account_id=str(after or "")
+            owner_id=owner_id,
+            page_size=limit + 1,
+            after_account_id=str(after or ""),
+            before_account_id=str(before or ""),
         )
         response = await self._calls.unary(self._stub.ListAccounts, request)
-        accounts = tuple(await convert_all(account_from_proto, response.accounts))
-        return AccountPage(accounts[:limit], has_more=len(accounts) > limit)
+        messages: Iterable[bank_pb2.Account] = response.accounts
+        if before is not None and not response.is_before:
+            messages = await self._find_accounts_before(owner_id, before, limit + 1)
+        accounts = tuple(await convert_all(account_from_proto, messages))
+        page = accounts[:limit] if before is None else accounts[-limit:]
+        return AccountPage(page, has_more=len(accounts) > limit)
+
+    async def _find_accounts_before(self, owner_id: str, before: UUID, limit: int) -> Sequence[bank_pb2.Account]:
+        """Return the last accounts before an id from a bank of an older release, which lists only forward."""
+        found: deque[bank_pb2.Account] = deque(maxlen=limit)
+        request = bank_pb2.ListAccountsRequest(owner_id=owner_id, page_size=_MAX_PAGE)
+        while True:
+            page = await self._calls.unary(self._stub.ListAccounts, request)
+            found.extend(each for each in page.accounts if UUID(each.id) < before)
+            request.after_account_id = page.next_after_account_id
+            if not request.after_account_id or UUID(request.after_account_id) >= before:
+                return found
 
     async def list_account_versions(self, page_size: int = 1_000) -> AsyncIterator[list[AccountVersion]]:
         """Yield the versions of all accounts, page by page in id order. For services only."""

@@ -43,7 +43,7 @@ class OpenedAccount:
 
 @dataclass(frozen=True, slots=True)
 class AccountPage:
-    """Accounts in id order. `has_more` is true if another page follows."""
+    """Accounts in id order. `has_more` is true if another page follows in the direction of the request."""
 
     accounts: tuple[Account, ...]
     has_more: bool

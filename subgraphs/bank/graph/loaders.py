@@ -20,6 +20,7 @@ class AccountPageRequest:
     owner_id: str
     limit: int
     after: UUID | None
+    before: UUID | None
 
 
 AccountPageLoader = DataLoader[AccountPageRequest, client.AccountPage]
@@ -39,6 +40,8 @@ def account_page_loader(bank: BankClient) -> AccountPageLoader:
     """Create a loader of pages for one request. Equal requests of a tick are one RPC."""
 
     async def load(request: AccountPageRequest) -> client.AccountPage:
-        return await bank.list_accounts(request.owner_id, limit=request.limit, after=request.after)
+        return await bank.list_accounts(
+            request.owner_id, limit=request.limit, after=request.after, before=request.before
+        )
 
     return loading.single_loader(load)

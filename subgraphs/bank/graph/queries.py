@@ -3,22 +3,27 @@
 import strawberry
 
 from subgraphs.bank.graph.context import Info
-from subgraphs.bank.graph.types import Account, AccountConnection, Transfer, list_accounts
+from subgraphs.bank.graph.types import ACCOUNT_PAGES, Account, AccountConnection, Transfer, list_accounts
 from wallet import inputs
 from wallet.errors import AccountNotFound, TransferNotFound
-from wallet.graph import PAGE_COST, PAGED_FORWARD, cost_directive
+from wallet.graph import PAGE_COST, PAGED, cost_directive
 
 
 @strawberry.type
 class Query:
     @strawberry.field(
-        description="The caller's accounts in id order, closed accounts included.",
-        directives=[cost_directive(PAGE_COST), PAGED_FORWARD],
+        description=f"The caller's accounts in id order, closed accounts included. {ACCOUNT_PAGES}",
+        directives=[cost_directive(PAGE_COST), PAGED],
     )
     async def accounts(
-        self, info: Info, first: int | None = None, after: str | None = None
+        self,
+        info: Info,
+        first: int | None = None,
+        after: str | None = None,
+        last: int | None = None,
+        before: str | None = None,
     ) -> AccountConnection | None:
-        return await list_accounts(info, "", first, after)
+        return await list_accounts(info, "", first, after, last, before)
 
     @strawberry.field(description="An account; null if it does not exist or the caller may not read it.")
     async def account(self, info: Info, id: strawberry.ID) -> Account | None:  # noqa: A002

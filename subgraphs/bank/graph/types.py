@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import Enum
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 from uuid import UUID
 
 import strawberry
@@ -15,6 +15,7 @@ from wallet.graph import (
     DESCRIPTION_COST,
     METADATA_COST,
     PAGE_COST,
+    PAGED,
     PAGED_FORWARD,
     AccountRef,
     Metadata,
@@ -22,6 +23,12 @@ from wallet.graph import (
     PageInfo,
     cost_directive,
 )
+
+ACCOUNT_PAGES: Final = (
+    "`first` and `after` page forward, `last` and `before` backward. `last` without `before` returns the end of the "
+    "list."
+)
+"""Description of the arguments of a connection of accounts."""
 
 
 @strawberry.enum
@@ -37,13 +44,18 @@ class User:
     id: strawberry.ID
 
     @strawberry.field(
-        description="The user's accounts in id order, closed accounts included.",
-        directives=[cost_directive(PAGE_COST), PAGED_FORWARD],
+        description=f"The user's accounts in id order, closed accounts included. {ACCOUNT_PAGES}",
+        directives=[cost_directive(PAGE_COST), PAGED],
     )
     async def accounts(
-        self, info: Info, first: int | None = None, after: str | None = None
+        self,
+        info: Info,
+        first: int | None = None,
+        after: str | None = None,
+        last: int | None = None,
+        before: str | None = None,
     ) -> Annotated["AccountConnection", strawberry.lazy("subgraphs.bank.graph.types")] | None:
-        return await list_accounts(info, self.id, first, after)
+        return await list_accounts(info, self.id, first, after, last, before)
 
 
 @strawberry.federation.type(
@@ -105,20 +117,23 @@ class AccountConnection:
     page_info: PageInfo
 
 
-async def list_accounts(info: Info, owner_id: str, first: int | None, after: str | None) -> AccountConnection:
+async def list_accounts(
+    info: Info, owner_id: str, first: int | None, after: str | None, last: int | None, before: str | None
+) -> AccountConnection:
     """Return a page of an owner's accounts; an empty `owner_id` means the caller."""
+    # The list is in id order, so a later account is what an older item is in a list that is sorted newest first.
     page_request = paging.parse_relay_arguments(
-        cursor.decode_id, start=cursor.ID_START, first=first, after=after, last=None, before=None
+        cursor.decode_id, start=cursor.ID_END, first=first, after=after, last=last, before=before
     )
-    page = await info.context.account_pages.load(
-        AccountPageRequest(owner_id, page_request.limit, page_request.older_than)
-    )
+    after_id, before_id = page_request.older_than, page_request.newer_than
+    page = await info.context.account_pages.load(AccountPageRequest(owner_id, page_request.limit, after_id, before_id))
     edges = [AccountEdge(cursor=cursor.encode_id(each.id), node=Account.from_client(each)) for each in page.accounts]
+    is_backward = before_id is not None
     return AccountConnection(
         edges=edges,
         page_info=PageInfo(
-            has_next_page=page.has_more,
-            has_previous_page=bool(after),
+            has_next_page=bool(before) if is_backward else page.has_more,
+            has_previous_page=page.has_more if is_backward else bool(after),
             start_cursor=edges[0].cursor if edges else None,
             end_cursor=edges[-1].cursor if edges else None,
         ),

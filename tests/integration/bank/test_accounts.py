@@ -1,7 +1,7 @@
 """Opening, closing and listing of accounts."""
 
 import asyncio
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -198,6 +198,21 @@ class TestList:
         for page_size in (1, 2, 4, 1000):
             accounts = await list_all(own_bank, own_bank.user("alice"), page_size=page_size)
             assert [account.id for account in accounts] == sorted(mine)
+
+    async def test_accounts_are_listed_backward(self, bank: RunningBank, operator: Caller) -> None:
+        owner = str(uuid4())
+        ids = sorted([await bank.open(owner) for _ in range(5)])
+        listed: list[UUID] = []
+        before, has_more = UUID(int=2**128 - 1), True
+        while has_more:
+            page = await operator(bank.client.list_accounts(owner, limit=2, before=before))
+            listed = [each.id for each in page.accounts] + listed
+            before, has_more = listed[0], page.has_more
+        assert listed == ids
+        page = await operator(bank.client.list_accounts(owner, limit=2, before=ids[0]))
+        assert (page.accounts, page.has_more) == ((), False)
+        with pytest.raises(InvalidInput):
+            await operator(bank.client.list_accounts(owner, after=ids[0], before=ids[4]))
 
     async def test_customer_cannot_list_accounts_of_others(self, bank: RunningBank, alice: Caller) -> None:
         with pytest.raises(PermissionDenied):

@@ -50,11 +50,13 @@ class Services(
         ids: known ids. An account, its owner, a transfer and a top-up share each id. Their amount is the position of
             the id, counted from 1. An account has one operation and one top-up.
         calls: names of the called methods with their keys.
+        is_forward_only: the bank is of a release that lists accounts only forward.
     """
 
     def __init__(self) -> None:
         self.ids: list[str] = []
         self.calls: list[tuple[str, list[str]]] = []
+        self.is_forward_only = False
 
     def open(self) -> str:
         self.ids.append(str(uuid4()))
@@ -94,7 +96,10 @@ class Services(
 
     async def ListAccounts(self, request: Any, context: Any) -> bank_pb2.ListAccountsResponse:  # noqa: N802
         self.calls.append(("ListAccounts", [request.owner_id]))
-        page = [id_ for id_ in self.ids if id_ > request.after_account_id][: request.page_size]
+        if request.before_account_id and not self.is_forward_only:
+            page = [id_ for id_ in self.ids if id_ < request.before_account_id][-request.page_size :]
+        else:
+            page = [id_ for id_ in self.ids if id_ > request.after_account_id][: request.page_size]
         accounts = [
             bank_pb2.Account(
                 id=id_,
@@ -104,7 +109,9 @@ class Services(
             )
             for id_ in page
         ]
-        return bank_pb2.ListAccountsResponse(accounts=accounts)
+        is_before = bool(request.before_account_id) and not self.is_forward_only
+        next_id = page[-1] if page and page[-1] != self.ids[-1] else ""
+        return bank_pb2.ListAccountsResponse(accounts=accounts, next_after_account_id=next_id, is_before=is_before)
 
     async def BatchGetUsers(self, request: Any, context: Any) -> identity_pb2.BatchGetUsersResponse:  # noqa: N802
         self.calls.append(("BatchGetUsers", list(request.ids)))

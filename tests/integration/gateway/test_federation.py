@@ -139,7 +139,36 @@ class TestAccountPages:
         assert nothing["edges"] == []
         assert services.calls == [("ListAccounts", [""])] * 4  # the accounts of the page are not loaded again
 
-    @pytest.mark.parametrize("arguments", ["first: 0", "first: 1001", 'after: "junk"', 'after: "djA"'])
+    @pytest.mark.parametrize("is_forward_only", [False, True])
+    async def test_accounts_are_paged_backward(
+        self, services: Services, execute: Execute, is_forward_only: bool
+    ) -> None:
+        services.is_forward_only = is_forward_only  # as a bank of an older release
+        ids = sorted(services.open() for _ in range(5))
+        services.ids.sort()
+        query = """
+            query($last: Int, $before: String) {
+              accounts(last: $last, before: $before) {
+                edges { node { id } }
+                pageInfo { hasNextPage hasPreviousPage startCursor endCursor }
+              }
+            }
+        """
+        ids_of_pages: list[str] = []
+        before = None
+        for more in (True, True, False):
+            page = (await execute(query, last=2, before=before))["data"]["accounts"]
+            info = page["pageInfo"]
+            assert (info["hasPreviousPage"], info["hasNextPage"]) == (more, before is not None)
+            ids_of_pages = [edge["node"]["id"] for edge in page["edges"]] + ids_of_pages
+            before = info["startCursor"]
+        assert ids_of_pages == ids
+        nothing = (await execute(query, last=2, before=before))["data"]["accounts"]
+        assert (nothing["edges"], nothing["pageInfo"]["hasNextPage"]) == ([], True)
+
+    @pytest.mark.parametrize(
+        "arguments", ["first: 0", "last: 0", "first: 1, last: 1", "first: 1001", 'after: "junk"', 'after: "djA"']
+    )
     async def test_invalid_page_arguments_are_refused(
         self, services: Services, execute: Execute, arguments: str
     ) -> None:
@@ -299,6 +328,7 @@ class TestSubgraphs:
             "card": {"account": {"id", "topUps"}},
             "analytics": {"account": {"id", "operations", "statistics"}},
             "identity": {"user": {"id", "username", "role", "createdAt"}},
+            "nodes": {"account": {"id"}, "user": {"id"}},
         }
 
     async def test_entity_without_resolve_reference_is_built_from_its_key(

@@ -33,6 +33,9 @@ CONNECTIONS: Final = {
 }
 """Selection on each of the caller's accounts, and the RPCs for all of them."""
 
+SINGLE: Final = {"Account.transfers"}
+"""Connections that are a call for each account: a reference belongs to one account."""
+
 DEEP: Final = """
     topUps(first: 1) {
       edges {
@@ -82,7 +85,7 @@ def test_every_entity_and_connection_is_counted() -> None:
         for field, definition in type_.fields.items()
         if get_named_type(definition.type).name.endswith("Connection")
     }
-    assert connections == set(CONNECTIONS)
+    assert connections == {*CONNECTIONS, *SINGLE}
     assert {each.__name__ for each in merge_entities(list(SUBGRAPHS.values()))} == set(ENTITIES)
 
 
@@ -105,6 +108,17 @@ async def test_many_entities_are_one_rpc(services: Services, http: httpx.AsyncCl
     response = await query(http, text, keys=representations)
     assert [each["id"] for each in response["data"]["_entities"]] == services.ids * 2
     assert services.calls == [(rpc, services.ids) for rpc in rpcs]
+
+
+async def test_many_nodes_are_one_rpc_for_each_type(services: Services, http: httpx.AsyncClient) -> None:
+    text = "query($ids: [ID!]!) { nodes(ids: $ids) { id __typename ... on Account { balance { amount } status } } }"
+    response = await query(http, text, ids=services.ids * 2)
+    amounts = {str(number + 1): id_ for number, id_ in enumerate(services.ids)}
+    loaded = [(each["__typename"], each["id"], each["balance"]["amount"]) for each in response["data"]["nodes"]]
+    assert loaded == [("Account", id_, f"{amount}.00") for amount, id_ in amounts.items()] * 2
+    assert sorted(services.calls) == [
+        (name, services.ids) for name in ("BatchGetAccounts", "BatchGetTopUps", "BatchGetTransfers", "BatchGetUsers")
+    ]
 
 
 @pytest.mark.parametrize("path", ["operations", "topUps"])

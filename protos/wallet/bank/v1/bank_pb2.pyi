@@ -1014,22 +1014,28 @@ class ListAccountsRequest(_message.Message):
     OWNER_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     AFTER_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    BEFORE_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     owner_id: _builtins.str
     """Empty means the caller. A customer must not name another user."""
     page_size: _builtins.int
     """At most 10,000; 0 means 1,000."""
     after_account_id: _builtins.str
     """Last id of the previous page; empty for the first page."""
+    before_account_id: _builtins.str
+    """Returns the accounts directly before this id, in id order. The id need not exist. Do not combine with
+    after_account_id.
+    """
     def __init__(
         self,
         *,
         owner_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         after_account_id: _builtins.str = ...,
+        before_account_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_account_id", b"after_account_id", "owner_id", b"owner_id", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_account_id", b"after_account_id", "before_account_id", b"before_account_id", "owner_id", b"owner_id", "page_size", b"page_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1041,8 +1047,11 @@ class ListAccountsResponse(_message.Message):
 
     ACCOUNTS_FIELD_NUMBER: _builtins.int
     NEXT_AFTER_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    IS_BEFORE_FIELD_NUMBER: _builtins.int
     next_after_account_id: _builtins.str
-    """Empty on the last page."""
+    """Empty on the last page, and for a request with before_account_id."""
+    is_before: _builtins.bool
+    """True if the request has before_account_id. Older servers ignore before_account_id and do not set this field."""
     @_builtins.property
     def accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Account]:
         """In id order."""
@@ -1052,10 +1061,11 @@ class ListAccountsResponse(_message.Message):
         *,
         accounts: _abc.Iterable[Global___Account] | None = ...,
         next_after_account_id: _builtins.str = ...,
+        is_before: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "next_after_account_id", b"next_after_account_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "is_before", b"is_before", "next_after_account_id", b"next_after_account_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -216,10 +216,16 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
     ) -> bank_pb2.ListAccountsResponse:
         limit = page_size_from_proto(request.page_size)
         after = id_from_text("afterAccountId", request.after_account_id) if request.after_account_id else None
-        accounts = await self._bank.list_accounts(request_context.current_principal(), request.owner_id, after, limit)
+        before = id_from_text("beforeAccountId", request.before_account_id) if request.before_account_id else None
+        if after is not None and before is not None:
+            raise InvalidInput.for_field("beforeAccountId", "must not be combined with afterAccountId")
+        caller = request_context.current_principal()
+        accounts = await self._bank.list_accounts(caller, request.owner_id, after, limit, before)
+        has_next = before is None and len(accounts) == limit
         return bank_pb2.ListAccountsResponse(
             accounts=[account_to_proto(account) for account in accounts],
-            next_after_account_id=str(accounts[-1].id) if len(accounts) == limit else "",
+            next_after_account_id=str(accounts[-1].id) if has_next else "",
+            is_before=before is not None,
         )
 
     async def ListAccountVersions(

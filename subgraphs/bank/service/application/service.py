@@ -197,8 +197,10 @@ class Bank:
             raise AccountNotEmpty(str(account_id))
         return account
 
-    async def list_accounts(self, caller: Principal, owner_id: str, after: UUID | None, limit: int) -> list[Account]:
-        """List an owner's accounts after an id, in id order, including closed accounts.
+    async def list_accounts(
+        self, caller: Principal, owner_id: str, after: UUID | None, limit: int, before: UUID | None = None
+    ) -> list[Account]:
+        """List an owner's accounts after an id, or the last ones before an id, in id order, including closed accounts.
 
         An empty `owner_id` means the caller. Only callers that may read all accounts may name another owner.
 
@@ -207,7 +209,7 @@ class Bank:
             PermissionDenied: the caller may not name another owner.
         """
         owner_id = _authorized_owner(caller, owner_id, may_name_others=caller.can_read_all)
-        return await self._reader.list_accounts(owner_id, after, limit)
+        return await self._reader.list_accounts(owner_id, after, limit, before)
 
     async def get_account(self, caller: Principal, account_id: UUID) -> Account:
         """Return the current state of an account.

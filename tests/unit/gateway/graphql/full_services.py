@@ -49,7 +49,9 @@ class FullServices:
     async def batch_get_accounts(self, ids: Sequence[UUID]) -> Mapping[UUID, bank.Account]:
         return {each: self._account(each) for each in ids}
 
-    async def list_accounts(self, _: str, *, limit: int, after: UUID | None) -> bank.AccountPage:
+    async def list_accounts(
+        self, _: str, *, limit: int, after: UUID | None, before: UUID | None = None
+    ) -> bank.AccountPage:
         ids = (UUID(int=ID.int + number) for number in range(self._choose_rows(limit)))
         return bank.AccountPage(tuple(map(self._account, ids)), has_more=True)
 

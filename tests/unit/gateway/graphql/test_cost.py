@@ -526,6 +526,8 @@ class TestDirectives:
             "Transfer.metadata": METADATA_COST,
             "User.accounts": PAGE_COST,
             "Query.accounts": PAGE_COST,
+            "Query.node": 4 * RESOLVER_COST,
+            "Query.nodes": 4 * RESOLVER_COST,
             "Mutation.transferMoney": MUTATION_COST,
             "Mutation.openAccount": MUTATION_COST,
             "Mutation.topUpAccount": MUTATION_COST,

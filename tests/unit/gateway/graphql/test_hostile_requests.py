@@ -45,8 +45,11 @@ MAX_RESPONSE_BYTES: Final = 64 * 1024
 class UnavailableServices:
     """Clients of services that are all unavailable, except that the caller has nine accounts."""
 
-    async def list_accounts(self, owner_id: str, *, limit: int, after: UUID | None) -> bank.AccountPage:
-        return await FullServices(lambda most: min(most, 9)).list_accounts(owner_id, limit=limit, after=after)
+    async def list_accounts(
+        self, owner_id: str, *, limit: int, after: UUID | None, before: UUID | None
+    ) -> bank.AccountPage:
+        services = FullServices(lambda most: min(most, 9))
+        return await services.list_accounts(owner_id, limit=limit, after=after, before=before)
 
     def __getattr__(self, name: str) -> Any:
         async def unavailable(*_: Any, **__: Any) -> Any:

@@ -21,6 +21,7 @@ SCHEMA: Final = build_merged_schema(partial(OperationRunner, new_policy()))
 NULLS: Final = {
     "Query.account(id)": ("query($id: ID!) { field: account(id: $id) { id } }", "id"),
     "Query.transfer(id)": ("query($id: ID!) { field: transfer(id: $id) { id } }", "id"),
+    "Query.node(id)": ("query($id: ID!) { field: node(id: $id) { id } }", "id"),
     "Query.topUp(id)": ("query($id: ID!) { field: topUp(id: $id) { id } }", "id"),
 }
 """By argument, a query that is null for an unknown id, and the name of the invalid field."""
@@ -56,7 +57,9 @@ FILTER: Final = """
       account(id: $account) { operations(filter: {counterpartyId: $id}) { isComplete } }
     }
 """
+NODES: Final = "query($ids: [ID!]!) { nodes(ids: $ids) { id } }"
 OTHERS: Final = {
+    "Query.nodes(ids)",
     "TransferMoneyInput.senderId",
     "TransferMoneyInput.recipientId",
     "TopUpAccountInput.accountId",
@@ -110,6 +113,15 @@ async def test_malformed_id_of_a_filter_is_an_error_of_its_field(id_: object) ->
     assert response["data"] == {"account": {"operations": None}}
     assert [summarize(each) for each in response["errors"]] == [
         invalid_input("counterpartyId", "account", "operations")
+    ]
+
+
+@INVALID
+async def test_malformed_id_of_nodes_is_null_with_an_error_beside_the_other_ids(id_: object) -> None:
+    response = await execute(NODES, ids=[str(ID), id_])
+    assert response["data"] == {"nodes": [{"id": str(ID)}, None]}
+    assert [summarize(each) for each in response["errors"]] == [
+        {"code": "INVALID_INPUT", "message": "ids: must be a UUID", "path": ["nodes", 1]}
     ]
 
 

@@ -76,7 +76,7 @@ class TestEntities:
 
     def test_unresolvable_key_in_one_subgraph_leaves_the_merged_key_resolvable(self) -> None:
         assert 'type Transfer @key(fields: "id", resolvable: false) {' in build_subgraph_schema("card").as_str()
-        assert 'type Transfer @key(fields: "id") {' in build_merged_schema(federation=True).as_str()
+        assert 'type Transfer implements Node @key(fields: "id") {' in build_merged_schema(federation=True).as_str()
 
 
 def entities(schema: GraphSchema) -> list[str]:

@@ -1,5 +1,6 @@
 """Generated operations that are valid for the merged graph, with their variables."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from graphql import (
     get_named_type,
     is_composite_type,
     is_enum_type,
+    is_interface_type,
     is_object_type,
 )
 from hypothesis import strategies as st
@@ -37,6 +39,9 @@ class _Operation:
             fields = [(name, each) for name, each in type_.fields.items() if depth < _MAX_DEPTH or _is_leaf(each)]
             chosen = self._draw(st.lists(st.sampled_from(fields), min_size=1, max_size=4)) if fields else []
             parts += [self._field(name, each, depth) for name, each in chosen]
+        elif is_interface_type(type_):
+            possible = self._draw(st.lists(st.sampled_from(SCHEMA.get_possible_types(type_)), max_size=2))
+            parts += [f"... on {each.name} {self.selections(each, depth)}" for each in possible]
         return "{ " + " ".join(parts or ["__typename"]) + " }"
 
     def _field(self, name: str, field: GraphQLField, depth: int) -> str:
@@ -57,6 +62,8 @@ class _Operation:
             given["id"] = _ID
         if "reference" in field.args:
             given["reference"] = "INV-1"
+        if "ids" in field.args:
+            given["ids"] = [_ID] * self._draw(st.integers(1, 5))
         if name == "statistics":
             hours = self._draw(st.integers(1, 900 if depth == 1 else 5))
             granularity = self._draw(st.sampled_from(("HOUR", "DAY", "WEEK", "MONTH")))
@@ -90,8 +97,8 @@ class _Operation:
 
     def _value(self, type_: str, value: Any) -> str:
         """Return a literal, or a variable that has the value, or a variable that has it as its default."""
-        is_enum = is_enum_type(SCHEMA.type_map[type_.rstrip("!")])
-        literal = str(value) if is_enum or isinstance(value, int) else f'"{value}"'
+        is_enum = is_enum_type(SCHEMA.type_map[type_.strip("[]!")])
+        literal = str(value) if is_enum or isinstance(value, int) else json.dumps(value)
         literal = "null" if value is None else literal.lower() if isinstance(value, bool) else literal
         kind = self._draw(st.sampled_from(("literal", "variable", "default")))
         if kind == "literal":

@@ -104,10 +104,22 @@ class Reader:
             row = await session.fetchrow(_ACCOUNT_AND_EPOCH, account_id)
         return None if row is None else (account_from_row(row), row["epoch"])
 
-    async def list_accounts(self, owner_id: str, after: UUID | None, limit: int) -> list[Account]:
-        """List the owner's accounts whose ids are above `after`, in id order; None: from the first account."""
-        query = f"{ACCOUNT} WHERE owner_id = $1 AND id > $2 ORDER BY id LIMIT $3"
+    async def list_accounts(
+        self, owner_id: str, after: UUID | None, limit: int, before: UUID | None = None
+    ) -> list[Account]:
+        """List the owner's accounts in id order.
+
+        Args:
+            owner_id: owner of the accounts.
+            after: lists the accounts whose ids are above this one; None: from the first account.
+            limit: maximum number of accounts.
+            before: lists the last of the accounts whose ids are below this one instead.
+        """
         async with connection(self._pool) as session:
+            if before is not None:
+                query = f"{ACCOUNT} WHERE owner_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3"
+                return [account_from_row(row) for row in reversed(await session.fetch(query, owner_id, before, limit))]
+            query = f"{ACCOUNT} WHERE owner_id = $1 AND id > $2 ORDER BY id LIMIT $3"
             return [account_from_row(row) for row in await session.fetch(query, owner_id, after or _NIL_ID, limit)]
 
     async def get_transfers(self, ids: Iterable[UUID]) -> dict[UUID, Transfer]:
