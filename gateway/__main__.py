@@ -47,6 +47,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             limits=Limits(cost=settings.gateway_graphql_max_cost),
             documents=TrustedDocuments.load(settings.gateway_graphql_trusted_documents),
             streams=settings.gateway_streams,
+            compiled=settings.gateway_graphql_compiled,
             production=settings.production,
             federation=settings.gateway_federation,
         )

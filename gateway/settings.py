@@ -73,6 +73,10 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
         description="file with a JSON object that maps SHA-256 hashes to GraphQL documents; clients of "
         "`/graphql` may execute only these documents; unset: any document",
     )
+    gateway_graphql_compiled: bool = Field(
+        GraphOptions.compiled,
+        description="compile the GraphQL operations of cached documents; false: graphql-core executes all operations",
+    )
     gateway_streams: PositiveInt = Field(
         GraphOptions.streams, description="maximum number of open WebSockets and subscriptions of one caller"
     )

@@ -6,9 +6,8 @@ graphql-core documents these methods as private and may change them in any relea
 
 from collections.abc import Callable, Collection, Sequence
 from functools import cache
-from operator import attrgetter
 from types import MethodType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 from weakref import proxy
 
 from graphql import (
@@ -19,8 +18,6 @@ from graphql import (
     FragmentDefinitionNode,
     GraphQLError,
     GraphQLInputType,
-    GraphQLLeafType,
-    GraphQLObjectType,
     GraphQLSchema,
     ListValueNode,
     Node,
@@ -45,14 +42,8 @@ from graphql.type import GraphQLResolveInfoHelpers
 from graphql.utilities import validate_input_literal
 from graphql.validation.validation_context import VariableUsageVisitor
 
+from gateway.graphql.execution.field_errors import locate_error
 from kit.runtime.pauses import ITEMS_PER_TURN, with_pauses
-
-SubfieldCache: TypeAlias = dict[tuple[GraphQLObjectType, int], Any]
-"""Cache of collected sub-fields by type and `id` of the AST node.
-
-It is valid only while the document is in memory, because its keys contain ids of the document's nodes. It is used only
-for documents without directives, because with `@skip` or `@include` the sub-fields depend on variables.
-"""
 
 
 class TooManyTokens(Exception):
@@ -319,61 +310,15 @@ def _has_variables(node: Node) -> bool:
     return False
 
 
-class AttributeResolver:
-    """Resolver that reads an attribute of the source, without Strawberry's resolver wrapper."""
-
-    def __init__(self, name: str) -> None:
-        """Args:
-        name: name of the Python attribute.
-        """
-        self._attribute = attrgetter(name)
-
-    def __call__(self, source: Any, _info: Any) -> Any:
-        """Return the attribute."""
-        return self._attribute(source)
-
-
-class LeafResolver(AttributeResolver):
-    """Resolver of an attribute that is a scalar or an enum.
-
-    `ShortcutExecutor` reads such fields directly. The resolver wrappers would take a quarter of the time of a page of
-    1,000 operations.
-    """
-
-    def __init__(self, name: str, leaf_type: GraphQLLeafType) -> None:
-        """Args:
-        name: name of the Python attribute.
-        leaf_type: the field's type, without `!`.
-        """
-        super().__init__(name)
-        self._coerce = leaf_type.coerce_output_value
-
-    def read(self, source: Any) -> Any:
-        """Return the value for the response; None if it is null or reading it raises an error."""
-        try:
-            value = self._attribute(source)
-            return None if value is None else self._coerce(value)
-        except Exception:  # noqa: BLE001  graphql-core reads the field again and reports the error with its path
-            return None
-
-
-class ShortcutExecutor(Executor[Any]):
-    """Executor with shared sub-fields, direct reads of leaves, and memory that is freed when the execution ends.
-
-    During a long list, other tasks of the event loop run.
+class CoreExecutor(Executor[Any]):
+    """graphql-core's executor, with pauses in long lists, and memory that is freed when the execution ends.
 
     graphql-core's executor and its `async_helpers` refer to each other. With that cycle the variables, the context and
     all results would stay in memory until the garbage collector runs, and each execution would take a quarter longer.
     """
 
-    def __init__(self, *arguments: Any, subfields: SubfieldCache | None = None, **options: Any) -> None:
-        """Args:
-        arguments: arguments of graphql-core's executor.
-        subfields: cache that all executions of this document share. None: sub-fields are collected for each execution.
-        options: keyword arguments of graphql-core's executor.
-        """
+    def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._subfields = subfields
         executor = proxy(self)  # resolvers call the helpers only during the execution, while the executor exists
         self.async_helpers = GraphQLResolveInfoHelpers(
             gather=MethodType(type(self).gather_async_work, executor),
@@ -390,23 +335,10 @@ class ShortcutExecutor(Executor[Any]):
         executor._relevant_sub_fields = {}  # noqa: SLF001
         return executor
 
-    def collect_subfields(self, return_type: Any, field_details_list: Any) -> Any:
-        """Collect sub-fields once per document, not per execution. This saves a twentieth of a mutation's time."""
-        if self._subfields is None or len(field_details_list) > 1:
-            return super().collect_subfields(return_type, field_details_list)
-        key = return_type, id(field_details_list[0].node)
-        collected = self._subfields.get(key)
-        if collected is None:
-            collected = self._subfields[key] = super().collect_subfields(return_type, field_details_list)
-        return collected
-
     def handle_field_error(self, raw_error: Any, return_type: Any, field_details_list: Any, path: Any) -> None:
-        """Handle a field's error without computing its line, which would take long for thousands of errors."""
-        if not isinstance(raw_error, GraphQLError) or raw_error.path is None:
-            nodes = getattr(raw_error, "nodes", None) or [field_details_list[0].node]
-            raw_error = GraphQLError(str(raw_error), path=path.as_list(), original_error=raw_error)
-            raw_error.nodes = nodes
-        super().handle_field_error(raw_error, return_type, field_details_list, path)
+        """Handle a field's error without computing its line."""
+        error = locate_error(raw_error, [field_details_list[0].node], path.as_list())
+        super().handle_field_error(error, return_type, field_details_list, path)
 
     def complete_iterable_value(
         self, item_type: Any, field_details_list: Any, info: Any, path: Any, items: Any, position_context: Any
@@ -418,12 +350,3 @@ class ShortcutExecutor(Executor[Any]):
                 item_type, field_details_list, info, path, paused, position_context
             )
         return super().complete_iterable_value(item_type, field_details_list, info, path, items, position_context)
-
-    def execute_field(self, parent_type: Any, source: Any, field_details_list: Any, *place: Any) -> Any:
-        """Read a leaf directly if it has a value. graphql-core handles all other values, including nulls and errors."""
-        field = parent_type.fields.get(field_details_list[0].node.name.value)
-        if field is not None and type(field.resolve) is LeafResolver:
-            value = field.resolve.read(source)
-            if value is not None:
-                return value
-        return super().execute_field(parent_type, source, field_details_list, *place)

@@ -17,6 +17,7 @@ class GraphOptions:
         streams: maximum number of open WebSockets and subscriptions of one caller.
         batch_limit: maximum number of requests in one array.
         production: introspection, suggestions in errors and GraphiQL are off.
+        compiled: operations of cached documents are compiled; otherwise graphql-core executes all operations.
         federation: the merged graph is a federation subgraph, and each subgraph has a separate endpoint.
     """
 
@@ -26,4 +27,5 @@ class GraphOptions:
     streams: int = 200
     batch_limit: int = 10
     production: bool = False
+    compiled: bool = True
     federation: bool = False

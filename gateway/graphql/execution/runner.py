@@ -102,6 +102,8 @@ class OperationRunner(PreparingRunner):
         super().__init__(execution_context)
         self._policy = policy
         self._cost: OperationCost | None = None
+        self._document: Document | None = None
+        self._compiled_fields = 0
         self._codes: dict[str, int] = {}  # number of errors by code: a stream may have an error in each event
         self._is_stream = False
         self._has_stream_result = False
@@ -138,6 +140,8 @@ class OperationRunner(PreparingRunner):
         context = self.execution_context
         if context.result is not None and not self._has_stream_result:
             self._format_errors(context.result)
+        if self._document is not None and self.plan is not None and self.plan.fields > self._compiled_fields:
+            self._policy.documents.update_size(self._document)
         actual = 0
         if context.result is not None and self._cost is not None:
             actual = self._cost.measure(context.result.data)
@@ -171,7 +175,7 @@ class OperationRunner(PreparingRunner):
         if document.errors:
             raise InvalidDocument(document.errors)
         self._cost = cost = document.operation_cost(name)
-        self.subfields = document.subfields
+        self._choose_plan(document, name)
         check_operation_type(context, cost.type_name)
         self._is_stream = cost.operation_type is OperationType.SUBSCRIPTION
         if self._is_stream:
@@ -208,6 +212,12 @@ class OperationRunner(PreparingRunner):
         return await self._policy.documents.load(
             schema, text, cost=cost, client=client, budget=self._budget, operation_name=operation_name
         )
+
+    def _choose_plan(self, document: Document, operation_name: str | None) -> None:
+        """Execute the operation with its plan, if it has one."""
+        self.plan = self._policy.documents.plan(document, operation_name)
+        if self.plan is not None:
+            self._document, self._compiled_fields = document, self.plan.fields
 
     def _acquire_stream(self) -> None:
         """Count an open stream and remove the request's deadline, because each RPC of a stream has its own time-out."""

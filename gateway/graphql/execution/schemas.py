@@ -47,7 +47,7 @@ def build_schemas(options: GraphOptions, streams: StreamLimiter, work: WorkLimit
     policy = ExecutionPolicy(
         limits=options.limits,
         validator=validator,
-        documents=DocumentLoader(options.limits, validator),
+        documents=DocumentLoader(options.limits, validator, compile_operations=options.compiled),
         operation_names=OperationNames(options.documents.operation_names),
         streams=streams,
         work=work,

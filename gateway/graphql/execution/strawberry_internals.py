@@ -6,15 +6,18 @@ one of them is missing or no longer has an effect.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 import strawberry
 import structlog
 from graphql import (
+    DocumentNode,
     GraphQLArgument,
     GraphQLError,
     GraphQLInputField,
     GraphQLInputObjectType,
+    GraphQLResolveInfo,
     GraphQLSchema,
     Undefined,
     get_nullable_type,
@@ -38,12 +41,8 @@ from strawberry.types.graphql import OperationType
 from strawberry.types.scalar import ScalarDefinition, ScalarWrapper
 
 from gateway.errors import INVALID_GRAPHQL, METHOD_NOT_ALLOWED, OperationRefused, is_request_error, is_unexpected
-from gateway.graphql.execution.graphql_core_internals import (
-    AttributeResolver,
-    LeafResolver,
-    ShortcutExecutor,
-    SubfieldCache,
-)
+from gateway.graphql.execution.compiled import AttributeResolver, CompiledOperation, NotCompilable
+from gateway.graphql.execution.graphql_core_internals import CoreExecutor
 from gateway.graphql.protection.prices import COST_EXTENSION, SDL_BYTES_PER_UNIT, add_cost_directive
 
 __all__ = [
@@ -142,10 +141,10 @@ class PreparingRunner(SchemaExtensionsRunner):
     """Runner with a method `prepare` that replaces Strawberry's parsing and validation.
 
     Attributes:
-        subfields: cache of sub-fields of the document, which the executor reads.
+        plan: the compiled operation; None if graphql-core executes it.
     """
 
-    subfields: SubfieldCache | None = None
+    plan: CompiledOperation | None = None
 
     async def prepare(self) -> None:
         """Set a valid document in the execution context, or refuse the operation.
@@ -157,31 +156,87 @@ class PreparingRunner(SchemaExtensionsRunner):
         raise NotImplementedError
 
 
-class _Executor(ShortcutExecutor, StrawberryGraphQLCoreExecutionContext):
-    """Strawberry's executor with the shortcuts of `ShortcutExecutor`."""
+class _Info(GraphQLResolveInfo[Any]):
+    """graphql-core's `info`, with the attribute that Strawberry's `Info.input_extensions` reads."""
+
+    operation_extensions: dict[str, Any] | None = None
+
+
+def _info_builder(operation_extensions: dict[str, Any] | None) -> Callable[..., Any]:
+    """Return the function that builds the `info` of resolvers in one execution."""
+    if not operation_extensions:
+        return _Info
+
+    def new_info(*members: Any) -> _Info:
+        info = _Info(*members)
+        info.operation_extensions = operation_extensions
+        return info
+
+    return new_info
+
+
+def _execute_plan(
+    plan: CompiledOperation,
+    execute: Callable[..., Any],
+    schema: GraphQLSchema,
+    document: DocumentNode,
+    *,
+    operation_extensions: dict[str, Any] | None,
+    **options: Any,
+) -> Any:
+    """Execute a compiled operation, or let `execute` do it if the operation is not compiled for its variables.
+
+    The arguments after `execute` are those that Strawberry calls it with.
+    """
+    new_info = _info_builder(operation_extensions)
+    try:
+        return plan.execute(options["root_value"], options["context_value"], options["variable_values"], new_info)
+    except NotCompilable:
+        return execute(schema, document, operation_extensions=operation_extensions, **options)
+
+
+class _Executor(CoreExecutor, StrawberryGraphQLCoreExecutionContext):
+    """Executor of operations and of the events of subscriptions.
+
+    Attributes:
+        plan: the compiled subscription, which executes the events; None if graphql-core executes them.
+    """
+
+    plan: CompiledOperation | None = None
+
+    def execute_operation(self, serially: bool | None = None) -> Any:
+        """Execute the operation with graphql-core, or an event with the plan."""
+        if self.plan is not None:
+            try:
+                return self.plan.execute_event(self, _info_builder(self.operation_extensions))
+            except NotCompilable:
+                self.plan = None
+        return super().execute_operation(serially)
 
 
 class _SubscriptionExecutor:
-    """Builds the `_Executor` of a subscription with `subfields`, because Strawberry passes no keyword arguments to it.
+    """Builds the `_Executor` of a subscription with its plan, because Strawberry passes no arguments of ours to it.
 
-    The runner loads the document after the call of `_stream` and before the call of `build`, so `build` reads
-    `subfields`.
+    The runner loads the document after the call of `_stream` and before the call of `build`, so `build` reads the plan.
     """
 
     def __init__(self, runner: Any) -> None:
         self._runner = runner
 
     def build(self, *arguments: Any, **options: Any) -> Any:
-        return _Executor.build(*arguments, subfields=_subfields(self._runner), **options)
+        executor = _Executor.build(*arguments, **options)
+        if isinstance(executor, _Executor):
+            executor.plan = _plan(self._runner)
+        return executor
 
 
-def _subfields(runner: Any) -> SubfieldCache | None:
-    subfields: SubfieldCache | None = getattr(runner, "subfields", None)
-    return subfields
+def _plan(runner: Any) -> CompiledOperation | None:
+    plan: CompiledOperation | None = getattr(runner, "plan", None)
+    return plan
 
 
 class GraphSchema(strawberry.Schema):
-    """Schema with a replaceable runner, fast attribute resolvers, and a log line for unexpected errors.
+    """Schema with a replaceable runner, attribute resolvers, and a log line for unexpected errors.
 
     Attributes:
         core_schema: graphql-core's schema.
@@ -206,21 +261,24 @@ class GraphSchema(strawberry.Schema):
         return self._new_runner(execution_context)
 
     async def _execute_operation(self, context: ExecutionContext, runner: Any, *rest: Any) -> Any:
-        """Pass the runner's `subfields` to the executor.
+        """Execute the runner's plan, if it has one.
 
-        The last argument is the dict of the executor's keyword arguments.
+        The last two arguments are the function that executes the operation, and the dict of its further arguments.
 
-        graphql-core finds invalid variables here. The result is then a request error, as for an invalid document.
+        The executor finds invalid variables here. The result is then a request error, as for an invalid document.
         """
-        rest[-1]["subfields"] = _subfields(runner)
-        rest[-1]["max_coercion_errors"] = 1  # the runner describes invalid variables itself
-        result: Any = await super()._execute_operation(context, runner, *rest)
+        middleware, execute, options = rest
+        options["max_coercion_errors"] = 1  # the runner describes invalid variables itself
+        plan = _plan(runner)
+        if plan is not None:
+            execute = partial(_execute_plan, plan, execute)
+        result: Any = await super()._execute_operation(context, runner, middleware, execute, options)
         if result.errors and is_request_error(result.data, result.errors):
             context.result = result = PreExecutionError(data=None, errors=result.errors)
         return result
 
     def _stream(self, execution_context: ExecutionContext, extensions_runner: Any, *rest: Any, **options: Any) -> Any:
-        """Pass the runner's `subfields` to the executor of a subscription too."""
+        """Execute the events of a subscription with the runner's plan, if it has one."""
         options["execution_context_class"] = _SubscriptionExecutor(extensions_runner)
         return super()._stream(execution_context, extensions_runner, *rest, **options)
 
@@ -328,13 +386,11 @@ def _remove_null_defaults(schema: GraphQLSchema) -> None:
 
 
 def _use_attribute_resolvers(schema: GraphQLSchema) -> None:
-    """Replace Strawberry's default resolvers with faster ones that only read an attribute."""
+    """Replace Strawberry's default resolvers with ones that only read an attribute, which plans know."""
     for type_ in filter(is_object_type, schema.type_map.values()):
         for field in type_.fields.values():
             if field.resolve is not None and is_default_resolver(field.resolve):
-                name = strawberry_definition(field).python_name
-                nullable = get_nullable_type(field.type)
-                field.resolve = LeafResolver(name, nullable) if is_leaf_type(nullable) else AttributeResolver(name)
+                field.resolve = AttributeResolver(strawberry_definition(field).python_name)
 
 
 def _use_plain_inputs(schema: GraphQLSchema) -> None:

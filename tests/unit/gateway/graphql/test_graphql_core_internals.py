@@ -4,7 +4,6 @@ import asyncio
 import gc
 import inspect
 import weakref
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -35,20 +34,18 @@ from graphql import (
     specified_rules,
     validate,
 )
-from graphql.execution import Executor, executor
+from graphql.execution import Executor
 from graphql.language import OperationDefinitionNode
 from graphql.language.parser import Parser
 from hypothesis import given
 
+from gateway.graphql.execution.compiled import AttributeResolver
 from gateway.graphql.execution.graphql_core_internals import (
-    AttributeResolver,
-    LeafResolver,
+    CoreExecutor,
     LimitedParser,
     LiteralRule,
     NameTooLong,
     RuleSet,
-    ShortcutExecutor,
-    SubfieldCache,
     TooManyTokens,
 )
 from gateway.graphql.execution.strawberry_internals import STRAWBERRY_RULES
@@ -74,8 +71,8 @@ class Item:
 ITEM: GraphQLObjectType = GraphQLObjectType(
     "Item",
     lambda: {
-        "number": GraphQLField(GraphQLNonNull(GraphQLInt), resolve=LeafResolver("number", GraphQLInt)),
-        "text": GraphQLField(GraphQLString, resolve=LeafResolver("text", GraphQLString)),
+        "number": GraphQLField(GraphQLNonNull(GraphQLInt), resolve=AttributeResolver("number")),
+        "text": GraphQLField(GraphQLString, resolve=AttributeResolver("text")),
         "parent": GraphQLField(ITEM, resolve=AttributeResolver("parent")),
     },
 )
@@ -84,39 +81,16 @@ SCHEMA = GraphQLSchema(
 )
 
 
-def run(document: DocumentNode, items: list[Item], subfields: SubfieldCache | None = None) -> Any:
-    """Execute a query with `ShortcutExecutor`."""
-    return execute(SCHEMA, document, items, executor_class=ShortcutExecutor, subfields=subfields)
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Number of calls of graphql-core's own functions."""
-    calls: Counter[str] = Counter()
-
-    def count(owner: Any, name: str) -> None:
-        original: Callable[..., Any] = getattr(owner, name)
-
-        def counted(*arguments: Any, **options: Any) -> Any:
-            calls[name] += 1
-            return original(*arguments, **options)
-
-        monkeypatch.setattr(owner, name, counted)
-
-    count(executor, "collect_subfields")
-    count(Executor, "build_resolve_info")
-    return calls
+def run(document: DocumentNode, items: list[Item]) -> Any:
+    """Execute a query with `CoreExecutor`."""
+    return execute(SCHEMA, document, items, executor_class=CoreExecutor)
 
 
 class TestSignatures:
     @pytest.mark.parametrize(
         ("method", "parameters"),
         [
-            (Executor.collect_subfields, ["self", "return_type", "field_details_list"]),
-            (
-                Executor.execute_field,
-                ["self", "parent_type", "source", "field_details_list", "path", "position_context"],
-            ),
+            (Executor.handle_field_error, ["self", "raw_error", "return_type", "field_details_list", "path"]),
             *(
                 (
                     method,
@@ -293,40 +267,6 @@ class TestFieldErrors:
         assert searches == []
 
 
-class TestSubfields:
-    def test_sub_fields_are_collected_once_per_document(self, calls: Counter[str]) -> None:
-        document, subfields = parse("{ items { number parent { text } } }"), SubfieldCache()
-        results = [run(document, [Item(1), Item(2)], subfields) for _ in range(3)]
-        assert results[0].data == results[1].data == results[2].data
-        assert calls["collect_subfields"] == len(subfields) == 2
-
-    def test_sub_fields_are_collected_for_each_execution_without_a_cache(self, calls: Counter[str]) -> None:
-        document = parse("{ items { number } }")
-        for _ in range(3):
-            run(document, [Item(1)])
-        assert calls["collect_subfields"] == 3
-
-    def test_merged_selections_are_not_cached(self) -> None:
-        subfields = SubfieldCache()
-        result = run(parse("{ items { number } items { text } }"), [Item(1, "a")], subfields)
-        assert result.data == {"items": [{"number": 1, "text": "a"}]}
-        assert subfields == {}
-
-
-class TestLeaves:
-    def test_leaf_with_a_value_is_read_without_resolve_info(self, calls: Counter[str]) -> None:
-        assert run(parse("{ items { number text } }"), [Item(1, "a"), Item(2, "b")]).errors is None
-        assert calls["build_resolve_info"] == 1  # of `items` itself
-
-    def test_null_or_malformed_leaf_has_graphql_cores_error(self) -> None:
-        result = run(parse("{ items { n: number } }"), [Item(0), Item(None), Item("many")])
-        assert result.data == {"items": [{"n": 0}, None, None]}
-        assert [(error.path, error.message) for error in result.errors] == [
-            (["items", 1, "n"], "Cannot return null for non-nullable field Item.number."),
-            (["items", 2, "n"], "Int cannot represent non-integer value: 'many'"),
-        ]
-
-
 class TestLongLists:
     async def test_other_tasks_run_during_a_long_list(self) -> None:
         turns = 0
@@ -387,7 +327,7 @@ class TestMemory:
             gc.enable()
 
     def test_executor_that_never_executes_is_freed(self) -> None:
-        executor = ShortcutExecutor.build(SCHEMA, parse("{ items { number } }"))
+        executor = CoreExecutor.build(SCHEMA, parse("{ items { number } }"))
         collected = weakref.ref(executor)
         gc.disable()
         try:
@@ -412,24 +352,15 @@ class TestAsyncHelpers:
             return sum(await info.async_helpers.gather([number("1"), number("2")]))
 
         query = GraphQLObjectType("Query", {"sum": GraphQLField(GraphQLInt, resolve=resolve)})
-        result = await execute(GraphQLSchema(query), parse("{ sum }"), executor_class=ShortcutExecutor)  # type: ignore[misc]
+        result = await execute(GraphQLSchema(query), parse("{ sum }"), executor_class=CoreExecutor)  # type: ignore[misc]
         assert (result.data, result.errors, tracked) == ({"sum": 3}, None, ["done"])
 
 
 class TestEvents:
-    @pytest.mark.parametrize("subfields", [None, {}], ids=["without a cache", "with a cache"])
-    def test_sub_fields_of_an_event_are_not_kept_for_the_next(self, subfields: SubfieldCache | None) -> None:
-        document = parse("{ items { number } items { text } }")  # merged selections are not in the shared cache
-        subscription = ShortcutExecutor.build(SCHEMA, document, subfields=subfields)
-        assert isinstance(subscription, ShortcutExecutor)
+    def test_sub_fields_of_an_event_are_not_kept_for_the_next(self) -> None:
+        subscription = CoreExecutor.build(SCHEMA, parse("{ items { number } items { text } }"))
+        assert isinstance(subscription, CoreExecutor)
         events = [subscription.build_per_event_executor([Item(number, "a")]) for number in range(3)]
         results = [event.execute_operation(False) for event in events]
         assert [result.data for result in results] == [{"items": [{"number": each, "text": "a"}]} for each in range(3)]
         assert [len(each._relevant_sub_fields) for each in (subscription, *events)] == [0, 1, 1, 1]
-
-    def test_sub_fields_are_collected_once_for_all_events_with_a_cache(self, calls: Counter[str]) -> None:
-        subscription = ShortcutExecutor.build(SCHEMA, parse("{ items { number } }"), subfields={})
-        assert isinstance(subscription, ShortcutExecutor)
-        for number in range(3):
-            subscription.build_per_event_executor([Item(number)]).execute_operation(False)
-        assert calls["collect_subfields"] == 1

@@ -12,6 +12,7 @@ import strawberry
 from strawberry.types import Info
 from structlog.testing import capture_logs
 
+from gateway.graphql.execution.compiled import CompiledOperation
 from gateway.graphql.execution.context import Context
 from gateway.graphql.execution.metrics import OPERATION_ERRORS
 from gateway.graphql.execution.runner import OperationRunner
@@ -213,6 +214,7 @@ class TestStatus:
             raise KeyError("password=x")
 
         monkeypatch.setattr(schema, "_get_execute_function", lambda: broken)
+        monkeypatch.setattr(CompiledOperation, "execute", broken)
         response = await post(http, "{ hello }")
         assert (response.status_code, response.json()["errors"][0]["message"]) == (500, InternalError().message)
 

@@ -23,7 +23,7 @@ from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.graphql import OperationType
 
 from gateway.errors import OperationRefused
-from gateway.graphql.execution.graphql_core_internals import AttributeResolver, LeafResolver, SubfieldCache
+from gateway.graphql.execution.compiled import AttributeResolver, CompiledOperation, OperationCompiler
 from gateway.graphql.execution.schemas import build_merged_schema
 from gateway.graphql.execution.strawberry_internals import (
     STRAWBERRY_RULES,
@@ -186,8 +186,7 @@ class TestAttributeResolvers:
             for field in type_.fields.values()
         ]
         assert not any(is_default_resolver(resolve) for resolve in resolvers if resolve)
-        assert isinstance(core_fields(schema, "Money")["amount"].resolve, LeafResolver)
-        assert type(core_fields(schema, "AccountEdge")["node"].resolve) is AttributeResolver
+        assert isinstance(core_fields(schema, "Money")["amount"].resolve, AttributeResolver)
 
     async def test_leaf_has_its_value_or_an_error_with_its_path(self) -> None:
         result = await SCHEMA.execute("{ things { __typename n: number text late } }")
@@ -244,14 +243,25 @@ class TestPlainInputs:
 
 
 class RecordingRunner(SchemaExtensionsRunner):
-    """Runner with a cache of sub-fields that all executions share."""
+    """Runner that records its executions."""
 
     created: list[ExecutionContext]
-    subfields: SubfieldCache
 
     def __init__(self, context: ExecutionContext) -> None:
         super().__init__(context)
         self.created.append(context)
+
+
+class CompilingRunner(PreparingRunner):
+    """Runner that compiles each operation."""
+
+    plans: list[CompiledOperation]
+
+    async def prepare(self) -> None:
+        context = self.execution_context
+        context.graphql_document = parse(context.query or "")
+        self.plan = OperationCompiler(context.schema.core_schema).compile(context.graphql_document)  # type: ignore[attr-defined]
+        self.plans.append(self.plan)
 
 
 class FailingRunner(PreparingRunner):
@@ -268,8 +278,12 @@ class TestRunner:
     @pytest.fixture
     def schema(self, monkeypatch: pytest.MonkeyPatch) -> GraphSchema:
         monkeypatch.setattr(RecordingRunner, "created", [], raising=False)
-        monkeypatch.setattr(RecordingRunner, "subfields", {}, raising=False)
         return GraphSchema(RecordingRunner, query=Query, subscription=Subscription)
+
+    @pytest.fixture
+    def compiled(self, monkeypatch: pytest.MonkeyPatch) -> GraphSchema:
+        monkeypatch.setattr(CompilingRunner, "plans", [], raising=False)
+        return GraphSchema(CompilingRunner, query=Query, subscription=Subscription)
 
     async def test_runner_is_created_for_each_execution_and_stream(self, schema: GraphSchema) -> None:
         await schema.execute("{ things { number } }")
@@ -277,16 +291,40 @@ class TestRunner:
             pass
         assert len(RecordingRunner.created) == 2
 
-    async def test_executor_has_the_runners_sub_fields(self, schema: GraphSchema) -> None:
-        await schema.execute("{ things { number } }")
-        (return_type, _), *_ = RecordingRunner.subfields
-        assert return_type is schema.core_schema.type_map["Thing"]
+    async def test_plan_of_the_runner_is_executed(self, compiled: GraphSchema) -> None:
+        result = await compiled.execute("query($no: Boolean!) { things { number @skip(if: $no) } }", {"no": True})
+        assert (result.errors, result.data) == (None, {"things": [{}, {}, {}, {}]})
+        assert [plan.fields for plan in CompilingRunner.plans] == [1]
 
-    async def test_executor_of_a_subscription_has_the_runners_sub_fields(self, schema: GraphSchema) -> None:
-        async for result in await schema.stream("subscription { thing { number } }"):
+    async def test_plan_of_the_runner_executes_the_events_of_a_subscription(self, compiled: GraphSchema) -> None:
+        async for result in await compiled.stream("subscription { thing { number } }"):
             assert result.data == {"thing": {"number": 1}}  # type: ignore[union-attr]
-        (return_type, _), *_ = RecordingRunner.subfields
-        assert return_type is schema.core_schema.type_map["Thing"]
+        assert [plan.fields for plan in CompilingRunner.plans] == [2]
+
+    async def test_operation_that_is_not_compiled_for_its_variables_is_executed_by_graphql_core(
+        self, compiled: GraphSchema
+    ) -> None:
+        result = await compiled.execute(
+            "query($no: Boolean = false) { things { number @skip(if: $no) } }", {"no": None}
+        )
+        assert result.data == {"things": [None, None, None, None]}
+        assert [plan.fields for plan in CompilingRunner.plans] == [0]
+
+    async def test_resolvers_of_a_plan_have_the_info_of_strawberry(self, compiled: GraphSchema) -> None:
+        infos: list[strawberry.Info[Any, Any]] = []
+        query = "query Q($number: Int!) { plain(value: {number: $number, text: null}) }"
+        extensions = {"a": 1}
+
+        class Recorder(list[object]):
+            def append(self, value: object) -> None:
+                infos.append(inspect.currentframe().f_back.f_locals["info"])  # type: ignore[union-attr]
+
+        await compiled.execute(query, {"number": 1}, context_value=Recorder(), operation_extensions=extensions)
+        (info,) = infos
+        assert (info.field_name, info.path.as_list(), info.variable_values) == ("plain", ["plain"], {"number": 1})
+        assert (info.schema, info.query, info.input_extensions) == (compiled, query, extensions)
+        (selected,) = info.selected_fields
+        assert (selected.name, selected.arguments["value"]) == ("plain", {"number": 1, "text": None})  # type: ignore[union-attr]
 
     async def test_error_of_the_runner_is_the_operations_error(self) -> None:
         schema = GraphSchema(FailingRunner, query=Query, subscription=Subscription)
