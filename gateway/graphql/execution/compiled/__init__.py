@@ -1,4 +1,4 @@
-"""Compiled GraphQL operations: a document is compiled to closures once, and executed many times.
+"""Compiled GraphQL operations: an operation is compiled to a plan once, and executed many times.
 
 The package uses the public API of graphql-core only. Results, errors and calls of resolvers are graphql-core's.
 """

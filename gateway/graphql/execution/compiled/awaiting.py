@@ -35,7 +35,7 @@ async def await_all(results: Places, places: Sequence[Any]) -> Places:
 
 
 def settle(awaitables: Iterable[Awaitable[Any]]) -> None:
-    """Let awaitables that nobody waits for end in the background. Without a running event loop, close coroutines."""
+    """Run abandoned awaitables to their end in the background. Without a running event loop, close coroutines."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -52,3 +52,8 @@ class FieldErrors:
         if None not in self._null_places:
             self._null_places.add(path)
             self.errors.append(error)
+
+    def take(self) -> list[GraphQLError]:
+        """Remove and return the errors. Their tracebacks refer to frames that refer to this object: a cycle."""
+        errors, self.errors = self.errors, []
+        return errors

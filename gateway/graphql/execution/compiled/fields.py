@@ -36,7 +36,7 @@ class OperationNodes:
 class FieldPlan:
     """Plan of one field of an object type.
 
-    A field is read if its resolver only reads the object; `read` is None for every other field.
+    `read` is None for a field whose resolver does more than read the object.
 
     Attributes:
         key: key in the response.
@@ -79,7 +79,7 @@ class FieldPlan:
         nodes: parts of the document for the `info`.
         value: plan of the field's values.
         read: reads the field from the object; None if the field has another resolver.
-        read_arguments: reads the arguments; None if there are none.
+        read_arguments: reads the arguments; None for a field without arguments.
         exact_class: class of the values that need no completion after `read`.
         complete_leaf: completes a scalar or an enum; None for other types.
         needs_info: functions of the field's type read the `info`.

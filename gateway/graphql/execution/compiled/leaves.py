@@ -26,9 +26,9 @@ _MAX_NAMES: Final = 100
 
 
 def exact_class(type_: Any) -> type | None:
-    """Return the Python class whose instances a scalar reads and returns unchanged; None if there is no such class.
+    """Return the Python class of values that a scalar keeps unchanged; None if it converts all values.
 
-    Instances of subclasses are not meant.
+    Subclasses of it are converted.
     """
     return _EXACT_CLASSES.get(type_)
 

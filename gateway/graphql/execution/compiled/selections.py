@@ -37,7 +37,7 @@ def find_operation(
     """Return the operation of a document that a request selects, and the fragments of the document.
 
     Raises:
-        NotCompilable: the name selects no operation, or a fragment has variables of its own.
+        NotCompilable: the name selects no operation, or a fragment defines variables.
     """
     operations = [each for each in document.definitions if isinstance(each, OperationDefinitionNode)]
     chosen = [each for each in operations if name is None or (each.name is not None and each.name.value == name)]
@@ -45,7 +45,7 @@ def find_operation(
     if not chosen or (name is None and len(chosen) > 1):
         raise NotCompilable("the name selects no operation")
     if any(each.variable_definitions for each in fragments.values()):
-        raise NotCompilable("a fragment has variables of its own")
+        raise NotCompilable("a fragment defines variables")
     return chosen[-1], fragments
 
 

@@ -102,7 +102,7 @@ class AbstractPlan(ValuePlan):
         return found
 
     def _unusable(self, name: Any, value: Any) -> str:
-        """Return the message for a name that is none of a possible type."""
+        """Return the message for an invalid name of a type."""
         type_ = self._type
         must_resolve = f"Abstract type '{type_}' must resolve to an Object type at runtime for field '{self.site.name}'"
         if name is None:

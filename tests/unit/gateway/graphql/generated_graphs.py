@@ -1,7 +1,7 @@
 """Generated GraphQL schemas, operations and resolvers, with every kind of result and defect.
 
 Everything depends on a seed. A resolver's behaviour depends on the seed and on its path only, so two executions have
-the same results, whatever their order is.
+the same results in any order.
 """
 
 import asyncio
@@ -81,7 +81,7 @@ VARIABLES: Final = (
 
 
 class Member:
-    """Object whose attributes are the members of a source."""
+    """Source with attributes."""
 
     def __init__(self, members: Mapping[str, Any]) -> None:
         vars(self).update(members)
