@@ -30,6 +30,7 @@ REFUSALS_BY_STATE: Final = frozenset(
         "CURRENCY_MISMATCH",
         "TOP_UP_LIMIT_EXCEEDED",
         "IDEMPOTENCY_CONFLICT",
+        "REFERENCE_USED",
         "LEDGER_RESTORED",
     }
 )
@@ -38,6 +39,8 @@ REFUSALS_BY_STATE: Final = frozenset(
 CALLER_REFUSAL: Final = "FUZZ_CALLER_REFUSAL"
 """Environment variable with an error code: the caller's valid requests may be refused with this code."""
 
+_TEXT: Final = "must not contain (control characters|a card number).*"
+"""Messages about texts of transfers. The contract states these rules in the description of `description`."""
 _CURSOR: Final = "must be a cursor from an earlier response"
 
 RULES_IN_WORDS: Final[Mapping[str, re.Pattern[str]]] = {
@@ -46,6 +49,13 @@ RULES_IN_WORDS: Final[Mapping[str, re.Pattern[str]]] = {
     "before": re.compile(f"{_CURSOR}|must not be combined with after"),
     "minAmount": re.compile("must not be above maxAmount"),
     "from": re.compile("must be before to"),
+    "metadataKey": re.compile(f"{_TEXT}|is required with metadataValue"),
+    "metadataValue": re.compile(f"{_TEXT}|is required with metadataKey"),
+    "description": re.compile(_TEXT),
+    "reference": re.compile(_TEXT),
+    "text": re.compile(_TEXT),
+    "metadata": re.compile(f"{_TEXT}|must not have an empty key|must have at most (64|128) characters"),
+    "uniqueReference": re.compile("needs a reference"),
     "Authorization": re.compile("must be sent once: remove the other values"),  # generated tokens may contain commas
     "Idempotency-Key": re.compile("must be sent once; the value is one key several times.*"),
 }

@@ -60,7 +60,7 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def transfer(alice: User, bob: User, *command: str, **options: Any) -> None:
-    """Run a client that makes a transfer, and check what it prints."""
+    """Run a client that makes a transfer, and check its output."""
     request = {
         "url": str(alice.http.base_url).rstrip("/"),
         "token": alice.token,

@@ -124,7 +124,7 @@ class Operation(_message.Message):
     id: _builtins.str
     """Transfer id."""
     account_id: _builtins.str
-    """Account whose history has the operation."""
+    """Id of the account of this history."""
     account_version: _builtins.int
     """The account's version after the operation."""
     type: Global___OperationType.ValueType
