@@ -8,7 +8,15 @@ call the gateway.
 from collections.abc import Mapping
 from typing import Final
 
-from kit.auth.access import PUBLIC_ACCESS, READ_ACCESS, WRITE_ACCESS, AccessRule, allow_roles
+from kit.auth.access import (
+    ADMIN_ACCESS,
+    OPERATOR_ACCESS,
+    PUBLIC_ACCESS,
+    READ_ACCESS,
+    WRITE_ACCESS,
+    AccessRule,
+    allow_roles,
+)
 from kit.auth.principal import Role
 
 ANY_USER: Final = allow_roles(*Role)
@@ -25,6 +33,10 @@ REST_RULES: Final[Mapping[str, AccessRule]] = {
     "GET /accounts": READ_ACCESS,
     "POST /accounts": WRITE_ACCESS,
     "GET /accounts/{accountId}": READ_ACCESS,
+    "POST /accounts/{accountId}/close": WRITE_ACCESS,
+    "POST /accounts/{accountId}/freeze": OPERATOR_ACCESS,
+    "POST /accounts/{accountId}/thaw": OPERATOR_ACCESS,
+    "GET /accounts/{accountId}/changes": ADMIN_ACCESS,
     "GET /accounts/{accountId}/transfers": READ_ACCESS,
     "POST /accounts/{accountId}/transfers": WRITE_ACCESS,
     "GET /accounts/{accountId}/transfers/{transferId}": READ_ACCESS,
@@ -62,6 +74,9 @@ GRAPH_RULES: Final[Mapping[str, AccessRule]] = {
     "Mutation.transferMoney": WRITE_ACCESS,
     "Mutation.topUpAccount": WRITE_ACCESS,
     "Mutation.openAccount": WRITE_ACCESS,
+    "Mutation.closeAccount": WRITE_ACCESS,
+    "Mutation.freezeAccount": OPERATOR_ACCESS,
+    "Mutation.thawAccount": OPERATOR_ACCESS,
     "Subscription.balanceChanged": READ_ACCESS,
     "Subscription.operationAdded": READ_ACCESS,
     "Subscription.topUpUpdated": READ_ACCESS,

@@ -110,6 +110,56 @@ class AccountStatus(StrEnum):
     closed = "CLOSED"
 
 
+class AccountFreeze(StrEnum):
+    outgoing = "OUTGOING"
+    incoming = "INCOMING"
+    all = "ALL"
+
+
+class FreezeRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    frozen: AccountFreeze
+    reason: Annotated[str, Field(examples=["Report of a stolen phone"], max_length=200, min_length=1)]
+
+
+class ThawRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    reason: Annotated[str, Field(examples=["Identity confirmed"], max_length=200, min_length=1)]
+
+
+class Action(StrEnum):
+    close = "CLOSE"
+    freeze = "FREEZE"
+    thaw = "THAW"
+
+
+class AccountChange(BaseModel):
+    model_config = ConfigDict(
+        populate_by_name=True,
+    )
+    revision: Annotated[StrictInt, Field(description="Number of the change.", ge=1)]
+    action: Action
+    changed_by: Annotated[str, Field(alias="changedBy", description="Issuer and subject of the caller.")]
+    changed_at: Annotated[AwareDatetime, Field(alias="changedAt")]
+    reason: str
+    before: Annotated[dict[str, str], Field(description="Values before the change, by name.")]
+    after: Annotated[dict[str, str], Field(description="Values after the change, by name.")]
+
+
+class AccountChangePage(BaseModel):
+    model_config = ConfigDict(
+        populate_by_name=True,
+    )
+    changes: Annotated[list[AccountChange], Field(description="Newest first.")]
+    has_more: Annotated[StrictBool, Field(alias="hasMore")]
+
+
 class Account(BaseModel):
     model_config = ConfigDict(
         populate_by_name=True,
@@ -130,6 +180,7 @@ class Account(BaseModel):
     version: Annotated[StrictInt, Field(description="Increases by one with each operation, without gaps.", ge=0)]
     created_at: Annotated[AwareDatetime, Field(alias="createdAt")]
     updated_at: Annotated[AwareDatetime, Field(alias="updatedAt")]
+    frozen: Annotated[AccountFreeze | None, Field(description="Absent if the account is not frozen.")] = None
 
 
 class TransferRequest(BaseModel):

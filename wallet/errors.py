@@ -154,6 +154,16 @@ class AccountClosed(WalletError):
 
 
 @dataclass
+class AccountFrozen(WalletError):
+    """The account is frozen: it cannot pay, or cannot be paid, and cannot be closed."""
+
+    reason = "ACCOUNT_FROZEN"
+    code = Code.FAILED_PRECONDITION
+    template = "the account {account_id} is frozen; ask support, or use another account"
+    account_id: str
+
+
+@dataclass
 class AccountNotEmpty(WalletError):
     """The account has a balance, and only an empty account can be closed."""
 

@@ -198,6 +198,18 @@ class AccountClosed(Error):
     account_id: strawberry.ID
 
 
+@strawberry.federation.type(
+    shareable=True, description="The account is frozen: it cannot pay, or cannot be paid, and cannot be closed."
+)
+class AccountFrozen(Error):
+    account_id: strawberry.ID
+
+
+@strawberry.federation.type(shareable=True, description="The account has a balance, so it cannot be closed.")
+class AccountNotEmpty(Error):
+    account_id: strawberry.ID
+
+
 @strawberry.enum(description="Period of a top-up limit.")
 class LimitPeriod(Enum):
     TOP_UP = strawberry.enum_value("TOP_UP", description="One top-up.")
@@ -271,6 +283,8 @@ ERRORS_AS_DATA: Final = (
     _ErrorToUnionMember(errors.CurrencyMismatch, CurrencyMismatch, errors.CurrencyMismatch.metadata),
     _ErrorToUnionMember(errors.AccountNotFound, AccountNotFound, errors.AccountNotFound.metadata),
     _ErrorToUnionMember(errors.AccountClosed, AccountClosed, errors.AccountClosed.metadata),
+    _ErrorToUnionMember(errors.AccountFrozen, AccountFrozen, errors.AccountFrozen.metadata),
+    _ErrorToUnionMember(errors.AccountNotEmpty, AccountNotEmpty, errors.AccountNotEmpty.metadata),
     _ErrorToUnionMember(errors.TopUpLimitExceeded, TopUpLimitExceeded, _limit_to_graph),
     _ErrorToUnionMember(errors.TopUpDeclinesExceeded, TopUpDeclinesExceeded, _declines_to_graph),
     _ErrorToUnionMember(errors.ReferenceUsed, ReferenceUsed, errors.ReferenceUsed.metadata),

@@ -73,6 +73,14 @@ _TYPES: Final = (
         "Use an open account and a new idempotency key.",
     ),
     ProblemType(
+        "ACCOUNT_FROZEN",
+        HTTPStatus.BAD_REQUEST,
+        "Account is frozen",
+        "An operator has frozen the account: it cannot pay, or cannot be paid, and cannot be closed. Nothing was "
+        "moved.",
+        "Ask support, or use another account and a new idempotency key.",
+    ),
+    ProblemType(
         "ACCOUNT_NOT_EMPTY",
         HTTPStatus.BAD_REQUEST,
         "Account is not empty",

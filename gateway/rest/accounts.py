@@ -28,7 +28,7 @@ def account_routes(bank: BankClient, charge_page: ChargePage) -> list[BaseRoute]
     """
     router = APIRouter(route_class=GuardedRoute)
 
-    @router.get("/accounts")
+    @router.get("/accounts", response_model_exclude_none=True)
     async def list_accounts(
         limit: Annotated[WholeNumber, Query(ge=1, le=1_000)] = 50, after: UUID | None = None
     ) -> models.AccountPage:
@@ -37,7 +37,7 @@ def account_routes(bank: BankClient, charge_page: ChargePage) -> list[BaseRoute]
         accounts = await convert_all(account_to_rest, page.accounts)
         return models.AccountPage(accounts=accounts, has_more=page.has_more)
 
-    @router.post("/accounts", status_code=201)
+    @router.post("/accounts", status_code=201, response_model_exclude_none=True)
     async def open_account(body: models.OpenAccountRequest, request: Request, response: Response) -> models.Account:
         with inputs.FieldParser() as fields:
             key = read_idempotency_key(request.headers, fields)
@@ -49,6 +49,29 @@ def account_routes(bank: BankClient, charge_page: ChargePage) -> list[BaseRoute]
 
     async def get_account(_: Request, accountId: UUID) -> Response:  # noqa: N803  the contract's name
         return json_response(account_to_rest(await bank.get_account(accountId)))
+
+    @router.post("/accounts/{accountId}/close", response_model_exclude_none=True)
+    async def close_account(accountId: UUID) -> models.Account:  # noqa: N803  the contract's name
+        return account_to_rest(await bank.close_account(accountId))
+
+    @router.post("/accounts/{accountId}/freeze", response_model_exclude_none=True)
+    async def freeze_account(accountId: UUID, body: models.FreezeRequest) -> models.Account:  # noqa: N803
+        return account_to_rest(await bank.freeze_account(accountId, body.frozen.value, body.reason))
+
+    @router.post("/accounts/{accountId}/thaw", response_model_exclude_none=True)
+    async def thaw_account(accountId: UUID, body: models.ThawRequest) -> models.Account:  # noqa: N803
+        return account_to_rest(await bank.thaw_account(accountId, body.reason))
+
+    @router.get("/accounts/{accountId}/changes")
+    async def list_changes(
+        accountId: UUID,  # noqa: N803  the contract's name
+        limit: Annotated[WholeNumber, Query(ge=1, le=1_000)] = 50,
+        before: Annotated[WholeNumber | None, Query(ge=1, le=2**53 - 1)] = None,
+    ) -> models.AccountChangePage:
+        await charge_page(limit)
+        changes = await bank.list_account_changes(accountId, limit=limit + 1, before=before)
+        page = [change_to_rest(each) for each in changes[:limit]]
+        return models.AccountChangePage(changes=page, has_more=len(changes) > limit)
 
     return [*router.routes, DirectRoute("GET", "/accounts/{accountId}", get_account)]
 
@@ -63,4 +86,18 @@ def account_to_rest(account: client.Account) -> models.Account:
         version=account.version,
         created_at=account.created_at,
         updated_at=account.updated_at,
+        frozen=models.AccountFreeze(account.frozen) if account.frozen else None,
+    )
+
+
+def change_to_rest(change: client.AccountChange) -> models.AccountChange:
+    """Convert a change of an account to the contract's model."""
+    return models.AccountChange(
+        revision=change.revision,
+        action=models.Action(change.action),
+        changed_by=change.changed_by,
+        changed_at=change.changed_at,
+        reason=change.reason,
+        before=dict(change.before),
+        after=dict(change.after),
     )

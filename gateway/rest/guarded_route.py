@@ -25,12 +25,13 @@ class GuardedRoute(APIRoute):
         handle = super().get_route_handler()
         rule = REST_RULES[" ".join((*(self.methods or ()), self.path))]  # each route has one method
         query = QueryParameters.of_route(self)
+        has_body = self.body_field is not None
 
         async def check_and_handle(request: Request) -> Response:
             if not rule.is_public:
                 rule.check(request_context.current_principal())
             check_query(query, request)
-            if request.method == "POST":
+            if has_body:
                 body = await read_json(request, _take_content_type(request.scope))
                 set_parsed_body(request, body)
             return await handle(request)

@@ -11,6 +11,7 @@ from uuid import UUID
 from subgraphs.bank import client
 from wallet.errors import (
     AccountClosed,
+    AccountFrozen,
     AccountNotFound,
     CurrencyMismatch,
     DeadlineExceeded,
@@ -40,6 +41,7 @@ WITHOUT_EFFECT: Final = frozenset({"DECLINED", "VOIDED", "REFUNDED"})
 
 _REFUSALS: Final = (
     AccountClosed,
+    AccountFrozen,
     AccountNotFound,
     CurrencyMismatch,
     IdempotencyConflict,
@@ -170,6 +172,31 @@ class RecordedCall:
 
 
 @dataclass(frozen=True, slots=True)
+class FrozenPeriod:
+    """Period in which an account was frozen, as the client that froze it observed it.
+
+    Attributes:
+        account_id: the account.
+        directions: transfers that are refused: OUTGOING, INCOMING or ALL.
+        began: start of the first call that froze the account.
+        certain_from: time of the response to it.
+        certain_until: start of the first call that thawed the account.
+        ended: time of the response to it; infinite if a call had no response, because it may have an effect later.
+    """
+
+    account_id: UUID
+    directions: str
+    began: float
+    certain_from: float
+    certain_until: float
+    ended: float
+
+    def refuses(self, account_id: UUID, direction: str) -> bool:
+        """Return whether the account refuses transfers in this direction."""
+        return account_id == self.account_id and self.directions in {direction, "ALL"}
+
+
+@dataclass(frozen=True, slots=True)
 class BalanceSnapshot:
     """Sum of all balances minus the sum of all opening balances (`change`), read in one statement."""
 
@@ -183,6 +210,7 @@ class History:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.calls: list[RecordedCall] = []
         self.snapshots: list[BalanceSnapshot] = []
+        self.frozen: list[FrozenPeriod] = []
         self._clock = clock
         self._numbers = itertools.count(1)
 

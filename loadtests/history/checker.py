@@ -22,6 +22,7 @@ from loadtests.history.calls import (
     DEFECT,
     Answer,
     BalanceSnapshot,
+    FrozenPeriod,
     IdempotencyKey,
     LedgerRequest,
     NoEffect,
@@ -38,7 +39,10 @@ from loadtests.history.rows import Account, IdempotencyRow, LedgerRows, Transfer
 
 
 def check_history(
-    ledger: LedgerRows, calls: Sequence[RecordedCall], snapshots: Sequence[BalanceSnapshot] = ()
+    ledger: LedgerRows,
+    calls: Sequence[RecordedCall],
+    snapshots: Sequence[BalanceSnapshot] = (),
+    frozen: Sequence[FrozenPeriod] = (),
 ) -> list[Violation]:
     """Return every contradiction within the ledger, within the calls, and between the ledger and the calls.
 
@@ -46,6 +50,7 @@ def check_history(
         ledger: rows, read after the last call. Every account was opened before the first call.
         calls: all calls on these accounts, including the final retries of unknown outcomes.
         snapshots: balance snapshots, read while the calls were made.
+        frozen: periods in which accounts were frozen. There are no others.
     """
     histories, violations = replay(ledger)
     keys = _group_by_key(ledger, calls, histories)
@@ -53,7 +58,8 @@ def check_history(
     timelines = {id_: Timeline(history, intervals) for id_, history in histories.items()}
     for each in keys:
         violations += each.check_answers()
-        violations += _check_refusal(each, timelines)
+        violations += _check_refusal(each, timelines, frozen)
+        violations += _check_frozen(each, frozen)
     for timeline in timelines.values():
         violations += timeline.check_order(keys)
     violations += _check_one_key_per_transfer(ledger, calls)
@@ -282,17 +288,43 @@ def _check_one_key_per_transfer(ledger: LedgerRows, calls: Sequence[RecordedCall
             yield Violation(Invariant.ONE_KEY, [transfer, *rows[transfer.id]], related)
 
 
-def _check_refusal(key: KeyHistory, timelines: Mapping[UUID, Timeline]) -> Iterator[Violation]:
+def _check_frozen(key: KeyHistory, frozen: Sequence[FrozenPeriod]) -> Iterator[Violation]:
+    """Yield a violation if the key's transfer was decided while one of its accounts was certainly frozen."""
+    if key.transfer is None:
+        return
+    sides = (key.transfer.sender_id, "OUTGOING"), (key.transfer.recipient_id, "INCOMING")
+    for period in frozen:
+        is_within = period.certain_from < key.interval.begin and key.interval.end < period.certain_until
+        if is_within and any(period.refuses(*side) for side in sides):
+            yield Violation(Invariant.FROZEN, key.rows, key.calls)
+
+
+def _may_be_frozen(account_id: UUID, body: RequestBody, interval: Interval, frozen: Iterable[FrozenPeriod]) -> bool:
+    """Return whether the account can have refused the transfer in the interval because it was frozen."""
+    direction = "OUTGOING" if account_id == body.sender_id else "INCOMING"
+    return any(
+        each.refuses(account_id, direction) and each.began <= interval.end and interval.begin <= each.ended
+        for each in frozen
+    )
+
+
+def _check_refusal(
+    key: KeyHistory, timelines: Mapping[UUID, Timeline], frozen: Sequence[FrozenPeriod]
+) -> Iterator[Violation]:
     """Compare the refusal in the key's row with the state of the accounts in the interval of the decision."""
     refusal = key.row.refusal if key.row else None
     request = next((call.request for call in key.calls if call.request.body == key.decided_body), None)
-    if refusal and request and not _is_justified(refusal, request, key.interval, timelines):
+    if refusal and request and not _is_justified(refusal, request, key.interval, timelines, frozen):
         sender = timelines.get(request.body.sender_id)
         yield Violation(Invariant.JUSTIFIED, [*key.rows, *([sender.history.account] if sender else [])], key.calls)
 
 
 def _is_justified(
-    refusal: Refusal, request: LedgerRequest, interval: Interval, timelines: Mapping[UUID, Timeline]
+    refusal: Refusal,
+    request: LedgerRequest,
+    interval: Interval,
+    timelines: Mapping[UUID, Timeline],
+    frozen: Sequence[FrozenPeriod],
 ) -> bool:
     """Return whether the reason of the refusal can have been true in the interval."""
     body = request.body
@@ -311,7 +343,7 @@ def _is_justified(
             return account.currency != body.currency
         case "INSUFFICIENT_FUNDS" | "REFERENCE_USED" if id_ == body.sender_id:
             return _is_sender_unable(refusal, body, interval, timeline)
-    return False
+    return refusal.reason == "ACCOUNT_FROZEN" and _may_be_frozen(account.id, body, interval, frozen)
 
 
 def _is_sender_unable(refusal: Refusal, body: RequestBody, interval: Interval, timeline: Timeline) -> bool:
@@ -334,4 +366,4 @@ def _is_hidden(account: Account, request: LedgerRequest) -> bool:
     """
     if account.id == request.body.sender_id:
         return request.owner_id not in {None, account.owner_id}
-    return request.key.operation == "transfer" and account.min_balance is None
+    return request.key.operation == "transfer" and account.is_clearing

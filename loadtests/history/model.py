@@ -25,6 +25,7 @@ class Invariant(StrEnum):
     ACCOUNTS = "an account's row is the result of its transfers"
     TIME = "creation times do not decrease as versions increase"
     REFERENCE = "no earlier transfer from an account has the reference of a transfer that asked for a unique one"
+    FROZEN = "no transfer is made while its account is frozen"
     FUTURE = "no transfer is dated after the rows were read"
     ONE_KEY = "each transfer has one idempotency key, and each key has at most one transfer"
     REQUESTED = "every row in the ledger was requested, with the same arguments"
@@ -157,7 +158,7 @@ def _post(
         or transfer.amount <= 0
         or any(history.account.currency != transfer.currency for history in both)
         or (sender is not None and sender.is_overdrawn)
-        or (transfer.kind == "DEPOSIT") != (sender is None or sender.account.min_balance is None)
+        or (transfer.kind == "DEPOSIT") != (sender is None or sender.account.is_clearing)
     ):
         yield Violation(Invariant.RULES, [transfer, *(history.account for history in both)])
 

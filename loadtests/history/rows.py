@@ -13,7 +13,7 @@ import orjson
 from loadtests.history.calls import IdempotencyKey, Refusal, RequestBody
 
 _ACCOUNTS: Final = """
-    SELECT id, owner_id, currency, status, opening_balance, balance, min_balance, version FROM accounts
+    SELECT id, owner_id, currency, status, opening_balance, balance, min_balance, version, purpose FROM accounts
     WHERE $1::uuid[] IS NULL OR id = ANY($1)
 """
 _TRANSFERS: Final = """
@@ -48,6 +48,12 @@ class Account:
     balance: Decimal
     min_balance: Decimal | None
     version: int
+    purpose: str = "CUSTOMER"
+
+    @property
+    def is_clearing(self) -> bool:
+        """Return whether this is a clearing account, the sender of deposits."""
+        return self.purpose == "CLEARING"
 
 
 @dataclass(frozen=True, slots=True)

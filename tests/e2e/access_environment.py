@@ -40,6 +40,13 @@ GRAPHQL: Final = {
     "Query.accounts": "{ accounts { edges { node { id balance { amount } } } } }",
     "Mutation.openAccount": """mutation($openInput: OpenAccountInput!) {
         openAccount(input: $openInput) { ... on OpenAccountSuccess { account { id } } ... on Error { code } } }""",
+    "Mutation.closeAccount": """mutation($closeInput: CloseAccountInput!) {
+        closeAccount(input: $closeInput) { ... on ChangeAccountSuccess { account { id } } ... on Error { code } } }""",
+    "Mutation.freezeAccount": """mutation($freezeInput: FreezeAccountInput!) {
+        freezeAccount(input: $freezeInput) {
+            ... on ChangeAccountSuccess { account { id } } ... on Error { code } } }""",
+    "Mutation.thawAccount": """mutation($thawInput: ThawAccountInput!) {
+        thawAccount(input: $thawInput) { ... on ChangeAccountSuccess { account { id } } ... on Error { code } } }""",
     "Query.account": "query($account: ID!) { account(id: $account) { id balance { amount } } }",
     "Query.transfer": """query($transfer: ID!) { transfer(id: $transfer) {
         id amount { amount } sender { id } recipient { id } } }""",
@@ -60,6 +67,10 @@ GRAPHQL: Final = {
         operationAdded(accountId: $account, after: $after) { id balanceAfter { amount } counterparty { id } } }""",
     "Subscription.topUpUpdated": "subscription($topUp: ID!) { topUpUpdated(id: $topUp) { id status } }",
 }
+
+CONTROLS: Final = ("/close", "/freeze", "/thaw")
+"""Ends of the paths that change the state of an account."""
+CONTROL_MUTATIONS: Final = frozenset({"closeAccount", "freezeAccount", "thawAccount"})
 
 SERVICES: Final = {
     "BankService": (bank_pb2, "bank_grpc"),
@@ -183,7 +194,8 @@ class AccessEnvironment:
 
     async def _call_rest(self, call: str, headers: dict[str, str], *, is_owner: bool) -> str:
         method, _, path = call.partition(" ")
-        path_values = {"accountId": self.account, "transferId": self.transfer, "topUpId": self.top_up}
+        account = await self._spare_account() if path.endswith(CONTROLS) else self.account
+        path_values = {"accountId": account, "transferId": self.transfer, "topUpId": self.top_up}
         for name, value in path_values.items():
             path = path.replace(f"{{{name}}}", value)
         if method != "POST" and path.endswith("/transfers"):
@@ -202,8 +214,12 @@ class AccessEnvironment:
         match call.rpartition("/")[2]:
             case "topup":
                 return {"amount": "1.00", "card": CARD}
-            case "accounts":
+            case "accounts" | "close":
                 return {}
+            case "freeze":
+                return {"frozen": "ALL", "reason": "access"}
+            case "thaw":
+                return {"reason": "access"}
             case "password":
                 return CHANGE
             case "register":
@@ -215,6 +231,11 @@ class AccessEnvironment:
             case _:
                 return {"recipientId": self.payee, "amount": "1.00"}
 
+    async def _spare_account(self) -> str:
+        """Open an empty account of the owner, for calls that close or freeze it."""
+        async with self.one_at_a_time:
+            return await insert_account(self.sql, self.owner, "0")
+
     async def _new_user(self) -> tuple[dict[str, str], str]:
         """Create a user; return the credentials and a refresh token."""
         user, credentials = str(uuid.uuid4()), new_credentials()
@@ -225,6 +246,7 @@ class AccessEnvironment:
     async def _call_graphql(self, call: str, headers: dict[str, str], *, is_owner: bool) -> str:
         root, _, name = call.partition(".")
         key = {"idempotencyKey": uuid.uuid4().hex, "amount": "1.00"}
+        spare = await self._spare_account() if name in CONTROL_MUTATIONS else ""
         variables = {
             "account": self.account,
             "transfer": self.transfer,
@@ -233,6 +255,9 @@ class AccessEnvironment:
             "transferInput": key | {"senderId": self.account, "recipientId": self.payee},
             "topUpInput": key | {"accountId": self.account, "card": CARD},
             "openInput": {"idempotencyKey": uuid.uuid4().hex},
+            "closeInput": {"accountId": spare},
+            "freezeInput": {"accountId": spare, "frozen": "ALL", "reason": "access"},
+            "thawInput": {"accountId": spare, "reason": "access"},
         }
         query = GRAPHQL[call]
         request = {"query": query, "variables": {each: variables[each] for each in re.findall(r"\$(\w+):", query)}}
@@ -308,9 +333,10 @@ class AccessEnvironment:
             return (await self._new_user())[0]
         if method in {"Refresh", "Revoke"}:
             return {"refreshToken": (await self._new_user())[1]}
-        if method == "CloseAccount":
-            async with self.one_at_a_time:
-                return {"accountId": await insert_account(self.sql, self.owner, "0")}
+        if method in {"CloseAccount", "FreezeAccount", "ThawAccount"}:
+            change = {"reason": "access"} if method != "CloseAccount" else {}
+            frozen = {"frozen": "ACCOUNT_FREEZE_ALL"} if method == "FreezeAccount" else {}
+            return {"accountId": await self._spare_account(), **change, **frozen}
         return requests.get(method, account)
 
     def _record_owner_response(self, call: str, text: str, *, is_owner: bool) -> None:

@@ -25,6 +25,7 @@ COLUMNS: Final = (
 READ: Final = "401 ok 404 ok ok 403 403 403 403 401"
 MOVE: Final = "401 ok 404 403 ok 403 403 403 403 401"
 ADMIN: Final = "401 403 403 403 ok 403 403 403 403 401"
+OPERATE: Final = "401 403 403 ok ok 403 403 403 403 401"
 OPEN: Final = "ok ok ok ok ok ok ok ok ok ok"
 OWN: Final = "401 ok ok ok ok 403 403 403 403 401"
 
@@ -39,6 +40,10 @@ EXPECTED: Final = {
     "GET /accounts": OWN,
     "POST /accounts": "401 ok ok 403 ok 403 403 403 403 401",
     "GET /accounts/{accountId}": READ,
+    "POST /accounts/{accountId}/close": MOVE,
+    "POST /accounts/{accountId}/freeze": OPERATE,
+    "POST /accounts/{accountId}/thaw": OPERATE,
+    "GET /accounts/{accountId}/changes": ADMIN,
     "GET /accounts/{accountId}/transfers": READ,
     "POST /accounts/{accountId}/transfers": MOVE,
     "GET /accounts/{accountId}/transfers/{transferId}": READ,
@@ -57,6 +62,9 @@ EXPECTED: Final = {
     "Query._service": "ok ok ok ok ok 403 403 403 403 401",
     "Mutation.transferMoney": MOVE,
     "Mutation.topUpAccount": MOVE,
+    "Mutation.closeAccount": MOVE,
+    "Mutation.freezeAccount": OPERATE,
+    "Mutation.thawAccount": OPERATE,
     "Mutation.openAccount": "401 ok ok 403 ok 403 403 403 403 401",
     "Subscription.balanceChanged": READ,
     "Subscription.operationAdded": READ,
@@ -72,6 +80,9 @@ EXPECTED: Final = {
     "BankService.ListTransfers": READ,
     "BankService.OpenAccount": "401 ok 403 403 ok 403 403 403 403 401",
     "BankService.CloseAccount": MOVE,
+    "BankService.FreezeAccount": OPERATE,
+    "BankService.ThawAccount": OPERATE,
+    "BankService.ListAccountChanges": ADMIN,
     "BankService.ListAccounts": "401 ok 403 ok ok 403 403 403 403 401",
     "BankService.ListAccountVersions": "401 403 403 403 403 403 403 ok 403 401",
     "BankService.ListEvents": "401 403 403 403 403 403 ok ok 403 401",

@@ -4,6 +4,7 @@ from subgraphs.bank.client.client import SERVICE, BankClient
 from subgraphs.bank.client.types import (
     NO_WORDS,
     Account,
+    AccountChange,
     AccountPage,
     AccountVersion,
     Balance,
@@ -23,6 +24,7 @@ __all__ = [
     "NO_WORDS",
     "SERVICE",
     "Account",
+    "AccountChange",
     "AccountPage",
     "AccountVersion",
     "Balance",

@@ -15,7 +15,9 @@ from kit.runtime.pauses import convert_all, with_pauses
 from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 from subgraphs.bank.client.converters import (
     account_from_proto,
+    change_from_proto,
     event_from_proto,
+    freeze_to_proto,
     receipt_from_proto,
     transfer_from_proto,
     transfer_request_to_proto,
@@ -24,6 +26,7 @@ from subgraphs.bank.client.forwarding import TransferForwarder
 from subgraphs.bank.client.types import (
     NO_WORDS,
     Account,
+    AccountChange,
     AccountPage,
     AccountVersion,
     Balance,
@@ -49,6 +52,7 @@ _READS: Final = (
     "BatchGetAccounts",
     "BatchGetTransfers",
     "ListTransfers",
+    "ListAccountChanges",
     "ListAccounts",
     "ListAccountVersions",
     "ListEvents",
@@ -255,6 +259,42 @@ class BankClient:
         request = bank_pb2.CloseAccountRequest(account_id=str(account_id))
         response = await self._calls.unary(self._stub.CloseAccount, request)
         return account_from_proto(response.account)
+
+    async def freeze_account(self, account_id: UUID, frozen: str, reason: str) -> Account:
+        """Refuse transfers of an account from now on, and return it. For operators and admins. Safe to retry.
+
+        Args:
+            account_id: id of the account.
+            frozen: transfers to refuse: OUTGOING, INCOMING or ALL.
+            reason: why the account is frozen.
+        """
+        request = bank_pb2.FreezeAccountRequest(
+            account_id=str(account_id), frozen=freeze_to_proto(frozen), reason=reason
+        )
+        response = await self._calls.unary(self._stub.FreezeAccount, request)
+        return account_from_proto(response.account)
+
+    async def thaw_account(self, account_id: UUID, reason: str) -> Account:
+        """End the freeze of an account, and return it. For operators and admins. Safe to retry."""
+        request = bank_pb2.ThawAccountRequest(account_id=str(account_id), reason=reason)
+        response = await self._calls.unary(self._stub.ThawAccount, request)
+        return account_from_proto(response.account)
+
+    async def list_account_changes(
+        self, account_id: UUID, *, limit: int = 1_000, before: int | None = None
+    ) -> list[AccountChange]:
+        """List the changes of an account that are not operations, newest first. For admins.
+
+        Args:
+            account_id: id of the account.
+            limit: maximum number of changes.
+            before: changes below this revision are returned; None for the newest ones.
+        """
+        request = bank_pb2.ListAccountChangesRequest(
+            account_id=str(account_id), page_size=limit, before_revision=before or 0
+        )
+        response = await self._calls.unary(self._stub.ListAccountChanges, request)
+        return [change_from_proto(each) for each in response.changes]
 
     async def list_accounts(
         self, owner_id: str = "", *, limit: int = 1_000, after: UUID | None = None, before: UUID | None = None

@@ -5,7 +5,16 @@ from uuid import UUID
 
 from kit.rpc.converters import money_from_proto, money_to_proto, time_from_proto
 from protos.wallet.bank.v1 import bank_pb2
-from subgraphs.bank.client.types import NO_WORDS, Account, Event, Posting, Receipt, Transfer, TransferRequest
+from subgraphs.bank.client.types import (
+    NO_WORDS,
+    Account,
+    AccountChange,
+    Event,
+    Posting,
+    Receipt,
+    Transfer,
+    TransferRequest,
+)
 
 _KINDS: Final[dict[int, Literal["TRANSFER", "DEPOSIT"]]] = {
     bank_pb2.TRANSFER_KIND_TRANSFER: "TRANSFER",
@@ -15,6 +24,32 @@ _STATUSES: Final[dict[int, Literal["OPEN", "CLOSED"]]] = {
     bank_pb2.ACCOUNT_STATUS_OPEN: "OPEN",
     bank_pb2.ACCOUNT_STATUS_CLOSED: "CLOSED",
 }
+
+
+_FREEZES: Final[dict[int, Literal["OUTGOING", "INCOMING", "ALL"]]] = {
+    bank_pb2.ACCOUNT_FREEZE_OUTGOING: "OUTGOING",
+    bank_pb2.ACCOUNT_FREEZE_INCOMING: "INCOMING",
+    bank_pb2.ACCOUNT_FREEZE_ALL: "ALL",
+}
+_FREEZE_NUMBERS: Final[dict[str, int]] = {name: number for number, name in _FREEZES.items()}
+
+
+def freeze_to_proto(frozen: str) -> bank_pb2.AccountFreeze.ValueType:
+    """Convert the directions of a freeze."""
+    return bank_pb2.AccountFreeze.ValueType(_FREEZE_NUMBERS[frozen])
+
+
+def change_from_proto(message: bank_pb2.AccountChange) -> AccountChange:
+    """Convert a recorded change of an account."""
+    return AccountChange(
+        message.revision,
+        message.action,
+        message.changed_by,
+        time_from_proto(message.changed_at),
+        message.reason,
+        dict(message.before),
+        dict(message.after),
+    )
 
 
 def account_from_proto(message: bank_pb2.Account) -> Account:
@@ -27,6 +62,8 @@ def account_from_proto(message: bank_pb2.Account) -> Account:
         time_from_proto(message.created_at),
         time_from_proto(message.updated_at),
         _STATUSES[message.status],
+        _FREEZES.get(message.frozen),
+        "CLEARING" if message.purpose == bank_pb2.ACCOUNT_PURPOSE_CLEARING else "CUSTOMER",
     )
 
 

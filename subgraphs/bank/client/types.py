@@ -19,6 +19,8 @@ class Account:
     Attributes:
         owner_id: user id of the owner; empty for an account without an owner.
         version: number of operations on the account; each operation increments it by one.
+        frozen: transfers that are refused; None if the account is not frozen.
+        purpose: use of the account: a user's, or the system's own for deposits.
     """
 
     id: UUID
@@ -28,6 +30,21 @@ class Account:
     created_at: datetime
     updated_at: datetime
     status: Literal["OPEN", "CLOSED"]
+    frozen: Literal["OUTGOING", "INCOMING", "ALL"] | None = None
+    purpose: Literal["CUSTOMER", "CLEARING"] = "CUSTOMER"
+
+
+@dataclass(frozen=True, slots=True)
+class AccountChange:
+    """Recorded change of an account that is not an operation. See `AccountChange` in `bank.proto`."""
+
+    revision: int
+    action: str
+    changed_by: str
+    changed_at: datetime
+    reason: str
+    before: Mapping[str, str] = field(hash=False)
+    after: Mapping[str, str] = field(hash=False)
 
 
 @dataclass(frozen=True, slots=True)

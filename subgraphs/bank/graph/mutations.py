@@ -1,17 +1,20 @@
 """Mutations of the bank's subgraph, with their inputs and results."""
 
 from typing import Annotated
+from uuid import UUID
 
 import strawberry
 
 from subgraphs.bank import client
 from subgraphs.bank.graph.context import Info
-from subgraphs.bank.graph.types import Account, Transfer
+from subgraphs.bank.graph.types import Account, AccountFreeze, Transfer
 from wallet import inputs
 from wallet.graph import (
     IDEMPOTENCY_KEY,
     MUTATION_COST,
     AccountClosed,
+    AccountFrozen,
+    AccountNotEmpty,
     AccountNotFound,
     CurrencyMismatch,
     IdempotencyConflict,
@@ -72,6 +75,7 @@ TransferMoneyResult = Annotated[
     | CurrencyMismatch
     | AccountNotFound
     | AccountClosed
+    | AccountFrozen
     | ReferenceUsed
     | IdempotencyConflict,
     strawberry.union("TransferMoneyResult"),
@@ -92,6 +96,35 @@ class OpenAccountSuccess:
 OpenAccountResult = Annotated[
     OpenAccountSuccess | InvalidInput | IdempotencyConflict, strawberry.union("OpenAccountResult")
 ]
+
+
+@strawberry.type
+class ChangeAccountSuccess:
+    account: Account
+
+
+ChangeAccountResult = Annotated[
+    ChangeAccountSuccess | InvalidInput | AccountNotFound | AccountClosed | AccountFrozen | AccountNotEmpty,
+    strawberry.union("ChangeAccountResult"),
+]
+
+
+@strawberry.input
+class CloseAccountInput:
+    account_id: strawberry.ID
+
+
+@strawberry.input
+class FreezeAccountInput:
+    account_id: strawberry.ID
+    frozen: AccountFreeze
+    reason: str = strawberry.field(description="1 to 200 characters.")
+
+
+@strawberry.input
+class ThawAccountInput:
+    account_id: strawberry.ID
+    reason: str = strawberry.field(description="1 to 200 characters.")
 
 
 @strawberry.type
@@ -123,3 +156,33 @@ class Mutation:
             key = fields.parse("idempotencyKey", parse_idempotency_key, input.idempotency_key)
         opened = await info.context.bank.open_account(input.currency, key.text, raw_idempotency_key=key.raw)
         return OpenAccountSuccess(account=Account.from_client(opened.account))
+
+    @strawberry.mutation(
+        description="Closes an empty account permanently. A repeat succeeds.",
+        directives=[cost_directive(MUTATION_COST)],
+    )
+    async def close_account(self, info: Info, input: CloseAccountInput) -> ChangeAccountResult:  # noqa: A002
+        account = await info.context.bank.close_account(_parse_account_id(input.account_id))
+        return ChangeAccountSuccess(account=Account.from_client(account))
+
+    @strawberry.mutation(
+        description="Refuses transfers of an account from now on. For operators and admins. A repeat succeeds.",
+        directives=[cost_directive(MUTATION_COST)],
+    )
+    async def freeze_account(self, info: Info, input: FreezeAccountInput) -> ChangeAccountResult:  # noqa: A002
+        account_id = _parse_account_id(input.account_id)
+        account = await info.context.bank.freeze_account(account_id, input.frozen.name, input.reason)
+        return ChangeAccountSuccess(account=Account.from_client(account))
+
+    @strawberry.mutation(
+        description="Ends the freeze of an account. For operators and admins. A repeat succeeds.",
+        directives=[cost_directive(MUTATION_COST)],
+    )
+    async def thaw_account(self, info: Info, input: ThawAccountInput) -> ChangeAccountResult:  # noqa: A002
+        account = await info.context.bank.thaw_account(_parse_account_id(input.account_id), input.reason)
+        return ChangeAccountSuccess(account=Account.from_client(account))
+
+
+def _parse_account_id(text: str) -> UUID:
+    with inputs.FieldParser() as fields:
+        return fields.parse("accountId", inputs.parse_uuid, text)

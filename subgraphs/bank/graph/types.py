@@ -22,6 +22,7 @@ from wallet.graph import (
     Money,
     PageInfo,
     cost_directive,
+    list_size_directive,
 )
 
 ACCOUNT_PAGES: Final = (
@@ -30,6 +31,12 @@ ACCOUNT_PAGES: Final = (
 )
 """Description of the arguments of a connection of accounts."""
 
+MAX_CHANGES: Final = 100
+"""Maximum number of changes of an account in a response."""
+
+CHANGE_COST: Final = PAGE_COST // MAX_CHANGES + 7
+"""`@cost` of one change in a list of changes: its part of the cost of a page, and its fields."""
+
 
 @strawberry.enum
 class AccountStatus(Enum):
@@ -37,6 +44,37 @@ class AccountStatus(Enum):
     CLOSED = strawberry.enum_value(
         "CLOSED", description="Closed permanently: the account is empty and can neither send nor receive money."
     )
+
+
+@strawberry.enum(description="Transfers of a frozen account that are refused.")
+class AccountFreeze(Enum):
+    OUTGOING = strawberry.enum_value("OUTGOING", description="The account cannot pay.")
+    INCOMING = strawberry.enum_value("INCOMING", description="The account cannot be paid.")
+    ALL = strawberry.enum_value("ALL", description="The account can neither pay nor be paid.")
+
+
+@strawberry.type(description="A change of an account that is not an operation.")
+class AccountChange:
+    revision: int = strawberry.field(description="Number of the change.")
+    action: str = strawberry.field(description="CLOSE, FREEZE or THAW.")
+    changed_by: str = strawberry.field(description="Issuer and subject of the caller.")
+    changed_at: datetime
+    reason: str
+    before: Metadata = strawberry.field(description="Values before the change.")
+    after: Metadata = strawberry.field(description="Values after the change.")
+
+    @classmethod
+    def from_client(cls, change: client.AccountChange) -> Self:
+        """Convert a `client.AccountChange`."""
+        return cls(
+            revision=change.revision,
+            action=change.action,
+            changed_by=change.changed_by,
+            changed_at=change.changed_at,
+            reason=change.reason,
+            before=Metadata(change.before),
+            after=Metadata(change.after),
+        )
 
 
 @strawberry.federation.type(keys=["id"])
@@ -81,6 +119,19 @@ class Account:
     @strawberry.field
     async def status(self, info: Info) -> AccountStatus:
         return AccountStatus((await _load_account(self, info)).status)
+
+    @strawberry.field(description="Transfers that are refused; null if the account is not frozen.")
+    async def frozen(self, info: Info) -> AccountFreeze | None:
+        frozen = (await _load_account(self, info)).frozen
+        return AccountFreeze(frozen) if frozen else None
+
+    @strawberry.field(
+        description="The newest 100 changes of the account that are not operations, newest first. For admins.",
+        directives=[cost_directive(CHANGE_COST), list_size_directive(MAX_CHANGES)],
+    )
+    async def changes(self, info: Info) -> list[AccountChange] | None:
+        changes = await info.context.bank.list_account_changes(UUID(self.id), limit=MAX_CHANGES)
+        return [AccountChange.from_client(each) for each in changes]
 
     @strawberry.field(description="Owner of the account; null for an account without an owner.")
     async def owner(self, info: Info) -> User | None:

@@ -13,6 +13,7 @@ from wallet.graph import (
     IDEMPOTENCY_KEY,
     MUTATION_COST,
     AccountClosed,
+    AccountFrozen,
     AccountNotFound,
     CurrencyMismatch,
     Error,
@@ -76,6 +77,7 @@ TopUpAccountResult = Annotated[
     | InvalidInput
     | AccountNotFound
     | AccountClosed
+    | AccountFrozen
     | CurrencyMismatch
     | TopUpLimitExceeded
     | TopUpDeclinesExceeded

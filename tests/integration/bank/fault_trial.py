@@ -6,25 +6,28 @@ The history checker then compares the recorded calls with the ledger's rows.
 import asyncio
 import random
 import signal
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import pairwise
+from math import inf
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Literal, Self
 
 import asyncpg
 
+from kit.auth.principal import Role
 from kit.rpc.channel import ClientLimits
 from kit.runtime import process
 from loadtests.history import rows
-from loadtests.history.calls import DEPOSIT_PRINCIPAL, History, LedgerRequest, Refusal, is_final
+from loadtests.history.calls import DEPOSIT_PRINCIPAL, FrozenPeriod, History, LedgerRequest, Refusal, is_final
 from loadtests.history.checker import check_history
 from loadtests.history.model import Violation
 from loadtests.history.workload import Workload, WorkloadAccount
 from stack import probes
 from stack.process import Child, Process, module
-from subgraphs.bank.client import BankClient, Receipt, TransferRequest, Words
+from subgraphs.bank.client import Account, BankClient, Receipt, TransferRequest, Words
 from tests.conftest import USERS, Keys
 from tests.integration.bank.harness import Caller, bank_environment, clearing_account
 from wallet.errors import WalletError
@@ -34,6 +37,7 @@ Fault = Callable[[], Coroutine[Any, Any, None]]
 """Function that causes a fault, and returns when the fault has ended."""
 
 _OWNERS = ("alice", "bob")
+_DIRECTIONS: Final[tuple[Literal["OUTGOING", "INCOMING", "ALL"], ...]] = ("OUTGOING", "INCOMING", "ALL")
 _CLIENTS = 16
 # The circuit breakers never open, so clients keep calling a bank that does not respond.
 _LIMITS = ClientLimits(timeout_seconds=3.0, circuit_failures=1_000_000)
@@ -95,6 +99,7 @@ class FaultTrial:
         self.replicas = replicas
         self.clients = clients
         self._callers = {f"{USERS}|{owner}": Caller(keys.user(owner, lifetime_seconds=_DAY)) for owner in _OWNERS}
+        self._operator = Caller(keys.user("operator", Role.OPERATOR, lifetime_seconds=_DAY))
         self._callers[DEPOSIT_PRINCIPAL] = Caller(keys.signers["card"].sign("card", _DAY))
 
     async def run(self, accounts: int, schedule: Iterable[Fault], seconds: float) -> str:
@@ -122,7 +127,7 @@ class FaultTrial:
             await load.resolve()
         async with self.sql() as connection:
             ledger = await rows.read_rows(connection)
-        return check_history(ledger, self.history.calls, self.history.snapshots)
+        return check_history(ledger, self.history.calls, self.history.snapshots, self.history.frozen)
 
     async def send(self, requests: Sequence[LedgerRequest]) -> Sequence[Receipt | WalletError]:
         """Send the requests in one call to a random replica."""
@@ -154,6 +159,34 @@ class FaultTrial:
         replica.freeze()
         await asyncio.sleep(self._rng.choice((0.2, 1.0, 3.0, 7.0)))
         replica.thaw()
+
+    async def freeze_account(self) -> None:
+        """Freeze a random account for a while. An account whose calls once had no response is not frozen again."""
+        async with self.sql() as connection:
+            accounts = await connection.fetch("SELECT id FROM accounts WHERE purpose = 'CUSTOMER' ORDER BY id")
+        uncertain = {each.account_id for each in self.history.frozen if each.ended == inf}
+        certain = [row["id"] for row in accounts if row["id"] not in uncertain]
+        if not certain:
+            return
+        account, directions = self._rng.choice(certain), self._rng.choice(_DIRECTIONS)
+        began, certain_from, is_frozen = await self._control(
+            lambda client: client.freeze_account(account, directions, "fault trial")
+        )
+        await asyncio.sleep(self._rng.choice((0.1, 0.5)))
+        thawing, ended, is_thawed = await self._control(lambda client: client.thaw_account(account, "fault trial"))
+        if not (is_frozen and is_thawed):
+            ended, thawing = inf, certain_from
+        self.history.frozen.append(FrozenPeriod(account, directions, began, certain_from, thawing, ended))
+
+    async def _control(self, call: Callable[[BankClient], Awaitable[Account]]) -> tuple[float, float, bool]:
+        """Repeat a call until it succeeds. Return its start, its end, and whether the first attempt succeeded."""
+        began, attempts = time.monotonic(), 0
+        while True:
+            attempts += 1
+            with suppress(WalletError):
+                await self._operator(call(self._rng.choice(self.clients)))
+                return began, time.monotonic(), attempts == 1
+            await asyncio.sleep(0.1)
 
     async def terminate_sessions(self) -> None:
         """Terminate some of the banks' database sessions."""

@@ -26,7 +26,7 @@ _ACCOUNTS = {
     "usd": clearing_account("USD"),
 }
 STRAY = UUID(int=9)
-_TABLES = ("accounts", "transfers", "entries", "idempotency_keys", "transfer_words", "outbox")
+_TABLES = ("accounts", "transfers", "entries", "idempotency_keys", "transfer_words", "account_changes", "outbox")
 _PRINCIPAL = "https://users.test|a-secret"
 
 

@@ -1,6 +1,8 @@
 """Changes of an account that are not operations, between the read and the write of a single transfer."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Literal
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -11,8 +13,10 @@ from subgraphs.bank.service.adapters.postgres.batch import Conflict, optimistic_
 from subgraphs.bank.service.adapters.postgres.database import open_pool
 from subgraphs.bank.service.domain import rules
 from subgraphs.bank.service.domain.model import Command, IdempotencyKey, TransferKind
+from tests.conftest import USERS
 from tests.databases import CleanDatabases
-from tests.integration.bank.harness import RunningBank, count_rows, rub
+from tests.integration.bank.harness import Caller, RunningBank, clearing_account, count_rows, rub
+from wallet.errors import AccountClosed, AccountFrozen, AccountNotEmpty, AccountNotFound, InvalidInput
 
 CHANGES = {
     "closed": "UPDATE accounts SET status = 'CLOSED' WHERE id = $1",
@@ -20,6 +24,9 @@ CHANGES = {
     "floor": "UPDATE accounts SET min_balance = -1 WHERE id = $1",
     "no floor": "UPDATE accounts SET min_balance = NULL WHERE id = $1",
     "owner": "UPDATE accounts SET owner_id = 'mallory' WHERE id = $1",
+    "frozen": "UPDATE accounts SET frozen = 'ALL' WHERE id = $1",
+    "thawed": "UPDATE accounts SET frozen = NULL WHERE id = $1",
+    "purpose": "UPDATE accounts SET purpose = 'CLEARING' WHERE id = $1",
     "currency": "UPDATE accounts SET currency = 'USD' WHERE id = $1",
 }
 """A change of each column that the rules of transfers read, apart from those that an operation changes."""
@@ -82,3 +89,108 @@ class TestRevision:
         await bank.user("alice")(bank.client.close_account(account))
         await bank.user("alice")(bank.client.close_account(account))
         assert (await bank.row(account))["revision"] == 1
+
+
+class TestFreeze:
+    @pytest.mark.parametrize(
+        ("frozen", "can_pay", "can_be_paid"),
+        [("OUTGOING", False, True), ("INCOMING", True, False), ("ALL", False, False)],
+    )
+    async def test_frozen_account_refuses_transfers_of_its_direction(
+        self,
+        bank: RunningBank,
+        operator: Caller,
+        card: Caller,
+        frozen: Literal["OUTGOING", "INCOMING", "ALL"],
+        can_pay: bool,
+        can_be_paid: bool,
+    ) -> None:
+        account, other = await bank.open("alice"), await bank.open("bob")
+        after = await operator(bank.client.freeze_account(account, frozen, "stolen phone"))
+        assert (after.frozen, after.status) == (frozen, "OPEN")
+        for caller, sides, is_possible in (
+            ("alice", (account, other), can_pay),
+            ("bob", (other, account), can_be_paid),
+        ):
+            transfer = bank.client.transfer(*sides, rub("1"), str(uuid4()))
+            if is_possible:
+                await bank.user(caller)(transfer)
+            else:
+                with pytest.raises(AccountFrozen, match=str(account)):
+                    await bank.user(caller)(transfer)
+        if not can_be_paid:
+            with pytest.raises(AccountFrozen):
+                await card(bank.client.deposit(account, rub("1"), str(uuid4()), {}))
+        await operator(bank.client.thaw_account(account, "found"))
+        for caller, sides in (("alice", (account, other)), ("bob", (other, account))):
+            await bank.user(caller)(bank.client.transfer(*sides, rub("1"), str(uuid4())))
+
+    async def test_refusal_of_a_frozen_account_is_replayed_after_the_thaw(
+        self, bank: RunningBank, alice: Caller, operator: Caller
+    ) -> None:
+        account, other, key = await bank.open("alice"), await bank.open("bob"), str(uuid4())
+        await operator(bank.client.freeze_account(account, "ALL", "stolen phone"))
+        for _ in range(2):
+            with pytest.raises(AccountFrozen):
+                await alice(bank.client.transfer(account, other, rub("1"), key))
+            await operator(bank.client.thaw_account(account, "found"))
+
+    async def test_each_change_is_recorded_once_with_its_caller_and_reason(
+        self, bank: RunningBank, alice: Caller, operator: Caller, admin: Caller
+    ) -> None:
+        account = await bank.open("alice", "0")
+        for _ in range(2):
+            await operator(bank.client.freeze_account(account, "ALL", "stolen phone"))
+        with pytest.raises(AccountFrozen):
+            await alice(bank.client.close_account(account))
+        await operator(bank.client.freeze_account(account, "OUTGOING", "less"))
+        for _ in range(2):
+            await operator(bank.client.thaw_account(account, "found"))
+        for _ in range(2):
+            await alice(bank.client.close_account(account))
+        changes = await admin(bank.client.list_account_changes(account))
+        opened = {"status": "OPEN"}
+        assert [(each.revision, each.action, each.reason, each.before, each.after) for each in changes] == [
+            (4, "CLOSE", "", opened, {"status": "CLOSED"}),
+            (3, "THAW", "found", opened | {"frozen": "OUTGOING"}, opened),
+            (2, "FREEZE", "less", opened | {"frozen": "ALL"}, opened | {"frozen": "OUTGOING"}),
+            (1, "FREEZE", "stolen phone", opened, opened | {"frozen": "ALL"}),
+        ]
+        assert [each.changed_by for each in changes] == [f"{USERS}|{name}" for name in ("alice", *["operator"] * 3)]
+        assert await admin(bank.client.list_account_changes(account, limit=1, before=3)) == changes[2:3]
+        with pytest.raises(AccountClosed):
+            await operator(bank.client.freeze_account(account, "ALL", "late"))
+
+    @pytest.mark.parametrize("reason", ["", " ", "x" * 201, "a\nb", "4242 4242 4242 4242"])
+    async def test_invalid_reason_is_refused(self, bank: RunningBank, operator: Caller, reason: str) -> None:
+        account = await bank.open("alice")
+        for call in (bank.client.freeze_account(account, "ALL", reason), bank.client.thaw_account(account, reason)):
+            with pytest.raises(InvalidInput, match="reason"):
+                await operator(call)
+
+    async def test_clearing_account_is_not_found(self, bank: RunningBank, admin: Caller) -> None:
+        for call in (
+            bank.client.freeze_account(clearing_account(), "ALL", "r"),
+            bank.client.thaw_account(clearing_account(), "r"),
+            bank.client.close_account(clearing_account()),
+        ):
+            with pytest.raises(AccountNotFound):
+                await admin(call)
+
+    async def test_transfer_that_arrives_during_the_closing_is_refused_or_keeps_the_account_open(
+        self, bank: RunningBank, alice: Caller
+    ) -> None:
+        for _ in range(10):
+            account, other = await bank.open("alice", "0"), await bank.open("bob", "1")
+            closing, paying = await asyncio.gather(
+                alice(bank.client.close_account(account)),
+                bank.user("bob")(bank.client.transfer(other, account, rub("1"), str(uuid4()))),
+                return_exceptions=True,
+            )
+            row = await bank.row(account)
+            if row["status"] == "CLOSED":
+                assert isinstance(paying, AccountClosed)
+                assert row["balance"] == 0
+            else:
+                assert isinstance(closing, AccountNotEmpty)
+                assert row["balance"] == 1

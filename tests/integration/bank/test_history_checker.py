@@ -19,6 +19,7 @@ import pytest
 from loadtests.history.model import Invariant
 from subgraphs.bank.service.adapters.postgres import batch
 from subgraphs.bank.service.adapters.postgres.batch import Batch
+from subgraphs.bank.service.adapters.postgres.rows import account_from_row
 from subgraphs.bank.service.application.ledger import Ledger
 from subgraphs.bank.service.application.service import Bank
 from subgraphs.bank.service.domain import rules
@@ -153,6 +154,10 @@ def allows_used_references(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(batch, "_USED_REFERENCES", f"SELECT * FROM ({batch._USED_REFERENCES}) AS used LIMIT 0")
 
 
+def reads_a_stale_freeze(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(batch, "account_from_row", lambda row: replace(account_from_row(row), frozen=None))
+
+
 def writes_a_wrong_entry(patch: pytest.MonkeyPatch) -> None:
     for name in (
         "_WRITE_LOCKED",
@@ -207,6 +212,7 @@ async def cause_no_fault() -> None:
         (marks_first_responses_as_replays, Invariant.REPLAY),
         (marks_no_replay, Invariant.REPLAY),
         (allows_used_references, Invariant.REFERENCE),
+        (reads_a_stale_freeze, Invariant.FROZEN),
         (writes_a_wrong_entry, Invariant.ENTRIES),
         (decreases_times, Invariant.TIME),
         (dates_transfers_in_the_future, Invariant.FUTURE),
@@ -223,7 +229,8 @@ async def test_history_checker_finds_the_planted_bug(
         violated: set[Invariant] = set()
         for seed in range(1, TRIALS + 1):
             trial = FaultTrial(seed, keys, ledger_url, [], [bank.client for bank in banks])
-            violated |= {each.invariant for each in await trial.find_violations(4, [cause_no_fault], SECONDS)}
+            schedule = [trial.freeze_account] * 3 if plant is reads_a_stale_freeze else [cause_no_fault]
+            violated |= {each.invariant for each in await trial.find_violations(4, schedule, SECONDS)}
             print(sorted(each.name for each in violated), trial.summary)  # noqa: T201  shown when the test fails
             if invariant in violated:
                 break

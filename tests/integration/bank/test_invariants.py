@@ -58,6 +58,21 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
         ["UPDATE accounts SET status = 'CLOSED' WHERE id = {bob}"],
         {"CLOSED_IS_EMPTY bob"},
     ),
+    "a change that is not recorded": (
+        ["UPDATE accounts SET revision = 1, frozen = 'ALL' WHERE id = {alice}"],
+        {"REVISION_IS_LAST_CHANGE alice"},
+    ),
+    "a state that differs from the recorded one": (
+        [
+            "UPDATE accounts SET revision = 1, frozen = 'ALL' WHERE id = {alice}",
+            """
+            INSERT INTO account_changes (account_id, revision, changed_by, action, reason, before, after)
+            VALUES ({alice}, 1, 'a', 'FREEZE', 'r', '{{"status": "OPEN"}}',
+                    '{{"status": "OPEN", "frozen": "OUTGOING"}}')
+            """,
+        ],
+        {"ACCOUNT_IS_LAST_CHANGE alice"},
+    ),
     "the first entry deleted": (
         ["DELETE FROM entries WHERE account_id = {alice} AND version = 1"],
         {"VERSIONS_HAVE_NO_GAP alice/2", "TRANSFER_HAS_ENTRIES k1"},

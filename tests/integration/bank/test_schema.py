@@ -113,7 +113,7 @@ class TestMigrations:
             await upgrading
         finally:
             await reader.close()
-        assert await sql.fetchval("SELECT version_num FROM alembic_version") == "0010"
+        assert await sql.fetchval("SELECT version_num FROM alembic_version") == "0011"
 
     async def test_migration_without_its_lock_fails_and_changes_nothing(
         self, ledger_url: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch

@@ -143,6 +143,9 @@ class CardEnvironment:
     async def close_account(self, account_id: UUID) -> None:
         await self.bank.user("admin", Role.ADMIN)(self.bank.client.close_account(account_id))
 
+    async def freeze_account(self, account_id: UUID) -> None:
+        await self.bank.user("operator", Role.OPERATOR)(self.bank.client.freeze_account(account_id, "ALL", "test"))
+
     def with_new_acquirer(self) -> "CardEnvironment":
         """Return this environment with a new acquirer and a new caller."""
         return CardEnvironment(self.database, self.repository, FakeAcquirer(), self.ledger, self.bank)

@@ -112,6 +112,13 @@ class TestAcquirerFailures:
         assert (ended.status, ended.failure) == (Status.REFUNDED, "ACCOUNT_CLOSED")
         await env.assert_books_agree(top_up)
 
+    async def test_money_charged_for_an_account_that_was_frozen_comes_back(self, env: CardEnvironment) -> None:
+        account = await env.bank.open("alice", "0")
+        env.acquirer.after_call["capture"] = lambda: env.freeze_account(account)
+        ended = await env.finish(await env.admit(account))
+        assert (ended.status, ended.failure) == (Status.REFUNDED, "ACCOUNT_FROZEN")
+        await env.assert_books_agree(ended)
+
     async def test_contradictory_payment_needs_a_review(self, env: CardEnvironment) -> None:
         top_up = await env.admit(await env.bank.open("alice", "0"))
 

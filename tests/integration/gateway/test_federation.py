@@ -322,7 +322,7 @@ class TestSubgraphs:
             }
         assert fields == {
             "bank": {
-                "account": {"id", "balance", "status", "owner", "createdAt", "transfers"},
+                "account": {"id", "balance", "status", "owner", "createdAt", "transfers", "frozen", "changes"},
                 "user": {"id", "accounts"},
             },
             "card": {"account": {"id", "topUps"}},

@@ -16,9 +16,11 @@ from subgraphs.bank.service.domain.model import (
     AccountStatus,
     Command,
     Decision,
+    Freeze,
     IdempotencyKey,
     IdempotencyRecord,
     Outcome,
+    Purpose,
     Transfer,
     TransferKind,
 )
@@ -26,6 +28,7 @@ from subgraphs.bank.service.domain.rules import decide
 from wallet.accounts import clearing_account_id
 from wallet.errors import (
     AccountClosed,
+    AccountFrozen,
     AccountNotFound,
     CurrencyMismatch,
     IdempotencyConflict,
@@ -60,10 +63,12 @@ def ledgers(draw: st.DrawFn) -> dict[UUID, Account]:
             draw(st.integers(0, 3)),
             START - timedelta(days=1),
             last,
+            frozen=draw(st.sampled_from([None, None, None, *Freeze])),
         )
     for currency in CURRENCIES:
         id_ = clearing_account_id(currency)
-        accounts[id_] = Account(id_, None, AccountStatus.OPEN, Money(Decimal(-100), currency), None, 7, START, START)
+        balance = Money(Decimal(-100), currency)
+        accounts[id_] = Account(id_, None, AccountStatus.OPEN, balance, None, 7, START, START, purpose=Purpose.CLEARING)
     return accounts
 
 
@@ -141,11 +146,13 @@ class Model:
             return ("no account", sender)
         if recipient not in self.accounts:
             return ("no account", recipient)
-        if request.kind == "TRANSFER" and self.accounts[recipient].min_balance is None:
+        if request.kind == "TRANSFER" and self.accounts[recipient].is_clearing:
             return ("no account", recipient)
-        for id_ in (sender, recipient):
+        for id_, direction in ((sender, "OUTGOING"), (recipient, "INCOMING")):
             if self.accounts[id_].status == "CLOSED":
                 return ("closed", id_)
+            if self.accounts[id_].frozen in {direction, "ALL"}:
+                return ("frozen", id_)
             if self.accounts[id_].balance.currency != request.amount.currency:
                 return ("currency", id_)
         floor, amount = self.accounts[sender].min_balance, int(request.amount.amount)
@@ -163,7 +170,7 @@ class Model:
         )
 
 
-def model_outcome(outcome: Outcome) -> tuple[Any, ...]:
+def model_outcome(outcome: Outcome) -> tuple[Any, ...]:  # noqa: PLR0911  one return per reason
     """Convert an outcome to the model's form."""
     match outcome:
         case Transfer():
@@ -173,6 +180,8 @@ def model_outcome(outcome: Outcome) -> tuple[Any, ...]:
             return ("no account", UUID(account_id))
         case AccountClosed(account_id):
             return ("closed", UUID(account_id))
+        case AccountFrozen(account_id):
+            return ("frozen", UUID(account_id))
         case CurrencyMismatch(account_id, _):
             return ("currency", UUID(account_id))
         case InsufficientFunds(account_id, needed, available, _):
@@ -360,12 +369,16 @@ class TestDecide:
         assert isinstance(decide(accounts, {}, [transfer(A, B, "1", owner_id=None)], START).outcomes[0], Transfer)
 
     def test_transfer_from_a_clearing_account_is_refused(self) -> None:
-        accounts = {A: account(A, owner_id=None, min_balance=None), B: account(B)}
+        accounts = {A: account(A, owner_id=None, purpose=Purpose.CLEARING), B: account(B)}
         assert decide(accounts, {}, [transfer(A, B, "1", owner_id=None)], START).outcomes[0] == AccountNotFound(str(A))
 
     def test_transfer_to_a_clearing_account_is_refused(self) -> None:
-        accounts = {A: account(A), B: account(B, min_balance=None)}
+        accounts = {A: account(A), B: account(B, purpose=Purpose.CLEARING)}
         assert decide(accounts, {}, [transfer(A, B, "1")], START).outcomes[0] == AccountNotFound(str(B))
+
+    def test_account_without_a_floor_is_no_clearing_account(self) -> None:
+        accounts = {A: account(A, min_balance=None), B: account(B, min_balance=None)}
+        assert isinstance(decide(accounts, {}, [transfer(A, B, "1000000")], START).outcomes[0], Transfer)
 
     def test_empty_batch_has_an_empty_decision(self) -> None:
         assert decide({}, {}, [], START) == Decision([], [], [], {})

@@ -9,6 +9,7 @@ from uuid import UUID
 from loadtests.history.calls import (
     Answer,
     BalanceSnapshot,
+    FrozenPeriod,
     IdempotencyKey,
     LedgerRequest,
     Operation,
@@ -46,7 +47,7 @@ def account(id_: UUID, owner: str | None, balance: Decimal, min_balance: Decimal
 
 def _accounts() -> dict[UUID, Account]:
     return {
-        CLEARING: account(CLEARING, None, Decimal(), min_balance=None),
+        CLEARING: replace(account(CLEARING, None, Decimal(), min_balance=None), purpose="CLEARING"),
         ALICE: account(ALICE, "alice", OPENING),
         BOB: account(BOB, "bob", OPENING),
         CAROL: account(CAROL, "carol", Decimal()),
@@ -67,6 +68,7 @@ class ReferenceLedger:
     keys: list[IdempotencyRow] = field(default_factory=list)
     calls: list[RecordedCall] = field(default_factory=list)
     snapshots: list[BalanceSnapshot] = field(default_factory=list)
+    frozen: list[FrozenPeriod] = field(default_factory=list)
     bodies: dict[IdempotencyKey, RequestBody] = field(default_factory=dict)
     now: int = 0
 
@@ -141,7 +143,8 @@ class ReferenceLedger:
 
     def violated_invariants(self) -> set[Invariant]:
         """Return the invariants that the history checker reports as violated."""
-        return {violation.invariant for violation in check_history(self.rows, self.calls, self.snapshots)}
+        found = check_history(self.rows, self.calls, self.snapshots, self.frozen)
+        return {violation.invariant for violation in found}
 
     def falsify_call(self, place: int = -1, **values: object) -> None:
         """Change fields of a recorded call."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from loadtests.history.calls import DEFECT, BalanceSnapshot, NoEffect, Operation, Refusal, UnknownOutcome
+from loadtests.history.calls import DEFECT, BalanceSnapshot, FrozenPeriod, NoEffect, Operation, Refusal, UnknownOutcome
 from loadtests.history.checker import check_history
 from loadtests.history.model import Invariant
 from tests.unit.loadtests.reference_ledger import (
@@ -185,7 +185,7 @@ class TestRows:
 
     def test_deposit_from_a_customer_account_is_a_violation(self, ledger: ReferenceLedger) -> None:
         ledger.deposit()
-        ledger.falsify_account(CLEARING, min_balance=Decimal(-1000))
+        ledger.falsify_account(CLEARING, purpose="CUSTOMER")
         assert ledger.violated_invariants() == {Invariant.RULES}
 
     def test_transfer_to_a_missing_account_is_a_violation(self, ledger: ReferenceLedger) -> None:
@@ -454,3 +454,36 @@ class TestReferences:
         ledger.transfer("a", reference="r")
         ledger.transfers[0] = replace(ledger.transfers[0], description="falsified")
         assert Invariant.REQUESTED in ledger.violated_invariants()
+
+
+class TestFrozen:
+    @pytest.mark.parametrize("directions", ["OUTGOING", "ALL"])
+    def test_transfer_within_the_period_is_a_violation(self, ledger: ReferenceLedger, directions: str) -> None:
+        ledger.transfer("a")
+        ledger.frozen.append(FrozenPeriod(ALICE, directions, 0, 0.1, 2, 2.1))
+        assert ledger.violated_invariants() == {Invariant.FROZEN}
+
+    @pytest.mark.parametrize(
+        "period",
+        [
+            FrozenPeriod(ALICE, "INCOMING", 0, 0.1, 2, 2.1),
+            FrozenPeriod(BOB, "OUTGOING", 0, 0.1, 2, 2.1),
+            FrozenPeriod(ALICE, "ALL", 0, 1, 2, 2.1),
+            FrozenPeriod(ALICE, "ALL", 0, 0.1, 1, 2.1),
+        ],
+    )
+    def test_transfer_that_may_be_outside_of_the_period_is_correct(
+        self, ledger: ReferenceLedger, period: FrozenPeriod
+    ) -> None:
+        ledger.transfer("a")
+        ledger.frozen.append(period)
+        assert ledger.violated_invariants() == set()
+
+    def test_refusal_is_justified_only_if_the_account_may_have_been_frozen(self, ledger: ReferenceLedger) -> None:
+        ledger.transfer("a", recipient=CLOSED)
+        refusal = Refusal("ACCOUNT_FROZEN", {"account_id": str(ALICE)}, is_replay=False)
+        ledger.falsify_call(answer=refusal)
+        ledger.keys[-1] = replace(ledger.keys[-1], refusal=refusal)
+        assert ledger.violated_invariants() == {Invariant.JUSTIFIED}
+        ledger.frozen.append(FrozenPeriod(ALICE, "OUTGOING", 0.5, 1.5, 1.5, 2))
+        assert ledger.violated_invariants() == set()

@@ -22,6 +22,58 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _AccountFreeze:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AccountFreezeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AccountFreeze.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACCOUNT_FREEZE_UNSPECIFIED: _AccountFreeze.ValueType  # 0
+    """The account is not frozen."""
+    ACCOUNT_FREEZE_OUTGOING: _AccountFreeze.ValueType  # 1
+    """The account cannot pay."""
+    ACCOUNT_FREEZE_INCOMING: _AccountFreeze.ValueType  # 2
+    """The account cannot be paid."""
+    ACCOUNT_FREEZE_ALL: _AccountFreeze.ValueType  # 3
+    """The account can neither pay nor be paid."""
+
+class AccountFreeze(_AccountFreeze, metaclass=_AccountFreezeEnumTypeWrapper):
+    """Transfers of a frozen account that are refused."""
+
+ACCOUNT_FREEZE_UNSPECIFIED: AccountFreeze.ValueType  # 0
+"""The account is not frozen."""
+ACCOUNT_FREEZE_OUTGOING: AccountFreeze.ValueType  # 1
+"""The account cannot pay."""
+ACCOUNT_FREEZE_INCOMING: AccountFreeze.ValueType  # 2
+"""The account cannot be paid."""
+ACCOUNT_FREEZE_ALL: AccountFreeze.ValueType  # 3
+"""The account can neither pay nor be paid."""
+Global___AccountFreeze: _TypeAlias = AccountFreeze  # noqa: Y015
+
+class _AccountPurpose:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AccountPurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AccountPurpose.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACCOUNT_PURPOSE_UNSPECIFIED: _AccountPurpose.ValueType  # 0
+    """Not set."""
+    ACCOUNT_PURPOSE_CUSTOMER: _AccountPurpose.ValueType  # 1
+    """Account of a user."""
+    ACCOUNT_PURPOSE_CLEARING: _AccountPurpose.ValueType  # 2
+    """The system's own account of a currency, the sender of deposits."""
+
+class AccountPurpose(_AccountPurpose, metaclass=_AccountPurposeEnumTypeWrapper):
+    """Use of an account in the ledger."""
+
+ACCOUNT_PURPOSE_UNSPECIFIED: AccountPurpose.ValueType  # 0
+"""Not set."""
+ACCOUNT_PURPOSE_CUSTOMER: AccountPurpose.ValueType  # 1
+"""Account of a user."""
+ACCOUNT_PURPOSE_CLEARING: AccountPurpose.ValueType  # 2
+"""The system's own account of a currency, the sender of deposits."""
+Global___AccountPurpose: _TypeAlias = AccountPurpose  # noqa: Y015
+
 class _AccountStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -69,6 +121,8 @@ class Account(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    FROZEN_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id of the account, a UUID."""
     owner_id: _builtins.str
@@ -77,6 +131,10 @@ class Account(_message.Message):
     """Increases by one with each operation, without gaps."""
     status: Global___AccountStatus.ValueType
     """Whether the account can send and receive."""
+    frozen: Global___AccountFreeze.ValueType
+    """Transfers that are refused because the account is frozen; unspecified if it is not frozen."""
+    purpose: Global___AccountPurpose.ValueType
+    """Use of the account in the ledger."""
     @_builtins.property
     def balance(self) -> _money_pb2.Money:
         """Balance after the operation with number `version`."""
@@ -99,10 +157,12 @@ class Account(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         status: Global___AccountStatus.ValueType = ...,
+        frozen: Global___AccountFreeze.ValueType = ...,
+        purpose: Global___AccountPurpose.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "created_at", b"created_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "created_at", b"created_at", "id", b"id", "owner_id", b"owner_id", "status", b"status", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "created_at", b"created_at", "frozen", b"frozen", "id", b"id", "owner_id", b"owner_id", "purpose", b"purpose", "status", b"status", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1006,6 +1066,244 @@ class CloseAccountResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CloseAccountResponse: _TypeAlias = CloseAccountResponse  # noqa: Y015
+
+@_typing.final
+class FreezeAccountRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    FROZEN_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """Id of the account."""
+    frozen: Global___AccountFreeze.ValueType
+    """Required."""
+    reason: _builtins.str
+    """Required: why the account is frozen, at most 200 characters."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        frozen: Global___AccountFreeze.ValueType = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "frozen", b"frozen", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FreezeAccountRequest: _TypeAlias = FreezeAccountRequest  # noqa: Y015
+
+@_typing.final
+class FreezeAccountResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> Global___Account:
+        """The account after the change."""
+
+    def __init__(
+        self,
+        *,
+        account: Global___Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FreezeAccountResponse: _TypeAlias = FreezeAccountResponse  # noqa: Y015
+
+@_typing.final
+class ThawAccountRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """Id of the account."""
+    reason: _builtins.str
+    """Required: why the freeze ends, at most 200 characters."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThawAccountRequest: _TypeAlias = ThawAccountRequest  # noqa: Y015
+
+@_typing.final
+class ThawAccountResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> Global___Account:
+        """The account after the change."""
+
+    def __init__(
+        self,
+        *,
+        account: Global___Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThawAccountResponse: _TypeAlias = ThawAccountResponse  # noqa: Y015
+
+@_typing.final
+class ListAccountChangesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    BEFORE_REVISION_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """Id of the account."""
+    page_size: _builtins.int
+    """At most 10,000; 0 means 1,000."""
+    before_revision: _builtins.int
+    """Returns changes below this revision; 0 for the newest ones."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        before_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "before_revision", b"before_revision", "page_size", b"page_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAccountChangesRequest: _TypeAlias = ListAccountChangesRequest  # noqa: Y015
+
+@_typing.final
+class AccountChange(_message.Message):
+    """One change of an account that is not an operation. It is recorded in the transaction of the change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class BeforeEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class AfterEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    CHANGED_BY_FIELD_NUMBER: _builtins.int
+    CHANGED_AT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Number of the change; increases by one with each change of the account."""
+    action: _builtins.str
+    """CLOSE, FREEZE or THAW."""
+    changed_by: _builtins.str
+    """Principal (issuer|subject) of the caller."""
+    reason: _builtins.str
+    """The caller's reason; empty for a closing."""
+    @_builtins.property
+    def changed_at(self) -> _timestamp_pb2.Timestamp:
+        """Time of the change, by the database's clock."""
+
+    @_builtins.property
+    def before(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Values before the change, by name: `status` and, if the account was frozen, `frozen`."""
+
+    @_builtins.property
+    def after(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Values after the change, by name."""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        action: _builtins.str = ...,
+        changed_by: _builtins.str = ...,
+        changed_at: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        before: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        after: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changed_at", b"changed_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "after", b"after", "before", b"before", "changed_at", b"changed_at", "changed_by", b"changed_by", "reason", b"reason", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccountChange: _TypeAlias = AccountChange  # noqa: Y015
+
+@_typing.final
+class ListAccountChangesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccountChange]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___AccountChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAccountChangesResponse: _TypeAlias = ListAccountChangesResponse  # noqa: Y015
 
 @_typing.final
 class ListAccountsRequest(_message.Message):

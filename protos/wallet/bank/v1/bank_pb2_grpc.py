@@ -102,6 +102,21 @@ class BankServiceStub:
                 request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.CloseAccountRequest.SerializeToString,
                 response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.CloseAccountResponse.FromString,
                 _registered_method=True)
+        self.FreezeAccount = channel.unary_unary(
+                '/wallet.bank.v1.BankService/FreezeAccount',
+                request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.FreezeAccountRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.FreezeAccountResponse.FromString,
+                _registered_method=True)
+        self.ThawAccount = channel.unary_unary(
+                '/wallet.bank.v1.BankService/ThawAccount',
+                request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ThawAccountRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ThawAccountResponse.FromString,
+                _registered_method=True)
+        self.ListAccountChanges = channel.unary_unary(
+                '/wallet.bank.v1.BankService/ListAccountChanges',
+                request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListAccountChangesRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListAccountChangesResponse.FromString,
+                _registered_method=True)
         self.ListAccounts = channel.unary_unary(
                 '/wallet.bank.v1.BankService/ListAccounts',
                 request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListAccountsRequest.SerializeToString,
@@ -236,6 +251,28 @@ class BankServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FreezeAccount(self, request, context):
+        """Freezes an account: its transfers in the given directions are refused with ACCOUNT_FROZEN. For operators and
+        admins. A closed account is refused with ACCOUNT_CLOSED. A repeat is not an error and is not recorded again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ThawAccount(self, request, context):
+        """Ends the freeze of an account. For operators and admins. Thawing an account that is not frozen is not an error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAccountChanges(self, request, context):
+        """Lists the changes of an account that are not operations, newest first. For admins.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAccounts(self, request, context):
         """Lists the accounts of one owner, including closed ones, by pages in id order. A customer lists their own.
         """
@@ -327,6 +364,21 @@ def add_BankServiceServicer_to_server(servicer, server):
                     servicer.CloseAccount,
                     request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.CloseAccountRequest.FromString,
                     response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.CloseAccountResponse.SerializeToString,
+            ),
+            'FreezeAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.FreezeAccount,
+                    request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.FreezeAccountRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.FreezeAccountResponse.SerializeToString,
+            ),
+            'ThawAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.ThawAccount,
+                    request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ThawAccountRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ThawAccountResponse.SerializeToString,
+            ),
+            'ListAccountChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAccountChanges,
+                    request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListAccountChangesRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListAccountChangesResponse.SerializeToString,
             ),
             'ListAccounts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAccounts,
@@ -659,6 +711,87 @@ class BankService:
             '/wallet.bank.v1.BankService/CloseAccount',
             protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.CloseAccountRequest.SerializeToString,
             protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.CloseAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FreezeAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wallet.bank.v1.BankService/FreezeAccount',
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.FreezeAccountRequest.SerializeToString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.FreezeAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ThawAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wallet.bank.v1.BankService/ThawAccount',
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ThawAccountRequest.SerializeToString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ThawAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAccountChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wallet.bank.v1.BankService/ListAccountChanges',
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListAccountChangesRequest.SerializeToString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListAccountChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

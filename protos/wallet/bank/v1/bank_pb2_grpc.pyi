@@ -96,6 +96,14 @@ class BankServiceStub:
     """Closes an account permanently. The account must be empty, or the call is refused with ACCOUNT_NOT_EMPTY. A closed
     account can neither send nor receive. Closing a closed account is not an error.
     """
+    FreezeAccount: _grpc.UnaryUnaryMultiCallable[_bank_pb2.FreezeAccountRequest, _bank_pb2.FreezeAccountResponse]
+    """Freezes an account: its transfers in the given directions are refused with ACCOUNT_FROZEN. For operators and
+    admins. A closed account is refused with ACCOUNT_CLOSED. A repeat is not an error and is not recorded again.
+    """
+    ThawAccount: _grpc.UnaryUnaryMultiCallable[_bank_pb2.ThawAccountRequest, _bank_pb2.ThawAccountResponse]
+    """Ends the freeze of an account. For operators and admins. Thawing an account that is not frozen is not an error."""
+    ListAccountChanges: _grpc.UnaryUnaryMultiCallable[_bank_pb2.ListAccountChangesRequest, _bank_pb2.ListAccountChangesResponse]
+    """Lists the changes of an account that are not operations, newest first. For admins."""
     ListAccounts: _grpc.UnaryUnaryMultiCallable[_bank_pb2.ListAccountsRequest, _bank_pb2.ListAccountsResponse]
     """Lists the accounts of one owner, including closed ones, by pages in id order. A customer lists their own."""
     ListAccountVersions: _grpc.UnaryUnaryMultiCallable[_bank_pb2.ListAccountVersionsRequest, _bank_pb2.ListAccountVersionsResponse]
@@ -181,6 +189,14 @@ class BankServiceAsyncStub(BankServiceStub):
     """Closes an account permanently. The account must be empty, or the call is refused with ACCOUNT_NOT_EMPTY. A closed
     account can neither send nor receive. Closing a closed account is not an error.
     """
+    FreezeAccount: _aio.UnaryUnaryMultiCallable[_bank_pb2.FreezeAccountRequest, _bank_pb2.FreezeAccountResponse]  # type: ignore[assignment]
+    """Freezes an account: its transfers in the given directions are refused with ACCOUNT_FROZEN. For operators and
+    admins. A closed account is refused with ACCOUNT_CLOSED. A repeat is not an error and is not recorded again.
+    """
+    ThawAccount: _aio.UnaryUnaryMultiCallable[_bank_pb2.ThawAccountRequest, _bank_pb2.ThawAccountResponse]  # type: ignore[assignment]
+    """Ends the freeze of an account. For operators and admins. Thawing an account that is not frozen is not an error."""
+    ListAccountChanges: _aio.UnaryUnaryMultiCallable[_bank_pb2.ListAccountChangesRequest, _bank_pb2.ListAccountChangesResponse]  # type: ignore[assignment]
+    """Lists the changes of an account that are not operations, newest first. For admins."""
     ListAccounts: _aio.UnaryUnaryMultiCallable[_bank_pb2.ListAccountsRequest, _bank_pb2.ListAccountsResponse]  # type: ignore[assignment]
     """Lists the accounts of one owner, including closed ones, by pages in id order. A customer lists their own."""
     ListAccountVersions: _aio.UnaryUnaryMultiCallable[_bank_pb2.ListAccountVersionsRequest, _bank_pb2.ListAccountVersionsResponse]  # type: ignore[assignment]
@@ -329,6 +345,32 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         """Closes an account permanently. The account must be empty, or the call is refused with ACCOUNT_NOT_EMPTY. A closed
         account can neither send nor receive. Closing a closed account is not an error.
         """
+
+    @_abc_1.abstractmethod
+    def FreezeAccount(
+        self,
+        request: _bank_pb2.FreezeAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bank_pb2.FreezeAccountResponse, _abc.Awaitable[_bank_pb2.FreezeAccountResponse]]:
+        """Freezes an account: its transfers in the given directions are refused with ACCOUNT_FROZEN. For operators and
+        admins. A closed account is refused with ACCOUNT_CLOSED. A repeat is not an error and is not recorded again.
+        """
+
+    @_abc_1.abstractmethod
+    def ThawAccount(
+        self,
+        request: _bank_pb2.ThawAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bank_pb2.ThawAccountResponse, _abc.Awaitable[_bank_pb2.ThawAccountResponse]]:
+        """Ends the freeze of an account. For operators and admins. Thawing an account that is not frozen is not an error."""
+
+    @_abc_1.abstractmethod
+    def ListAccountChanges(
+        self,
+        request: _bank_pb2.ListAccountChangesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bank_pb2.ListAccountChangesResponse, _abc.Awaitable[_bank_pb2.ListAccountChangesResponse]]:
+        """Lists the changes of an account that are not operations, newest first. For admins."""
 
     @_abc_1.abstractmethod
     def ListAccounts(

@@ -52,7 +52,7 @@ accounts: Final = Table(
         "min_balance",
         _money,
         server_default=_zero,
-        comment="lower limit of the balance; null means no limit, for clearing accounts",
+        comment="lower limit of the balance; null means no limit",
     ),
     Column("version", BigInteger, nullable=False, server_default=_zero, comment="number of operations of the account"),
     Column("created_at", _time, nullable=False, server_default=_now),
@@ -64,14 +64,33 @@ accounts: Final = Table(
         server_default=_zero,
         comment="number of changes of the account that are not operations; set by trigger",
     ),
+    Column("frozen", Text, comment="transfers that are refused: null, OUTGOING, INCOMING or ALL"),
+    Column("purpose", Text, nullable=False, server_default="CUSTOMER"),
     CheckConstraint("balance >= min_balance", name="accounts_min_balance"),
     CheckConstraint("status IN ('OPEN', 'CLOSED')", name="accounts_status"),
+    CheckConstraint("frozen IN ('OUTGOING', 'INCOMING', 'ALL')", name="accounts_frozen"),
+    CheckConstraint("purpose IN ('CUSTOMER', 'CLEARING')", name="accounts_purpose"),
     CheckConstraint("status = 'OPEN' OR balance = 0", name="accounts_closed_empty"),
     CheckConstraint("currency ~ '^[A-Z]{3}$'", name="accounts_currency"),
     Index("accounts_owner", "owner_id"),
     # Free space on each page for the next version of a row, and no index on a column that changes: updates stay
     # heap-only (HOT).
     postgresql_with={"fillfactor": 50},
+)
+
+# Each change of an account that is not an operation, recorded in the transaction of the change.
+account_changes: Final = Table(
+    "account_changes",
+    metadata,
+    Column("account_id", Uuid, nullable=False),
+    Column("revision", BigInteger, nullable=False, comment="revision of the account after the change"),
+    Column("changed_at", _time, nullable=False, server_default=text("clock_timestamp()")),
+    Column("changed_by", Text, nullable=False, comment="issuer|subject of the caller"),
+    Column("action", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("before", JSONB, nullable=False),
+    Column("after", JSONB, nullable=False),
+    PrimaryKeyConstraint("account_id", "revision"),
 )
 
 transfers: Final = Table(

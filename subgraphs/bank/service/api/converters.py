@@ -13,11 +13,14 @@ from protos.wallet.bank.v1 import bank_pb2
 from subgraphs.bank.service.application.service import transfer_command
 from subgraphs.bank.service.domain.model import (
     Account,
+    AccountChange,
     AccountStatus,
     Command,
+    Freeze,
     HeldPosting,
     Outcome,
     Posting,
+    Purpose,
     Transfer,
     TransferKind,
 )
@@ -37,6 +40,43 @@ _STATUSES: Final = {
     AccountStatus.OPEN: bank_pb2.ACCOUNT_STATUS_OPEN,
     AccountStatus.CLOSED: bank_pb2.ACCOUNT_STATUS_CLOSED,
 }
+
+
+_FREEZES: Final = {
+    Freeze.OUTGOING: bank_pb2.ACCOUNT_FREEZE_OUTGOING,
+    Freeze.INCOMING: bank_pb2.ACCOUNT_FREEZE_INCOMING,
+    Freeze.ALL: bank_pb2.ACCOUNT_FREEZE_ALL,
+}
+_FREEZES_BY_NUMBER: Final[dict[int, Freeze]] = {number: frozen for frozen, number in _FREEZES.items()}
+_PURPOSES: Final = {
+    Purpose.CUSTOMER: bank_pb2.ACCOUNT_PURPOSE_CUSTOMER,
+    Purpose.CLEARING: bank_pb2.ACCOUNT_PURPOSE_CLEARING,
+}
+
+
+def freeze_from_proto(number: int) -> Freeze:
+    """Convert the directions of a freeze.
+
+    Raises:
+        InvalidInput: none, or an unknown one.
+    """
+    frozen = _FREEZES_BY_NUMBER.get(number)
+    if frozen is None:
+        raise InvalidInput.for_field("frozen", f"must be one of {', '.join(Freeze)}")
+    return frozen
+
+
+def change_to_proto(change: AccountChange) -> bank_pb2.AccountChange:
+    """Convert a recorded change of an account."""
+    return bank_pb2.AccountChange(
+        revision=change.revision,
+        action=change.action,
+        changed_by=change.changed_by,
+        changed_at=time_to_proto(change.changed_at),
+        reason=change.reason,
+        before=change.before,
+        after=change.after,
+    )
 
 
 def id_from_text(field: str, text: str) -> UUID:
@@ -145,6 +185,8 @@ def account_to_proto(account: Account) -> bank_pb2.Account:
         created_at=time_to_proto(account.created_at),
         updated_at=time_to_proto(account.updated_at),
         status=_STATUSES[account.status],
+        frozen=bank_pb2.ACCOUNT_FREEZE_UNSPECIFIED if account.frozen is None else _FREEZES[account.frozen],
+        purpose=_PURPOSES[account.purpose],
     )
 
 

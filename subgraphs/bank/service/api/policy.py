@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from kit.auth.access import ADMIN_ACCESS, READ_ACCESS, WRITE_ACCESS, AccessPolicy, allow_services
+from kit.auth.access import ADMIN_ACCESS, OPERATOR_ACCESS, READ_ACCESS, WRITE_ACCESS, AccessPolicy, allow_services
 
 POLICY: Final[AccessPolicy] = {
     "TransferMoney": WRITE_ACCESS,
@@ -16,6 +16,9 @@ POLICY: Final[AccessPolicy] = {
     "ListTransfers": READ_ACCESS,
     "OpenAccount": WRITE_ACCESS,
     "CloseAccount": WRITE_ACCESS,
+    "FreezeAccount": OPERATOR_ACCESS,
+    "ThawAccount": OPERATOR_ACCESS,
+    "ListAccountChanges": ADMIN_ACCESS,
     "ListAccounts": READ_ACCESS,
     "ListAccountVersions": allow_services("analytics"),
     "ListEvents": allow_services("analytics", "card"),

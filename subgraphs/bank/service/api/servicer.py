@@ -15,10 +15,12 @@ from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 from subgraphs.bank.service.api.converters import (
     account_to_proto,
     amount_from_proto,
+    change_to_proto,
     command_from_proto,
     command_or_error_from_proto,
     epoch_from_text,
     event_to_proto,
+    freeze_from_proto,
     held_posting_from_proto,
     id_from_text,
     ids_from_texts,
@@ -208,6 +210,41 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
             request_context.current_principal(), id_from_text("accountId", request.account_id)
         )
         return bank_pb2.CloseAccountResponse(account=account_to_proto(account))
+
+    async def FreezeAccount(
+        self,
+        request: bank_pb2.FreezeAccountRequest,
+        context: Any,  # noqa: ARG002
+    ) -> bank_pb2.FreezeAccountResponse:
+        account = await self._bank.freeze_account(
+            request_context.current_principal(),
+            id_from_text("accountId", request.account_id),
+            freeze_from_proto(request.frozen),
+            request.reason,
+        )
+        return bank_pb2.FreezeAccountResponse(account=account_to_proto(account))
+
+    async def ThawAccount(
+        self,
+        request: bank_pb2.ThawAccountRequest,
+        context: Any,  # noqa: ARG002
+    ) -> bank_pb2.ThawAccountResponse:
+        account = await self._bank.thaw_account(
+            request_context.current_principal(), id_from_text("accountId", request.account_id), request.reason
+        )
+        return bank_pb2.ThawAccountResponse(account=account_to_proto(account))
+
+    async def ListAccountChanges(
+        self,
+        request: bank_pb2.ListAccountChangesRequest,
+        context: Any,  # noqa: ARG002
+    ) -> bank_pb2.ListAccountChangesResponse:
+        changes = await self._bank.list_account_changes(
+            id_from_text("accountId", request.account_id),
+            request.before_revision or None,
+            page_size_from_proto(request.page_size),
+        )
+        return bank_pb2.ListAccountChangesResponse(changes=map(change_to_proto, changes))
 
     async def ListAccounts(
         self,

@@ -10,15 +10,17 @@ from uuid_utils.compat import uuid7
 
 from kit.auth.principal import Principal
 from kit.rpc import request_context
-from subgraphs.bank.service.adapters.postgres.accounts import Accounts
+from subgraphs.bank.service.adapters.postgres.accounts import Accounts, Change
 from subgraphs.bank.service.adapters.postgres.epoch import Epochs
 from subgraphs.bank.service.adapters.postgres.reader import Reader
 from subgraphs.bank.service.application.group_commit import Pipeline
 from subgraphs.bank.service.domain import rules
 from subgraphs.bank.service.domain.model import (
     Account,
+    AccountChange,
     AccountStatus,
     Command,
+    Freeze,
     HeldPosting,
     IdempotencyKey,
     LedgerIdentity,
@@ -30,6 +32,8 @@ from subgraphs.bank.service.domain.words import MAX_REFERENCE, Words
 from wallet import inputs
 from wallet.accounts import clearing_account_id
 from wallet.errors import (
+    AccountClosed,
+    AccountFrozen,
     AccountNotEmpty,
     AccountNotFound,
     FieldViolation,
@@ -40,6 +44,7 @@ from wallet.errors import (
 )
 from wallet.idempotency_key import stored_forms
 from wallet.money import EXPONENTS, Money
+from wallet.texts import text_problem
 
 _TRANSFER: Final = "transfer"
 _DEPOSIT: Final = "deposit"
@@ -47,6 +52,7 @@ _OPEN: Final = "openAccount"
 _DEPOSITOR: Final = "card"
 """Principal in the idempotency key of every deposit, independent of the calling service."""
 _MAX_OWNER_LENGTH: Final = 255
+_MAX_REASON_LENGTH: Final = 200
 
 
 class Bank:
@@ -183,19 +189,45 @@ class Bank:
 
         Raises:
             AccountNotFound: the account does not exist, the caller may not use it, or it is a clearing account.
+            AccountFrozen: the account is frozen; it was not closed.
             AccountNotEmpty: the balance is not 0; the account was not closed.
             Unavailable: the outcome is unknown; a retry is safe.
         """
         current = (await self._reader.get_accounts([account_id])).get(account_id)
-        is_callers = current is not None and (caller.can_write_all or current.owner_id == caller.subject)
-        if current is None or not is_callers or current.is_clearing:
+        if current is None or not (caller.can_write_all or current.owner_id == caller.subject):
             raise AccountNotFound(str(account_id))
-        account = await self._accounts.close(account_id)
-        if account is None:
-            raise AccountNotFound(str(account_id))
+        account = _changed(account_id, await self._accounts.close(account_id, Change(caller.scope)))
         if account.status is not AccountStatus.CLOSED:
-            raise AccountNotEmpty(str(account_id))
+            raise (AccountNotEmpty if account.frozen is None else AccountFrozen)(str(account_id))
         return account
+
+    async def freeze_account(self, caller: Principal, account_id: UUID, frozen: Freeze, reason: str) -> Account:
+        """Refuse transfers of an account from now on, and return the account.
+
+        Raises:
+            InvalidInput: the reason is not valid.
+            AccountNotFound: the account does not exist, or is a clearing account.
+            AccountClosed: the account is closed.
+            Unavailable: the outcome is unknown; a retry is safe.
+        """
+        change = _reasoned_change(caller, reason)
+        account = _changed(account_id, await self._accounts.freeze(account_id, frozen, change))
+        if account.status is AccountStatus.CLOSED:
+            raise AccountClosed(str(account_id))
+        return account
+
+    async def thaw_account(self, caller: Principal, account_id: UUID, reason: str) -> Account:
+        """End the freeze of an account, and return the account. Thawing an account that is not frozen succeeds.
+
+        Raises:
+            InvalidInput, AccountNotFound, Unavailable: as `freeze_account`.
+        """
+        change = _reasoned_change(caller, reason)
+        return _changed(account_id, await self._accounts.thaw(account_id, change))
+
+    async def list_account_changes(self, account_id: UUID, before: int | None, limit: int) -> list[AccountChange]:
+        """List the changes of an account that are not operations, below a revision, newest first."""
+        return await self._accounts.list_changes(account_id, before, limit)
 
     async def list_accounts(
         self, caller: Principal, owner_id: str, after: UUID | None, limit: int, before: UUID | None = None
@@ -335,6 +367,29 @@ def transfer_command(
     )
     rules.check(command)
     return command
+
+
+def _changed(account_id: UUID, account: Account | None) -> Account:
+    """Return an account after an attempt to change it.
+
+    Raises:
+        AccountNotFound: the account does not exist, or is a clearing account, which nobody changes.
+    """
+    if account is None or account.is_clearing:
+        raise AccountNotFound(str(account_id))
+    return account
+
+
+def _reasoned_change(caller: Principal, reason: str) -> Change:
+    """Return the change of a caller, who must state a reason.
+
+    Raises:
+        InvalidInput: the reason is empty or not valid.
+    """
+    problem = text_problem(reason, _MAX_REASON_LENGTH) if reason.strip() else "must not be empty"
+    if problem is not None:
+        raise InvalidInput.for_field("reason", problem)
+    return Change(caller.scope, reason)
 
 
 def _authorized_owner(caller: Principal, owner_id: str, *, may_name_others: bool) -> str:

@@ -29,6 +29,21 @@ class AccountStatus(StrEnum):
     CLOSED = "CLOSED"
 
 
+class Freeze(StrEnum):
+    """Transfers of a frozen account that are refused."""
+
+    OUTGOING = "OUTGOING"
+    INCOMING = "INCOMING"
+    ALL = "ALL"
+
+
+class Purpose(StrEnum):
+    """Use of an account. A clearing account is the sender of deposits, and takes part in nothing else."""
+
+    CUSTOMER = "CUSTOMER"
+    CLEARING = "CLEARING"
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """Account with its current balance.
@@ -38,6 +53,8 @@ class Account:
         min_balance: lower limit of the balance; None for no limit.
         version: number of operations on the account.
         revision: number of changes of the account that are not operations, such as its closing.
+        frozen: transfers that are refused; None if the account is not frozen.
+        purpose: use of the account.
     """
 
     id: UUID
@@ -49,11 +66,18 @@ class Account:
     created_at: datetime
     updated_at: datetime
     revision: int = 0
+    frozen: Freeze | None = None
+    purpose: Purpose = Purpose.CUSTOMER
 
     @property
     def is_clearing(self) -> bool:
-        """Whether this is a clearing account, the sender of deposits. Only clearing accounts have no lower limit."""
-        return self.min_balance is None
+        """Whether this is a clearing account."""
+        return self.purpose is Purpose.CLEARING
+
+    @property
+    def available(self) -> Decimal | None:
+        """Amount that the account can pay: its balance above the lower limit; None without a limit."""
+        return None if self.min_balance is None else self.balance.amount - self.min_balance
 
     def with_balance(self, balance: Money, at: datetime) -> "Account":
         """Return the account after one more operation, which is dated `at` and results in this balance."""
@@ -67,7 +91,38 @@ class Account:
             self.created_at,
             at,
             self.revision,
+            self.frozen,
+            self.purpose,
         )
+
+
+class ChangeAction(StrEnum):
+    """Kind of a change of an account that is not an operation."""
+
+    CLOSE = "CLOSE"
+    FREEZE = "FREEZE"
+    THAW = "THAW"
+
+
+@dataclass(frozen=True, slots=True)
+class AccountChange:
+    """Recorded change of an account that is not an operation.
+
+    Attributes:
+        revision: revision of the account after the change.
+        changed_by: principal of the caller.
+        reason: the caller's reason; empty for a closing.
+        before: values before the change, by name.
+        after: values after the change, by name.
+    """
+
+    revision: int
+    action: ChangeAction
+    changed_by: str
+    changed_at: datetime
+    reason: str
+    before: Mapping[str, str]
+    after: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

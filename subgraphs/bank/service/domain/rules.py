@@ -10,6 +10,7 @@ from subgraphs.bank.service.domain.model import (
     AccountStatus,
     Command,
     Decision,
+    Freeze,
     IdempotencyKey,
     IdempotencyRecord,
     Outcome,
@@ -19,6 +20,7 @@ from subgraphs.bank.service.domain.model import (
 )
 from wallet.errors import (
     AccountClosed,
+    AccountFrozen,
     AccountNotFound,
     CurrencyMismatch,
     FieldViolation,
@@ -151,14 +153,17 @@ def _find_refusal(
 ) -> WalletError | None:
     """Return the reason why these accounts, which the caller may use, refuse the command; None if there is none."""
     amount, words = command.amount, command.words
-    for account in (sender, recipient):
+    for account, direction in ((sender, Freeze.OUTGOING), (recipient, Freeze.INCOMING)):
         if account.status is AccountStatus.CLOSED:
             return AccountClosed(str(account.id))
+        if account.frozen is not None and account.frozen in {direction, Freeze.ALL}:
+            return AccountFrozen(str(account.id))
         if account.balance.currency != amount.currency:
             return CurrencyMismatch(str(account.id), amount.currency)
     if words is not None and words.is_reference_unique and is_reference_used:
         return ReferenceUsed(str(sender.id), words.reference)
-    if sender.min_balance is not None and sender.balance.amount - amount.amount < sender.min_balance:
-        available = Money(sender.balance.amount - sender.min_balance, amount.currency)
-        return InsufficientFunds(str(sender.id), str(amount), str(available), amount.currency)
+    available = sender.available
+    if available is not None and available < amount.amount:
+        text = str(Money(available, amount.currency))
+        return InsufficientFunds(str(sender.id), str(amount), text, amount.currency)
     return None

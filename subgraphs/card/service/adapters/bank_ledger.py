@@ -11,6 +11,7 @@ from subgraphs.card.service.domain.top_up import TopUp
 from wallet.accounts import clearing_account_id
 from wallet.errors import (
     AccountClosed,
+    AccountFrozen,
     AccountNotFound,
     CurrencyMismatch,
     IdempotencyConflict,
@@ -18,7 +19,7 @@ from wallet.errors import (
     TransferNotFound,
 )
 
-_PERMANENT_REFUSALS: Final = (AccountNotFound, AccountClosed, CurrencyMismatch)
+_PERMANENT_REFUSALS: Final = (AccountNotFound, AccountClosed, AccountFrozen, CurrencyMismatch)
 """The bank stores a refusal with the deposit's key, so a retry is refused as well, even if the account is opened later.
 
 The saga relies on this: after a refused deposit it refunds the payment, and no late call can credit the account.
@@ -113,9 +114,12 @@ def check_account(account: Account, currency: str) -> None:
 
     Raises:
         AccountClosed: the account is closed.
+        AccountFrozen: the account is frozen and cannot be paid.
         CurrencyMismatch: the account has another currency.
     """
     if account.status == "CLOSED":
         raise AccountClosed(str(account.id))
+    if account.frozen in {"INCOMING", "ALL"}:
+        raise AccountFrozen(str(account.id))
     if account.balance.currency != currency:
         raise CurrencyMismatch(str(account.id), currency)

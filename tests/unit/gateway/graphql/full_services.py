@@ -62,6 +62,10 @@ class FullServices:
         page = tuple(bank.Transfer(ID, "TRANSFER", ID, ID, MONEY, TIME) for _ in range(self._choose_rows(limit)))
         return bank.TransferPage(page, has_more=True)
 
+    async def list_account_changes(self, _: UUID, *, limit: int) -> list[bank.AccountChange]:
+        change = bank.AccountChange(1, "THAW", "users|olga", TIME, "found", {"status": "OPEN"}, {"status": "OPEN"})
+        return [change] * self._choose_rows(limit)
+
     async def batch_get_top_ups(self, ids: Sequence[UUID]) -> Mapping[UUID, card.TopUp]:
         return {each: self._top_up() for each in ids}
 

@@ -38,6 +38,7 @@ from gateway.graphql.protection.prices import (
 )
 from subgraphs.analytics.graph import types
 from subgraphs.analytics.service.domain import statistics
+from subgraphs.bank.graph.types import CHANGE_COST
 from tests.unit.gateway.graphql.example_operations import example_operations
 from wallet.graph import (
     METADATA_COST,
@@ -522,6 +523,7 @@ class TestDirectives:
             "Account.topUps": PAGE_COST,
             "Account.statistics": STATISTICS_COST,
             "Account.transfers": PAGE_COST,
+            "Account.changes": CHANGE_COST,
             "Operation.metadata": METADATA_COST,
             "Transfer.metadata": METADATA_COST,
             "User.accounts": PAGE_COST,
@@ -530,6 +532,9 @@ class TestDirectives:
             "Query.nodes": 4 * RESOLVER_COST,
             "Mutation.transferMoney": MUTATION_COST,
             "Mutation.openAccount": MUTATION_COST,
+            "Mutation.closeAccount": MUTATION_COST,
+            "Mutation.freezeAccount": MUTATION_COST,
+            "Mutation.thawAccount": MUTATION_COST,
             "Mutation.topUpAccount": MUTATION_COST,
         }
 

@@ -63,6 +63,9 @@ OTHERS: Final = {
     "TransferMoneyInput.senderId",
     "TransferMoneyInput.recipientId",
     "TopUpAccountInput.accountId",
+    "CloseAccountInput.accountId",
+    "FreezeAccountInput.accountId",
+    "ThawAccountInput.accountId",
     "OperationFilter.counterpartyId",
 }
 """Fields of inputs that are ids."""

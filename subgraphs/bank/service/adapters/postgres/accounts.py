@@ -1,8 +1,9 @@
-"""Opens and closes accounts. Each change is one statement."""
+"""Opens, closes, freezes and thaws accounts. Each change is one statement."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -11,7 +12,7 @@ import asyncpg
 from kit.db.postgres import CONFIRM_COMMITS, CONNECT_TIMEOUT_SECONDS
 from subgraphs.bank.service.adapters.postgres.database import Connection, connection
 from subgraphs.bank.service.adapters.postgres.rows import ACCOUNT, account_from_row
-from subgraphs.bank.service.domain.model import Account
+from subgraphs.bank.service.domain.model import Account, AccountChange, ChangeAction, Freeze
 from wallet.errors import Unavailable
 
 _OPEN: Final = """
@@ -21,14 +22,39 @@ _OPEN: Final = """
 """
 _OPENED: Final = f"{ACCOUNT} WHERE id IN ($1, $2) ORDER BY id = $2 DESC LIMIT 1"
 
-_CLOSE: Final = """
-    UPDATE accounts SET status = 'CLOSED', updated_at = greatest(updated_at, now())
-    WHERE id = $1 AND status = 'OPEN' AND balance = 0
+# One statement changes the account and records the change. The condition is checked again after a wait for the lock.
+_CHANGE: Final = """
+    WITH changed AS (
+        UPDATE accounts SET {change}, updated_at = greatest(updated_at, now())
+        WHERE id = $1 AND status = 'OPEN' AND purpose = 'CUSTOMER' AND {condition}
+        RETURNING id, new.revision,
+            jsonb_strip_nulls(jsonb_build_object('status', old.status, 'frozen', old.frozen)) AS before,
+            jsonb_strip_nulls(jsonb_build_object('status', new.status, 'frozen', new.frozen)) AS after
+    )
+    INSERT INTO account_changes (account_id, revision, changed_by, action, reason, before, after)
+    SELECT id, revision, $2, $3, $4, before, after FROM changed
 """
+_CLOSE: Final = _CHANGE.format(change="status = 'CLOSED'", condition="balance = 0 AND frozen IS NULL")
+_FREEZE: Final = _CHANGE.format(change="frozen = $5", condition="frozen IS DISTINCT FROM $5")
+_THAW: Final = _CHANGE.format(change="frozen = NULL", condition="frozen IS NOT NULL")
+
+_CHANGES: Final = """
+    SELECT revision, action, changed_by, changed_at, reason, before, after FROM account_changes
+    WHERE account_id = $1 AND revision < $2 ORDER BY revision DESC LIMIT $3
+"""
+_ABOVE_ALL_REVISIONS: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Who changes an account, and why."""
+
+    changed_by: str
+    reason: str = ""
 
 
 class Accounts:
-    """Repository that opens and closes accounts. Every method is idempotent."""
+    """Repository that opens and changes accounts. Every method is idempotent."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         """Args:
@@ -76,13 +102,34 @@ class Accounts:
             (row,) = await session.fetch(_OPENED, account_id, earlier_id)
         return account_from_row(row), not inserted
 
-    async def close(self, account_id: UUID) -> Account | None:
-        """Close the account if it is empty, and return its state afterwards; None if it does not exist.
+    async def close(self, account_id: UUID, change: Change) -> Account | None:
+        """Close the account if it is empty and not frozen, and return its state afterwards; None if it does not exist.
 
-        Waits for transactions that hold the account's lock.
+        This method and the other changes wait for transactions that hold the account's lock. They do not change
+        clearing accounts and closed accounts, and record what they change.
         """
+        return await self._change(_CLOSE, account_id, change, ChangeAction.CLOSE)
+
+    async def freeze(self, account_id: UUID, frozen: Freeze, change: Change) -> Account | None:
+        """Freeze the account, and return its state afterwards; None if it does not exist. See `close`."""
+        return await self._change(_FREEZE, account_id, change, ChangeAction.FREEZE, frozen)
+
+    async def thaw(self, account_id: UUID, change: Change) -> Account | None:
+        """End the freeze of the account, and return its state afterwards; None if it does not exist. See `close`."""
+        return await self._change(_THAW, account_id, change, ChangeAction.THAW)
+
+    async def list_changes(self, account_id: UUID, before: int | None, limit: int) -> list[AccountChange]:
+        """List the recorded changes of an account below a revision, newest first; None: from the newest one."""
+        async with connection(self._pool) as session:
+            rows = await session.fetch(_CHANGES, account_id, before or _ABOVE_ALL_REVISIONS, limit)
+        return [AccountChange(row["revision"], ChangeAction(row["action"]), *tuple(row.values())[2:]) for row in rows]
+
+    async def _change(
+        self, statement: str, account_id: UUID, change: Change, action: ChangeAction, *values: object
+    ) -> Account | None:
         async with self._changing() as session:
-            if await session.execute(_CLOSE, account_id) == "UPDATE 0":
+            done = await session.execute(statement, account_id, change.changed_by, action, change.reason, *values)
+            if done == "INSERT 0 0":
                 await session.execute(CONFIRM_COMMITS)
             row = await session.fetchrow(f"{ACCOUNT} WHERE id = $1", account_id)
         return None if row is None else account_from_row(row)

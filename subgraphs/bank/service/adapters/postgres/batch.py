@@ -14,6 +14,7 @@ from kit.db.postgres import CONFIRM_COMMITS, READ_ONLY_ERRORS, REFUSED_ERRORS
 from subgraphs.bank.service.adapters.postgres.database import Connection, connection, transaction
 from subgraphs.bank.service.adapters.postgres.rows import (
     ACCOUNT,
+    ACCOUNT_COLUMNS,
     TRANSFERS_BY_ID,
     account_from_row,
     transfer_from_row,
@@ -39,7 +40,7 @@ _READ: Final = """
            NULL::bytea AS fingerprint, NULL::uuid AS transfer_id, NULL::jsonb AS refusal, NULL::timestamptz AS now
     FROM named
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, used.*, NULL
+    SELECT {no_account}, used.*, NULL
     FROM unnest($2::text[], $3::text[], $4::text[]) AS wanted (principal, operation, key),
     LATERAL (
         SELECT principal, operation, key, fingerprint, transfer_id, refusal FROM idempotency_keys AS k
@@ -47,11 +48,11 @@ _READ: Final = """
         OFFSET 0  -- one index look-up per key, also with a plan that was made while the table was small
     ) AS used
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-           clock_timestamp()
+    SELECT {no_account}, NULL, NULL, NULL, NULL, NULL, NULL, clock_timestamp()
 """
-_READ_ONLY: Final = _READ.format(accounts=ACCOUNT, lock="")
-_READ_AND_LOCK: Final = _READ.format(accounts=ACCOUNT, lock="FOR NO KEY UPDATE")
+_NO_ACCOUNT: Final = ", ".join(["NULL"] * ACCOUNT_COLUMNS)
+_READ_ONLY: Final = _READ.format(accounts=ACCOUNT, lock="", no_account=_NO_ACCOUNT)
+_READ_AND_LOCK: Final = _READ.format(accounts=ACCOUNT, lock="FOR NO KEY UPDATE", no_account=_NO_ACCOUNT)
 
 # Amounts are sent as text: asyncpg encodes a Decimal five times slower than a str.
 _WRITE: Final = """

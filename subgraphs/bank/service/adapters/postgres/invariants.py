@@ -46,6 +46,11 @@ class Invariant(StrEnum):
     CLOSED_IS_EMPTY = "CLOSED_IS_EMPTY"
     """A closed account has balance 0."""
 
+    REVISION_IS_LAST_CHANGE = "REVISION_IS_LAST_CHANGE"
+    """An account's revision is that of its last recorded change; without one, 0. So no change is unrecorded."""
+    ACCOUNT_IS_LAST_CHANGE = "ACCOUNT_IS_LAST_CHANGE"
+    """An account has the state that its last recorded change has left."""
+
     ENTRY_HAS_ACCOUNT = "ENTRY_HAS_ACCOUNT"
     """The account of every entry exists."""
     VERSIONS_HAVE_NO_GAP = "VERSIONS_HAVE_NO_GAP"
@@ -172,7 +177,7 @@ _ACCOUNTS: Final = TableScan(
     table="accounts",
     key="id",
     shown="id",
-    columns="id, status, opening_balance, balance, min_balance, version, created_at, updated_at",
+    columns="id, status, frozen, opening_balance, balance, min_balance, version, revision, created_at, updated_at",
     source="accounts",
     violations="""
         SELECT violated.*, jsonb_build_object('account_id', a.id) AS row
@@ -180,6 +185,9 @@ _ACCOUNTS: Final = TableScan(
         LEFT JOIN LATERAL (
             SELECT version, balance_after FROM entries WHERE account_id = a.id ORDER BY version DESC LIMIT 1
         ) AS last ON true
+        LEFT JOIN LATERAL (
+            SELECT revision, after FROM account_changes WHERE account_id = a.id ORDER BY revision DESC LIMIT 1
+        ) AS change ON true
         CROSS JOIN LATERAL (
             SELECT 'BALANCE_IS_LAST_ENTRY', a.balance::text, coalesce(last.balance_after, a.opening_balance)::text
             WHERE a.balance <> coalesce(last.balance_after, a.opening_balance)
@@ -192,6 +200,14 @@ _ACCOUNTS: Final = TableScan(
             UNION ALL
             SELECT 'CLOSED_IS_EMPTY', a.balance::text, '0'
             WHERE a.status = 'CLOSED' AND a.balance <> 0
+            UNION ALL
+            SELECT 'REVISION_IS_LAST_CHANGE', a.revision::text, coalesce(change.revision, 0)::text
+            WHERE a.revision <> coalesce(change.revision, 0)
+            UNION ALL
+            SELECT 'ACCOUNT_IS_LAST_CHANGE', concat_ws(' ', a.status, a.frozen),
+                   concat_ws(' ', change.after ->> 'status', change.after ->> 'frozen')
+            WHERE (a.status, a.frozen) IS DISTINCT FROM (change.after ->> 'status', change.after ->> 'frozen')
+                AND change.revision IS NOT NULL
             UNION ALL
             SELECT 'ACCOUNT_NOT_IN_FUTURE', greatest(a.created_at, a.updated_at)::text, 'not after ' || present.latest
             FROM present WHERE greatest(a.created_at, a.updated_at) > present.latest

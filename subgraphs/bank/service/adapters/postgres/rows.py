@@ -4,13 +4,25 @@ from typing import Final
 
 import asyncpg
 
-from subgraphs.bank.service.domain.model import Account, AccountStatus, Posting, Transfer, TransferKind
+from subgraphs.bank.service.domain.model import (
+    Account,
+    AccountStatus,
+    Freeze,
+    Posting,
+    Purpose,
+    Transfer,
+    TransferKind,
+)
 from subgraphs.bank.service.domain.words import Words
 from wallet.money import Money
 
 ACCOUNT: Final = """
-    SELECT id, owner_id, currency, status, balance, min_balance, version, created_at, updated_at, revision FROM accounts
+    SELECT id, owner_id, currency, status, balance, min_balance, version, created_at, updated_at, revision, frozen,
+           purpose
+    FROM accounts
 """
+ACCOUNT_COLUMNS: Final = 12
+"""Number of columns of `ACCOUNT`."""
 
 # OFFSET 0 fixes the join order: row by row, through the indexes. So a plan that was made while the tables were empty
 # stays good when they are large.
@@ -49,6 +61,8 @@ def account_from_row(row: asyncpg.Record) -> Account:
         row["created_at"],
         row["updated_at"],
         row["revision"],
+        None if row["frozen"] is None else Freeze(row["frozen"]),
+        Purpose(row["purpose"]),
     )
 
 
