@@ -40,7 +40,7 @@ from tests.ledger_servers import LedgerServers
 from tests.tools import skip_without_tool
 
 # Examples have no deadline, because their duration depends on the machine. pytest-timeout ends a test that hangs.
-hypothesis.settings.register_profile("full", deadline=None, max_examples=50)
+hypothesis.settings.register_profile("full", deadline=None)
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=25)
 hypothesis.settings.load_profile("quick")  # `make test ALL=1` passes --hypothesis-profile=full
 

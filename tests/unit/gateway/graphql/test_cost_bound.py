@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.graphql.execution.runner import OperationRunner
@@ -38,6 +38,7 @@ guard_root_fields(SCHEMA.core_schema)
 class TestBound:
     @pytest.mark.slow
     @given(query=valid_queries(), seed=st.integers(0, 2**32), nulls=st.sets(st.sampled_from(("owner", "transfer"))))
+    @settings(max_examples=60)
     async def test_estimate_is_at_least_the_actual_cost(self, query: Any, seed: int, nulls: set[str]) -> None:
         text, variables = query
         lengths = random.Random(seed)

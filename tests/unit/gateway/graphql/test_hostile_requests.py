@@ -259,7 +259,7 @@ class TestHostileRequests:
 
     @pytest.mark.slow
     @given(body=bodies())
-    @settings(suppress_health_check=list(HealthCheck))
+    @settings(max_examples=50, suppress_health_check=list(HealthCheck))
     def test_generated_attack_stays_within_the_bounds(self, body: bytes) -> None:
         for caller in (CUSTOMER, None):
             assert_bounded(body, caller)
