@@ -1,7 +1,8 @@
 """GraphQL types shared by all subgraphs: money, account references, pages, secrets, and errors as data."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import Enum
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ import strawberry
 from graphql import GraphQLError
 from strawberry import UNSET
 from strawberry.federation.schema_directives import Cost, ListSize
+from strawberry.schema.types.base_scalars import DateTimeDefinition
 from strawberry.types.field import StrawberryField
 
 from wallet import errors, money, paging
@@ -143,14 +145,17 @@ def _parse_metadata(value: Any) -> Metadata:
 
 
 SCALARS: Final[dict[object, Any]] = {
+    datetime: replace(DateTimeDefinition, specified_by_url="https://www.rfc-editor.org/rfc/rfc3339"),
     Secret: strawberry.scalar(
         name="Secret",
+        specified_by_url="https://spec.graphql.org/draft/#sec-String",
         description="Input text that no response repeats, not even in an error.",
         # A parse error would quote the value. So a value that is not text becomes an empty text; the field rejects it.
         parse_value=lambda value: Secret(value if isinstance(value, str) else ""),
     ),
     Metadata: strawberry.scalar(
         name="Metadata",
+        specified_by_url="https://www.rfc-editor.org/rfc/rfc8259#section-4",
         description='Texts by name: an object whose values are texts, such as {order: "42"}.',
         serialize=dict,
         parse_value=_parse_metadata,

@@ -5,7 +5,15 @@ import weakref
 from collections import defaultdict
 from pathlib import Path
 
-from graphql import GraphQLObjectType, GraphQLUnionType, build_schema, specified_directives, validate_schema
+from graphql import (
+    GraphQLObjectType,
+    GraphQLUnionType,
+    build_schema,
+    is_scalar_type,
+    specified_directives,
+    specified_scalar_types,
+    validate_schema,
+)
 
 from gateway.graphql.execution.schemas import build_merged_schema, build_subgraph_schema
 from gateway.graphql.execution.strawberry_internals import GraphSchema
@@ -39,6 +47,13 @@ class TestMergedSchema:
                 if isinstance(type_, GraphQLObjectType) and type_name not in merged:
                     fields[type_name].add(frozenset(f"{key}: {field.type}" for key, field in type_.fields.items()))
         assert {name for name, meanings in fields.items() if len(meanings) > 1} == set()
+
+    def test_every_scalar_of_the_graph_has_a_specification(self) -> None:
+        types = build_merged_schema().core_schema.type_map.values()
+        scalars = {each.name: each.specified_by_url for each in types if is_scalar_type(each)}
+        own = {name: url for name, url in scalars.items() if name not in specified_scalar_types}
+        assert own.keys() == {"DateTime", "Metadata", "Secret"}
+        assert all(url and url.startswith("https://") for url in own.values())
 
     def test_merged_schema_is_valid(self) -> None:
         schema = build_merged_schema().core_schema
