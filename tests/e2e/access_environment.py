@@ -391,6 +391,6 @@ def _graphql_outcome(result: dict[str, Any], name: str) -> str:
     if isinstance(value, dict) and "code" in value:
         codes.append(value["code"])
     if not codes:
-        return "404" if value is None else "ok"
+        return "404" if value in (None, [None]) else "ok"
     statuses = {"UNAUTHENTICATED": "401", "PERMISSION_DENIED": "403"}
     return next(statuses.get(code, "404" if code.endswith("_NOT_FOUND") else code) for code in codes)
