@@ -258,4 +258,4 @@ class TestDevelopment:
         address = f"http://127.0.0.1:{system.ports.bank_admin}"
         command = ["integrity", "--admin", address, "--token", token]
         proven = await asyncio.to_thread(CliRunner().invoke, app, command)
-        assert (proven.exit_code, "sound" in proven.output) == (0, True)
+        assert (proven.exit_code, "sound" in proven.output) == (0, True), proven.output

@@ -33,7 +33,14 @@ class TestSound:
         *progress, last = await collect_reports(ledger_integrity(await small_ledger.corrupt(), page))
         assert isinstance(last, Verdict)
         assert (last.verdict, last.violations) == ("sound", 0)
-        assert last.rows == {"accounts": 6, "entries": 10, "transfers": 5, "idempotency_keys": 6, "outbox": 5}
+        assert last.rows == {
+            "accounts": 6,
+            "entries": 10,
+            "transfers": 5,
+            "idempotency_keys": 6,
+            "transfer_words": 0,
+            "outbox": 5,
+        }
         scans = {report.scan: report for report in progress if isinstance(report, Progress)}
         assert {scan: report.rows for scan, report in scans.items()} == last.rows
         assert scans["entries"].verified_up_to == f"{BOB}/3"

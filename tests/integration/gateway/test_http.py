@@ -12,6 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
+from kit.auth.principal import Role
+from tests.conftest import Keys
 from tests.integration.gateway.fake_services import ACCOUNT, FakeBank, FakeCard
 from tests.integration.gateway.gateway_process import Gateway
 from tests.openapi import REST
@@ -137,10 +139,11 @@ class TestUnknownQueryParameters:
 
     @pytest.mark.parametrize(("method", "path"), REST.operations())
     async def test_rest_refuses_them_with_a_message(
-        self, gateway: Gateway, bank: FakeBank, card: FakeCard, method: str, path: str
+        self, gateway: Gateway, bank: FakeBank, card: FakeCard, keys: Keys, method: str, path: str
     ) -> None:
         path = re.sub(r"\{\w+\}", str(ACCOUNT), path)
-        refused = await gateway.http.request(method, f"{path}?qqqq=1&_=2&utm_source=3", headers=JSON, content="{}")
+        headers = {**JSON, "Authorization": f"Bearer {keys.user('root', Role.ADMIN)}"}  # may call every route
+        refused = await gateway.http.request(method, f"{path}?qqqq=1&_=2&utm_source=3", headers=headers, content="{}")
         assert (refused.status_code, refused.json()["code"]) == (400, "INVALID_INPUT")
         (field,) = refused.json()["fields"]
         assert field["field"] == "query"
