@@ -1,12 +1,15 @@
 """A service that starts as a fork (`tests/forks`) behaves as one that starts with `python -m`."""
 
+import asyncio
 import os
 import signal
+import socket
 import sys
 from dataclasses import replace
 
 import pytest
 
+from stack.ports import HOST
 from stack.process import Child, Command, Process, StartError, module
 from tests.forks.server import Fork
 from tests.forks.service import SERVICES
@@ -39,11 +42,17 @@ async def test_fork_without_settings_fails_as_the_service_does(name: str) -> Non
 
 @pytest.mark.skipif("coverage" in sys.modules, reason="a measurement of coverage uses no forks")
 async def test_fork_leads_its_session_and_is_ended_by_a_signal() -> None:
-    child = Child(Process(name="service", command=module("gateway")))
-    await child.spawn()
-    assert isinstance(child._running, Fork)
-    assert child.pid
-    assert os.getsid(child.pid) == child.pid
-    child.kill()
-    assert await child.wait() == -signal.SIGKILL
+    with socket.create_server((HOST, 0)) as silent:
+        silent.setblocking(False)
+        url = f"postgresql://bank:password@{HOST}:{silent.getsockname()[1]}/bank"
+        migrations = module("subgraphs.bank.service.migrations", BANK_DATABASE_URL=url)
+        child = Child(Process(name="service", command=migrations))
+        await child.spawn()
+        assert isinstance(child._running, Fork)
+        assert child.pid
+        assert os.getsid(child.pid) == child.pid
+        connection, _ = await asyncio.get_running_loop().sock_accept(silent)  # the service waits for a response
+        with connection:
+            child.kill()
+            assert await child.wait() == -signal.SIGKILL
     assert child.pid is None
