@@ -122,7 +122,15 @@ class FreezeRequest(BaseModel):
         populate_by_name=True,
     )
     frozen: AccountFreeze
-    reason: Annotated[str, Field(examples=["Report of a stolen phone"], max_length=200, min_length=1)]
+    reason: Annotated[
+        str,
+        Field(
+            description="The rules of `description` of a transfer apply.",
+            examples=["Report of a stolen phone"],
+            max_length=200,
+            min_length=1,
+        ),
+    ]
 
 
 class ThawRequest(BaseModel):
@@ -130,7 +138,15 @@ class ThawRequest(BaseModel):
         extra="forbid",
         populate_by_name=True,
     )
-    reason: Annotated[str, Field(examples=["Identity confirmed"], max_length=200, min_length=1)]
+    reason: Annotated[
+        str,
+        Field(
+            description="The rules of `description` of a transfer apply.",
+            examples=["Identity confirmed"],
+            max_length=200,
+            min_length=1,
+        ),
+    ]
 
 
 class Action(StrEnum):

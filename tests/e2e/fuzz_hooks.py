@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from schemathesis.graphql import nodes
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from gateway.policy import REST_RULES
 from wallet.luhn import has_valid_check_digit
 from wallet.money import DEFAULT_CURRENCY, EXPONENTS
 
@@ -24,6 +25,9 @@ schemathesis.graphql.scalar("DateTime", st.datetimes().map(lambda at: nodes.Stri
 REFUSALS_BY_STATE: Final = frozenset(
     {
         "ACCOUNT_NOT_FOUND",
+        "ACCOUNT_CLOSED",
+        "ACCOUNT_FROZEN",
+        "ACCOUNT_NOT_EMPTY",
         "TRANSFER_NOT_FOUND",
         "TOP_UP_NOT_FOUND",
         "INSUFFICIENT_FUNDS",
@@ -36,8 +40,8 @@ REFUSALS_BY_STATE: Final = frozenset(
 )
 """Codes of the refusals that depend on stored data. A valid request may get them."""
 
-CALLER_REFUSAL: Final = "FUZZ_CALLER_REFUSAL"
-"""Environment variable with an error code: the caller's valid requests may be refused with this code."""
+CALLER: Final = "FUZZ_CALLER"
+"""Environment variable with the role of the caller; empty for an anonymous caller."""
 
 _TEXT: Final = "must not contain (control characters|a card number).*"
 """Messages about texts of transfers. The contract states these rules in the description of `description`."""
@@ -53,6 +57,7 @@ RULES_IN_WORDS: Final[Mapping[str, re.Pattern[str]]] = {
     "metadataValue": re.compile(f"{_TEXT}|is required with metadataKey"),
     "description": re.compile(_TEXT),
     "reference": re.compile(_TEXT),
+    "reason": re.compile(f"{_TEXT}|must not be empty"),
     "text": re.compile(_TEXT),
     "metadata": re.compile(f"{_TEXT}|must not have an empty key|must have at most (64|128) characters"),
     "uniqueReference": re.compile("needs a reference"),
@@ -102,18 +107,23 @@ def _valid_card(card: Mapping[str, Any]) -> dict[str, object]:
 def valid_request_is_accepted(ctx: Any, response: schemathesis.Response, case: Any) -> bool | None:
     """Run schemathesis' check `positive_data_acceptance`, except on refusals that valid requests may get.
 
-    These refusals have a code of `REFUSALS_BY_STATE`, the code in `FUZZ_CALLER_REFUSAL`, or messages of
-    `RULES_IN_WORDS`.
+    These refusals have a code of `REFUSALS_BY_STATE`, or messages of `RULES_IN_WORDS`, or the caller's role does not
+    allow the call.
     """
-    if response.status_code >= HTTPStatus.BAD_REQUEST and _is_allowed(response.json()):
+    if response.status_code >= HTTPStatus.BAD_REQUEST and _is_allowed(response.json(), case.operation.label):
         return None
     return positive_data_acceptance(ctx, response, case)
 
 
-def _is_allowed(problem: Mapping[str, Any]) -> bool:
-    if problem["code"] == "INVALID_INPUT":
+def _is_allowed(problem: Mapping[str, Any], operation: str) -> bool:
+    code, caller, rule = problem["code"], os.environ.get(CALLER, ""), REST_RULES[operation]
+    if code == "INVALID_INPUT":
         return all(_is_stated_in_words(**violation) for violation in problem["fields"])
-    return problem["code"] in REFUSALS_BY_STATE or problem["code"] == os.environ.get(CALLER_REFUSAL)
+    if code == "UNAUTHENTICATED":
+        return not caller and not rule.is_public
+    if code == "PERMISSION_DENIED":
+        return caller not in rule.roles
+    return code in REFUSALS_BY_STATE
 
 
 def _is_stated_in_words(field: str, message: str) -> bool:

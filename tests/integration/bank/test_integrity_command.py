@@ -16,7 +16,7 @@ from stack.process import ROOT
 from tests.integration.bank.harness import RunningBank, admin_client, find_lock_waiter
 from tests.waiting import until
 
-NOTHING = "0 entries, 0 transfers, 0 idempotency_keys, 0 outbox"
+NOTHING = "0 entries, 0 transfers, 0 idempotency_keys, 0 transfer_words, 0 outbox"
 
 
 class TestAdmin:

@@ -94,7 +94,7 @@ class TestReference:
         with pytest.raises(AccountNotFound):
             await bank.user("bob")(bank.client.list_transfers(account, "a"))
 
-    @pytest.mark.parametrize("reference", ["", "x" * 65])
+    @pytest.mark.parametrize("reference", ["", "x" * 65, "\0x"])
     async def test_list_needs_a_valid_reference(self, bank: RunningBank, alice: Caller, reference: str) -> None:
         account = await bank.open("alice")
         with pytest.raises(InvalidInput):

@@ -99,7 +99,7 @@ class TestInvalidInput:
         )
 
 
-@given(st.text(), st.text())
-def test_any_text_is_unchanged_after_conversion_to_a_grpc_status_and_back(account_id: str, key: str) -> None:
-    for error in (AccountNotFound(account_id), IdempotencyConflict(key), InvalidInput.for_field(account_id, key)):
+@given(st.text(), st.text(), st.from_regex(r"[a-z][a-z0-9]{0,5}([A-Z][a-z]{1,5}){0,3}", fullmatch=True))
+def test_any_text_is_unchanged_after_conversion_to_a_grpc_status_and_back(text: str, key: str, field: str) -> None:
+    for error in (AccountNotFound(text), IdempotencyConflict(key), InvalidInput.for_field(field, text)):
         assert error_from_status(error_to_status(error)) == error

@@ -308,11 +308,12 @@ class Bank:
         """List the transfers from an account that have a reference, after an id, in id order.
 
         Raises:
-            InvalidInput: the reference is empty or too long.
+            InvalidInput: no transfer can have this reference.
             AccountNotFound: the account does not exist, or the caller may not read it.
         """
-        if not 0 < len(reference) <= MAX_REFERENCE:
-            raise InvalidInput.for_field("reference", f"must have 1 to {MAX_REFERENCE} characters")
+        problem = text_problem(reference, MAX_REFERENCE) if reference else "must not be empty"
+        if problem is not None:
+            raise InvalidInput.for_field("reference", problem)
         await self.get_account(caller, sender_id)
         transfers = await self._reader.list_transfers_with_reference(sender_id, reference, after, limit)
         return [_visible(caller, transfer, reads_sender=True) for transfer in transfers]
