@@ -10,6 +10,7 @@ import asyncpg
 from aiokafka import AIOKafkaProducer
 
 from kit.auth.principal import TokenVerifier
+from kit.db.pool import connections_in_use
 from kit.db.postgres import check_disk, log_failures
 from kit.integrity.check import integrity_router
 from kit.rpc.server import Service
@@ -62,7 +63,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             direct_pool = await stack.enter_async_context(
                 open_pool(direct_url.get_secret_value(), max_size=_DIRECT_CONNECTIONS)
             )
-        metrics.register_pool(lambda: pool.get_size() - pool.get_idle_size(), pool.get_max_size())
+        metrics.register_pool(partial(connections_in_use, pool), pool.get_max_size())
         sessions = Sessions((direct_url or url).get_secret_value(), pool if is_shared else None)
         reader = Reader(pool, await stack.enter_async_context(_open_replica(settings, pool)))
         relay = OutboxRelay(direct_pool, create_producer, sessions.check)

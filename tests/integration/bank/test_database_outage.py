@@ -13,11 +13,11 @@ import asyncpg
 import httpx
 import pytest
 
+from kit.db import pool
 from kit.db import postgres as postgres_options
 from kit.rpc.channel import ClientLimits
 from stack.engines.postgres import Postgres
 from subgraphs.bank.client import BankClient, Receipt, TransferRequest
-from subgraphs.bank.service.adapters.postgres import database
 from subgraphs.bank.service.application import group_commit
 from tests.conftest import Keys
 from tests.integration.bank.harness import (
@@ -243,7 +243,7 @@ class TestStopped:
             sender, recipient = await usual.open("alice"), await usual.open("bob")
         monkeypatch.setattr(postgres_options, "STATEMENT_TIMEOUT_SECONDS", 0.5)
         monkeypatch.setattr(postgres_options, "CONNECT_TIMEOUT_SECONDS", 0.5)
-        monkeypatch.setattr(database, "CONNECT_TIMEOUT_SECONDS", 0.5)
+        monkeypatch.setattr(pool, "CONNECT_TIMEOUT_SECONDS", 0.5)
         # The client's time-out is longer than that of the test, so the bank's time-outs end the call.
         long_timeout = ClientLimits(timeout_seconds=600)
         async with (

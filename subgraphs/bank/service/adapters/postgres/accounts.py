@@ -9,8 +9,9 @@ from uuid import UUID
 
 import asyncpg
 
+from kit.db.pool import Connection
 from kit.db.postgres import CONFIRM_COMMITS, CONNECT_TIMEOUT_SECONDS
-from subgraphs.bank.service.adapters.postgres.database import Connection, connection
+from subgraphs.bank.service.adapters.postgres.database import LABEL, connection
 from subgraphs.bank.service.adapters.postgres.rows import ACCOUNT, account_from_row
 from subgraphs.bank.service.domain.model import Account, AccountChange, ChangeAction, Freeze
 from wallet.errors import Unavailable
@@ -76,7 +77,7 @@ class Accounts:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
                 await self._changes.acquire()
         except TimeoutError as error:
-            raise Unavailable("the ledger's database") from error
+            raise Unavailable(LABEL) from error
         try:
             async with connection(self._pool) as session:
                 yield session

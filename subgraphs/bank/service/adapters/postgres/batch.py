@@ -10,8 +10,9 @@ from uuid import UUID
 
 import asyncpg
 
+from kit.db.pool import Connection, transaction
 from kit.db.postgres import CONFIRM_COMMITS, READ_ONLY_ERRORS, REFUSED_ERRORS
-from subgraphs.bank.service.adapters.postgres.database import Connection, connection, transaction
+from subgraphs.bank.service.adapters.postgres.database import connection
 from subgraphs.bank.service.adapters.postgres.rows import (
     ACCOUNT,
     ACCOUNT_COLUMNS,

@@ -11,7 +11,8 @@ import asyncpg
 import structlog
 from uuid_utils.compat import uuid7
 
-from subgraphs.bank.service.adapters.postgres.database import Connection, connection
+from kit.db.pool import Connection
+from subgraphs.bank.service.adapters.postgres.database import connection
 from subgraphs.bank.service.domain.model import EpochRecord, HeldPosting, LedgerIdentity
 
 log = structlog.get_logger(__name__)

@@ -19,9 +19,10 @@ from uuid import UUID
 
 import asyncpg
 
+from kit.db.pool import Connection
 from kit.db.postgres import MAX_CLOCK_SKEW_SECONDS
 from kit.integrity.check import Violation
-from subgraphs.bank.service.adapters.postgres.database import Connection, connection
+from subgraphs.bank.service.adapters.postgres.database import LABEL, connection
 from wallet.errors import Unavailable
 
 _PAGE_SECONDS: Final = 8
@@ -406,7 +407,7 @@ class InvariantReader:
                 """)
                 yield cls(session, await session.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot())::xid"))
             except asyncpg.PostgresError as error:
-                raise Unavailable("the ledger's database") from error
+                raise Unavailable(LABEL) from error
             finally:
                 session.terminate()  # with these settings it must not return to the pool
 
@@ -430,7 +431,7 @@ class InvariantReader:
         """
         followed = await self._session.fetchval("SELECT age($1::xid)::bigint & 4294967295", self._fence)
         if followed >= _FENCED:
-            raise Unavailable("the ledger's database") from OverflowError(f"{followed} transactions in one check")
+            raise Unavailable(LABEL) from OverflowError(f"{followed} transactions in one check")
 
     async def check_totals(self) -> list[Violation]:
         """Check `TOTAL_IS_CONSERVED` and return one violation for each currency that violates it."""

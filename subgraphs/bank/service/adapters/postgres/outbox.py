@@ -6,7 +6,8 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
-from subgraphs.bank.service.adapters.postgres.database import Connection, connection
+from kit.db.pool import Connection
+from subgraphs.bank.service.adapters.postgres.database import connection
 from subgraphs.bank.service.adapters.postgres.epoch import EPOCH
 from subgraphs.bank.service.adapters.postgres.rows import REFERENCED_TRANSFERS, TRANSFER, transfer_from_row
 from subgraphs.bank.service.domain.model import Transfer

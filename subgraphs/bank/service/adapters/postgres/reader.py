@@ -6,8 +6,8 @@ from uuid import UUID
 
 import asyncpg
 
-from kit.db.postgres import ReadOnlyDatabase, check_clock, utc_now
-from subgraphs.bank.service.adapters.postgres.database import connection
+from kit.db.pool import ping
+from subgraphs.bank.service.adapters.postgres.database import LABEL, connection
 from subgraphs.bank.service.adapters.postgres.epoch import EPOCH, STATE, state_of
 from subgraphs.bank.service.adapters.postgres.replica import Replica
 from subgraphs.bank.service.adapters.postgres.rows import (
@@ -80,13 +80,7 @@ class Reader:
             ReadOnlyDatabase: the database refuses writes.
             ClockSkew: the clocks of the database and of this process differ by more than 5 s.
         """
-        async with connection(self._pool) as session:
-            asked_at = utc_now()
-            check_clock(await session.fetchval("SELECT clock_timestamp()"), asked_at)
-            try:
-                await session.execute(_PING)
-            except asyncpg.ReadOnlySQLTransactionError as error:
-                raise ReadOnlyDatabase from error
+        await ping(self._pool, LABEL, _PING)
 
     async def get_accounts(self, ids: Iterable[UUID]) -> dict[UUID, Account]:
         """Return the accounts with these ids, by id. Ids without an account are left out."""

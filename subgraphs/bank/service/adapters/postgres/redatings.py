@@ -9,7 +9,8 @@ from uuid import UUID
 
 import asyncpg
 
-from subgraphs.bank.service.adapters.postgres.database import Connection, connection, transaction
+from kit.db.pool import Connection, transaction
+from subgraphs.bank.service.adapters.postgres.database import LABEL, connection
 from subgraphs.bank.service.domain.redating import DatedTransfer
 from wallet.errors import Unavailable
 
@@ -109,7 +110,7 @@ class Redatings:
                         await session.execute("LOCK TABLE accounts IN EXCLUSIVE MODE", timeout=2 * _LOCK_SECONDS)
                     yield cls(session)
             except asyncpg.PostgresError as error:
-                raise Unavailable("the ledger's database") from error
+                raise Unavailable(LABEL) from error
             finally:
                 session.terminate()  # with these settings it must not return to the pool
 

@@ -5,14 +5,10 @@ pool behind a pooler in transaction mode: the bank takes no session locks throug
 defaults of the database role.
 """
 
-from typing import Final
-
 import asyncpg
 
 from kit.db.postgres import SessionCheck, raise_unavailable
-from subgraphs.bank.service.adapters.postgres.database import check_role_settings
-
-_LABEL: Final = "the ledger's database"
+from subgraphs.bank.service.adapters.postgres.database import LABEL, check_role_settings
 
 
 class Sessions:
@@ -38,7 +34,7 @@ class Sessions:
             MissingRoleSettings: the role lacks settings for the shared pool.
             Unavailable: the database is unreachable.
         """
-        with raise_unavailable(_LABEL):
+        with raise_unavailable(LABEL):
             await self._own_sessions.check()
         if self._shared_pool is not None:
             await check_role_settings(self._shared_pool)
