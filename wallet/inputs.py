@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -36,6 +37,17 @@ def parse_uuid(text: str) -> UUID:
     if str(value) != text.lower():
         raise ValueError("must be a UUID")
     return value
+
+
+def require_offset(field: str, time: datetime) -> datetime:
+    """Return the time if it has an offset from UTC.
+
+    Raises:
+        InvalidInput: it has none.
+    """
+    if time.tzinfo is None:
+        raise InvalidInput.for_field(field, "must have an offset from UTC, such as Z")
+    return time
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from subgraphs.analytics import client
 from subgraphs.analytics.graph.context import Info
 from subgraphs.analytics.graph.loaders import StatisticsRequest
 from wallet import cursor, inputs, paging
-from wallet.errors import InvalidInput
 from wallet.graph import (
     ARGUMENT_SIZE,
     DESCRIPTION_COST,
@@ -27,6 +26,7 @@ from wallet.graph import (
     cost_directive,
     list_size_directive,
 )
+from wallet.inputs import require_offset
 
 MAX_BUCKETS: Final = 1_000
 """Maximum number of buckets that analytics returns."""
@@ -171,8 +171,8 @@ class OperationFilter:
             counterparty_id=counterparty,
             min_amount=self.min_amount,
             max_amount=self.max_amount,
-            from_=self.from_ and _require_offset("from", self.from_),
-            to=self.to and _require_offset("to", self.to),
+            from_=self.from_ and require_offset("from", self.from_),
+            to=self.to and require_offset("to", self.to),
             reference=self.reference,
             metadata=self.metadata or {},
             text=self.text,
@@ -363,8 +363,8 @@ class Account:
         statistics = await info.context.statistics.load(
             StatisticsRequest(
                 UUID(self.id),
-                from_=_require_offset("from", from_),
-                to=_require_offset("to", to),
+                from_=require_offset("from", from_),
+                to=require_offset("to", to),
                 granularity=granularity.value,
             )
         )
@@ -385,10 +385,3 @@ def _require_text(amount: str) -> str:
     if not amount:
         raise ValueError("must be a decimal number such as 10.00")
     return amount
-
-
-def _require_offset(field: str, time: datetime) -> datetime:
-    """Return the time, or raise InvalidInput if it has no offset from UTC."""
-    if time.tzinfo is None:
-        raise InvalidInput.for_field(field, "must have an offset from UTC, such as Z")
-    return time

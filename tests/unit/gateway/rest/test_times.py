@@ -3,7 +3,7 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.rest.operations import DateTime
+from gateway.rest.times import DateTime
 
 DATE_TIME: TypeAdapter[object] = TypeAdapter(DateTime)
 
