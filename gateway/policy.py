@@ -33,6 +33,7 @@ REST_RULES: Final[Mapping[str, AccessRule]] = {
     "GET /accounts": READ_ACCESS,
     "POST /accounts": WRITE_ACCESS,
     "GET /accounts/{accountId}": READ_ACCESS,
+    "GET /accounts/{accountId}/balance": READ_ACCESS,
     "POST /accounts/{accountId}/close": WRITE_ACCESS,
     "POST /accounts/{accountId}/freeze": OPERATOR_ACCESS,
     "POST /accounts/{accountId}/thaw": OPERATOR_ACCESS,

@@ -199,6 +199,30 @@ class Account(BaseModel):
     frozen: Annotated[AccountFreeze | None, Field(description="Absent if the account is not frozen.")] = None
 
 
+class BalanceAt(BaseModel):
+    model_config = ConfigDict(
+        populate_by_name=True,
+    )
+    balance: Annotated[
+        str,
+        Field(
+            description="Decimal number with at most the currency's number of decimals.",
+            examples=["10.00"],
+            pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$",
+        ),
+    ]
+    currency: Annotated[
+        str, Field(description="ISO 4217 code of an active national currency.", examples=["RUB"], pattern="^[A-Z]{3}$")
+    ]
+    version: Annotated[
+        StrictInt, Field(description="Version of the account that has this balance. 0 before the first operation.")
+    ]
+    occurred_at: Annotated[
+        AwareDatetime | None,
+        Field(alias="occurredAt", description="Time of the operation with this version. Absent for version 0."),
+    ] = None
+
+
 class TransferRequest(BaseModel):
     model_config = ConfigDict(
         extra="forbid",

@@ -5,6 +5,7 @@ from starlette.routing import BaseRoute
 from gateway.http.rate_limits import RateLimiter
 from gateway.http.work_limits import WorkLimits
 from gateway.rest.accounts import account_routes
+from gateway.rest.balances import balance_routes
 from gateway.rest.operations import operation_routes
 from gateway.rest.page_charge import page_charge
 from gateway.rest.top_ups import top_up_routes
@@ -38,6 +39,7 @@ def rest_routes(
     return [
         *transfer_routes(bank, charge_page),
         *account_routes(bank, charge_page),
+        *balance_routes(bank).routes,
         *top_up_routes(card).routes,
         *operation_routes(analytics, charge_page).routes,
         *user_routes(identity, work).routes,

@@ -200,6 +200,8 @@ class AccessEnvironment:
             path = path.replace(f"{{{name}}}", value)
         if method != "POST" and path.endswith("/transfers"):
             path += "?reference=access"
+        if path.endswith("/balance"):
+            path += "?version=1"
         response = await self.http.request(
             method,
             path,
@@ -307,6 +309,7 @@ class AccessEnvironment:
             "DepositMoney": account | {"amount": money, "idempotencyKey": key},
             "GetTransfer": {"id": self.transfer},
             "BatchGetAccounts": {"ids": [self.account]},
+            "BatchGetBalancesAt": {"requests": [account | {"version": "1"}]},
             "BatchGetTransfers": {"ids": [self.transfer]},
             "ListTransfers": account | {"reference": "access"},
             "OpenAccount": {"ownerId": self.owner, "idempotencyKey": key},

@@ -51,6 +51,8 @@ RULES_IN_WORDS: Final[Mapping[str, re.Pattern[str]]] = {
     "recipientId": re.compile("must differ from the sender's account"),
     "after": re.compile(_CURSOR),
     "before": re.compile(f"{_CURSOR}|must not be combined with after"),
+    "at": re.compile("give either `at` or `version`"),
+    "version": re.compile("give either `at` or `version`"),
     "minAmount": re.compile("must not be above maxAmount"),
     "from": re.compile("must be before to"),
     "metadataKey": re.compile(f"{_TEXT}|is required with metadataValue"),

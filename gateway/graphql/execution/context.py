@@ -20,9 +20,11 @@ from subgraphs.bank.client import BankClient
 from subgraphs.bank.graph import (
     AccountLoader,
     AccountPageLoader,
+    BalanceLoader,
     TransferLoader,
     account_loader,
     account_page_loader,
+    balance_loader,
     transfer_loader,
 )
 from subgraphs.card.client import CardClient
@@ -74,6 +76,11 @@ class Context:
     def statistics(self) -> StatisticsLoader:
         """Loader of statistics."""
         return statistics_loader(self.analytics)
+
+    @cached_property
+    def balances(self) -> BalanceLoader:
+        """Loader of balances after a version or at a time."""
+        return balance_loader(self.bank)
 
     @cached_property
     def transfers(self) -> TransferLoader:

@@ -15,6 +15,8 @@ from kit.runtime.pauses import convert_all, with_pauses
 from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 from subgraphs.bank.client.converters import (
     account_from_proto,
+    balance_at_from_proto,
+    balance_request_to_proto,
     change_from_proto,
     event_from_proto,
     freeze_to_proto,
@@ -30,6 +32,8 @@ from subgraphs.bank.client.types import (
     AccountPage,
     AccountVersion,
     Balance,
+    BalanceAt,
+    BalanceRequest,
     Event,
     HeldPosting,
     LedgerIdentity,
@@ -50,6 +54,7 @@ _READS: Final = (
     "GetBalance",
     "GetTransfer",
     "BatchGetAccounts",
+    "BatchGetBalancesAt",
     "BatchGetTransfers",
     "ListTransfers",
     "ListAccountChanges",
@@ -230,6 +235,24 @@ class BankClient:
         for each in found:
             balances[UUID(each.id)] = Balance(money_from_proto(each.balance), each.version, response.epoch)
         return balances
+
+    async def batch_get_balances_at(
+        self, requests: Sequence[BalanceRequest]
+    ) -> dict[BalanceRequest, BalanceAt | WalletError]:
+        """Return a balance after a version or at a time, or an error, for each request; at most 1,000 requests."""
+        request = bank_pb2.BatchGetBalancesAtRequest(requests=map(balance_request_to_proto, requests))
+        response = await self._calls.unary(self._stub.BatchGetBalancesAt, request)
+        return {
+            each: balance_at_from_proto(result.value) if result.HasField("value") else error_from_status(result.error)
+            async for each, result in with_pauses(list(zip(requests, response.results, strict=True)))
+        }
+
+    async def get_balance_at(self, request: BalanceRequest) -> BalanceAt:
+        """Return the balance of an account after a version or at a time."""
+        balance = (await self.batch_get_balances_at([request]))[request]
+        if isinstance(balance, WalletError):
+            raise balance
+        return balance
 
     async def get_account(self, account_id: UUID) -> Account:
         """Return an account."""

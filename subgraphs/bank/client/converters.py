@@ -3,12 +3,14 @@
 from typing import Final, Literal
 from uuid import UUID
 
-from kit.rpc.converters import money_from_proto, money_to_proto, time_from_proto
+from kit.rpc.converters import money_from_proto, money_to_proto, time_from_proto, time_to_proto
 from protos.wallet.bank.v1 import bank_pb2
 from subgraphs.bank.client.types import (
     NO_WORDS,
     Account,
     AccountChange,
+    BalanceAt,
+    BalanceRequest,
     Event,
     Posting,
     Receipt,
@@ -104,6 +106,22 @@ def transfer_from_proto(message: bank_pb2.Transfer) -> Transfer:
         message.reference,
         dict(message.metadata),
     )
+
+
+def balance_request_to_proto(request: BalanceRequest) -> bank_pb2.BatchGetBalancesAtRequest.Request:
+    """Convert a request for a balance after a version or at a time."""
+    message = bank_pb2.BatchGetBalancesAtRequest.Request(account_id=str(request.account_id))
+    if request.version is not None:
+        message.version = request.version
+    if request.time is not None:
+        message.time.CopyFrom(time_to_proto(request.time))
+    return message
+
+
+def balance_at_from_proto(message: bank_pb2.BalanceAt) -> BalanceAt:
+    """Convert a balance after an operation."""
+    occurred_at = time_from_proto(message.occurred_at) if message.HasField("occurred_at") else None
+    return BalanceAt(money_from_proto(message.balance), message.version, occurred_at)
 
 
 def event_from_proto(message: bank_pb2.Event, epoch: str) -> Event:

@@ -153,6 +153,27 @@ class Balance:
 
 
 @dataclass(frozen=True, slots=True)
+class BalanceRequest:
+    """Account, and a point in its history: either a version or a time. See `BatchGetBalancesAt` in `bank.proto`."""
+
+    account_id: UUID
+    version: int | None = None
+    time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceAt:
+    """Balance of an account after the operation with this version.
+
+    Version 0 is the opening balance; it has no time.
+    """
+
+    balance: Money
+    version: int
+    occurred_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Transfer with both postings and its descriptor: the same data as the event on the operations topic.
 

@@ -6,9 +6,11 @@ The gateway merges what this package exports: `Query`, `Mutation` and the entity
 from subgraphs.bank.graph.loaders import (
     AccountLoader,
     AccountPageLoader,
+    BalanceLoader,
     TransferLoader,
     account_loader,
     account_page_loader,
+    balance_loader,
     transfer_loader,
 )
 from subgraphs.bank.graph.mutations import Mutation
@@ -20,6 +22,7 @@ __all__ = [
     "AccountConnection",
     "AccountLoader",
     "AccountPageLoader",
+    "BalanceLoader",
     "Mutation",
     "Query",
     "Transfer",
@@ -27,5 +30,6 @@ __all__ = [
     "User",
     "account_loader",
     "account_page_loader",
+    "balance_loader",
     "transfer_loader",
 ]

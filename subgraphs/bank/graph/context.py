@@ -5,7 +5,7 @@ from typing import Protocol
 import strawberry
 
 from subgraphs.bank.client import BankClient
-from subgraphs.bank.graph.loaders import AccountLoader, AccountPageLoader, TransferLoader
+from subgraphs.bank.graph.loaders import AccountLoader, AccountPageLoader, BalanceLoader, TransferLoader
 
 
 class Context(Protocol):
@@ -19,6 +19,9 @@ class Context(Protocol):
 
     @property
     def account_pages(self) -> AccountPageLoader: ...
+
+    @property
+    def balances(self) -> BalanceLoader: ...
 
     @property
     def transfers(self) -> TransferLoader: ...

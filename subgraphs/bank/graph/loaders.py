@@ -11,6 +11,7 @@ from wallet import loading
 
 AccountLoader = DataLoader[UUID, client.Account]
 TransferLoader = DataLoader[UUID, client.Transfer]
+BalanceLoader = DataLoader[client.BalanceRequest, client.BalanceAt]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,11 @@ def account_loader(bank: BankClient) -> AccountLoader:
 def transfer_loader(bank: BankClient) -> TransferLoader:
     """Create a loader of transfers for one request."""
     return loading.batch_loader(bank.batch_get_transfers)
+
+
+def balance_loader(bank: BankClient) -> BalanceLoader:
+    """Create a loader of balances after a version or at a time, for one request."""
+    return loading.batch_loader(bank.batch_get_balances_at)
 
 
 def account_page_loader(bank: BankClient) -> AccountPageLoader:

@@ -11,6 +11,7 @@ from subgraphs.bank import client
 from subgraphs.bank.graph.context import Info
 from subgraphs.bank.graph.loaders import AccountPageRequest
 from wallet import cursor, paging
+from wallet.errors import InvalidInput
 from wallet.graph import (
     DESCRIPTION_COST,
     METADATA_COST,
@@ -24,6 +25,7 @@ from wallet.graph import (
     cost_directive,
     list_size_directive,
 )
+from wallet.inputs import require_offset
 
 ACCOUNT_PAGES: Final = (
     "`first` and `after` page forward, `last` and `before` backward. `last` without `before` returns the end of the "
@@ -33,6 +35,9 @@ ACCOUNT_PAGES: Final = (
 
 MAX_CHANGES: Final = 100
 """Maximum number of changes of an account in a response."""
+
+BALANCE_AT_COST: Final = 40
+"""`@cost` of a balance at a time: about 20 look-ups by index."""
 
 CHANGE_COST: Final = PAGE_COST // MAX_CHANGES + 7
 """`@cost` of one change in a list of changes: its part of the cost of a page, and its fields."""
@@ -77,6 +82,18 @@ class AccountChange:
         )
 
 
+@strawberry.type(description="Balance of an account after one of its operations.")
+class BalanceAt:
+    balance: Money
+    version: int = strawberry.field(description="Version of the account; 0 before its first operation.")
+    occurred_at: datetime | None = strawberry.field(description="Time of the operation; null for version 0.")
+
+    @classmethod
+    def from_client(cls, balance: client.BalanceAt) -> Self:
+        """Convert a `client.BalanceAt`."""
+        return cls(balance=Money.from_money(balance.balance), version=balance.version, occurred_at=balance.occurred_at)
+
+
 @strawberry.federation.type(keys=["id"])
 class User:
     id: strawberry.ID
@@ -116,6 +133,18 @@ class Account:
     async def balance(self, info: Info) -> Money:
         return Money.from_money((await _load_account(self, info)).balance)
 
+    @strawberry.field(
+        description="Balance after the last operation that is not later than `time`, or whose version is not above "
+        "`version`; give one of the two. The opening balance before the first operation, and the current balance for a "
+        "time or a version that is not reached yet.",
+        directives=[cost_directive(BALANCE_AT_COST)],
+    )
+    async def balance_at(
+        self, info: Info, time: datetime | None = None, version: int | None = None
+    ) -> BalanceAt | None:
+        request = _balance_request(UUID(self.id), time, version)
+        return BalanceAt.from_client(await info.context.balances.load(request))
+
     @strawberry.field
     async def status(self, info: Info) -> AccountStatus:
         return AccountStatus((await _load_account(self, info)).status)
@@ -150,6 +179,21 @@ class Account:
         self, info: Info, reference: str, first: int | None = None, after: str | None = None
     ) -> Annotated["TransferConnection", strawberry.lazy("subgraphs.bank.graph.types")] | None:
         return await list_transfers(info, UUID(self.id), reference, first, after)
+
+
+def _balance_request(account_id: UUID, time: datetime | None, version: int | None) -> client.BalanceRequest:
+    """Return the request for a balance.
+
+    Raises:
+        InvalidInput: neither a time nor a version is given, or both are, or one is not valid.
+    """
+    if (time is None) == (version is None):
+        raise InvalidInput.for_field("version" if time else "time", "give either `time` or `version`")
+    if version is not None and version < 0:
+        raise InvalidInput.for_field("version", "must not be negative")
+    if time is not None:
+        require_offset("time", time)
+    return client.BalanceRequest(account_id, version, time)
 
 
 async def _load_account(account: Account, info: Info) -> client.Account:

@@ -23,6 +23,7 @@ STATEMENTS = {
     "transfers by id": (rows.TRANSFERS_BY_ID, "(uuid[])"),
     "transfers by id of the replica": (reader._TRANSFERS_BY_ID, "(uuid[])"),
     "transfers of an account": (reader._TRANSFERS_OF_ACCOUNT, "(uuid, bigint, bigint)"),
+    "balances at": (reader._BALANCES_AT, "(uuid[], bigint[], timestamptz[])"),
     "versions": (reader._VERSIONS, "(uuid, bigint)"),
     "outbox": (outbox._ROWS, "(bigint)"),
 }

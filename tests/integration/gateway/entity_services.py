@@ -73,6 +73,13 @@ class Services(
                 response.results.add(key=key, error=status.error_to_status(AccountNotFound(key)))
         return response
 
+    async def BatchGetBalancesAt(self, request: Any, context: Any) -> bank_pb2.BatchGetBalancesAtResponse:  # noqa: N802
+        self.calls.append(("BatchGetBalancesAt", [each.account_id for each in request.requests]))
+        response = bank_pb2.BatchGetBalancesAtResponse()
+        for each in request.requests:
+            response.results.add(value=bank_pb2.BalanceAt(balance=self._money(each.account_id), version=each.version))
+        return response
+
     async def BatchGetTransfers(self, request: Any, context: Any) -> bank_pb2.BatchGetTransfersResponse:  # noqa: N802
         self.calls.append(("BatchGetTransfers", list(request.ids)))
         response = bank_pb2.BatchGetTransfersResponse()

@@ -121,6 +121,23 @@ async def test_many_nodes_are_one_rpc_for_each_type(services: Services, http: ht
     ]
 
 
+async def test_balances_at_many_points_are_one_rpc_and_each_point_is_requested_once(
+    services: Services, http: httpx.AsyncClient
+) -> None:
+    points = "a: balanceAt(version: 1) { version } b: balanceAt(version: 2) { version balance { amount } }"
+    response = await query(http, on_accounts(f"{points} c: balanceAt(version: 1) {{ version }}"))
+    assert "errors" not in response
+    found = [each["node"] for each in response["data"]["accounts"]["edges"]]
+    assert [[each[name]["version"] for name in "abc"] for each in found] == [[1, 2, 1]] * ACCOUNTS
+    assert {each["id"]: each["b"]["balance"]["amount"] for each in found} == {
+        id_: f"{number}.00" for number, id_ in enumerate(services.ids, start=1)
+    }
+    assert [(name, Counter(keys)) for name, keys in services.calls] == [
+        ("ListAccounts", Counter([""])),
+        ("BatchGetBalancesAt", Counter(services.ids * 2)),
+    ]
+
+
 @pytest.mark.parametrize("path", ["operations", "topUps"])
 async def test_pages_of_many_entities_are_one_rpc_and_each_account_is_requested_once(
     services: Services, http: httpx.AsyncClient, path: str

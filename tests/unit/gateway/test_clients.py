@@ -19,7 +19,7 @@ from protos.wallet.bank.v1 import bank_pb2
 from protos.wallet.card.v1 import card_pb2
 from protos.wallet.identity.v1 import identity_pb2
 from subgraphs.analytics.client import AnalyticsClient, OperationPageRequest
-from subgraphs.bank.client import BankClient
+from subgraphs.bank.client import BalanceRequest, BankClient
 from subgraphs.card.client import CardClient, CardDetails, TopUpPageRequest
 from subgraphs.identity.client import IdentityClient
 from wallet.errors import Unavailable
@@ -57,6 +57,7 @@ def bank_calls(client: BankClient) -> list[Awaitable[Any]]:
         client.get_transfer(ID),
         client.batch_get_transfers([ID]),
         client.batch_get_accounts([ID]),
+        client.get_balance_at(BalanceRequest(ID, version=1)),
         client.open_account("RUB", "k"),
         client.close_account(ID),
         client.freeze_account(ID, "ALL", "r"),

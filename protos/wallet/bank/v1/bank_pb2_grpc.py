@@ -87,6 +87,11 @@ class BankServiceStub:
                 request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsRequest.SerializeToString,
                 response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsResponse.FromString,
                 _registered_method=True)
+        self.BatchGetBalancesAt = channel.unary_unary(
+                '/wallet.bank.v1.BankService/BatchGetBalancesAt',
+                request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetBalancesAtRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetBalancesAtResponse.FromString,
+                _registered_method=True)
         self.BatchGetTransfers = channel.unary_unary(
                 '/wallet.bank.v1.BankService/BatchGetTransfers',
                 request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetTransfersRequest.SerializeToString,
@@ -227,6 +232,14 @@ class BankServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchGetBalancesAt(self, request, context):
+        """Returns balances of accounts after a version or at a time, at most 1,000. They come from the ledger's entries. There is
+        one result for each request, in the same order. An account that the caller may not read is NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def BatchGetTransfers(self, request, context):
         """Returns transfers by id, at most 1,000. The owner of either account may read a transfer. There is one result for
         each requested key; match results by key, not by position.
@@ -349,6 +362,11 @@ def add_BankServiceServicer_to_server(servicer, server):
                     servicer.BatchGetAccounts,
                     request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsRequest.FromString,
                     response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsResponse.SerializeToString,
+            ),
+            'BatchGetBalancesAt': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetBalancesAt,
+                    request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetBalancesAtRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetBalancesAtResponse.SerializeToString,
             ),
             'BatchGetTransfers': grpc.unary_unary_rpc_method_handler(
                     servicer.BatchGetTransfers,
@@ -630,6 +648,33 @@ class BankService:
             '/wallet.bank.v1.BankService/BatchGetAccounts',
             protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsRequest.SerializeToString,
             protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetBalancesAt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wallet.bank.v1.BankService/BatchGetBalancesAt',
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetBalancesAtRequest.SerializeToString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetBalancesAtResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -84,6 +84,10 @@ class BankServiceStub:
     """Returns accounts by id, at most 1,000. There is one result for each requested key; match results by key, not by
     position.
     """
+    BatchGetBalancesAt: _grpc.UnaryUnaryMultiCallable[_bank_pb2.BatchGetBalancesAtRequest, _bank_pb2.BatchGetBalancesAtResponse]
+    """Returns balances of accounts after a version or at a time, at most 1,000. They come from the ledger's entries. There is
+    one result for each request, in the same order. An account that the caller may not read is NOT_FOUND.
+    """
     BatchGetTransfers: _grpc.UnaryUnaryMultiCallable[_bank_pb2.BatchGetTransfersRequest, _bank_pb2.BatchGetTransfersResponse]
     """Returns transfers by id, at most 1,000. The owner of either account may read a transfer. There is one result for
     each requested key; match results by key, not by position.
@@ -176,6 +180,10 @@ class BankServiceAsyncStub(BankServiceStub):
     BatchGetAccounts: _aio.UnaryUnaryMultiCallable[_bank_pb2.BatchGetAccountsRequest, _bank_pb2.BatchGetAccountsResponse]  # type: ignore[assignment]
     """Returns accounts by id, at most 1,000. There is one result for each requested key; match results by key, not by
     position.
+    """
+    BatchGetBalancesAt: _aio.UnaryUnaryMultiCallable[_bank_pb2.BatchGetBalancesAtRequest, _bank_pb2.BatchGetBalancesAtResponse]  # type: ignore[assignment]
+    """Returns balances of accounts after a version or at a time, at most 1,000. They come from the ledger's entries. There is
+    one result for each request, in the same order. An account that the caller may not read is NOT_FOUND.
     """
     BatchGetTransfers: _aio.UnaryUnaryMultiCallable[_bank_pb2.BatchGetTransfersRequest, _bank_pb2.BatchGetTransfersResponse]  # type: ignore[assignment]
     """Returns transfers by id, at most 1,000. The owner of either account may read a transfer. There is one result for
@@ -314,6 +322,16 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_bank_pb2.BatchGetAccountsResponse, _abc.Awaitable[_bank_pb2.BatchGetAccountsResponse]]:
         """Returns accounts by id, at most 1,000. There is one result for each requested key; match results by key, not by
         position.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchGetBalancesAt(
+        self,
+        request: _bank_pb2.BatchGetBalancesAtRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bank_pb2.BatchGetBalancesAtResponse, _abc.Awaitable[_bank_pb2.BatchGetBalancesAtResponse]]:
+        """Returns balances of accounts after a version or at a time, at most 1,000. They come from the ledger's entries. There is
+        one result for each request, in the same order. An account that the caller may not read is NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

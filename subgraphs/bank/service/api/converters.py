@@ -8,13 +8,15 @@ from google.type.money_pb2 import Money as MoneyMessage
 
 from kit.auth.principal import Principal
 from kit.rpc import status
-from kit.rpc.converters import money_from_proto, money_to_proto, time_to_proto
+from kit.rpc.converters import money_from_proto, money_to_proto, time_from_proto, time_to_proto
 from protos.wallet.bank.v1 import bank_pb2
 from subgraphs.bank.service.application.service import transfer_command
 from subgraphs.bank.service.domain.model import (
     Account,
     AccountChange,
     AccountStatus,
+    BalanceAt,
+    BalanceRequest,
     Command,
     Freeze,
     HeldPosting,
@@ -142,6 +144,34 @@ def held_posting_from_proto(message: bank_pb2.VerifyHistoryRequest.HeldPosting) 
     """
     account_id = id_from_text("postings.accountId", message.account_id)
     return HeldPosting(account_id, message.version, id_from_text("postings.transferId", message.transfer_id))
+
+
+def balance_request_from_proto(message: bank_pb2.BatchGetBalancesAtRequest.Request) -> BalanceRequest:
+    """Convert a request for a balance after a version or at a time.
+
+    Raises:
+        InvalidInput: a field is invalid, or the request has neither a version nor a time.
+    """
+    account_id = id_from_text("requests.accountId", message.account_id)
+    if message.HasField("version"):
+        if message.version < 0:
+            raise InvalidInput.for_field("requests.version", "must not be negative")
+        return BalanceRequest(account_id, version=message.version)
+    if not message.HasField("time"):
+        raise InvalidInput.for_field("requests.at", "is required: a version or a time")
+    try:
+        return BalanceRequest(account_id, time=time_from_proto(message.time))
+    except (ValueError, OverflowError):
+        raise InvalidInput.for_field("requests.time", "must be in the years 1 to 9999") from None
+
+
+def balance_at_to_proto(balance: BalanceAt) -> bank_pb2.BalanceAt:
+    """Convert a balance after an operation."""
+    return bank_pb2.BalanceAt(
+        balance=money_to_proto(balance.balance),
+        version=balance.version,
+        occurred_at=None if balance.occurred_at is None else time_to_proto(balance.occurred_at),
+    )
 
 
 def command_from_proto(caller: Principal, request: bank_pb2.TransferMoneyRequest) -> Command:

@@ -12,6 +12,7 @@ POLICY: Final[AccessPolicy] = {
     "GetBalance": READ_ACCESS,
     "GetTransfer": READ_ACCESS | allow_services("card"),
     "BatchGetAccounts": READ_ACCESS | allow_services("analytics", "card"),
+    "BatchGetBalancesAt": READ_ACCESS,
     "BatchGetTransfers": READ_ACCESS,
     "ListTransfers": READ_ACCESS,
     "OpenAccount": WRITE_ACCESS,

@@ -15,6 +15,8 @@ from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 from subgraphs.bank.service.api.converters import (
     account_to_proto,
     amount_from_proto,
+    balance_at_to_proto,
+    balance_request_from_proto,
     change_to_proto,
     command_from_proto,
     command_or_error_from_proto,
@@ -40,6 +42,7 @@ SERVICE: Final = bank_pb2.DESCRIPTOR.services_by_name["BankService"].full_name
 _MAX_TRANSFERS: Final = 8_000  # in one call
 _MAX_FORWARDED: Final = 500  # in one call
 _MAX_POSTINGS: Final = 1_000
+_MAX_BALANCES: Final = 1_000  # in one call
 
 
 class BankServicer(bank_pb2_grpc.BankServiceServicer):
@@ -166,6 +169,25 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
                 )
                 for text, id_ in ids.items()
             ],
+        )
+
+    async def BatchGetBalancesAt(
+        self,
+        request: bank_pb2.BatchGetBalancesAtRequest,
+        context: Any,  # noqa: ARG002
+    ) -> bank_pb2.BatchGetBalancesAtResponse:
+        if len(request.requests) > _MAX_BALANCES:
+            raise InvalidInput.for_field("requests", f"must have at most {_MAX_BALANCES} entries")
+        requests = [balance_request_from_proto(each) for each in request.requests]
+        balances = await self._bank.get_balances_at(request_context.current_principal(), requests)
+        result = bank_pb2.BatchGetBalancesAtResponse.Result
+        return bank_pb2.BatchGetBalancesAtResponse(
+            results=[
+                result(error=status.error_to_status(AccountNotFound(str(each.account_id))))
+                if balance is None
+                else result(value=balance_at_to_proto(balance))
+                for each, balance in zip(requests, balances, strict=True)
+            ]
         )
 
     async def BatchGetTransfers(

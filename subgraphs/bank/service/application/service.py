@@ -19,6 +19,8 @@ from subgraphs.bank.service.domain.model import (
     Account,
     AccountChange,
     AccountStatus,
+    BalanceAt,
+    BalanceRequest,
     Command,
     Freeze,
     HeldPosting,
@@ -276,6 +278,20 @@ class Bank:
         accounts, epoch = await self._reader.get_accounts_and_epoch(ids)
         readable = {id_: account for id_, account in accounts.items() if _may_read(caller, account)}
         return readable, epoch if readable else None
+
+    async def get_balances_at(self, caller: Principal, requests: Sequence[BalanceRequest]) -> list[BalanceAt | None]:
+        """Return balances of accounts after a version or at a time, from the ledger's entries.
+
+        Transfers are dated before they are committed. So the balance at a time of the last seconds may still change.
+
+        Returns:
+            A balance for each request, in the same order; None if the account does not exist, or if the caller may not
+            read it.
+        """
+        readable = await self.get_accounts(caller, list({each.account_id for each in requests}))
+        allowed = [each for each in requests if each.account_id in readable]
+        balances = iter(await self._reader.get_balances_at(allowed) if allowed else ())
+        return [next(balances) if each.account_id in readable else None for each in requests]
 
     async def get_transfer(self, caller: Principal, transfer_id: UUID) -> Transfer:
         """Return a transfer from or to an account that the caller may read.

@@ -265,6 +265,36 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class BalanceRequest:
+    """Account, and a point in its history: either a version or a time.
+
+    Attributes:
+        account_id: id of the account.
+        version: the balance after the last operation whose version is not above this one.
+        time: the balance after the last operation that is not later than this time.
+    """
+
+    account_id: UUID
+    version: int | None = None
+    time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceAt:
+    """Balance of an account after one of its operations.
+
+    Attributes:
+        balance: the balance.
+        version: version of the operation; 0: the opening balance.
+        occurred_at: time of the operation; None for the opening balance.
+    """
+
+    balance: Money
+    version: int
+    occurred_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class HeldPosting:
     """Posting that a reader of the ledger, such as analytics, has stored."""
 

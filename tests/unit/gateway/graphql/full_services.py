@@ -55,6 +55,11 @@ class FullServices:
         ids = (UUID(int=ID.int + number) for number in range(self._choose_rows(limit)))
         return bank.AccountPage(tuple(map(self._account, ids)), has_more=True)
 
+    async def batch_get_balances_at(
+        self, requests: Sequence[bank.BalanceRequest]
+    ) -> Mapping[bank.BalanceRequest, bank.BalanceAt]:
+        return {each: bank.BalanceAt(MONEY, 1, TIME) for each in requests}
+
     async def batch_get_transfers(self, ids: Sequence[UUID]) -> Mapping[UUID, bank.Transfer]:
         return {each: bank.Transfer(each, "DEPOSIT", ID, ID, MONEY, TIME) for each in ids}
 

@@ -38,7 +38,7 @@ from gateway.graphql.protection.prices import (
 )
 from subgraphs.analytics.graph import types
 from subgraphs.analytics.service.domain import statistics
-from subgraphs.bank.graph.types import CHANGE_COST
+from subgraphs.bank.graph.types import BALANCE_AT_COST, CHANGE_COST
 from tests.unit.gateway.graphql.example_operations import example_operations
 from wallet.graph import (
     METADATA_COST,
@@ -523,6 +523,7 @@ class TestDirectives:
             "Account.topUps": PAGE_COST,
             "Account.statistics": STATISTICS_COST,
             "Account.transfers": PAGE_COST,
+            "Account.balanceAt": BALANCE_AT_COST,
             "Account.changes": CHANGE_COST,
             "Operation.metadata": METADATA_COST,
             "Transfer.metadata": METADATA_COST,

@@ -64,6 +64,9 @@ class _Operation:
             given["reference"] = "INV-1"
         if "ids" in field.args:
             given["ids"] = [_ID] * self._draw(st.integers(1, 5))
+        if name == "balanceAt":
+            points: tuple[dict[str, Any], ...] = ({"version": 1}, {"time": _SINCE.isoformat()})
+            given |= self._draw(st.sampled_from(points))
         if name == "statistics":
             hours = self._draw(st.integers(1, 900 if depth == 1 else 5))
             granularity = self._draw(st.sampled_from(("HOUR", "DAY", "WEEK", "MONTH")))
@@ -120,8 +123,8 @@ def _is_leaf(field: GraphQLField) -> bool:
 def valid_queries(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     """Return the text and the variables of a query.
 
-    Of required arguments, only `id`, `reference` and those of `statistics` are supported, because the graph has no
-    others.
+    Of required arguments, only `id`, `reference` and those of `balanceAt` and `statistics` are supported, because the
+    graph has no others.
     """
     operation = _Operation(draw)
     query = SCHEMA.query_type
