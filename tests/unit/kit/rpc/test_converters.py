@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money as MoneyMessage
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +27,10 @@ class TestMoney:
     def test_money_survives_a_round_trip(self, money: Money) -> None:
         message = MoneyMessage.FromString(converters.money_to_proto(money).SerializeToString())
         assert converters.money_from_proto(message) == money
+
+    @given(moneys())
+    def test_text_is_that_of_the_money(self, money: Money) -> None:
+        assert converters.money_text(converters.money_to_proto(money)) == str(money)
 
     @given(moneys())
     def test_units_and_nanos_have_the_same_sign(self, money: Money) -> None:
@@ -63,7 +68,11 @@ class TestMoney:
         try:
             money = converters.money_from_proto(message)
         except MoneyError:
+            with pytest.raises(MoneyError):
+                converters.money_text(message)
             return
+        assert converters.money_text(message) == str(money)
+        assert money == Money(units + Decimal(nanos) / 10**9, currency)
         assert converters.money_to_proto(money) == message
 
     def test_largest_amount_fits_a_money_message(self) -> None:
@@ -75,6 +84,18 @@ class TestTime:
     @given(st.datetimes(timezones=st.just(UTC), min_value=datetime(1970, 1, 1), max_value=datetime(9999, 1, 1)))  # noqa: DTZ001  Hypothesis adds the zone
     def test_time_survives_a_round_trip_to_the_microsecond(self, time: datetime) -> None:
         assert converters.time_from_proto(converters.time_to_proto(time)) == time
+
+    @pytest.mark.parametrize(
+        ("seconds", "nanos"), [(0, -1), (0, 10**9), (-62_135_596_801, 0), (253_402_300_800, 0), (2**62, 0)]
+    )
+    def test_invalid_time_message_is_refused(self, seconds: int, nanos: int) -> None:
+        with pytest.raises(ValueError, match=r"not a google\.protobuf\.Timestamp"):
+            converters.time_from_proto(Timestamp(seconds=seconds, nanos=nanos))
+
+    @given(st.integers(-62_135_596_800, 253_402_300_799), st.integers(0, 10**9 - 1))
+    def test_time_is_that_of_the_library(self, seconds: int, nanos: int) -> None:
+        message = Timestamp(seconds=seconds, nanos=nanos)
+        assert converters.time_from_proto(message) == message.ToDatetime(tzinfo=UTC)
 
     def test_time_of_any_zone_becomes_utc(self) -> None:
         noon_in_moscow = datetime(2025, 1, 1, 12, tzinfo=timezone(timedelta(hours=3)))
