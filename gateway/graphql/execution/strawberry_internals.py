@@ -20,14 +20,15 @@ from graphql import (
     GraphQLResolveInfo,
     GraphQLSchema,
     Undefined,
+    get_named_type,
     get_nullable_type,
     is_input_object_type,
     is_interface_type,
     is_leaf_type,
     is_object_type,
+    is_union_type,
 )
 from strawberry.extensions.runner import SchemaExtensionsRunner
-from strawberry.resolvers import is_default_resolver
 from strawberry.schema.config import StrawberryConfig
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.schema_converter import GraphQLCoreConverter
@@ -41,8 +42,9 @@ from strawberry.types.graphql import OperationType
 from strawberry.types.scalar import ScalarDefinition, ScalarWrapper
 
 from gateway.errors import INVALID_GRAPHQL, METHOD_NOT_ALLOWED, OperationRefused, is_request_error, is_unexpected
-from gateway.graphql.execution.compiled import AttributeResolver, CompiledOperation, NotCompilable
+from gateway.graphql.execution.compiled import CompiledOperation, NotCompilable, SourceResolver
 from gateway.graphql.execution.graphql_core_internals import CoreExecutor
+from gateway.graphql.execution.source_functions import source_function
 from gateway.graphql.protection.prices import COST_EXTENSION, SDL_BYTES_PER_UNIT, add_cost_directive
 
 __all__ = [
@@ -236,7 +238,7 @@ def _plan(runner: Any) -> CompiledOperation | None:
 
 
 class GraphSchema(strawberry.Schema):
-    """Schema with a replaceable runner, attribute resolvers, and a log line for unexpected errors.
+    """Schema with a replaceable runner, resolvers without an `info`, and a log line for unexpected errors.
 
     Attributes:
         core_schema: graphql-core's schema.
@@ -253,7 +255,7 @@ class GraphSchema(strawberry.Schema):
         self._new_runner = new_runner
         self.core_schema = self._schema
         _remove_null_defaults(self.core_schema)
-        _use_attribute_resolvers(self.core_schema)
+        _use_source_resolvers(self.core_schema)
         _use_plain_inputs(self.core_schema)
 
     def create_extensions_runner(self, execution_context: ExecutionContext, _: Any) -> SchemaExtensionsRunner:
@@ -385,12 +387,16 @@ def _remove_null_defaults(schema: GraphQLSchema) -> None:
                 each.default_value = Undefined
 
 
-def _use_attribute_resolvers(schema: GraphQLSchema) -> None:
-    """Replace Strawberry's default resolvers with ones that only read an attribute, which plans know."""
+def _use_source_resolvers(schema: GraphQLSchema) -> None:
+    """Replace Strawberry's resolvers of fields that need their source only. Plans call the functions without an `info`.
+
+    Fields of unions keep Strawberry's, which converts errors to members of the union.
+    """
     for type_ in filter(is_object_type, schema.type_map.values()):
         for field in type_.fields.values():
-            if field.resolve is not None and is_default_resolver(field.resolve):
-                field.resolve = AttributeResolver(strawberry_definition(field).python_name)
+            read = source_function(strawberry_definition(field))
+            if read is not None and not is_union_type(get_named_type(field.type)):
+                field.resolve = SourceResolver(read)
 
 
 def _use_plain_inputs(schema: GraphQLSchema) -> None:

@@ -5,8 +5,10 @@ from typing import Any, Final
 from graphql import GraphQLField, get_named_type, is_leaf_type
 from strawberry.federation.schema_directives import Cost
 
+from gateway.graphql.execution.source_functions import source_function
+
 FIELD_COST: Final = 1
-"""Cost of a field without a resolver, including the value that it adds to the response."""
+"""Cost of a field without a resolver, or whose resolver needs its source only, and of the value in the response."""
 
 RESOLVER_COST: Final = 10
 """Cost of a field with a resolver: it may wait for a loader."""
@@ -47,7 +49,8 @@ def default_cost(definition: Any) -> int:
     Args:
         definition: Strawberry's definition of the field; None for a field of graphql-core.
     """
-    return FIELD_COST if getattr(definition, "base_resolver", None) is None else RESOLVER_COST
+    has_resolver = getattr(definition, "base_resolver", None) is not None
+    return RESOLVER_COST if has_resolver and source_function(definition) is None else FIELD_COST
 
 
 def add_cost_directive(field: GraphQLField, definition: Any) -> None:

@@ -22,7 +22,6 @@ from graphql import (
 )
 
 from gateway.graphql.execution.compiled.arguments import compile_arguments
-from gateway.graphql.execution.compiled.attributes import attribute_reader
 from gateway.graphql.execution.compiled.errors import Locate
 from gateway.graphql.execution.compiled.fields import FieldPlan, OperationNodes
 from gateway.graphql.execution.compiled.inputs import InputCompiler
@@ -31,6 +30,7 @@ from gateway.graphql.execution.compiled.lists import ListPlan, LongLists
 from gateway.graphql.execution.compiled.not_compilable import NotCompilable
 from gateway.graphql.execution.compiled.objects import ConcurrentFields, FieldsPlan, SerialFields
 from gateway.graphql.execution.compiled.selections import FieldCollector
+from gateway.graphql.execution.compiled.sources import source_reader
 from gateway.graphql.execution.compiled.types import AbstractPlan, ObjectPlan
 from gateway.graphql.execution.compiled.values import LeafPlan, ValuePlan, ValueSite
 
@@ -143,7 +143,7 @@ class SelectionCompiler:
             definition,
             self._nodes,
             self._compile_type(definition.type, site),
-            read=None if read_arguments else attribute_reader(object_type, definition, name),
+            read=None if read_arguments else source_reader(object_type, definition, name),
             read_arguments=read_arguments,
             exact_class=exact_class(nullable),
             complete_leaf=self._parts.leaf(nullable) if is_leaf_type(nullable) else None,

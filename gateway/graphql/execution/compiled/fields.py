@@ -13,7 +13,7 @@ from gateway.graphql.execution.compiled.errors import Path, info_path
 from gateway.graphql.execution.compiled.leaves import CompleteLeaf
 from gateway.graphql.execution.compiled.run import Run
 from gateway.graphql.execution.compiled.selections import Fragments
-from gateway.graphql.execution.compiled.values import ValuePlan
+from gateway.graphql.execution.compiled.values import ValuePlan, is_plain
 
 
 class OperationNodes:
@@ -50,6 +50,7 @@ class FieldPlan:
         "_name",
         "_needs_info",
         "_nodes",
+        "_parent_name",
         "_parent_type",
         "_read_arguments",
         "_value",
@@ -88,6 +89,7 @@ class FieldPlan:
         self.read = read
         self.exact_class = exact_class
         self._parent_type = parent_type
+        self._parent_name = parent_type.name
         self._definition = definition
         self._name = value.site.nodes[0].name.value
         self._nodes = nodes
@@ -103,17 +105,19 @@ class FieldPlan:
         """
         if self.read is None:
             return self._resolve
+        if self._definition.resolve is None:
+            return self._finish_member
         return self._finish if self._complete_leaf is None else self._finish_leaf
 
     def fail(self, error: Exception, above: Path | None, run: Run) -> None:
         """Handle an error of `read`."""
-        return self._value.fail(error, (above, self.key, self._parent_type.name), run.errors)
+        return self._value.fail(error, (above, self.key, self._parent_name), run.errors)
 
     def _resolve(self, source: Any, above: Path | None, run: Run) -> Any:
         return self._call(self._definition.resolve or default_field_resolver, source, above, run)
 
     def _call(self, resolve: Any, source: Any, above: Path | None, run: Run) -> Any:
-        path = above, self.key, self._parent_type.name
+        path = above, self.key, self._parent_name
         try:
             info = self._new_info(path, run)
             if self._read_arguments is None:
@@ -125,15 +129,22 @@ class FieldPlan:
         return self._value.finish(value, path, run, info)
 
     def _finish(self, value: Any, above: Path | None, run: Run) -> Any:
-        if self._definition.resolve is None and callable(value):
-            return self._call(_call_member, value, above, run)
-        path = above, self.key, self._parent_type.name
+        path = above, self.key, self._parent_name
         return self._value.finish(value, path, run, self._new_info(path, run) if self._needs_info else None)
+
+    def _finish_member(self, value: Any, above: Path | None, run: Run) -> Any:
+        """Finish a field of graphql-core's default resolver, which calls a member that is callable."""
+        if callable(value):
+            return self._call(_call_member, value, above, run)
+        finish = self._finish if self._complete_leaf is None else self._finish_leaf
+        return finish(value, above, run)
 
     def _finish_leaf(self, value: Any, above: Path | None, run: Run) -> Any:
         """Complete a scalar or an enum without its place, which only its errors need."""
-        if value is None or callable(value) or isinstance(value, Exception) or is_awaitable(value):
-            return self._finish(value, above, run)
+        if value.__class__ is not self._value.plain_class:
+            if not is_plain(value):
+                return self._finish(value, above, run)
+            self._value.plain_class = value.__class__
         try:
             return self._complete_leaf(value)  # type: ignore[misc]  # the field is a leaf
         except Exception as error:  # noqa: BLE001

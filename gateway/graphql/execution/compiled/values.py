@@ -1,7 +1,7 @@
 """Completion of values: what a resolver returns becomes a part of the response."""
 
 from collections.abc import Awaitable
-from types import CoroutineType
+from types import CoroutineType, GeneratorType
 from typing import Any
 
 from graphql import FieldNode, Undefined
@@ -10,6 +10,16 @@ from graphql.pyutils import is_awaitable
 from gateway.graphql.execution.compiled.errors import FieldErrors, Locate, Path, path_keys
 from gateway.graphql.execution.compiled.leaves import CompleteLeaf
 from gateway.graphql.execution.compiled.run import Run
+
+
+def is_plain(value: Any) -> bool:
+    """Return whether all values of the same class can be completed at once, without a look at their kind.
+
+    They are neither null nor errors nor awaitable. A generator may be awaitable or not.
+    """
+    if value is None or value is Undefined or isinstance(value, Exception | GeneratorType):
+        return False
+    return not is_awaitable(value)
 
 
 class ValueSite:
@@ -35,13 +45,16 @@ class ValuePlan:
     Attributes:
         site: where the values come from.
         is_non_null: the value must not be null, so its error makes the parent null.
+        plain_class: class of the last value that was plain (`is_plain`). Most values of a field have the same class,
+            so they are not checked again.
     """
 
-    __slots__ = ("is_non_null", "site")
+    __slots__ = ("is_non_null", "plain_class", "site")
 
     def __init__(self, site: ValueSite, *, is_non_null: bool) -> None:
         self.site = site
         self.is_non_null = is_non_null
+        self.plain_class: type | None = None
 
     def complete(self, value: Any, path: Path, run: Run, info: Any) -> Any:
         """Return the completed value, or a coroutine of it.
@@ -57,9 +70,12 @@ class ValuePlan:
     def finish(self, value: Any, path: Path, run: Run, info: Any) -> Any:
         """Return the completed value of any value, or a coroutine of it. An error makes it null, or is raised."""
         try:
-            if is_awaitable(value):
+            if value.__class__ is self.plain_class:
+                result = self.complete(value, path, run, info)
+            elif is_awaitable(value):
                 return self._finish_later(value, path, run, info)
-            result = self._complete(value, path, run, info)
+            else:
+                result = self._complete(value, path, run, info)
         except Exception as error:  # noqa: BLE001
             return self.fail(error, path, run.errors)
         return self._await_result(result, path, run) if result.__class__ is CoroutineType else result
@@ -81,6 +97,8 @@ class ValuePlan:
             return None
         if isinstance(value, Exception):
             raise value
+        if is_plain(value):
+            self.plain_class = value.__class__
         return self.complete(value, path, run, info)
 
     async def _finish_later(self, value: Awaitable[Any], path: Path, run: Run, info: Any) -> Any:

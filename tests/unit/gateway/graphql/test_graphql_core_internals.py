@@ -6,6 +6,7 @@ import inspect
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ from graphql.language import OperationDefinitionNode
 from graphql.language.parser import Parser
 from hypothesis import given
 
-from gateway.graphql.execution.compiled import AttributeResolver
+from gateway.graphql.execution.compiled import SourceResolver
 from gateway.graphql.execution.graphql_core_internals import (
     CoreExecutor,
     LimitedParser,
@@ -71,9 +72,9 @@ class Item:
 ITEM: GraphQLObjectType = GraphQLObjectType(
     "Item",
     lambda: {
-        "number": GraphQLField(GraphQLNonNull(GraphQLInt), resolve=AttributeResolver("number")),
-        "text": GraphQLField(GraphQLString, resolve=AttributeResolver("text")),
-        "parent": GraphQLField(ITEM, resolve=AttributeResolver("parent")),
+        "number": GraphQLField(GraphQLNonNull(GraphQLInt), resolve=SourceResolver(attrgetter("number"))),
+        "text": GraphQLField(GraphQLString, resolve=SourceResolver(attrgetter("text"))),
+        "parent": GraphQLField(ITEM, resolve=SourceResolver(attrgetter("parent"))),
     },
 )
 SCHEMA = GraphQLSchema(

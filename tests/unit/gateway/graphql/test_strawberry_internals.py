@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import strawberry
@@ -15,6 +15,7 @@ from graphql.execution import Executor
 from strawberry.codegen import QueryCodegen
 from strawberry.codegen.plugins.python import PythonPlugin
 from strawberry.exceptions import DuplicatedTypeName
+from strawberry.extensions import FieldExtension
 from strawberry.resolvers import is_default_resolver
 from strawberry.schema.config import StrawberryConfig
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext, validate_document
@@ -23,7 +24,7 @@ from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.graphql import OperationType
 
 from gateway.errors import OperationRefused
-from gateway.graphql.execution.compiled import AttributeResolver, CompiledOperation, OperationCompiler
+from gateway.graphql.execution.compiled import CompiledOperation, OperationCompiler, SourceResolver
 from gateway.graphql.execution.schemas import build_merged_schema
 from gateway.graphql.execution.strawberry_internals import (
     STRAWBERRY_RULES,
@@ -64,7 +65,60 @@ class Both:
 
 
 @strawberry.type
+class Shout:
+    message: str
+
+
+class Refusal(strawberry.ExceptionHandler):  # type: ignore[type-arg]
+    """Converts an error to data."""
+
+    exception_type = ValueError
+    error_type = Shout
+
+    def handle(self, exception: Exception, *, field: Any, info: Any) -> Shout:
+        return Shout(message=str(exception))
+
+
+class Shouting(FieldExtension):
+    def resolve(self, next_: Any, source: Any, info: Any, **arguments: Any) -> Any:
+        return str(next_(source, info, **arguments)).upper()
+
+
+@strawberry.type
+class Words:
+    text: str
+
+    @strawberry.field
+    def first(self) -> str:
+        return self.text.split()[0]
+
+    @strawberry.field
+    async def last(self) -> str:
+        return self.text.split()[-1]
+
+    @strawberry.field
+    def at(self, index: int) -> str:
+        return self.text.split()[index]
+
+    @strawberry.field
+    def path(self, info: strawberry.Info) -> str:
+        return "/".join(map(str, info.path.as_list()))
+
+    @strawberry.field(extensions=[Shouting()])  # type: ignore[untyped-decorator]
+    def loud(self) -> str:
+        return self.text
+
+    @strawberry.field
+    def refused(self) -> Annotated[Thing | Shout, strawberry.union("Refused")]:
+        raise ValueError(self.text)
+
+
+@strawberry.type
 class Query:
+    @strawberry.field
+    def words(self) -> Words:
+        return Words(text="one two")
+
     @strawberry.field
     def plain(self, info: strawberry.Info[list[object], None], value: Plain) -> None:
         info.context.append(value)
@@ -94,7 +148,7 @@ class Subscription:
         yield Thing(number=1)
 
 
-SCHEMA = GraphSchema(query=Query, subscription=Subscription)
+SCHEMA = GraphSchema(query=Query, subscription=Subscription, exception_handlers=[Refusal()])
 
 
 def execution_context(schema: strawberry.Schema, operation_name: str | None = None) -> ExecutionContext:
@@ -169,13 +223,27 @@ class TestDefinitions:
         assert strawberry_definition(SCHEMA.core_schema.type_map["__Type"]) is None
 
 
-class TestAttributeResolvers:
-    def test_strawberry_marks_its_default_resolvers(self) -> None:
-        fields = core_fields(strawberry.Schema(query=Query), "Thing")
-        assert all(is_default_resolver(field.resolve) for field in fields.values() if field.resolve)
-        assert not any(
-            is_default_resolver(field.resolve) for field in core_fields(SCHEMA, "Query").values() if field.resolve
-        )
+class TestSourceResolvers:
+    def test_only_fields_that_need_their_source_only_are_read_without_an_info(self) -> None:
+        resolvers = {name: field.resolve for name, field in core_fields(SCHEMA, "Words").items()}
+        assert {name for name, each in resolvers.items() if isinstance(each, SourceResolver)} == {"text", "first"}
+        assert isinstance(core_fields(SCHEMA, "Query")["words"].resolve, SourceResolver)
+        assert not isinstance(core_fields(SCHEMA, "Query")["plain"].resolve, SourceResolver)
+
+    async def test_every_kind_of_resolver_has_its_result(self) -> None:
+        query = "{ words { text first last at(index: 1) path loud refused { ... on Shout { message } } } }"
+        result = await SCHEMA.execute(query)
+        assert result.data == {
+            "words": {
+                "text": "one two",
+                "first": "one",
+                "last": "two",
+                "at": "two",
+                "path": "words/path",
+                "loud": "ONE TWO",
+                "refused": {"message": "one two"},
+            }
+        }
 
     def test_every_default_resolver_of_the_graph_is_replaced(self) -> None:
         schema = build_merged_schema()
@@ -186,7 +254,8 @@ class TestAttributeResolvers:
             for field in type_.fields.values()
         ]
         assert not any(is_default_resolver(resolve) for resolve in resolvers if resolve)
-        assert isinstance(core_fields(schema, "Money")["amount"].resolve, AttributeResolver)
+        for type_name, field in (("Money", "amount"), ("Operation", "cursor")):
+            assert isinstance(core_fields(schema, type_name)[field].resolve, SourceResolver)
 
     async def test_leaf_has_its_value_or_an_error_with_its_path(self) -> None:
         result = await SCHEMA.execute("{ things { __typename n: number text late } }")

@@ -1,29 +1,26 @@
-"""Fields whose resolver only reads a member of the source: they are read without an `info`."""
+"""Fields whose resolver needs the source only: they are read without an `info`."""
 
 from collections.abc import Callable, Mapping
-from operator import attrgetter
 from typing import Any
 
 from graphql import GraphQLField, GraphQLObjectType
 
 
-class AttributeResolver:
-    """Resolver that returns an attribute of the source. A plan reads the attribute itself."""
+class SourceResolver:
+    """Resolver that needs the source only. A plan calls the function itself."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, read: Callable[[Any], Any]) -> None:
         """Args:
-        name: name of the Python attribute.
+        read: returns the value of the field for a source, such as `operator.attrgetter("name")`.
         """
-        self.read: Callable[[Any], Any] = attrgetter(name)
+        self.read = read
 
     def __call__(self, source: Any, _info: Any) -> Any:
-        """Return the attribute."""
+        """Return the value of the field."""
         return self.read(source)
 
 
-def attribute_reader(
-    object_type: GraphQLObjectType, definition: GraphQLField, name: str
-) -> Callable[[Any], Any] | None:
+def source_reader(object_type: GraphQLObjectType, definition: GraphQLField, name: str) -> Callable[[Any], Any] | None:
     """Return the function that reads a field from its object; None if the field has another resolver.
 
     Args:
@@ -33,7 +30,7 @@ def attribute_reader(
     """
     if name == "__typename":
         return _name_reader(object_type.name)
-    if isinstance(definition.resolve, AttributeResolver):
+    if isinstance(definition.resolve, SourceResolver):
         return definition.resolve.read
     return _default_reader(name) if definition.resolve is None else None
 
