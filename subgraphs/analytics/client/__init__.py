@@ -1,8 +1,8 @@
 """Typed gRPC client of analytics, for the gateway, load tests and benchmarks."""
 
 from subgraphs.analytics.client.client import SERVICE, AnalyticsClient
+from subgraphs.analytics.client.operation import Operation
 from subgraphs.analytics.client.types import (
-    Operation,
     OperationFilter,
     OperationPage,
     OperationPageRequest,

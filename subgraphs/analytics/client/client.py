@@ -14,14 +14,13 @@ from kit.rpc.tls import TLS
 from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from subgraphs.analytics.client.converters import (
     granularity_to_proto,
-    operation_from_proto,
     operation_page_from_proto,
     operation_page_request_to_proto,
     statistics_from_proto,
 )
+from subgraphs.analytics.client.operation import Operation
 from subgraphs.analytics.client.types import (
     NO_CONDITIONS,
-    Operation,
     OperationFilter,
     OperationPage,
     OperationPageRequest,
@@ -75,7 +74,7 @@ class AnalyticsClient:
         )
 
     async def _list_operations(self, request: OperationPageRequest) -> OperationPage:
-        return await operation_page_from_proto(
+        return operation_page_from_proto(
             await self._calls.unary(self._stub.GetOperations, operation_page_request_to_proto(request))
         )
 
@@ -99,9 +98,7 @@ class AnalyticsClient:
         if response is None:
             return None
         return [
-            await operation_page_from_proto(result.value)
-            if result.HasField("value")
-            else error_from_status(result.error)
+            operation_page_from_proto(result.value) if result.HasField("value") else error_from_status(result.error)
             for result in response.results
         ]
 
@@ -145,7 +142,7 @@ class AnalyticsClient:
         async with aclosing(self._calls.stream(self._stub.WatchOperations, request)) as responses:
             async for response in responses:
                 for operation in _operations(response):
-                    yield operation_from_proto(operation)
+                    yield Operation(operation)
 
     async def watch_new_operations(self, account_id: UUID) -> AsyncGenerator[Operation | StreamStart, None]:
         """Yield the version at which the stream starts (`StreamStart`), then the account's new operations in order."""
@@ -158,7 +155,7 @@ class AnalyticsClient:
                     yield StreamStart(response.start_version, response.start_epoch)
                 else:
                     for operation in _operations(response):
-                        yield operation_from_proto(operation)
+                        yield Operation(operation)
 
 
 def _operations(response: analytics_pb2.WatchOperationsResponse) -> Sequence[analytics_pb2.Operation]:

@@ -1,13 +1,12 @@
 """Converts between the client's values and `analytics.proto` messages."""
 
 from typing import Final, Literal
-from uuid import UUID
 
 from kit.rpc.converters import money_from_proto, time_from_proto, time_to_proto
 from kit.runtime.pauses import convert_all
 from protos.wallet.analytics.v1 import analytics_pb2
+from subgraphs.analytics.client.operation import DIRECTIONS, OPERATION_TYPES, Operation
 from subgraphs.analytics.client.types import (
-    Operation,
     OperationFilter,
     OperationPage,
     OperationPageRequest,
@@ -17,22 +16,14 @@ from subgraphs.analytics.client.types import (
     TypeTurnover,
 )
 
-_TYPES: Final[dict[int, Literal["TRANSFER", "TOP_UP"]]] = {
-    analytics_pb2.OPERATION_TYPE_TRANSFER: "TRANSFER",
-    analytics_pb2.OPERATION_TYPE_TOP_UP: "TOP_UP",
-}
-_DIRECTIONS: Final[dict[int, Literal["IN", "OUT"]]] = {
-    analytics_pb2.DIRECTION_IN: "IN",
-    analytics_pb2.DIRECTION_OUT: "OUT",
-}
 _GRANULARITIES: Final[dict[str, analytics_pb2.Granularity.ValueType]] = {
     "HOUR": analytics_pb2.GRANULARITY_HOUR,
     "DAY": analytics_pb2.GRANULARITY_DAY,
     "WEEK": analytics_pb2.GRANULARITY_WEEK,
     "MONTH": analytics_pb2.GRANULARITY_MONTH,
 }
-_TYPE_NUMBERS: Final[dict[str, int]] = {name: number for number, name in _TYPES.items()}
-_DIRECTION_NUMBERS: Final[dict[str, int]] = {name: number for number, name in _DIRECTIONS.items()}
+_TYPE_NUMBERS: Final[dict[str, int]] = {name: number for number, name in OPERATION_TYPES.items()}
+_DIRECTION_NUMBERS: Final[dict[str, int]] = {name: number for number, name in DIRECTIONS.items()}
 
 
 def operation_filter_to_proto(value: OperationFilter) -> analytics_pb2.OperationFilter:
@@ -68,29 +59,10 @@ def operation_page_request_to_proto(request: OperationPageRequest) -> analytics_
     )
 
 
-async def operation_page_from_proto(message: analytics_pb2.GetOperationsResponse) -> OperationPage:
-    """Convert a page, with pauses."""
-    operations = tuple(await convert_all(operation_from_proto, message.operations))
+def operation_page_from_proto(message: analytics_pb2.GetOperationsResponse) -> OperationPage:
+    """Convert a page. Its operations convert their attributes when they are read."""
+    operations = tuple(map(Operation, message.operations))
     return OperationPage(operations, message.has_older, message.has_newer, message.is_complete)
-
-
-def operation_from_proto(message: analytics_pb2.Operation) -> Operation:
-    """Convert an operation."""
-    return Operation(
-        UUID(message.id),
-        UUID(message.account_id),
-        message.account_version,
-        _TYPES[message.type],
-        _DIRECTIONS[message.direction],
-        money_from_proto(message.amount),
-        money_from_proto(message.balance_after),
-        UUID(message.counterparty_id),
-        time_from_proto(message.occurred_at),
-        message.epoch,
-        message.description,
-        message.reference,
-        dict(message.metadata),
-    )
 
 
 def granularity_to_proto(value: Literal["HOUR", "DAY", "WEEK", "MONTH"]) -> analytics_pb2.Granularity.ValueType:
@@ -116,7 +88,9 @@ def bucket_from_proto(message: analytics_pb2.StatisticsBucket) -> StatisticsBuck
         money_from_proto(message.opening_balance),
         money_from_proto(message.closing_balance),
         tuple(
-            TypeTurnover(_TYPES[each.type], turnover_from_proto(each.incoming), turnover_from_proto(each.outgoing))
+            TypeTurnover(
+                OPERATION_TYPES[each.type], turnover_from_proto(each.incoming), turnover_from_proto(each.outgoing)
+            )
             for each in message.by_type
         ),
     )

@@ -6,34 +6,8 @@ from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
+from subgraphs.analytics.client.operation import Operation
 from wallet.money import Money
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One operation as one account sees it. `amount` is positive; `direction` gives the sign.
-
-    `description` is a text for both sides. `reference` and `metadata` are only on the sender's operation, `metadata`
-    only for the caller who made the transfer. They are empty if there are none.
-
-    `id` is the id of the transfer. `account_version` is the account's version after the operation: a counter of the
-    account's operations. `epoch` is the id of the uninterrupted sequence of the ledger's operations to which the
-    operation belongs; a restore from an older backup begins another epoch.
-    """
-
-    id: UUID
-    account_id: UUID
-    account_version: int
-    type: Literal["TRANSFER", "TOP_UP"]
-    direction: Literal["IN", "OUT"]
-    amount: Money
-    balance_after: Money
-    counterparty_id: UUID
-    occurred_at: datetime
-    epoch: str = ""
-    description: str = ""
-    reference: str = ""
-    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

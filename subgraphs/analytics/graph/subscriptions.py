@@ -31,7 +31,7 @@ class Subscription:
             position = None if not after else fields.parse("after", cursor.decode_position, after)
         async with aclosing(watch_operations(info.context, account, position)) as operations:
             async for operation in operations:
-                yield Operation.from_client(operation)
+                yield Operation(source=operation)
 
     @strawberry.subscription(description="The account's current balance, then its balance after each operation.")
     async def balance_changed(self, info: Info, account_id: strawberry.ID) -> AsyncGenerator[BalanceUpdate, None]:

@@ -49,75 +49,99 @@ class Direction(Enum):
 
 @strawberry.type(description="An operation in the history of one account.")
 class Operation:
-    id: strawberry.ID = strawberry.field(description="Id of the transfer.")
-    type: OperationType
-    direction: Direction
-    amount: Money = strawberry.field(description="Always positive.")
-    balance_after: Money
-    counterparty: AccountRef
-    occurred_at: datetime
-    cursor: str = strawberry.field(description="Opaque position of this operation in the account's history.")
-    description: str | None = strawberry.field(
-        default=None,
-        description="Text for both sides; null if there is none.",
-        directives=[cost_directive(DESCRIPTION_COST)],
+    source: strawberry.Private[client.Operation]
+
+    @strawberry.field(description="Id of the transfer.")
+    def id(self) -> strawberry.ID:
+        return strawberry.ID(self.source.id_text)
+
+    @strawberry.field
+    def type(self) -> OperationType:
+        return OperationType[self.source.type]
+
+    @strawberry.field
+    def direction(self) -> Direction:
+        return Direction[self.source.direction]
+
+    @strawberry.field(description="Always positive.")
+    def amount(self) -> Money:
+        return Money(amount=self.source.amount_text, currency=self.source.currency)
+
+    @strawberry.field
+    def balance_after(self) -> Money:
+        return Money(amount=self.source.balance_after_text, currency=self.source.currency)
+
+    @strawberry.field
+    def counterparty(self) -> AccountRef:
+        return AccountRef(id=strawberry.ID(self.source.counterparty_id_text))
+
+    @strawberry.field
+    def occurred_at(self) -> datetime:
+        return self.source.occurred_at
+
+    @strawberry.field(description="Opaque position of this operation in the account's history.")
+    def cursor(self) -> str:
+        return _cursor(self.source)
+
+    @strawberry.field(
+        description="Text for both sides; null if there is none.", directives=[cost_directive(DESCRIPTION_COST)]
     )
-    reference: str | None = strawberry.field(
-        default=None, description="The sender's own id of the transfer; only on the sender's operation."
-    )
-    metadata: Metadata | None = strawberry.field(
-        default=None,
+    def description(self) -> str | None:
+        return self.source.description or None
+
+    @strawberry.field(description="The sender's own id of the transfer; only on the sender's operation.")
+    def reference(self) -> str | None:
+        return self.source.reference or None
+
+    @strawberry.field(
         description="Data of the caller who made the transfer; null if there is none, and for other callers.",
         directives=[cost_directive(METADATA_COST)],
     )
+    def metadata(self) -> Metadata | None:
+        return Metadata(self.source.metadata) or None
 
-    @classmethod
-    def from_client(cls, operation: client.Operation) -> "Operation":
-        """Convert a `client.Operation`."""
-        return cls(
-            id=strawberry.ID(str(operation.id)),
-            type=OperationType(operation.type),
-            direction=Direction(operation.direction),
-            amount=Money.from_money(operation.amount),
-            balance_after=Money.from_money(operation.balance_after),
-            counterparty=AccountRef(id=strawberry.ID(str(operation.counterparty_id))),
-            occurred_at=operation.occurred_at,
-            cursor=cursor.encode_version(operation.account_version, operation.epoch),
-            description=operation.description or None,
-            reference=operation.reference or None,
-            metadata=Metadata(operation.metadata) if operation.metadata else None,
-        )
+
+def _cursor(operation: client.Operation) -> str:
+    return cursor.encode_version(operation.account_version, operation.epoch)
 
 
 @strawberry.type
 class OperationEdge:
-    cursor: str
-    node: Operation
+    source: strawberry.Private[client.Operation]
+
+    @strawberry.field
+    def cursor(self) -> str:
+        return _cursor(self.source)
+
+    @strawberry.field
+    def node(self) -> Operation:
+        return Operation(source=self.source)
 
 
 @strawberry.type(description="A page of operations, newest first.")
 class OperationConnection:
-    edges: list[OperationEdge]
-    page_info: PageInfo
-    is_complete: bool = strawberry.field(
+    source: strawberry.Private[client.OperationPage]
+
+    @strawberry.field
+    def edges(self) -> list[OperationEdge]:
+        return [OperationEdge(source=each) for each in self.source.operations]
+
+    @strawberry.field
+    def page_info(self) -> PageInfo:
+        page = self.source
+        return PageInfo.from_cursors(
+            [_cursor(each) for each in (*page.operations[:1], *page.operations[-1:])],
+            has_older=page.has_older,
+            has_newer=page.has_newer,
+        )
+
+    @strawberry.field(
         description="True if the page has every operation of its range that the ledger had when the request arrived. "
         "False while an operation is on its way to the history, and while the ledger is unavailable. The query "
         "`account` also reads from the ledger, so it fails while the ledger is unavailable.",
     )
-
-    @classmethod
-    def from_client(cls, page: client.OperationPage) -> "OperationConnection":
-        """Convert a `client.OperationPage`."""
-        nodes = [Operation.from_client(operation) for operation in page.operations]
-        return cls(
-            edges=[OperationEdge(cursor=node.cursor, node=node) for node in nodes],
-            page_info=PageInfo.from_cursors(
-                [node.cursor for node in nodes],
-                has_older=page.has_older,
-                has_newer=page.has_newer,
-            ),
-            is_complete=page.is_complete,
-        )
+    def is_complete(self) -> bool:
+        return self.source.is_complete
 
 
 @strawberry.input(description="An operation must satisfy all conditions that are set.")
@@ -345,7 +369,7 @@ class Account:
                 filter=filter.to_client() if filter else client.OperationFilter(),
             )
         )
-        return OperationConnection.from_client(page)
+        return OperationConnection(source=page)
 
     @strawberry.field(
         description="Turnover of the account from one time (inclusive) to another (exclusive), in at most 1,000 "

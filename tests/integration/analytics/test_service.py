@@ -15,7 +15,6 @@ from kit.rpc.status import error_from_rpc
 from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from subgraphs.analytics.client import (
     AnalyticsClient,
-    Operation,
     OperationFilter,
     OperationPage,
     OperationPageRequest,
@@ -102,19 +101,13 @@ class TestOperations:
         await service.until_stored(alice, [1])
         with service.as_user("alice"):
             page = await client.list_operations(alice, limit=10)
-        assert page.operations == (
-            Operation(
-                event.id,
-                alice,
-                1,
-                "TOP_UP",
-                "IN",
-                Money.parse("500.00"),
-                Money.parse("500.00"),
-                CLEARING,
-                event.occurred_at,
-            ),
-        )
+        (operation,) = page.operations
+        assert (operation.id, operation.account_id, operation.counterparty_id) == (event.id, alice, CLEARING)
+        assert (operation.account_version, operation.epoch) == (1, "")
+        assert (operation.type, operation.direction) == ("TOP_UP", "IN")
+        assert (operation.amount, operation.balance_after) == (Money.parse("500.00"), Money.parse("500.00"))
+        assert operation.occurred_at == event.occurred_at
+        assert (operation.description, operation.reference, operation.metadata) == ("", "", {})
         assert (page.has_older, page.has_newer) == (False, False)
 
     async def test_pages_and_filters_are_sent_to_the_service(

@@ -1,7 +1,6 @@
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
@@ -9,17 +8,11 @@ from uuid import UUID
 from subgraphs.analytics.client import Operation, StreamStart
 from subgraphs.analytics.graph.context import Context
 from subgraphs.analytics.graph.subscriptions import watch_operations
+from tests.operations import new_operation
 from wallet.cursor import HistoryPosition
 from wallet.errors import Unavailable
-from wallet.money import Money
 
 ACCOUNT = UUID(int=7)
-MONEY = Money.parse("1.00")
-
-
-def operation(version: int) -> Operation:
-    when = datetime(2026, 1, 2, tzinfo=UTC)
-    return Operation(UUID(int=version), ACCOUNT, version, "TRANSFER", "IN", MONEY, MONEY, UUID(int=9), when)
 
 
 @dataclass
@@ -55,24 +48,24 @@ class Clients:
 
 
 async def test_subscription_without_cursor_does_not_call_the_bank() -> None:
-    clients = Clients([[StreamStart(3), operation(4)]])
+    clients = Clients([[StreamStart(3), new_operation(4)]])
     assert await clients.watch_versions(None) == [4]
     assert (clients.opened_after, clients.bank_calls) == ([None], 0)
 
 
 async def test_reconnect_before_the_first_operation_continues_at_the_start_version() -> None:
-    clients = Clients([[StreamStart(3)], [operation(4)]])
+    clients = Clients([[StreamStart(3)], [new_operation(4)]])
     assert await clients.watch_versions(None) == [4]
     assert (clients.opened_after, clients.bank_calls) == ([None, 3], 0)
 
 
 async def test_reconnect_continues_after_the_last_operation() -> None:
-    clients = Clients([[operation(3), operation(4)], [operation(5)]])
+    clients = Clients([[new_operation(3), new_operation(4)], [new_operation(5)]])
     assert await clients.watch_versions(2) == [3, 4, 5]
     assert (clients.opened_after, clients.bank_calls) == ([2, 4], 0)
 
 
 async def test_reconnect_without_a_start_version_continues_at_the_banks_version() -> None:
-    clients = Clients([[], [operation(6)]])
+    clients = Clients([[], [new_operation(6)]])
     assert await clients.watch_versions(None) == [6]
     assert (clients.opened_after, clients.bank_calls) == ([None, 5], 1)

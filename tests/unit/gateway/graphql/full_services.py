@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from subgraphs.analytics.service.domain.statistics import Granularity, Statistic
 from subgraphs.bank import client as bank
 from subgraphs.card import client as card
 from subgraphs.identity import client as identity
+from tests.operations import new_operation
 from wallet.money import Money
 
 ID = UUID("123e4567-e89b-12d3-a456-426614174000")
@@ -105,7 +106,7 @@ class FullServices:
         filter_ = request.filter
         self.filter_bytes += sum(len(each) for each in filter_.types or ())
         self.filter_bytes += len(filter_.min_amount or "") + len(filter_.max_amount or "")
-        operations = tuple(operation(number) for number in range(self._choose_rows(request.limit)))
+        operations = tuple(new_operation(number) for number in range(self._choose_rows(request.limit)))
         return analytics.OperationPage(operations, has_older=True, has_newer=False, is_complete=True)
 
     def _choose_rows(self, limit: int) -> int:
@@ -128,8 +129,3 @@ class FullServices:
         kinds = [analytics.TypeTurnover(kind, TURNOVER, TURNOVER) for kind in ("TRANSFER", "TOP_UP")]
         by_type = tuple(kinds[: self.choose_length(2)])
         return analytics.StatisticsBucket(start, end, 2, TURNOVER, TURNOVER, MONEY, MONEY, MONEY, by_type)
-
-
-def operation(version: int) -> analytics.Operation:
-    """Return an operation of the account at a version."""
-    return analytics.Operation(ID, ID, version, "TRANSFER", "IN", MONEY, MONEY, ID, TIME + timedelta(seconds=version))

@@ -34,7 +34,8 @@ from gateway.http.work_limits import WorkLimits
 from kit.auth.principal import Principal, Role
 from kit.rpc import request_context
 from subgraphs.analytics import client
-from tests.unit.gateway.graphql.full_services import ID, FullServices, operation
+from tests.operations import new_operation
+from tests.unit.gateway.graphql.full_services import ID, FullServices
 from tests.unit.gateway.graphql.policies import new_policy
 from wallet import cursor
 from wallet.errors import Unavailable
@@ -67,7 +68,7 @@ class History(FullServices):
 
     async def watch_operations(self, account_id: Any, after: int, epoch: str) -> AsyncGenerator[client.Operation, None]:
         for version in range(after + 1, LATE + 1):
-            yield operation(version)
+            yield new_operation(version)
 
 
 class SilentHistory(FullServices):
@@ -81,7 +82,7 @@ class SilentHistory(FullServices):
         self.started.release()
         try:
             await asyncio.Event().wait()
-            yield operation(1)
+            yield new_operation(1)
         finally:
             self.ended.release()
 

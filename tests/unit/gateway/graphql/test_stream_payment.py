@@ -15,7 +15,8 @@ from gateway.http.rate_limits import MemorySlidingWindowStorage, RateLimiter, Ra
 from kit.auth.principal import Principal, Role
 from kit.rpc import request_context
 from subgraphs.analytics import client
-from tests.unit.gateway.graphql.full_services import ID, FullServices, operation
+from tests.operations import new_operation
+from tests.unit.gateway.graphql.full_services import ID, FullServices
 from tests.unit.gateway.graphql.policies import new_policy
 from wallet import cursor
 
@@ -33,7 +34,7 @@ class History(FullServices):
 
     async def watch_operations(self, account_id: Any, after: int, epoch: str) -> AsyncGenerator[client.Operation, None]:
         for version in range(after + 1, self.versions + 1):
-            yield operation(version)
+            yield new_operation(version)
         await asyncio.Event().wait()
 
 
