@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,7 +41,8 @@ def registered(data: Path, port: int) -> Iterator[None]:
     entry = folder / hashlib.sha256(os.fsencode(data.absolute())).hexdigest()[:16]
     with contextlib.suppress(OSError):  # such as a full disk: the system runs, and DATA and PORT have to be named
         folder.mkdir(mode=0o700, exist_ok=True)
-        write_private_file(entry, json.dumps({"data": str(data.absolute()), "port": port, "pid": os.getpid()}))
+        if _is_private(folder):
+            write_private_file(entry, json.dumps({"data": str(data.absolute()), "port": port, "pid": os.getpid()}))
     try:
         yield
     finally:
@@ -50,12 +52,15 @@ def registered(data: Path, port: int) -> Iterator[None]:
 
 def list_systems() -> list[RunningSystem]:
     """Return the registered systems of this user that run."""
-    systems = []
-    for entry in sorted(_folder().glob("*")):
+    systems: list[RunningSystem] = []
+    folder = _folder()
+    if not _is_private(folder):
+        return systems
+    for entry in sorted(folder.glob("*")):
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
             values = json.loads(entry.read_text())
             system = RunningSystem(Path(values["data"]), int(values["port"]), int(values["pid"]))
-            if is_locked(system.data):
+            if is_locked(system.data) and system.pid > 0:
                 systems.append(system)
             else:  # it was killed
                 entry.unlink(missing_ok=True)
@@ -107,12 +112,28 @@ def is_locked(data: Path) -> bool:
 
 
 def _holder(data: Path) -> int:
-    """Return the process that has locked a data folder."""
-    return int((data / "lock").read_text() or 0)
+    """Return the process that has locked a data folder.
+
+    Raises:
+        NotFoundError: the lock does not name a process. A signal to process 0 would reach the caller's own group.
+    """
+    text = (data / "lock").read_text().strip()
+    if not text.isdecimal() or int(text) == 0:
+        raise NotFoundError(f"the system of DATA={data} is just starting or stopping: try again")
+    return int(text)
 
 
 def _folder() -> Path:
     return Path(tempfile.gettempdir()) / f"wallet-running-{os.getuid()}"
+
+
+def _is_private(folder: Path) -> bool:
+    """Return whether only this user can write into a folder. Anyone may create a folder of this name in /tmp before."""
+    try:
+        status = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
 def _describe(systems: Sequence[RunningSystem]) -> str:

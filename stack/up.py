@@ -149,5 +149,6 @@ def memory_mib(pids: Iterable[int]) -> int | None:
             session = int(status.read_text().rpartition(")")[2].split()[3])
             if session in sessions:
                 rollup = status.with_name("smaps_rollup").read_text()
-                total += int(next(line for line in rollup.splitlines() if line.startswith("Pss:")).split()[1])
+                # A process that ends at this moment may have an empty file.
+                total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
     return total // 1024 or None
