@@ -55,13 +55,16 @@ async def logins_per_second(environment: IdentityEnvironment, options: Options) 
                 await asyncio.sleep(_PROBE_SECONDS)
 
     read_cpu = environment.measure_cpu()
+    refusal = None  # raised outside of `except*`, which wraps errors in a group before Python 3.11.4
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(request_keys())
             for number in range(_IN_FLIGHT):
                 group.create_task(log_in(number))
     except* WalletError as errors:
-        raise BenchError(f"a login was refused: {errors.exceptions[0]}") from None
+        refusal = errors.exceptions[0]
+    if refusal is not None:
+        raise BenchError(f"a login was refused: {refusal}")
     latencies = [1_000 * (ended - started) for started, ended in logins if start <= ended <= end]
     return Figure(
         figure=_LOGINS,

@@ -91,11 +91,14 @@ class CustomerApi:
         """
         await self._check_host()
         self._progressed_at = time.monotonic()
+        failure = None  # raised outside of `except*`, which wraps errors in a group before Python 3.11.4
         try:
             async with asyncio.TaskGroup() as tasks:
                 created = [tasks.create_task(self._create_customer(number)) for number in range(count)]
         except* SetUpError as errors:
-            raise errors.exceptions[0] from None
+            failure = errors.exceptions[0]
+        if failure is not None:
+            raise failure
         return [task.result() for task in created]
 
     async def retry_until_final(self, request: LedgerRequest, token: str) -> None:

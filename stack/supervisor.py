@@ -40,14 +40,17 @@ class Supervisor:
         Raises:
             StartError: a process could not be started. The others keep running until `stop`.
         """
+        failure = None  # raised outside of `except*`, which wraps errors in a group before Python 3.11.4
         try:
             async with asyncio.TaskGroup() as group:
                 for child in self.children.values():
                     group.create_task(self._bring_up(child))
         except* StartError as errors:
-            raise errors.exceptions[0] from None
+            failure = errors.exceptions[0]
         finally:
             self._console.update("")
+        if failure is not None:
+            raise failure
         self._has_started = True
         self._console.watched.update(self.children)
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ import structlog
 
 from kit.db.asyncpg_internals import UncancelledConnection
 from kit.runtime.server_urls import parse_postgres_url
+from kit.runtime.timeouts import completes_within
 from wallet.errors import Unavailable
 
 log = structlog.get_logger(__name__)
@@ -265,6 +266,4 @@ def raise_unavailable(label: str) -> Iterator[None]:
 
 async def close_pool(closing: Awaitable[object]) -> None:
     """Wait until a pool is closed, at most `CLOSE_TIMEOUT_SECONDS`."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-            await closing
+    await completes_within(CLOSE_TIMEOUT_SECONDS, closing)

@@ -5,10 +5,11 @@ steps of `stop` have no public methods, so this module uses the private attribut
 aiokafka removes it.
 """
 
-import asyncio
 from typing import Final
 
 from aiokafka import AIOKafkaProducer
+
+from kit.runtime.timeouts import completes_within
 
 _CLOSE_SECONDS: Final = 1.0
 
@@ -18,9 +19,6 @@ async def close_producer(producer: AIOKafkaProducer) -> None:
 
     The dropped messages are still in the outbox, and the next leader publishes them.
     """
-    try:
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            await producer.stop()
-    except TimeoutError:
+    if not await completes_within(_CLOSE_SECONDS, producer.stop()):
         await producer._sender.close()  # noqa: SLF001  the other steps of `stop`
         await producer.client.close()

@@ -6,11 +6,11 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import asyncpg
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from redis.asyncio import BlockingConnectionPool
 
@@ -80,7 +80,7 @@ class TestPostgres:
             ("postgresql://u:p@[::1]:5433/bank", [("::1", 5433)]),
             ("postgresql://u:p@[2001:db8::1]/bank", [("2001:db8::1", 5432)]),
             ("postgresql://u:p@[fe80::1%25eth0]:1/bank", [("fe80::1%eth0", 1)]),
-            ("postgresql://u:p@a:1,[::1]:2,c/bank?target_session_attrs=primary", [("a", 1), ("::1", 2), ("c", 5432)]),
+            ("postgresql://u:p@[::1]:2,a:1,c/bank?target_session_attrs=primary", [("::1", 2), ("a", 1), ("c", 5432)]),
             ("postgresql:///bank?host=/run/postgresql", [("/run/postgresql", 5432)]),
             ("postgresql://u:p@/bank?host=/run/postgresql&port=5433", [("/run/postgresql", 5433)]),
             ("postgresql://u:p@%2Frun%2Fpostgresql:5433/bank", [("/run/postgresql", 5433)]),
@@ -322,6 +322,15 @@ def test_any_text_is_parsed_or_refused_with_the_typed_error(parse: Callable[[str
         assert parse(text).hosts
 
 
+def can_split(url: str) -> bool:
+    """Return whether this release of Python splits the URL, and so whether asyncpg does. Newer releases refuse an IPv6
+    address after another host."""
+    try:
+        return bool(urlsplit(url))
+    except ValueError:
+        return False
+
+
 _VALUES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
 
 
@@ -337,6 +346,7 @@ def test_percent_encoded_url_of_postgresql_is_decoded_and_accepted_by_asyncpg(
 ) -> None:
     user, password, path, application = (quote(each, safe="") for each in (*login, database, name))
     url = f"postgresql://{user}:{password}@{','.join(hosts)}/{path}?application_name={application}&sslmode={mode}"
+    assume(can_split(url))
     parsed = parse_postgres_url(url)
     assert (parsed.user, parsed.password, parsed.path) == (*login, database)
     assert parsed.parameters == {"application_name": name, "sslmode": mode}
