@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from kit.runtime.settings import Algorithm
 
 ALGORITHM: Final[Algorithm] = "EdDSA"
-"""Signature algorithm of our own tokens. Ed25519: a verification takes about 100 µs."""
+"""Signature algorithm of our own tokens: Ed25519 (RFC 8037)."""
 
 _KEY_TYPES: Final[Mapping[Algorithm, Mapping[str, str]]] = {
     "EdDSA": {"kty": "OKP", "crv": "Ed25519"},
@@ -36,10 +36,12 @@ class PublicKey:
     Attributes:
         jwk: the key without private members, with `kid`, `alg` and `use`.
         key: the same key as an object of PyJWT, which verifies signatures with it.
+        ed25519: the 32 bytes of an Ed25519 key, with which libsodium verifies signatures; None for another kind of key.
     """
 
     jwk: Mapping[str, str]
     key: jwt.PyJWK
+    ed25519: bytes | None = None
 
 
 def public_jwk(key: Ed25519PublicKey) -> dict[str, str]:
@@ -87,4 +89,4 @@ def _parse_key(jwk: Any, algorithm: Algorithm) -> PublicKey | None:
         return None
     if isinstance(key.key, RSAPublicKey) and key.key.key_size < _MIN_RSA_BITS:
         return None
-    return PublicKey(public, key)
+    return PublicKey(public, key, key.key.public_bytes_raw() if isinstance(key.key, Ed25519PublicKey) else None)

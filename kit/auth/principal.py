@@ -3,16 +3,18 @@
 import base64
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 import jwt
 from cachetools import LRUCache
 
+from kit.auth.eddsa import verify_usual_token
 from kit.auth.jwk import ALGORITHM, PublicKey
 from kit.auth.keys import KeySet
 from kit.runtime.settings import Algorithm, AuthSettings
@@ -21,6 +23,7 @@ from wallet.errors import TokenTooLong, Unauthenticated
 DEFAULT_LEEWAY_SECONDS: Final = 5.0
 """Tolerated difference between the clocks of the issuer and of this process, unless `AUTH_LEEWAY_SECONDS` is set."""
 _CACHED_TOKENS: Final = 4096
+_CACHED_HEADERS: Final = 64
 MAX_TOKEN_BYTES: Final = 8_192
 """Maximum length of a token in bytes. Every call has its caller's token in the metadata, whose size gRPC limits."""
 _MAX_SUBJECT_LENGTH: Final = 255
@@ -49,6 +52,9 @@ class Role(StrEnum):
     """Reads all accounts, and moves no money."""
     ADMIN = "admin"
     """Reads all accounts, moves money between them, and starts integrity checks and repairs."""
+
+
+_ROLES: Final[Mapping[str, Role]] = {role.value: role for role in Role}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +118,16 @@ class _CachedToken(NamedTuple):
 
 
 class _UnverifiedToken(NamedTuple):
-    """Token with the issuer and the `kid` that it names."""
+    """Token with its header and claims, and with the key set of the issuer that it names."""
 
     token: str
-    issuer: str
+    header: Mapping[str, Any]
+    claims: Mapping[str, Any]
     keys: KeySet
-    kid: object
+
+    @property
+    def kid(self) -> object:
+        return self.header.get("kid")
 
 
 class TokenVerifier:
@@ -202,9 +212,11 @@ class TokenVerifier:
         """
         principal = self.verify_now(token)
         if principal is None:
-            with _refusals():
+            try:
                 unverified = self._read(token)
                 principal = self._verify_with_key(unverified, await unverified.keys.get_key(unverified.kid))
+            except _UNREADABLE as error:
+                raise _refusal(error) from None
         return principal
 
     def verify_now(self, token: str) -> Principal | None:
@@ -215,10 +227,12 @@ class TokenVerifier:
         """
         if (principal := self._find_verified(token)) is not None:
             return principal
-        with _refusals():
+        try:
             unverified = self._read(token)
             key = unverified.keys.find_key(unverified.kid)
             return None if key is None else self._verify_with_key(unverified, key)
+        except _UNREADABLE as error:
+            raise _refusal(error) from None
 
     def _find_verified(self, token: str) -> Principal | None:
         """Return the principal of a token in the cache; None if the token must be verified first.
@@ -245,21 +259,25 @@ class TokenVerifier:
         issuer = claims.get("iss")
         if not isinstance(issuer, str) or issuer not in self._keys:
             raise jwt.InvalidIssuerError
-        return _UnverifiedToken(token, issuer, self._keys[issuer], header.get("kid"))
+        return _UnverifiedToken(token, header, claims, self._keys[issuer])
 
     def _verify_with_key(self, unverified: _UnverifiedToken, key: PublicKey) -> Principal:
         """Verify a token, and add it to the cache."""
-        token, issuer, keys, _ = unverified
+        token, header, claims, keys = unverified
+        issuer: str = claims["iss"]
         is_service = issuer != self._users
-        claims = jwt.decode(
-            token,
-            key.key,
-            algorithms=[ALGORITHM if is_service else self._algorithm],
-            audience=self._audience,
-            issuer=issuer,
-            leeway=self._leeway,
-            options={"require": ["exp", "iat", "sub"]},
-        )
+        if key.ed25519 is None or not verify_usual_token(
+            token, header, claims, key.ed25519, audience=self._audience, leeway_seconds=self._leeway
+        ):
+            claims = jwt.decode(
+                token,
+                key.key,
+                algorithms=[ALGORITHM if is_service else self._algorithm],
+                audience=self._audience,
+                issuer=issuer,
+                leeway=self._leeway,
+                options={"require": ["exp", "iat", "sub"]},
+            )
         if not _is_subject(claims["sub"]):
             raise jwt.InvalidTokenError
         if is_service and claims["sub"] != issuer:
@@ -279,35 +297,38 @@ class TokenVerifier:
         return self._check_lifetime(token, verified)
 
 
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """Convert the errors of an invalid token to Unauthenticated."""
-    try:
-        yield
-    except jwt.ExpiredSignatureError:
-        raise Unauthenticated.for_token("the token has expired; get a new one") from None
-    except _UNREADABLE as error:
-        defect = next((text for kind, text in _DEFECTS if isinstance(error, kind)), _OTHER_DEFECT)
-        raise Unauthenticated.for_token(f"the token is not valid: {defect}") from None
+def _refusal(error: Exception) -> Unauthenticated:
+    """Return the refusal for an error of an invalid token."""
+    if isinstance(error, jwt.ExpiredSignatureError):
+        return Unauthenticated.for_token("the token has expired; get a new one")
+    defect = next((text for kind, text in _DEFECTS if isinstance(error, kind)), _OTHER_DEFECT)
+    return Unauthenticated.for_token(f"the token is not valid: {defect}")
 
 
-def _read_unverified(token: str) -> list[dict[str, Any]]:
+def _read_unverified(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Return the header and the claims of a token before its verification, to choose the key for it.
 
-    PyJWT reads and checks the token in the verification. To read it with PyJWT here, too, would take several times as
-    long as this function.
+    PyJWT would take several times as long to read them.
 
     Raises:
         jwt.DecodeError: the token does not have three parts, or its header or its claims are not a JSON object.
     """
     try:
         header, claims, _ = token.split(".")
-        parts = [json.loads(base64.urlsafe_b64decode(part + "==")) for part in (header, claims)]
+        return _read_header(header), _read_part(claims)
     except (ValueError, RecursionError):
         raise jwt.DecodeError from None
-    if not all(isinstance(part, dict) for part in parts):
+
+
+def _read_part(part: str) -> Mapping[str, Any]:
+    values = json.loads(base64.urlsafe_b64decode(part + "=="))
+    if not isinstance(values, dict):
         raise jwt.DecodeError
-    return parts
+    return values
+
+
+_read_header = lru_cache(_CACHED_HEADERS)(_read_part)
+"""All tokens that one key signs have the same header."""
 
 
 def _is_subject(claim: Any) -> bool:
@@ -328,4 +349,4 @@ def _get_claim(claims: Mapping[str, Any], path: str) -> Any:
 def _parse_roles(claim: Any) -> frozenset[Role]:
     """Return the known roles in a claim, without regard to case; an empty set if the claim is not a list."""
     names = {name.lower() for name in claim if isinstance(name, str)} if isinstance(claim, list) else ()
-    return frozenset(role for role in Role if role in names)
+    return frozenset(_ROLES[name] for name in names if name in _ROLES)
