@@ -52,6 +52,8 @@ FRAGMENT = " fragment F on Operation { amount { amount currency } counterparty {
 EARLY, LATE = 100, 400
 STREAM_TYPES = (Executor, ExecutionContext, OperationRunner, Context)
 """Types of which each stream has its own objects."""
+ENDED = 20
+"""Number of subscriptions that the client ends."""
 OPERATION_TYPES = (Executor, ExecutionContext, OperationRunner, BaseException)
 WEBSOCKET_SCOPE: Final = {
     "type": "websocket",
@@ -284,7 +286,7 @@ async def test_subscriptions_that_the_client_ends_are_freed_without_the_garbage_
     connection = asyncio.create_task(app(WEBSOCKET_SCOPE.copy(), incoming.get, send))
     assert await answers.get() == "connection_ack"
     before = count_objects(OPERATION_TYPES)
-    for number in range(20):
+    for number in range(ENDED):
         put(id=str(number), type="subscribe", payload=payload(DOCUMENTS["plain"]))
         await services.started.acquire()
         put(id=str(number), type="complete")
@@ -293,7 +295,8 @@ async def test_subscriptions_that_the_client_ends_are_freed_without_the_garbage_
     assert await answers.get() == "pong"
     for _ in range(20):  # the tasks that were cancelled end
         await asyncio.sleep(0)
-    assert count_objects(OPERATION_TYPES) <= before  # errors of earlier tests may be freed meanwhile
+    # Services of the session, such as a bank without a broker, may have some errors more or fewer than before.
+    assert max((count_objects(OPERATION_TYPES) - before).values(), default=0) < ENDED
     incoming.put_nowait({"type": "websocket.disconnect", "code": 1000})
     await connection
 
