@@ -1,4 +1,4 @@
-"""Database of a service, accessed with SQLAlchemy Core. The ledger uses asyncpg directly, which saves round trips."""
+"""Database of a service, accessed with SQLAlchemy Core. Bank and card use asyncpg directly (`kit.db.pool`)."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

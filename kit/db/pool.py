@@ -98,8 +98,7 @@ async def connection(pool: asyncpg.Pool, label: str) -> AsyncIterator[Connection
         except (asyncio.CancelledError, TimeoutError):
             # `UncancelledConnection` closes the connection a moment later, while the pool releases it. The pool's error
             # would replace the cancellation.
-            with suppress(asyncpg.InterfaceError):  # the body has closed the connection
-                acquired.terminate()
+            terminate(acquired)
             raise
         finally:
             await pool.release(acquired)
@@ -115,25 +114,35 @@ async def connection(pool: asyncpg.Pool, label: str) -> AsyncIterator[Connection
 
 
 @asynccontextmanager
-async def transaction(session: Connection) -> AsyncIterator[None]:
+async def transaction(session: Connection, first: str = "") -> AsyncIterator[None]:
     """Run the body as one transaction: commit at its end, roll back on an error.
 
     asyncpg's own transaction would roll back on a closed connection, too. That raises an error, which hides the
     original error.
     On a cancellation, this function closes the connection instead of rolling back: a cancelled task must not wait for
     another statement.
+
+    Args:
+        session: connection of the transaction.
+        first: first statement of the transaction, without parameters. It takes no round trip of its own.
     """
-    await session.execute("BEGIN;")
     try:
+        await session.execute(f"BEGIN; {first}")
         yield
     except Exception:
         if not session.is_closed():
             await session.execute("ROLLBACK;")
         raise
     except BaseException:
-        session.terminate()
+        terminate(session)
         raise
     await session.execute("COMMIT;")
+
+
+def terminate(session: Connection) -> None:
+    """Close a connection at once, so that it does not return to the pool. It may be closed already."""
+    with suppress(asyncpg.InterfaceError):
+        session.terminate()
 
 
 async def ping(pool: asyncpg.Pool, label: str, statement: str) -> None:

@@ -9,7 +9,8 @@ from typing import Final
 
 from kit.auth.principal import TokenVerifier
 from kit.auth.tokens import ServiceTokenProvider, TokenSigner
-from kit.db.postgres import check_disk, log_failures
+from kit.db.pool import connections_in_use
+from kit.db.postgres import SessionCheck, check_disk, log_failures, raise_unavailable
 from kit.http.server import http_server
 from kit.integrity.check import integrity_router
 from kit.rpc.channel import ClientLimits
@@ -22,7 +23,8 @@ from subgraphs.bank.client import BankClient
 from subgraphs.card.service.adapters.acquirer_http import HttpAcquirer, RetryPolicy
 from subgraphs.card.service.adapters.attempts import AttemptRepository
 from subgraphs.card.service.adapters.bank_ledger import BankLedger
-from subgraphs.card.service.adapters.repository import Repository, open_database
+from subgraphs.card.service.adapters.database import LABEL, open_pool
+from subgraphs.card.service.adapters.repository import Repository
 from subgraphs.card.service.api.admin import decline_router, review_router
 from subgraphs.card.service.api.policy import ADMIN, POLICY
 from subgraphs.card.service.api.servicer import SERVICE, CardServicer
@@ -64,9 +66,9 @@ async def serve(
     tls = TLS.from_settings(settings)
     async with AsyncExitStack() as stack:
         url, max_connections = settings.card_database_url.get_secret_value(), settings.card_database_connections
-        database = await stack.enter_async_context(open_database(url, max_connections=max_connections))
-        metrics.register_pool(database.connections_in_use, max_connections)
-        repository, attempts = Repository(database), AttemptRepository(database)
+        pool = await stack.enter_async_context(open_pool(url, max_size=max_connections))
+        metrics.register_pool(partial(connections_in_use, pool), max_connections)
+        repository, attempts = Repository(pool), AttemptRepository(pool)
         client_limits = ClientLimits.from_settings(settings)
         bank = await stack.enter_async_context(
             BankClient.connect(settings.bank_grpc_target, limits=client_limits, tls=tls)
@@ -89,7 +91,11 @@ async def serve(
         }
         await stack.enter_async_context(process.restarting_tasks(tasks))
         verifier = await stack.enter_async_context(TokenVerifier.open(settings))
-        checks = {"database": log_failures(repository.ping), "disk": check_disk, "keys": verifier.check_ready}
+        checks = {
+            "database": log_failures(partial(_check_database, SessionCheck(url), repository)),
+            "disk": check_disk,
+            "keys": verifier.check_ready,
+        }
         integrity = top_up_integrity(repository, acquirer, ledger, settings.card_limits)
         webhooks = webhook_app(WebhookInbox(repository, saga), settings.acquirer_webhook_secret)
         await stack.enter_async_context(http_server(webhooks, settings.card_webhook_listen))
@@ -118,6 +124,12 @@ async def serve(
         )
         stack.callback(hub.close)  # before the gRPC server stops: open streams would delay its end
         await stop.wait()
+
+
+async def _check_database(sessions: SessionCheck, repository: Repository) -> None:
+    with raise_unavailable(LABEL):
+        await sessions.check()
+    await repository.ping()
 
 
 def _retry_policy(settings: Settings) -> RetryPolicy:

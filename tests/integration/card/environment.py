@@ -9,14 +9,15 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 from pydantic import SecretStr
 from uuid_utils.compat import uuid7
 
 from kit.auth.principal import Role
-from kit.db.database import Database
 from subgraphs.card.service.adapters.attempts import AttemptRepository
 from subgraphs.card.service.adapters.bank_ledger import BankLedger
-from subgraphs.card.service.adapters.repository import Repository, open_database
+from subgraphs.card.service.adapters.database import open_pool
+from subgraphs.card.service.adapters.repository import Repository
 from subgraphs.card.service.application.saga import Saga, SagaLimits
 from subgraphs.card.service.application.service import TopUpOptions, TopUps
 from subgraphs.card.service.application.subscription_hub import SubscriptionHub
@@ -88,7 +89,7 @@ class _Counted:
 class CardEnvironment:
     """Dependencies of the card service's process. They outlive the process, which may die and restart."""
 
-    database: Database
+    pool: asyncpg.Pool
     repository: Repository
     acquirer: FakeAcquirer
     ledger: BankLedger
@@ -98,7 +99,7 @@ class CardEnvironment:
 
     @property
     def attempts(self) -> AttemptRepository:
-        return AttemptRepository(self.database)
+        return AttemptRepository(self.pool)
 
     def saga(self, crash_point: CrashPoint | None = None, limits: SagaLimits = NO_DELAYS) -> Saga:
         """Create the saga of a new process. The process dies at the crash point."""
@@ -148,7 +149,7 @@ class CardEnvironment:
 
     def with_new_acquirer(self) -> "CardEnvironment":
         """Return this environment with a new acquirer and a new caller."""
-        return CardEnvironment(self.database, self.repository, FakeAcquirer(), self.ledger, self.bank)
+        return CardEnvironment(self.pool, self.repository, FakeAcquirer(), self.ledger, self.bank)
 
     async def finish(self, top_up: TopUp, limits: SagaLimits = NO_DELAYS) -> TopUp:
         """Drive a top-up while it is due, as the background task of a new process does."""
@@ -195,6 +196,6 @@ class CardEnvironment:
 
 @asynccontextmanager
 async def card_environment(bank: RunningBank, card_url: str) -> AsyncIterator[CardEnvironment]:
-    async with open_database(card_url, max_connections=8) as database:
+    async with open_pool(card_url, max_size=8) as pool:
         ledger = BankLedger(bank.client, lambda: bank.keys.service("card"))
-        yield CardEnvironment(database, Repository(database), FakeAcquirer(), ledger, bank)
+        yield CardEnvironment(pool, Repository(pool), FakeAcquirer(), ledger, bank)

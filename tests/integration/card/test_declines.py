@@ -11,7 +11,6 @@ from uuid import UUID
 
 import pytest
 from prometheus_client import REGISTRY
-from sqlalchemy import func, select
 
 from cli.admin_client import AdminEndpoint
 from cli.topups import ReviewResult, lift_block, list_blocks
@@ -19,7 +18,6 @@ from kit.auth.principal import Principal, Role
 from kit.rpc.request_context import RequestContext, current_request
 from kit.runtime.process import background_task
 from subgraphs.card.client import CardClient
-from subgraphs.card.service.adapters.tables import attempts, lifts
 from subgraphs.card.service.application import decline_watch
 from subgraphs.card.service.application.saga import Saga
 from subgraphs.card.service.application.service import TopUps
@@ -109,19 +107,16 @@ async def client(module_env: CardEnvironment) -> Client:
 
 async def stored_states(client: Client) -> list[str]:
     """Return the states of the customer's stored attempts."""
-    query = select(attempts.c.state).where(attempts.c.principal == client.caller.scope)
-    async with client.env.database.statement() as sql:
-        return list((await sql.execute(query)).scalars())
+    rows = await client.env.pool.fetch("SELECT state FROM card_attempts WHERE principal = $1", client.caller.scope)
+    return [row["state"] for row in rows]
 
 
 async def pass_time(client: Client, time: float | str) -> None:
     """Make the customer's attempts older by a number of seconds or an interval of PostgreSQL."""
     interval = time if isinstance(time, str) else f"{time} seconds"
-    async with client.env.database.statement() as sql:
-        await sql.exec_driver_sql(
-            f"UPDATE card_attempts SET since = since - interval '{interval}' WHERE principal = $1",
-            (client.caller.scope,),
-        )
+    await client.env.pool.execute(
+        f"UPDATE card_attempts SET since = since - interval '{interval}' WHERE principal = $1", client.caller.scope
+    )
 
 
 class TestCustomer:
@@ -278,8 +273,7 @@ class TestReplay:
         env, top_ups = client.env, client.env.top_ups(LIMITS)
         first = await client.try_card(top_ups, key="k")
         assert isinstance(first, TopUp)
-        async with env.database.statement() as sql:
-            await sql.exec_driver_sql("UPDATE top_ups SET card_digest = NULL WHERE id = $1", (first.id,))
+        await env.pool.execute("UPDATE top_ups SET card_digest = NULL WHERE id = $1", first.id)
         replay = await client.try_card(top_ups, key="k")
         assert isinstance(replay, TopUp)
         assert replay.id == first.id
@@ -373,16 +367,14 @@ class TestOperator:
         assert kinds([await other.try_card(top_ups, address="9.9.9.9")]) == {"TopUpDeclinesExceeded": 1}
         assert await env.attempts.lift_block(LimitKind.ADDRESS, address_block.attempt_id, "issuer|operator") == 2
         assert kinds([await other.try_card(top_ups, address="9.9.9.9")]) == {"DECLINED": 1}
-        async with env.database.statement() as sql:
-            rows = (await sql.execute(select(lifts).order_by(lifts.c.id))).all()
-        audit = [(row.kind, row.customers, row.declines, row.lifted_by) for row in rows][-2:]
+        query = "SELECT kind, customers, declines, lifted_by FROM decline_lifts ORDER BY id"
+        audit = [tuple(row) for row in await client.env.pool.fetch(query)][-2:]
         assert audit[0] == ("customer", [client.caller.scope], 2, "issuer|operator")
         assert audit[1] == ("address", [], 2, "issuer|operator")
 
     async def test_lift_of_a_missing_block_changes_and_stores_nothing(self, client: Client) -> None:
         assert await client.env.attempts.lift_block(LimitKind.CARD, uuid.uuid4(), "issuer|operator") == 0
-        async with client.env.database.statement() as sql:
-            assert (await sql.execute(select(lifts).where(lifts.c.kind == "card"))).all() == []
+        assert await client.env.pool.fetch("SELECT * FROM decline_lifts WHERE kind = 'card'") == []
 
 
 class TestProcess:
@@ -502,9 +494,7 @@ async def test_block_of_declines_in_the_future_lasts_one_window(
     assert max(block.seconds for block in await env.attempts.list_blocks(limits)) <= 3600
 
     async def are_redated() -> bool:
-        async with env.database.statement() as sql:
-            future = select(attempts.c.id).where(attempts.c.since > func.clock_timestamp())
-            return (await sql.execute(future)).first() is None
+        return not await env.pool.fetchval("SELECT count(*) FROM card_attempts WHERE since > clock_timestamp()")
 
     async with background_task(decline_watch.run_decline_watch(env.attempts, limits), "decline limits"):
         await until(are_redated)
@@ -520,13 +510,9 @@ async def test_old_attempts_are_deleted_and_attempts_that_count_are_kept(env: Ca
     top_ups = env.top_ups(limits)
     for _ in range(2):
         await client.try_card(top_ups)
-    async with env.database.statement() as sql:
-        first = (await sql.execute(select(attempts.c.id).limit(1))).scalar_one()
+    first = await env.pool.fetchval("SELECT id FROM card_attempts LIMIT 1")
     await pass_time(client, 99)
     assert await env.attempts.delete_old_attempts(limits) == 0
-    async with env.database.statement() as sql:
-        await sql.exec_driver_sql(
-            "UPDATE card_attempts SET since = since - interval '2 seconds' WHERE id = $1", (first,)
-        )
+    await env.pool.execute("UPDATE card_attempts SET since = since - interval '2 seconds' WHERE id = $1", first)
     assert await env.attempts.delete_old_attempts(limits) == 1
     assert await stored_states(client) == [AttemptState.DECLINED]

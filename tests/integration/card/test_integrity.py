@@ -186,11 +186,9 @@ class TestViolations:
         self, env: CardEnvironment
     ) -> None:
         top_up = await env.admit(await env.open_account())
-        async with env.database.statement() as sql:
-            await sql.exec_driver_sql("UPDATE top_ups SET next_attempt_at = now() + interval '59 seconds'")
+        await env.pool.execute("UPDATE top_ups SET next_attempt_at = now() + interval '59 seconds'")
         assert (await check(env))[0].verdict == "sound"
-        async with env.database.statement() as sql:
-            await sql.exec_driver_sql("UPDATE top_ups SET next_attempt_at = '2999-12-31Z'")
+        await env.pool.execute("UPDATE top_ups SET next_attempt_at = '2999-12-31Z'")
         await self.assert_violation(env, Invariant.NEXT_ATTEMPT_WITHIN_DELAY, "next attempt at 2999-12-31T00:00:00")
         await env.finish(top_up)
         assert (await check(env))[0].verdict == "sound"

@@ -253,10 +253,7 @@ class TestCorrectedClock:
 
 
 async def set_next_attempt(env: CardEnvironment, top_up: TopUp, ahead: str) -> None:
-    async with env.database.statement() as sql:
-        await sql.exec_driver_sql(
-            f"UPDATE top_ups SET next_attempt_at = now() + interval '{ahead}' WHERE id = $1", (top_up.id,)
-        )
+    await env.pool.execute(f"UPDATE top_ups SET next_attempt_at = now() + interval '{ahead}' WHERE id = $1", top_up.id)
 
 
 def test_lease_beyond_the_longest_delay_is_refused() -> None:
@@ -269,17 +266,16 @@ class TestDayLimit:
         """Use the day's limit with a top-up that is created at an interval from now; return the account."""
         account = await env.open_account()
         await env.finish(await env.admit(account, "0.01"))
-        async with env.database.statement() as sql:
-            await sql.exec_driver_sql(
-                f"""
-                INSERT INTO top_ups (id, principal, idempotency_key, fingerprint, owner_id, account_id, amount,
-                                     currency, card_token, card_brand, card_last_four, created_at)
-                SELECT gen_random_uuid(), principal, 'used', fingerprint, owner_id, account_id, 20000, currency,
-                       card_token, card_brand, card_last_four, now() + interval '{created}'
-                FROM top_ups WHERE principal = $1
-                """,
-                (env.principal,),
-            )
+        await env.pool.execute(
+            f"""
+            INSERT INTO top_ups (id, principal, idempotency_key, fingerprint, owner_id, account_id, amount,
+                                 currency, card_token, card_brand, card_last_four, created_at)
+            SELECT gen_random_uuid(), principal, 'used', fingerprint, owner_id, account_id, 20000, currency,
+                   card_token, card_brand, card_last_four, now() + interval '{created}'
+            FROM top_ups WHERE principal = $1
+            """,
+            env.principal,
+        )
         return account
 
     @pytest.mark.parametrize("created", ["-23 hours", "0 hours", "59 seconds"])

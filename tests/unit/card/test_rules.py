@@ -57,6 +57,19 @@ class TestLimits:
             return
         assert amount > 100 or used + amount > 250
 
+    @given(st.decimals(0, 400, places=2), st.decimals("0.01", 200, places=2), st.sampled_from(["RUB", "EUR"]))
+    def test_largest_used_sum_is_the_largest_that_is_accepted(
+        self, used: Decimal, amount: Decimal, currency: str
+    ) -> None:
+        largest = rules.max_used(LIMITS, Money(amount, currency))
+        try:
+            rules.check_limits(LIMITS, Money(amount, currency), Money(used, currency))
+        except (InvalidInput, TopUpLimitExceeded):
+            assert largest is None or used > largest
+        else:
+            assert largest is not None
+            assert used <= largest
+
 
 class TestFingerprint:
     def test_fingerprint_depends_on_every_part_of_the_request_and_hides_the_token(self) -> None:

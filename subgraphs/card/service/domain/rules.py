@@ -59,6 +59,19 @@ def check_limits(limits: Limits, amount: Money, used: Money) -> None:
     )
 
 
+def max_used(limits: Limits, amount: Money) -> Decimal | None:
+    """Return the largest sum of a caller's other top-ups with which `check_limits` allows an amount; None if none does.
+
+    Args:
+        limits: limits by currency.
+        amount: amount of the top-up.
+    """
+    limit = limits.get(amount.currency)
+    if limit is None or amount.amount > limit.per_top_up:
+        return None
+    return limit.per_day - amount.amount
+
+
 def check_request(amount: Money, key: str, raw_key: str | None) -> list[FieldViolation]:
     """Return the violations of a request's fields, except for those of the card."""
     violations = idempotency_key_violations(key, raw_key)

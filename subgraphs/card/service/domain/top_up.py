@@ -75,6 +75,11 @@ class IdempotencyKey:
     key: str
     earlier: str | None = None
 
+    @property
+    def forms(self) -> list[str]:
+        """Forms in which a top-up of this key may be stored. Each of them has at most one top-up."""
+        return [self.key] if self.earlier is None else [self.key, self.earlier]
+
 
 @dataclass(frozen=True, slots=True)
 class NewTopUp:

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
-from kit.db.pool import Connection
+from kit.db.pool import Connection, terminate
 from subgraphs.bank.service.adapters.postgres.database import connection
 from subgraphs.bank.service.adapters.postgres.epoch import EPOCH
 from subgraphs.bank.service.adapters.postgres.rows import REFERENCED_TRANSFERS, TRANSFER, transfer_from_row
@@ -94,7 +94,7 @@ class Outbox:
                 yield cls(session) if may_lead else None
             finally:
                 if may_lead:
-                    session.terminate()
+                    terminate(session)
 
     async def read(self, limit: int) -> list[OutboxRow]:
         """Return the oldest rows, in order.
