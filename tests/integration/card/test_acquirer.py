@@ -1,9 +1,12 @@
 """Contract tests for the fake acquirer and the HTTP client with the sandbox, then tests of the HTTP client alone."""
 
 import asyncio
+import ssl
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +17,9 @@ from pydantic import SecretStr
 
 from kit.http.server import http_server
 from kit.rpc import circuit_breaker
+from provisioning.certificates import CertificateFiles, ensure_certificates
 from stack.ports import free_ports
+from subgraphs.card.service.adapters import acquirer_http
 from subgraphs.card.service.adapters.acquirer import Acquirer, on_behalf_of
 from subgraphs.card.service.adapters.acquirer_http import HttpAcquirer, RetryPolicy
 from subgraphs.card.service.domain.cards import Brand, CardToken
@@ -157,21 +162,38 @@ class TestContract:
 
 
 class ResponseServer:
-    """HTTP server that returns the given responses in order, then repeats the last one."""
+    """HTTP server that returns the given responses in order, then repeats the last one.
+
+    Attributes:
+        calls: number of requests.
+        called: set at each request.
+        connections: address and port of the client's end of each connection that had a request.
+    """
 
     def __init__(self, *responses: tuple[int, Any] | str) -> None:
         self.responses = list(responses)
         self.calls = 0
         self.called = asyncio.Event()
+        self.connections: set[object] = set()
 
     @asynccontextmanager
-    async def serve(self, **overrides: Any) -> AsyncIterator[HttpAcquirer]:
+    async def serve(
+        self, *, certificate: CertificateFiles | None = None, trusted: ssl.SSLContext | None = None, **overrides: Any
+    ) -> AsyncIterator[HttpAcquirer]:
+        """Serve, and yield a client.
+
+        Args:
+            certificate: certificate of the server; None: the server has no TLS.
+            trusted: TLS context of the client; None: its default.
+            overrides: changes of the client's retry policy.
+        """
         app, (port,) = FastAPI(openapi_url=None), free_ports(1)
 
         @app.api_route("/{path:path}", methods=["GET", "POST"])
         async def respond(request: Request) -> Response:
             self.calls += 1
             self.called.set()
+            self.connections.add(request.client)
             response = self.responses.pop(0) if len(self.responses) > 1 else self.responses[0]
             if response == DRIP:
                 return StreamingResponse(drip())
@@ -180,12 +202,16 @@ class ResponseServer:
                     pass
                 return Response()
             status, body = response
-            return Response(body, status, media_type="application/json")
+            return Response(body, status, {"Location": "/v1/payments"}, media_type="application/json")
 
         settings = {"timeout_seconds": 1.0, "attempts": 1, "circuit_failures": 100} | overrides
+        options: dict[str, Any] = (
+            {"ssl_certfile": certificate.certificate, "ssl_keyfile": certificate.key} if certificate else {}
+        )
+        url = f"http{'s' if certificate else ''}://127.0.0.1:{port}"
         async with (
-            http_server(app, f"127.0.0.1:{port}"),
-            HttpAcquirer.connect(f"http://127.0.0.1:{port}", SecretStr("key"), RetryPolicy(**settings)) as acquirer,
+            http_server(app, f"127.0.0.1:{port}", **options),
+            HttpAcquirer.connect(url, SecretStr("key"), RetryPolicy(**settings), trusted) as acquirer,
         ):
             yield acquirer
 
@@ -236,6 +262,7 @@ class TestResponses:
             (401, '{"code": "UNAUTHORIZED", "message": "no"}'),
             (409, '{"code": "KEY_IN_USE", "message": "in use"}'),
             (301, ""),
+            (307, '{"payments": []}'),
             (422, '{"code": "INVALID_REQUEST", "message": "no"}'),
         ],
     )
@@ -260,6 +287,97 @@ class TestResponses:
         policy = RetryPolicy(attempts=2)
         async with HttpAcquirer.connect(f"http://127.0.0.1:{port}", SecretStr("key"), policy) as acquirer:
             await find_fails(acquirer)
+
+
+class TestConnections:
+    @pytest.mark.parametrize(
+        "response",
+        [
+            b"",
+            b"no HTTP\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+            b"HTTP/1.1 200 OK\r\nX: " + 100_000 * b"x" + b"\r\n\r\n",
+        ],
+        ids=["nothing", "no HTTP", "incomplete body", "invalid chunk", "invalid compression", "long header"],
+    )
+    async def test_broken_response_raises_unavailable(self, response: bytes) -> None:
+        async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(response)
+            writer.close()
+
+        async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            policy = RetryPolicy(timeout_seconds=30, attempts=1)
+            async with HttpAcquirer.connect(f"http://127.0.0.1:{port}/", SecretStr("key"), policy) as acquirer:
+                await find_fails(acquirer)
+
+    async def test_calls_share_a_connection(self) -> None:
+        server = ResponseServer(NO_PAYMENTS)
+        async with server.serve(timeout_seconds=30) as acquirer:
+            for _ in range(5):
+                await find(acquirer)
+        assert (server.calls, len(server.connections)) == (5, 1)
+
+    async def test_calls_above_the_maximum_of_connections_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(acquirer_http, "_MAX_CONNECTIONS", 3)
+        server = ResponseServer(NO_PAYMENTS)
+        async with server.serve(timeout_seconds=30) as acquirer:
+            assert await asyncio.gather(*(find(acquirer) for _ in range(20))) == [NoPayment()] * 20
+        assert (server.calls, len(server.connections)) == (20, 3)
+
+    async def test_wait_for_a_connection_ends_with_the_time_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(acquirer_http, "_MAX_CONNECTIONS", 1)
+        server = ResponseServer(SILENCE)
+        async with server.serve() as acquirer:
+            await asyncio.gather(*(find_fails(acquirer) for _ in range(3)))
+
+    async def test_call_is_repeated_on_a_new_connection_if_the_acquirer_has_closed_the_last_one(self) -> None:
+        closed = asyncio.Event()
+
+        async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n{"payments": []}')
+            writer.close()  # without `Connection: close`, so the client would use the connection again
+            await writer.wait_closed()
+            closed.set()
+
+        async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async with HttpAcquirer.connect(url, SecretStr("key"), RetryPolicy(timeout_seconds=30)) as acquirer:
+                for _ in range(3):
+                    assert await find(acquirer) == NoPayment()
+                    await closed.wait()
+                    closed.clear()
+
+    async def test_proxy_of_the_environment_is_not_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        (port,) = free_ports(1)
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+        async with ResponseServer(NO_PAYMENTS).serve(timeout_seconds=30) as acquirer:
+            assert await find(acquirer) == NoPayment()
+
+    async def test_card_is_sent_over_tls_only_to_a_trusted_acquirer(self, tmp_path: Path) -> None:
+        authority, certificate = ensure_certificates(tmp_path, ["acquirer"], datetime.now(UTC))
+        server = ResponseServer((422, '{"code": "INVALID_CARD", "message": "no"}'))
+        trusted = ssl.create_default_context(cafile=authority.certificate)
+        async with server.serve(certificate=certificate, trusted=trusted, timeout_seconds=30) as acquirer:
+            assert await acquirer.tokenize(card()) == Refusal("INVALID_CARD")
+        async with server.serve(certificate=certificate, timeout_seconds=30) as acquirer:
+            with pytest.raises(Unavailable):
+                await acquirer.tokenize(card())
+        assert server.calls == 1
+
+    async def test_log_of_a_failed_call_has_no_card_data(self, capsys: pytest.CaptureFixture[str]) -> None:
+        details = card()
+        async with ResponseServer((500, details.number)).serve() as acquirer:
+            with pytest.raises(Unavailable):
+                await acquirer.tokenize(details)
+        output = "".join(capsys.readouterr())
+        assert "acquirer call failed" in output
+        assert details.number not in output
 
 
 @pytest.fixture

@@ -1,16 +1,21 @@
 """HTTP client of the card acquirer (`openapi/acquirer.yaml`)."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
-import httpx
+import aiohttp
+import certifi
+import orjson
 import structlog
 from opentelemetry.trace import SpanKind
 from pydantic import BaseModel, SecretStr, ValidationError
+from yarl import URL
 
 from kit.rpc import request_context
 from kit.rpc.circuit_breaker import CircuitBreaker, CircuitOpenError
@@ -29,6 +34,8 @@ log = structlog.get_logger(__name__)
 _DEPENDENCY: Final = "the card acquirer"  # in error messages
 _FIRST_DELAY_SECONDS: Final = 0.1
 _LONGEST_DELAY_SECONDS: Final = 0.5
+_MAX_CONNECTIONS: Final = 100
+_KEEPALIVE_SECONDS: Final = 5.0
 
 Parsed = TypeVar("Parsed")
 
@@ -56,8 +63,9 @@ class RetryPolicy:
 class HttpAcquirer:
     """`Acquirer` over HTTP. All calls are idempotent and retried briefly. They fail fast while the circuit is open."""
 
-    def __init__(self, http: httpx.AsyncClient, policy: RetryPolicy) -> None:
+    def __init__(self, http: aiohttp.ClientSession, url: str, policy: RetryPolicy) -> None:
         self._http = http
+        self._url = url.rstrip("/")
         self._policy = policy
         self._circuit = CircuitBreaker(
             failures=policy.circuit_failures, open_seconds=policy.circuit_seconds, on_change=_record_circuit_state
@@ -66,16 +74,30 @@ class HttpAcquirer:
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, url: str, api_key: SecretStr, policy: RetryPolicy = RetryPolicy()
+        cls, url: str, api_key: SecretStr, policy: RetryPolicy = RetryPolicy(), tls: ssl.SSLContext | None = None
     ) -> AsyncIterator["HttpAcquirer"]:
-        """Yield a client of the acquirer at a base URL. The client connects at the first call."""
-        async with httpx.AsyncClient(
-            base_url=url,
+        """Yield a client of the acquirer at a base URL. The client connects at the first call.
+
+        It never follows redirects, which could send card data elsewhere, and uses no proxy of the environment.
+
+        Args:
+            url: base URL.
+            api_key: API key of the merchant.
+            policy: time-outs and retries.
+            tls: TLS context; None: that of `certifi`'s public authorities.
+        """
+        connector = aiohttp.TCPConnector(
+            limit=_MAX_CONNECTIONS,
+            keepalive_timeout=_KEEPALIVE_SECONDS,
+            ssl=tls or ssl.create_default_context(cafile=certifi.where()),
+        )
+        async with aiohttp.ClientSession(
+            connector=connector,
             headers={"Authorization": f"Bearer {api_key.get_secret_value()}"},
-            timeout=policy.timeout_seconds,
-            trust_env=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(),  # none: `_call_once` bounds each attempt as a whole
         ) as http:
-            yield cls(http, policy)
+            yield cls(http, url, policy)
 
     async def tokenize(self, card: CardDetails) -> CardToken | Refusal:  # noqa: D102  documented in `Acquirer`
         body = {
@@ -146,40 +168,45 @@ class HttpAcquirer:
         Raises:
             Unavailable: the outcome is unknown, or the call was not made.
         """
+        location = path.format(id=quote(payment_id, safe=""))
+        query = "" if params is None else f"?{urlencode(params)}"
         headers = {} if key is None else {"Idempotency-Key": key}
-        url = path.format(id=quote(payment_id, safe=""))
-        request = self._http.build_request(method, url, headers=headers, json=json, params=params)
+        body = None
+        if json is not None:
+            headers["Content-Type"] = "application/json"
+            body = orjson.dumps(json)
+        request = _Request(method, URL(f"{self._url}{location}{query}", encoded=True), headers, body)
         attributes = {"http.request.method": method, "url.template": path}
         with tracing.start_span(f"{method} {path}", request_context.current_trace(), SpanKind.CLIENT, attributes):
             try:
                 return await retry(
                     lambda: self._call_once(request, parse),
-                    on=(_UnclearResponseError, httpx.RequestError),
+                    on=(_UnclearResponseError, aiohttp.ClientError),
                     attempts=self._policy.attempts,
                     budget_seconds=self._policy.budget_seconds,
                     backoff=Backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS),
                 )
-            except (_UnclearResponseError, httpx.RequestError, CircuitOpenError) as error:
-                log.warning("acquirer call failed", call=f"{method} {url}", error=f"{type(error).__name__}: {error}")
+            except (_UnclearResponseError, aiohttp.ClientError, CircuitOpenError) as error:
+                reason = f"{type(error).__name__}: {error}"
+                log.warning("acquirer call failed", call=f"{method} {location}", error=reason)
                 raise Unavailable(_DEPENDENCY) from None
 
-    async def _call_once(self, request: httpx.Request, parse: Callable[[bytes], Parsed]) -> Parsed | Refusal:
+    async def _call_once(self, request: "_Request", parse: Callable[[bytes], Parsed]) -> Parsed | Refusal:
         with self._circuit.guard(current_customer.get()):
             try:
-                # httpx's time-outs apply to each read, so they do not end a response that arrives byte by byte.
                 async with asyncio.timeout(self._policy.timeout_seconds):
-                    response = await self._http.send(request)
+                    status, content = await self._send(request)
             except TimeoutError:
                 raise _UnclearResponseError("time-out") from None
             try:
-                if response.is_success:
-                    return parse(response.content)
-                error = messages.Error.model_validate_json(response.content)
+                if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+                    return parse(content)
+                error = messages.Error.model_validate_json(content)
                 payment = None if error.payment is None else _payment_from_message(error.payment)
             except (ValidationError, MoneyError):
-                raise _UnclearResponseError(f"{response.status_code} with a body that violates the contract") from None
-            if response.is_server_error:
-                raise _UnclearResponseError(f"{response.status_code} {error.code}")
+                raise _UnclearResponseError(f"{status} with a body that violates the contract") from None
+            if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise _UnclearResponseError(f"{status} {error.code}")
         match error.code:
             case messages.Code.key_in_use:
                 raise _UnclearResponseError(error.code)
@@ -187,6 +214,21 @@ class HttpAcquirer:
                 log.error("acquirer rejected the API key")
                 raise Unavailable(_DEPENDENCY)
         return Refusal(error.code, payment)
+
+    async def _send(self, request: "_Request") -> tuple[int, bytes]:
+        """Send the request, and return the status and the body of the response."""
+        async with self._http.request(
+            request.method, request.url, headers=request.headers, data=request.body, allow_redirects=False
+        ) as response:
+            return response.status, await response.read()
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    url: URL
+    headers: Mapping[str, str]
+    body: bytes | None
 
 
 class _UnclearResponseError(Exception):
