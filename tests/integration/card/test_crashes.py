@@ -13,6 +13,9 @@ from tests.integration.card.environment import VISA as APPROVED
 from tests.integration.card.fake_acquirer import Failure
 
 EXPIRED_WINDOW = replace(NO_DELAYS, authorization_window_seconds=-1.0)
+EVERY_STEP_SAVED = replace(NO_DELAYS, capture_seconds=0.0)
+"""Each step is saved before the next call, as after a slow authorization. With `NO_DELAYS`, a capture follows its
+authorization before the save."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,12 @@ PATHS = {
 }
 
 
-async def run(env: CardEnvironment, path: Path, crash_point: CrashPoint) -> TopUp | None:
+async def run(env: CardEnvironment, path: Path, crash_point: CrashPoint, limits: SagaLimits) -> TopUp | None:
     """Run one process until its death or until the top-up is not in progress any more; return the stored top-up."""
     account = await env.open_account()
     await path.arrange(env, account)
     new = await env.new_top_up(account, env.money("10.00"), path.number)
-    repository, saga = crash_point.wrap(env.repository), env.saga(crash_point)
+    repository, saga = crash_point.wrap(env.repository), env.saga(crash_point, limits)
     try:
         top_up = await repository.admit(new, LIMITS, lease_seconds=0)
         while top_up.is_in_progress:
@@ -79,28 +82,35 @@ async def run(env: CardEnvironment, path: Path, crash_point: CrashPoint) -> TopU
     return await env.repository.find_by_key(new.key)
 
 
-async def die_and_finish(env: CardEnvironment, path: Path, cut: int, limits: SagaLimits = NO_DELAYS) -> None:
-    """Run a process that dies after `cut` calls, then finish the top-up in a new process."""
-    top_up = await run(env, path, CrashPoint(cut))
+async def die_and_finish(env: CardEnvironment, path: Path, cut: int, old: SagaLimits, new: SagaLimits) -> None:
+    """Run a process with the limits `old` that dies after `cut` calls, then finish the top-up in a new process."""
+    top_up = await run(env, path, CrashPoint(cut), old)
     assert (top_up is None) == (cut == 0)
     if top_up is not None:
-        await env.finish(top_up, limits)
+        await env.finish(top_up, new)
         await env.assert_books_agree(top_up)
 
 
 class TestProcessDeath:
+    @pytest.mark.parametrize("limits", [NO_DELAYS, EVERY_STEP_SAVED], ids=["capture before save", "every step saved"])
     @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
     async def test_new_process_finishes_the_top_up_of_a_process_that_died_at_any_call(
-        self, shared_env: CardEnvironment, path: Path
+        self, shared_env: CardEnvironment, path: Path, limits: SagaLimits
     ) -> None:
         crash_point, env = CrashPoint(), shared_env.with_new_acquirer()
-        top_up = await run(env, path, crash_point)
+        top_up = await run(env, path, crash_point, limits)
         assert top_up is not None
         assert (await env.assert_books_agree(top_up)).status is path.final_status
         await asyncio.gather(
-            *(die_and_finish(shared_env.with_new_acquirer(), path, cut) for cut in range(crash_point.calls)),
+            *(
+                die_and_finish(shared_env.with_new_acquirer(), path, cut, limits, NO_DELAYS)
+                for cut in range(crash_point.calls)
+            ),
             # Here the new process starts after the authorization window, in which a card may be authorized. This
-            # matters only if the old process died before the authorization (after 1 call), or before it saved the
-            # authorization's result (after 2 calls).
-            *(die_and_finish(shared_env.with_new_acquirer(), path, cut, EXPIRED_WINDOW) for cut in (1, 2)),
+            # matters only if the old process died before it saved the authorization's result: before or after the
+            # authorization, the check of the account and the capture (after 1 to 4 calls).
+            *(
+                die_and_finish(shared_env.with_new_acquirer(), path, cut, limits, EXPIRED_WINDOW)
+                for cut in range(1, min(5, crash_point.calls))
+            ),
         )

@@ -6,6 +6,7 @@ from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
+from prometheus_client import REGISTRY
 
 from kit.rpc import request_context
 from kit.runtime import process
@@ -143,6 +144,48 @@ class TestAcquirerFailures:
         assert current_customer.get() == ""
 
 
+class TestSaves:
+    async def test_authorization_and_capture_are_saved_together(self, env: CardEnvironment) -> None:
+        top_up = await env.admit(await env.open_account())
+        ended = await env.saga().drive(top_up)
+        assert (ended.status, ended.version) == (Status.COMPLETED, top_up.version + 2)
+        assert ended == await env.reload(top_up)
+
+    async def test_authorization_that_takes_long_is_saved_before_the_capture(self, env: CardEnvironment) -> None:
+        top_up = await env.admit(await env.open_account())
+        ended = await env.saga(limits=replace(NO_DELAYS, capture_seconds=0.0)).drive(top_up)
+        assert (ended.status, ended.version) == (Status.COMPLETED, top_up.version + 3)
+
+    @pytest.mark.parametrize("method", ["find_refusal", "capture"])
+    async def test_unknown_outcome_after_the_authorization_is_saved_at_the_capture(
+        self, env: CardEnvironment, monkeypatch: pytest.MonkeyPatch, method: str
+    ) -> None:
+        async def fail(*_: object) -> object:
+            raise Unavailable(method)
+
+        top_up = await env.admit(await env.open_account())
+        with monkeypatch.context() as patched:
+            patched.setattr(env.acquirer if method == "capture" else env.ledger, method, fail)
+            waiting = await env.saga().drive(top_up)
+        assert (waiting.status, waiting.step, waiting.attempts) == (Status.AUTHORIZED, Step.CAPTURE, 1)
+        assert waiting.payment_id is not None
+        assert (await env.finish(waiting)).status is Status.COMPLETED
+        await env.assert_books_agree(waiting)
+
+    async def test_both_steps_are_counted(self, env: CardEnvironment) -> None:
+        def counts() -> list[float]:
+            name, labels = "wallet_card_steps_total", ("AUTHORIZE", "CAPTURE", "DEPOSIT")
+            results = ("Payment", "Payment", "Deposited")
+            return [
+                REGISTRY.get_sample_value(name, {"step": step, "result": result}) or 0.0
+                for step, result in zip(labels, results, strict=True)
+            ]
+
+        before = counts()
+        await env.saga().drive(await env.admit(await env.open_account()))
+        assert [after - earlier for after, earlier in zip(counts(), before, strict=True)] == [1.0, 1.0, 1.0]
+
+
 class TestDrivers:
     async def test_concurrent_drivers_have_one_effect(self, env: CardEnvironment) -> None:
         account = await env.bank.open("alice", "0")
@@ -195,7 +238,7 @@ class TestDrivers:
         assert not await env.repository.claim(1, lease_seconds=0, id_=top_up.id)
 
     async def test_lease_is_renewed_during_a_slow_step(self, env: CardEnvironment) -> None:
-        saga = env.saga(limits=replace(NO_DELAYS, lease_seconds=0.03))
+        saga = env.saga(limits=replace(NO_DELAYS, lease_seconds=0.03, capture_seconds=0.0))
         renewals, may_continue = asyncio.Queue[object](), asyncio.Event()
         renew_leases = env.repository.renew_leases
 
@@ -367,7 +410,7 @@ class TestShutdown:
         async with saga.running():
             saga.start(top_up)
             await reached.wait()
-        assert (await env.reload(top_up)).step is Step.CAPTURE
+        assert (await env.reload(top_up)).step is Step.AUTHORIZE
         env.acquirer.after_call.clear()
         assert (await env.finish(top_up)).status is Status.COMPLETED
         await env.assert_books_agree(top_up)

@@ -1,11 +1,11 @@
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import product
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subgraphs.card.service.domain import transitions
@@ -159,9 +159,14 @@ class AcquirerAndBank:
         self._choose = choose
         self.status: PaymentStatus | None = None
         self.is_key_cancelled = False
-        self.is_closed = False
+        self.is_frozen = False
         self.credited = ZERO
         self.refused: str | None = None
+
+    @property
+    def payment(self) -> Payment | NoPayment:
+        """Payment at the acquirer."""
+        return NoPayment() if self.status is None else payment(self.status)
 
     @property
     def kept(self) -> Money:
@@ -170,7 +175,7 @@ class AcquirerAndBank:
 
     def call(self, step: Step) -> Result:
         """Call one step. The request or the response may be lost."""
-        self.is_closed |= self._choose("the account is closed")
+        self.is_frozen ^= self._choose("the account is frozen or thawed")
         if self._choose("the request is lost"):
             return Unknown()
         result = self._do(step)
@@ -186,13 +191,15 @@ class AcquirerAndBank:
                 return payment(self.status)
             case Step.RESOLVE:
                 return NoPayment() if self.status is None else payment(self.status)
+            case Step.CANCEL if self.status in {PaymentStatus.CAPTURED, PaymentStatus.REFUNDED}:
+                return Refusal("WRONG_STATUS", payment(self.status))
             case Step.CANCEL:
                 self.is_key_cancelled = True
                 if self.status is PaymentStatus.AUTHORIZED:
                     self.status = PaymentStatus.VOIDED
                 return NoPayment() if self.status is None else payment(self.status)
-            case Step.CAPTURE if self.is_closed:
-                return AccountRefused("ACCOUNT_CLOSED")
+            case Step.CAPTURE if self.is_frozen:
+                return AccountRefused("ACCOUNT_FROZEN")
             case Step.DEPOSIT:
                 return self._deposit()
             case Step.CAPTURE:
@@ -214,8 +221,8 @@ class AcquirerAndBank:
         return payment(to)
 
     def _deposit(self) -> Result:
-        if self.credited == ZERO and self.is_closed:
-            self.refused = "ACCOUNT_CLOSED"  # the bank stores the refusal with the key
+        if self.credited == ZERO and self.is_frozen:
+            self.refused = "ACCOUNT_FROZEN"  # the bank stores the refusal with the key
         if self.refused:
             return AccountRefused(self.refused)
         self.credited = AMOUNT
@@ -252,6 +259,93 @@ class TestMoney:
         assert not current.is_in_progress
         if current.status is Status.NEEDS_REVIEW:
             assert current.step in {Step.VOID, Step.REFUND}  # only these steps need a review if they are refused
+
+
+@dataclass
+class Row:
+    """Stored top-up."""
+
+    top_up: TopUp
+    version: int = 1
+
+
+class Driver:
+    """Driver of a stored top-up. It has no lease, so any number of drivers make calls at the same time."""
+
+    def __init__(self, row: Row, fakes: AcquirerAndBank) -> None:
+        self._row = row
+        self._fakes = fakes
+        self._version = row.version
+        self._top_up = row.top_up
+
+    def advance(self, *, saves_later: bool) -> bool:
+        """Make the call of one step, and save its result. Return whether the driver continues.
+
+        Args:
+            saves_later: make the next call before the save, if `may_save_later` allows it.
+        """
+        before = self._top_up
+        assert before.step is not None
+        self._top_up = apply(before, self._fakes.call(before.step))
+        if saves_later and transitions.may_save_later(before, self._top_up):
+            return True
+        if self._row.version != self._version:
+            return False
+        self._version += 1
+        self._row.top_up, self._row.version = self._top_up, self._version
+        return self._top_up.is_in_progress
+
+
+class TestDrivers:
+    @settings(max_examples=500)
+    @given(st.data())
+    def test_drivers_that_die_and_overlap_leave_the_captured_amount_credited_or_refunded(
+        self, data: st.DataObject
+    ) -> None:
+        max_choices = 80  # all later calls succeed, so that every run ends
+        choices = 0
+
+        def choose(what: str) -> bool:
+            nonlocal choices
+            choices += 1
+            return choices < max_choices and data.draw(st.booleans(), label=what)
+
+        fakes, row = AcquirerAndBank(choose), Row(top_up())
+        drivers: list[Driver] = []
+        while row.top_up.is_in_progress or drivers:
+            if row.top_up.is_in_progress and (not drivers or (len(drivers) < 3 and choose("another driver starts"))):
+                drivers.append(Driver(row, fakes))
+            driver = drivers[-1] if len(drivers) == 1 or choose("the newest driver calls") else drivers[0]
+            if not driver.advance(saves_later=choose("the driver saves later")) or choose("the driver dies"):
+                drivers.remove(driver)
+            assert transitions.find_mismatch(row.top_up, fakes.payment) is None or drivers
+        assert fakes.status is not PaymentStatus.AUTHORIZED or row.top_up.status is Status.NEEDS_REVIEW
+        if row.top_up.status is not Status.NEEDS_REVIEW:
+            assert fakes.kept == fakes.credited
+            assert (fakes.credited == AMOUNT) == (row.top_up.status is Status.COMPLETED)
+            assert transitions.find_mismatch(row.top_up, fakes.payment) is None
+
+    @pytest.mark.parametrize(
+        ("step", "result"),
+        [
+            (Step.AUTHORIZE, Unknown()),
+            (Step.AUTHORIZE, payment(PaymentStatus.DECLINED)),
+            (Step.AUTHORIZE, payment(PaymentStatus.CAPTURED)),
+            (Step.AUTHORIZE, payment(PaymentStatus.AUTHORIZED, Money.parse("9.99", "RUB"))),
+            (Step.RESOLVE, payment(PaymentStatus.AUTHORIZED)),
+            (Step.CAPTURE, payment(PaymentStatus.CAPTURED)),
+            (Step.CAPTURE, AccountRefused("ACCOUNT_CLOSED")),
+            (Step.VOID, payment(PaymentStatus.VOIDED)),
+            (Step.DEPOSIT, AccountRefused("ACCOUNT_CLOSED")),
+        ],
+    )
+    def test_result_is_saved_before_any_call_but_a_capture(self, step: Step, result: Result) -> None:
+        before = top_up_at(step)
+        assert not transitions.may_save_later(before, apply(before, result))
+
+    def test_capture_may_follow_its_authorization_before_the_save(self) -> None:
+        before = top_up_at(Step.AUTHORIZE)
+        assert transitions.may_save_later(before, apply(before, payment(PaymentStatus.AUTHORIZED)))
 
 
 class TestRetryReviewed:

@@ -47,6 +47,8 @@ class SagaLimits:
             each further attempt.
         longest_pause_seconds: limit of the growing maximum delay.
         authorization_window_seconds: time after the creation of a top-up in which its card may be authorized.
+        capture_seconds: time after the last save in which a capture may follow its authorization before the result of
+            the authorization is saved. It is well below the lease, so that usually no other driver has the top-up.
         max_captures: number of captures with an unknown outcome after which the amount is released.
         drivers: maximum number of top-ups that the completer drives concurrently. Top-ups that a request drives are not
             counted.
@@ -57,6 +59,7 @@ class SagaLimits:
     first_pause_seconds: float = 1.0
     longest_pause_seconds: float = 30.0
     authorization_window_seconds: float = 60.0
+    capture_seconds: float = 1.0
     max_captures: int = 8
     drivers: int = 64
 
@@ -70,6 +73,15 @@ class SagaLimits:
             raise ValueError(f"leases and retry delays must not exceed {transitions.MAX_DELAY_SECONDS / 2} seconds")
 
 
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """Change of a top-up by the result of one step."""
+
+    before: TopUp
+    result: Result
+    after: TopUp
+
+
 def utc_now() -> datetime:
     """Return the current time."""
     return datetime.now(UTC)
@@ -78,9 +90,10 @@ def utc_now() -> datetime:
 class Saga:
     """Changes the states of top-ups after their creation. No other component changes these states.
 
-    The row stores the next call before the call is made, so any process can repeat the call with the same key. A driver
-    leases the row: for a few seconds, no other driver takes it. If a driver loses its lease, two drivers may make the
-    same calls for a while. The driver that saves its result first continues, and the other driver stops.
+    The row stores the next call before the call is made, so any process can repeat the call with the same key. The
+    exception is a capture, which may directly follow its authorization (`transitions.may_save_later`). A driver leases
+    the row: for a few seconds, no other driver takes it. If a driver loses its lease, two drivers may make the same
+    calls for a while. The driver that saves its result first continues, and the other driver stops.
     """
 
     def __init__(
@@ -287,16 +300,28 @@ class Saga:
 
     async def _advance(self, top_up: TopUp) -> TopUp:
         while top_up.is_in_progress:
-            result = await self._call_step(top_up)
-            after = transitions.apply_result(top_up, result, max_captures=self._limits.max_captures)
+            changes = await self._call_steps(top_up)
+            after = changes[-1].after
             outcome = declines.attempt_outcome(top_up.status, after.status)
-            after = await self._repository.save(after, due_seconds=self._due_seconds(after), outcome=outcome)
-            self._record_step(top_up, result, after)
-            top_up = after
+            top_up = await self._repository.save(after, due_seconds=self._due_seconds(after), outcome=outcome)
+            for change in changes:
+                self._record_step(change)
             if top_up.attempts:
                 break
             self._leased_versions[top_up.id] = top_up.version
         return top_up
+
+    async def _call_steps(self, top_up: TopUp) -> list["_Change"]:
+        """Call steps until a result must be saved, and return the changes in order."""
+        clock, changes = asyncio.get_running_loop().time, list[_Change]()
+        save_at = clock() + self._limits.capture_seconds
+        while True:
+            result = await self._call_step(top_up)
+            after = transitions.apply_result(top_up, result, max_captures=self._limits.max_captures)
+            changes.append(_Change(top_up, result, after))
+            if not transitions.may_save_later(top_up, after) or clock() >= save_at:
+                return changes
+            top_up = after
 
     async def _drive_and_log_errors(self, top_up: TopUp) -> TopUp:
         try:
@@ -394,9 +419,10 @@ class Saga:
             longest_seconds=self._limits.longest_pause_seconds,
         )
 
-    def _record_step(self, top_up: TopUp, result: Result, after: TopUp) -> None:
-        metrics.STEPS.labels(top_up.step, type(result).__name__).inc()
-        if after.status is top_up.status:
+    def _record_step(self, change: "_Change") -> None:
+        after = change.after
+        metrics.STEPS.labels(change.before.step, type(change.result).__name__).inc()
+        if after.status is change.before.status:
             return
         metrics.TOP_UPS.labels(after.status).inc()
         if after.status is Status.NEEDS_REVIEW:

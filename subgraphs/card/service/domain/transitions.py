@@ -81,6 +81,20 @@ def apply_result(top_up: TopUp, result: Result, *, max_captures: int) -> TopUp: 
     return _for_review(top_up, f"unexpected result {type(result).__name__} of step {step}")
 
 
+def may_save_later(before: TopUp, after: TopUp) -> bool:
+    """Return whether the call of the next step may be made before the result of this step is saved.
+
+    Only a capture may directly follow its authorization. If the process dies meanwhile, the row is still at AUTHORIZE,
+    and the repeated authorization returns the payment in its current state. A deposit never may: the saved step DEPOSIT
+    ensures that no other driver refunds the payment (ADR 49).
+
+    Args:
+        before: top-up before the step.
+        after: top-up after the step.
+    """
+    return before.step is Step.AUTHORIZE and after.step is Step.CAPTURE and after.status is Status.AUTHORIZED
+
+
 def _after_unknown(top_up: TopUp, step: Step, max_captures: int) -> TopUp:
     if step is Step.AUTHORIZE:
         return _at_step(top_up, Step.RESOLVE)
@@ -227,15 +241,19 @@ def verify(top_up: TopUp, payment: Payment | NoPayment) -> TopUp:
 
 
 _STATUSES_AT: Final[Mapping[Step, frozenset[PaymentStatus | None]]] = {
-    Step.AUTHORIZE: frozenset({None, PaymentStatus.AUTHORIZED, PaymentStatus.DECLINED}),
-    Step.RESOLVE: frozenset({None, PaymentStatus.AUTHORIZED, PaymentStatus.DECLINED}),
+    Step.AUTHORIZE: frozenset({None, PaymentStatus.AUTHORIZED, PaymentStatus.DECLINED, PaymentStatus.CAPTURED}),
+    Step.RESOLVE: frozenset({None, PaymentStatus.AUTHORIZED, PaymentStatus.DECLINED, PaymentStatus.CAPTURED}),
     Step.CANCEL: frozenset({None, PaymentStatus.AUTHORIZED, PaymentStatus.DECLINED, PaymentStatus.VOIDED}),
     Step.CAPTURE: frozenset({PaymentStatus.AUTHORIZED, PaymentStatus.CAPTURED}),
     Step.VOID: frozenset({PaymentStatus.AUTHORIZED, PaymentStatus.CAPTURED, PaymentStatus.VOIDED}),
     Step.DEPOSIT: frozenset({PaymentStatus.CAPTURED}),
     Step.REFUND: frozenset({PaymentStatus.CAPTURED, PaymentStatus.REFUNDED}),
 }
-"""Possible statuses of the payment while its top-up is at a step, before or after the step's call. None: no payment."""
+"""Possible statuses of the payment while its top-up is at a step, before or after the step's call. None: no payment.
+
+CAPTURED is possible at AUTHORIZE, because a capture may follow before the authorization is saved (`may_save_later`). It
+is possible at RESOLVE if the process died meanwhile.
+"""
 
 
 def find_mismatch(top_up: TopUp, payment: Payment | NoPayment) -> str | None:
