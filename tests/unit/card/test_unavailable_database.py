@@ -12,6 +12,7 @@ import pytest
 from fastapi import Depends, FastAPI, Request
 from pydantic import SecretStr
 from standardwebhooks import Webhook
+from starlette.types import ASGIApp
 
 from kit.auth.principal import Principal
 from subgraphs.card.service.adapters.repository import LeaseLostError
@@ -70,7 +71,7 @@ async def set_caller(request: Request) -> None:
     request.state.principal = Principal("issuer", "operator", is_service=False, expires_at=0)
 
 
-def client(app: FastAPI) -> httpx.AsyncClient:
+def client(app: ASGIApp) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://card")
 
 
