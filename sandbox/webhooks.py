@@ -5,9 +5,10 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Final, Self
 
-import httpx
+import aiohttp
 import standardwebhooks
 import structlog
 
@@ -25,7 +26,7 @@ class WebhookSender:
     """Sends the stored webhooks. A kill -9 between a delivery and its record causes a second delivery."""
 
     def __init__(
-        self, books: Books, webhook_added: asyncio.Event, http: httpx.AsyncClient, url: str, secret: str
+        self, books: Books, webhook_added: asyncio.Event, http: aiohttp.ClientSession, url: str, secret: str
     ) -> None:
         self._books = books
         self._webhook_added = webhook_added
@@ -42,7 +43,8 @@ class WebhookSender:
         url: the merchant's webhook address.
         secret: signing secret shared with the merchant: `whsec_` and base64.
         """
-        async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as http:
+        timeout, cookies = aiohttp.ClientTimeout(_TIMEOUT_SECONDS), aiohttp.DummyCookieJar()
+        async with aiohttp.ClientSession(timeout=timeout, cookie_jar=cookies) as http:
             yield cls(books, webhook_added, http, url, secret)
 
     async def run(self) -> None:
@@ -89,7 +91,11 @@ class WebhookSender:
             "webhook-signature": self._signer.sign(webhook.id, at, webhook.body),
         }
         try:
-            response = await self._http.post(self._url, content=webhook.body, headers=headers)
-        except httpx.HTTPError as error:
+            async with self._http.post(
+                self._url, data=webhook.body, headers=headers, allow_redirects=False
+            ) as response:
+                await response.read()  # so that the connection is free for the next webhook
+        except (aiohttp.ClientError, TimeoutError) as error:
             return type(error).__name__
-        return None if response.is_success else f"status {response.status_code}"
+        is_accepted = HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES
+        return None if is_accepted else f"status {response.status}"
