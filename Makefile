@@ -42,8 +42,8 @@ setup: .venv/installed ## create the environment (.venv) with all pinned depende
 # Without PORT and DATA, the commands find the running system.
 SYSTEM = $(PORT:%=--port %) $(DATA:%=--data %)
 
-up: .venv/runnable ## start the whole system on this machine; PORT=8000 DATA=.wallet TLS=1 VERBOSE=1 shows all log lines
-	@exec $(BIN)/python -m stack up $(SYSTEM) $(TLS:%=--tls) $(VERBOSE:%=--verbose)
+up: .venv/runnable ## start the whole system on this machine; PORT=8000 DATA=.wallet TLS=1 KAFKA=apache VERBOSE=1 shows all log lines
+	@exec $(BIN)/python -m stack up $(SYSTEM) $(TLS:%=--tls) $(KAFKA:%=--kafka %) $(VERBOSE:%=--verbose)
 
 down: .venv/runnable ## stop the running system
 	@$(BIN)/python -m stack down $(SYSTEM)

@@ -9,6 +9,8 @@ from pathlib import Path
 from stack import commands
 from stack.console import Lines
 from stack.demo import demo
+from stack.engines.apache_kafka import POM
+from stack.engines.jars import JarsUnavailable, fetch_jars
 from stack.ports import DEFAULT
 from stack.running import NotFoundError, find_system
 from stack.system import LockedError, full_system_plan
@@ -23,6 +25,12 @@ def main() -> int:
     start.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR")
     start.add_argument("--port", type=int, default=DEFAULT, metavar="PORT")
     start.add_argument("--tls", action="store_true", help="mutual TLS between the services")
+    start.add_argument(
+        "--kafka",
+        choices=["embedded", "apache"],
+        default="embedded",
+        help="the broker; apache needs Java 17, and for its first start Maven",
+    )
     start.add_argument("--verbose", action="store_true", help="show all log lines of all processes")
     for name, summary in (
         ("down", "stop the running system"),
@@ -41,7 +49,13 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.command == "up":
         lines = Lines.ALL if arguments.verbose else Lines.WARNINGS
-        return up(arguments.port, arguments.data, lines=lines, planner=partial(full_system_plan, tls=arguments.tls))
+        try:
+            jars = _fetch_kafka() if arguments.kafka == "apache" else None
+        except JarsUnavailable as error:
+            sys.stderr.write(f"error: Apache Kafka cannot run here: {error}. `make up` runs an embedded broker\n")
+            return REFUSED
+        planner = partial(full_system_plan, tls=arguments.tls, kafka_jars=jars)
+        return up(arguments.port, arguments.data, lines=lines, planner=planner)
     if arguments.command == "demo":
         return asyncio.run(demo())
     try:
@@ -50,6 +64,16 @@ def main() -> int:
         sys.stderr.write(f"error: {error}\n")
         return REFUSED
     return 0
+
+
+def _fetch_kafka() -> Path:
+    """Return the jars of Apache Kafka.
+
+    Raises:
+        JarsUnavailable: they cannot be installed.
+    """
+    sys.stderr.write("fetching Apache Kafka with Maven, unless it is in the cache (the first time takes a minute)\n")
+    return fetch_jars(POM)
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from provisioning.certificates import ensure_certificates
 from provisioning.keys import ensure_key_pair, ensure_secret, ensure_signing_keys
 from stack import probes
+from stack.engines.apache_kafka import ApacheKafka
 from stack.engines.children import ClickHouse, Kafka
 from stack.engines.postgres import Postgres
 from stack.ports import HOST, Ports
@@ -19,7 +20,9 @@ AUDIENCE = "wallet"
 PASSWORD = "password"  # noqa: S105  name of the secret that holds the seeded users' password
 
 
-def build_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False) -> tuple[Process, ...]:
+def build_plan(
+    ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False, kafka_jars: Path | None = None
+) -> tuple[Process, ...]:
     """Return the plan of the whole system. Create missing keys, and with `tls` the certificates for mutual TLS.
 
     Args:
@@ -27,12 +30,16 @@ def build_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = Fals
         data: absolute path of the system's data folder.
         postgres: the database server, not started yet.
         tls: use mutual TLS between the services.
+        kafka_jars: jars of Apache Kafka; None runs the embedded broker, which forgets its topics when it stops.
     """
     keys = data / "keys"
     people, analytics, card, gateway = (
         ensure_key_pair(keys, name) for name in ("development", "analytics", "card", "gateway")
     )
-    kafka, clickhouse = Kafka(ports.kafka), ClickHouse(data / "clickhouse", ports.clickhouse)
+    kafka: Kafka | ApacheKafka = Kafka(ports.kafka)
+    if kafka_jars is not None:
+        kafka = ApacheKafka(kafka_jars, data / "kafka", ports.kafka, ports.kafka_controller)
+    clickhouse = ClickHouse(data / "clickhouse", ports.clickhouse)
     bank_database = {"BANK_DATABASE_URL": postgres.dsn("bank")}
     card_database = {"CARD_DATABASE_URL": postgres.dsn("card")}
     identity_database = {"IDENTITY_DATABASE_URL": postgres.dsn("identity")}
@@ -164,7 +171,7 @@ def build_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = Fals
             ),
             ready=probes.http(f"{analytics_admin}/health/ready"),
             depends_on=("analytics-migrations", "kafka"),
-            restart_with=("kafka",),  # a consumer group does not outlive the mock broker
+            restart_with=("kafka",) if kafka_jars is None else (),  # a group does not outlive the embedded broker
             ports={"gRPC": ports.analytics_grpc, "admin": ports.analytics_admin},
             urls={"admin": analytics_admin},
         ),

@@ -47,6 +47,7 @@ class Ports:
     postgres: int = 15432
     kafka: int = 19092
     clickhouse: int = 18123
+    kafka_controller: int = 19093
 
     @classmethod
     def derive(cls, port: int) -> Self:

@@ -98,9 +98,11 @@ async def run_system(
             await system.supervisor.stop()
 
 
-def full_system_plan(ports: Ports, data: Path, *, tls: bool = False) -> tuple[Process, ...]:
-    """Return the full plan, with the PostgreSQL cluster of `data`; with `tls` the services use mutual TLS."""
-    return build_plan(ports, data, Postgres(data, ports.postgres), tls=tls)
+def full_system_plan(
+    ports: Ports, data: Path, *, tls: bool = False, kafka_jars: Path | None = None
+) -> tuple[Process, ...]:
+    """Return the full plan, with the PostgreSQL cluster of `data`; arguments as in `build_plan`."""
+    return build_plan(ports, data, Postgres(data, ports.postgres), tls=tls, kafka_jars=kafka_jars)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from provisioning.seed import CUSTOMERS, STAFF
 from stack.console import Console, Lines
 from stack.plan import PASSWORD
 from stack.ports import DEFAULT, HOST, PortError, Ports
-from stack.process import StartError
+from stack.process import Child, StartError
 from stack.running import registered
 from stack.system import LockedError, Planner, System, prepare_system
 
@@ -94,10 +94,9 @@ def welcome_text(system: System, data: Path, seconds: float) -> str:
     children = system.supervisor.children
     admins = [f"{n} {c.process.urls['admin']}" for n, c in children.items() if "admin" in c.process.urls]
     databases = ", ".join(
-        f"{name} {HOST}:{p}"
+        f"{name} {HOST}:{next(iter(children[name].process.ports.values()))}"
         for name in ("postgres", "kafka", "clickhouse")
         if name in children
-        for p in children[name].process.ports.values()
     )
     acquirer = next((c.process.urls["test cards"] for c in children.values() if "test cards" in c.process.urls), None)
     memory = memory_mib(child.pid for child in children.values() if child.pid is not None)
@@ -110,7 +109,8 @@ Ctrl-C stops it, and so does make down{chosen}.
   cards      {acquirer or "none"}   (test cards of the sandbox acquirer, which moves no money)
   health     {system.url}/health/ready
   admin      {", ".join(admins) or "none"}   (/health/ready, /metrics)
-  databases  {databases or "none"}   (kafka is a mock: Java clients get no metadata from it)
+  databases  {databases or "none"}
+  kafka      {_describe_kafka(children["kafka"]) if "kafka" in children else "none"}
   users      {", ".join((*CUSTOMERS, *STAFF))}   (password: {_password(data)})
   data       {data}
   logs       {data / "logs"}/*.log   (make logs{chosen}; warnings appear here)
@@ -125,6 +125,13 @@ Alice sends Bob 10 roubles. Repeat the request with the same key: the money move
 
 make token prints Alice's access token; make token AS=bob that of Bob.
 """
+
+
+def _describe_kafka(kafka: Child) -> str:
+    """Say which broker runs. Only Apache Kafka has a controller."""
+    if "controller" in kafka.process.ports:
+        return "Apache Kafka, which keeps its data"
+    return "a mock, which is empty after each start and gives Java clients no metadata (make up KAFKA=apache)"
 
 
 def _password(data: Path) -> str:

@@ -3,7 +3,7 @@
 Proxies are in front of PostgreSQL, ClickHouse and each replica of the bank.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,9 +21,6 @@ from stack.process import Command, Process
 from stack.system import System, run_system
 
 BANKS: Final = ("bank", "bank-2")
-
-BrokerFactory = Callable[[Ports, Path], Process]
-"""Returns a Kafka process that replaces the embedded broker on its port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +41,13 @@ class SystemUnderTest:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, data: Path, broker: BrokerFactory | None = None) -> AsyncIterator[Self]:
-        """Run the system on free ports while the block runs. The data folder is not removed."""
+    async def running(cls, data: Path, kafka_jars: Path | None = None) -> AsyncIterator[Self]:
+        """Run the system on free ports while the block runs. The data folder is not removed.
+
+        Args:
+            data: the data folder.
+            kafka_jars: jars of Apache Kafka; None runs the embedded broker.
+        """
         ports, (second, second_admin) = Ports.free(), free_ports(2)
         targets = {"postgres": ports.postgres, "clickhouse": ports.clickhouse}
         targets |= {"bank": ports.bank_grpc, "bank-2": second}
@@ -54,7 +56,7 @@ class SystemUnderTest:
         async with AsyncExitStack() as stack:
             for proxy in proxies.values():
                 await stack.enter_async_context(proxy)
-            planner = partial(_plan_processes, proxies=proxies, second=(second, second_admin), broker=broker)
+            planner = partial(_plan_processes, proxies=proxies, second=(second, second_admin), kafka_jars=kafka_jars)
             system = await stack.enter_async_context(run_system(ports, data, planner=planner))
             target = Target.embedded(ports, data)
             banks = {"bank": target.admins["bank"], "bank-2": f"http://{HOST}:{second_admin}"}
@@ -62,7 +64,7 @@ class SystemUnderTest:
 
 
 def _plan_processes(
-    ports: Ports, data: Path, *, proxies: Mapping[str, Proxy], second: tuple[int, int], broker: BrokerFactory | None
+    ports: Ports, data: Path, *, proxies: Mapping[str, Proxy], second: tuple[int, int], kafka_jars: Path | None
 ) -> Sequence[Process]:
     """Return all processes of the system and a second replica of the bank.
 
@@ -77,7 +79,7 @@ def _plan_processes(
         "CLICKHOUSE_DSN": ClickHouse(data / "clickhouse", proxies["clickhouse"].port).dsn("wallet"),
         "BANK_GRPC_TARGET": f"ipv4:{banks}",
     }
-    plan = {each.name: each for each in build_plan(ports, data, Postgres(data, ports.postgres))}
+    plan = {each.name: each for each in build_plan(ports, data, Postgres(data, ports.postgres), kafka_jars=kafka_jars)}
     for name in ("bank", "card", "analytics", "identity", "gateway"):
         plan[name] = _with_environment(plan[name], addresses)
     unlimited = {"GATEWAY_RATE_LOGIN": NO_RATE_LIMIT}  # the recovery probe logs in often
@@ -92,10 +94,6 @@ def _plan_processes(
         ports={"gRPC": grpc, "admin": admin},
         urls={},
     )
-    if broker:
-        plan["kafka"] = replace(broker(ports, data / "kafka"), name="kafka")
-        # This broker keeps its data when it restarts, so analytics need not restart with it.
-        plan["analytics"] = replace(plan["analytics"], restart_with=())
     return list(plan.values())
 
 

@@ -1,4 +1,4 @@
-"""Apache Kafka as a child process: one node in KRaft mode, for tests and benchmarks.
+"""Apache Kafka as a child process: one node in KRaft mode, for `make up KAFKA=apache`, tests and benchmarks.
 
 Unlike the embedded broker it keeps its data after `kill -9`, and distributes a topic's partitions among the members of
 a consumer group.
@@ -19,7 +19,7 @@ from stack.ports import HOST
 from stack.process import Child, Command, OrphanReaper, Output, Process
 
 POM: Final = Path(__file__).with_name("apache_kafka.pom.xml")
-_CLUSTER: Final = "wallet-tests-cluster-1"
+_CLUSTER: Final = "wallet-local-cluster-1"
 _JAVA: Final = ("java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 _LOG_LEVEL: Final = "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"
 _INTERNAL_TOPIC_PREFIX: Final = "__"
@@ -66,7 +66,7 @@ class ApacheKafka(Child):
 
         Args:
             jars: folder that `fetch_jars(POM)` returns.
-            data: an empty folder, or the data of an earlier broker on the same ports.
+            data: an empty folder, or the data of an earlier broker.
             port: port of the broker.
             controller_port: port of its controller.
             output: receives each line that the broker prints.
@@ -83,7 +83,7 @@ class ApacheKafka(Child):
             "controller.quorum.voters": f"1@{HOST}:{controller_port}",
         }
         process = Process(
-            name="apache-kafka",
+            name="kafka",
             command=self._command,
             ready=self._is_ready,
             ports={"broker": port, "controller": controller_port},
@@ -126,9 +126,9 @@ class ApacheKafka(Child):
 
     async def _command(self) -> Command:
         file = self._data / "server.properties"
-        if not file.exists():
-            self._data.mkdir(parents=True, exist_ok=True)
-            file.write_text("".join(f"{name}={value}\n" for name, value in self._settings.items()))
+        self._data.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(f"{name}={value}\n" for name, value in self._settings.items()))
+        if not (self._data / "log" / "meta.properties").exists():
             await self._format(file)
         return self._java("kafka.Kafka", str(file))
 

@@ -26,7 +26,7 @@ from loadtests.plan import Plan
 from loadtests.run import Verdict, run_load
 from loadtests.target import Target
 from stack import probes
-from stack.engines.apache_kafka import POM, ApacheKafka
+from stack.engines.apache_kafka import POM
 from stack.engines.cluster import remove_cluster
 from stack.engines.jars import JarsUnavailable, fetch_jars
 from stack.engines.postgres import Postgres
@@ -50,7 +50,6 @@ LOGINS_PER_MINUTE = 20
 
 def replicated_plan(ports: Ports, data: Path, jars: Path) -> Sequence[Process]:
     """Return the full plan with Apache Kafka, Redis and several replicas."""
-    apache = ApacheKafka(jars, data / "kafka", ports.kafka, *free_ports(1)).process
     (redis_port,) = free_ports(1)
     listens = {name: [ports_of(ports, name), *free_port_pairs(count - 1)] for name, count in REPLICAS.items()}
     settings = {
@@ -62,15 +61,12 @@ def replicated_plan(ports: Ports, data: Path, jars: Path) -> Sequence[Process]:
         **CHEAP_HASHES,
     }
     plan = [redis(redis_port)]
-    for process in build_plan(ports, data, Postgres(data, ports.postgres)):
-        if process.name == "kafka":
-            plan.append(replace(apache, name="kafka"))
-        elif process.name not in REPLICAS:
+    for process in build_plan(ports, data, Postgres(data, ports.postgres), kafka_jars=jars):
+        if process.name not in REPLICAS:
             plan.append(with_settings(process, settings))
         else:
             plan += [replica(process, number, *each, settings) for number, each in enumerate(listens[process.name], 1)]
-    # Apache Kafka keeps its data, so no process has to be restarted with it.
-    return [replace(process, restart_with=()) for process in plan]
+    return plan
 
 
 def free_port_pairs(count: int) -> list[tuple[int, int]]:
