@@ -138,15 +138,19 @@ class OperationHold:
         if self._place is not None:
             self._place.release()
 
-    def end(self, actual: int) -> None:
-        """End the operation; an expensive one after a pause.
+    def end(self, actual: int, *, is_time_shared: bool) -> None:
+        """End the operation; an expensive one after a pause if other addresses are active.
 
         Args:
             actual: actual cost of the operation.
+            is_time_shared: whether several addresses are active (`TimeShare.is_shared`).
         """
         self.end_execution()
         for hold in self._costs:
-            _release_after(hold, actual * _PAUSE_SECONDS_PER_COST)
+            if is_time_shared:
+                _release_after(hold, actual * _PAUSE_SECONDS_PER_COST)
+            else:
+                hold.release()
 
 
 def _release_after(hold: Hold, seconds: float) -> None:

@@ -146,7 +146,7 @@ class OperationRunner(PreparingRunner):
         if context.result is not None and self._cost is not None:
             actual = self._cost.measure(context.result.data)
             context.context.cost.actual += actual
-        self._hold.end(actual)
+        self._hold.end(actual, is_time_shared=context.context.rate_limiter.time.is_shared)
         self._record(time.perf_counter() - self._started)
         if self._span.is_recorded:
             request_context.current_request.set(self._outer_context)

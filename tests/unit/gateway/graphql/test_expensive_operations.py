@@ -124,14 +124,25 @@ async def test_operation_that_cannot_start_before_the_deadline_is_refused(no_pau
     assert await graph.execute(STATISTICS, ALICE) == []
 
 
-async def test_client_has_a_pause_after_an_expensive_operation(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_client_has_a_pause_after_an_expensive_operation_if_other_addresses_are_active(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(work_limits, "_PAUSE_SECONDS_PER_COST", 60.0)
     graph = Graph()
     graph.services.proceed.set()
+    graph.limiter.time.is_shared = True
     assert await graph.execute(STATISTICS, ALICE) == []
     assert await graph.execute(STATISTICS, ALICE, deadline=0.0) == ["RESOURCE_EXHAUSTED"]
     assert await graph.execute(CHEAP, ALICE) == []
     assert await graph.execute(STATISTICS, BOB, deadline=0.0, address="198.51.100.1") == []
+
+
+async def test_client_of_the_only_active_address_has_no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work_limits, "_PAUSE_SECONDS_PER_COST", 60.0)
+    graph = Graph()
+    graph.services.proceed.set()
+    assert await graph.execute(STATISTICS, ALICE) == []
+    assert await graph.execute(STATISTICS, ALICE, deadline=0.0) == []
 
 
 async def test_introspection_without_a_token_is_charged_to_the_address() -> None:
