@@ -137,16 +137,18 @@ class SelectionCompiler:
         site = ValueSite(f"{object_type.name}.{name}", nodes, options.locate)
         read_arguments = compile_arguments(definition, nodes[0], hide_suggestions=options.hide_suggestions)
         named, nullable = get_named_type(definition.type), get_nullable_type(definition.type)
+        value = self._compile_type(definition.type, site)
         return FieldPlan(
             key,
             object_type,
             definition,
             self._nodes,
-            self._compile_type(definition.type, site),
+            value,
             read=None if read_arguments else source_reader(object_type, definition, name),
             read_arguments=read_arguments,
             exact_class=exact_class(nullable),
             complete_leaf=self._parts.leaf(nullable) if is_leaf_type(nullable) else None,
+            execute_object=value.execute if isinstance(value, ObjectPlan) else None,
             needs_info=is_abstract_type(named) or (is_object_type(named) and named.is_type_of is not None),
         )
 

@@ -1,7 +1,8 @@
 """Execution of one field."""
 
 from collections.abc import Callable
-from typing import Any
+from types import CoroutineType
+from typing import Any, TypeAlias
 
 from graphql import GraphQLField, GraphQLObjectType, GraphQLSchema, default_field_resolver
 from graphql.language import OperationDefinitionNode
@@ -14,6 +15,9 @@ from gateway.graphql.execution.compiled.leaves import CompleteLeaf
 from gateway.graphql.execution.compiled.run import Run
 from gateway.graphql.execution.compiled.selections import Fragments
 from gateway.graphql.execution.compiled.values import ValuePlan, is_plain
+
+ExecuteObject: TypeAlias = Callable[[Any, Path | None, Run], Any]
+"""Executes the fields of an object. Arguments: the object, its place in the response, and the execution."""
 
 
 class OperationNodes:
@@ -47,6 +51,7 @@ class FieldPlan:
     __slots__ = (
         "_complete_leaf",
         "_definition",
+        "_execute",
         "_name",
         "_needs_info",
         "_nodes",
@@ -71,6 +76,7 @@ class FieldPlan:
         read_arguments: ReadArguments | None,
         exact_class: type | None,
         complete_leaf: CompleteLeaf | None,
+        execute_object: ExecuteObject | None,
         needs_info: bool,
     ) -> None:
         """Args:
@@ -83,6 +89,7 @@ class FieldPlan:
         read_arguments: reads the arguments; None for a field without arguments.
         exact_class: class of the values that need no completion after `read`.
         complete_leaf: completes a scalar or an enum; None for other types.
+        execute_object: executes the fields of an object; None for a list, and for a type that has to be checked.
         needs_info: functions of the field's type read the `info`.
         """
         self.key = key
@@ -97,6 +104,7 @@ class FieldPlan:
         self._read_arguments = read_arguments
         self._complete_leaf = complete_leaf
         self._needs_info = needs_info
+        self._execute = execute_object
 
     @property
     def finish(self) -> Callable[[Any, Path | None, Run], Any]:
@@ -107,7 +115,9 @@ class FieldPlan:
             return self._resolve
         if self._definition.resolve is None:
             return self._finish_member
-        return self._finish if self._complete_leaf is None else self._finish_leaf
+        if self._complete_leaf is not None:
+            return self._finish_leaf
+        return self._finish if self._execute is None else self._finish_object
 
     def fail(self, error: Exception, above: Path | None, run: Run) -> None:
         """Handle an error of `read`."""
@@ -131,6 +141,18 @@ class FieldPlan:
     def _finish(self, value: Any, above: Path | None, run: Run) -> Any:
         path = above, self.key, self._parent_name
         return self._value.finish(value, path, run, self._new_info(path, run) if self._needs_info else None)
+
+    def _finish_object(self, value: Any, above: Path | None, run: Run) -> Any:
+        """Finish an object as `_finish` does, without the steps that only other values need."""
+        plan = self._value
+        if value.__class__ is not plan.plain_class:
+            return self._finish(value, above, run)
+        path = above, self.key, self._parent_name
+        try:
+            result = self._execute(value, path, run)  # type: ignore[misc]  # it is not None here
+        except Exception as error:  # noqa: BLE001
+            return plan.fail(error, path, run.errors)
+        return plan.await_result(result, path, run) if result.__class__ is CoroutineType else result
 
     def _finish_member(self, value: Any, above: Path | None, run: Run) -> Any:
         """Finish a field of graphql-core's default resolver, which calls a member that is callable."""

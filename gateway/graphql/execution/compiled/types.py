@@ -15,15 +15,20 @@ from graphql import (
 from graphql.pyutils import inspect, is_awaitable
 
 from gateway.graphql.execution.compiled.errors import Path
+from gateway.graphql.execution.compiled.fields import ExecuteObject
 from gateway.graphql.execution.compiled.objects import FieldsPlan
 from gateway.graphql.execution.compiled.run import Run
 from gateway.graphql.execution.compiled.values import ValuePlan, ValueSite
 
 
 class ObjectPlan(ValuePlan):
-    """Plan of objects of one type."""
+    """Plan of objects of one type.
 
-    __slots__ = ("_fields", "_type")
+    Attributes:
+        execute: executes the fields of an object; None if the type of the object has to be checked before.
+    """
+
+    __slots__ = ("_fields", "_type", "execute")
 
     def __init__(self, site: ValueSite, type_: GraphQLObjectType, fields: FieldsPlan, *, is_non_null: bool) -> None:
         """Args:
@@ -35,21 +40,22 @@ class ObjectPlan(ValuePlan):
         super().__init__(site, is_non_null=is_non_null)
         self._type = type_
         self._fields = fields
+        self.execute: ExecuteObject | None = fields.execute if type_.is_type_of is None else None
 
     def finish(self, value: Any, path: Path, run: Run, info: Any) -> Any:
         """Finish any value, as `ValuePlan` describes. For most objects, this is shorter than the general way."""
-        if value.__class__ is not self.plain_class or self._type.is_type_of is not None:
+        if value.__class__ is not self.plain_class or self.execute is None:
             return super().finish(value, path, run, info)
         try:
-            result = self._fields.execute(value, path, run)
+            result = self.execute(value, path, run)
         except Exception as error:  # noqa: BLE001
             return self.fail(error, path, run.errors)
-        return self._await_result(result, path, run) if result.__class__ is CoroutineType else result
+        return self.await_result(result, path, run) if result.__class__ is CoroutineType else result
 
     def complete(self, value: Any, path: Path, run: Run, info: Any) -> Any:
         """Return the fields of an object, if the object is of the type."""
-        if self._type.is_type_of is None:
-            return self._fields.execute(value, path, run)
+        if self.execute is not None:
+            return self.execute(value, path, run)
         is_type = self._type.is_type_of(value, info)
         if is_awaitable(is_type):
             return self._complete_later(is_type, value, path, run)

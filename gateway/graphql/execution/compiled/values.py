@@ -78,7 +78,7 @@ class ValuePlan:
                 result = self._complete(value, path, run, info)
         except Exception as error:  # noqa: BLE001
             return self.fail(error, path, run.errors)
-        return self._await_result(result, path, run) if result.__class__ is CoroutineType else result
+        return self.await_result(result, path, run) if result.__class__ is CoroutineType else result
 
     def fail(self, error: Exception, path: Path, errors: FieldErrors) -> None:
         """Handle an error of the value: return None if the value may be null, and raise the error otherwise."""
@@ -108,7 +108,8 @@ class ValuePlan:
         except Exception as error:  # noqa: BLE001
             return self.fail(error, path, run.errors)
 
-    async def _await_result(self, result: Awaitable[Any], path: Path, run: Run) -> Any:
+    async def await_result(self, result: Awaitable[Any], path: Path, run: Run) -> Any:
+        """Await the rest of the completion of a value. An error makes it null, or is raised."""
         try:
             return await result
         except Exception as error:  # noqa: BLE001
