@@ -145,7 +145,11 @@ def _parse_metadata(value: Any) -> Metadata:
 
 
 SCALARS: Final[dict[object, Any]] = {
-    datetime: replace(DateTimeDefinition, specified_by_url="https://www.rfc-editor.org/rfc/rfc3339"),
+    datetime: replace(
+        DateTimeDefinition,
+        specified_by_url="https://www.rfc-editor.org/rfc/rfc3339",
+        serialize=lambda value: value if isinstance(value, str) else value.isoformat(),
+    ),
     Secret: strawberry.scalar(
         name="Secret",
         specified_by_url="https://spec.graphql.org/draft/#sec-String",

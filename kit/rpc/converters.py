@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -69,6 +70,27 @@ def time_from_proto(message: Timestamp) -> datetime:
     if not 0 <= nanos < _NANOS or not _FIRST_SECOND <= seconds <= _LAST_SECOND:
         raise ValueError("seconds and nanos are not a google.protobuf.Timestamp")
     return _EPOCH + timedelta(seconds=seconds, microseconds=nanos // 1_000)
+
+
+def time_text(message: Timestamp) -> str:
+    """Return the time as `time_from_proto(message).isoformat()`. Times of the same minute share a part of the text.
+
+    Raises:
+        ValueError: as `time_from_proto`.
+    """
+    minutes, seconds = divmod(message.seconds, 60)
+    nanos = message.nanos
+    if not 0 <= nanos < _NANOS:
+        return time_from_proto(message).isoformat()  # raises an error
+    fraction = f".{nanos // 1_000:06}" if nanos >= 1_000 else ""  # noqa: PLR2004  nanoseconds in a microsecond
+    return f"{_minute_text(minutes)}:{seconds:02}{fraction}+00:00"
+
+
+@lru_cache(maxsize=4_096)
+def _minute_text(minutes: int) -> str:
+    """Return the start of the text of a time: its date, hour and minute."""
+    minute = time_from_proto(Timestamp(seconds=60 * minutes))
+    return minute.replace(tzinfo=None).isoformat(timespec="minutes")
 
 
 def time_to_proto(time: datetime) -> Timestamp:

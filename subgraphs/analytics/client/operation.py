@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
-from kit.rpc.converters import money_from_proto, money_text, time_from_proto
+from kit.rpc.converters import money_from_proto, money_text, time_from_proto, time_text
 from protos.wallet.analytics.v1 import analytics_pb2
 from wallet.money import Money
 
@@ -110,6 +110,11 @@ class Operation:
     def occurred_at(self) -> datetime:
         """Time of the operation, in UTC."""
         return time_from_proto(self.message.occurred_at)
+
+    @property
+    def occurred_at_text(self) -> str:
+        """The time as a text in ISO 8601."""
+        return time_text(self.message.occurred_at)
 
     @property
     def description(self) -> str:

@@ -75,9 +75,9 @@ class Operation:
     def counterparty(self) -> AccountRef:
         return AccountRef(id=strawberry.ID(self.source.counterparty_id_text))
 
-    @strawberry.field
-    def occurred_at(self) -> datetime:
-        return self.source.occurred_at
+    @strawberry.field(graphql_type=datetime)
+    def occurred_at(self) -> str:
+        return self.source.occurred_at_text
 
     @strawberry.field(description="Opaque position of this operation in the account's history.")
     def cursor(self) -> str:

@@ -34,6 +34,7 @@ class TestOperation:
         assert (operation.id, operation.account_id, operation.counterparty_id) == (TRANSFER, ACCOUNT, FRIEND)
         assert (operation.id_text, operation.counterparty_id_text) == (str(TRANSFER), str(FRIEND))
         assert (operation.account_version, operation.epoch, operation.occurred_at) == (7, "the-epoch", WHEN)
+        assert operation.occurred_at_text == WHEN.isoformat()
         assert (operation.type, operation.direction) == ("TOP_UP", "OUT")
         assert (operation.amount, operation.balance_after) == (Money.parse("1.50", "USD"), Money.parse("-0.01", "USD"))
         assert (operation.amount_text, operation.balance_after_text, operation.currency) == ("1.50", "-0.01", "USD")

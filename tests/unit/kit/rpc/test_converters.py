@@ -91,11 +91,14 @@ class TestTime:
     def test_invalid_time_message_is_refused(self, seconds: int, nanos: int) -> None:
         with pytest.raises(ValueError, match=r"not a google\.protobuf\.Timestamp"):
             converters.time_from_proto(Timestamp(seconds=seconds, nanos=nanos))
+        with pytest.raises(ValueError, match=r"not a google\.protobuf\.Timestamp"):
+            converters.time_text(Timestamp(seconds=seconds, nanos=nanos))
 
-    @given(st.integers(-62_135_596_800, 253_402_300_799), st.integers(0, 10**9 - 1))
+    @given(st.integers(-62_135_596_800, 253_402_300_799), st.integers(0, 10**9 - 1) | st.integers(0, 2_000))
     def test_time_is_that_of_the_library(self, seconds: int, nanos: int) -> None:
         message = Timestamp(seconds=seconds, nanos=nanos)
         assert converters.time_from_proto(message) == message.ToDatetime(tzinfo=UTC)
+        assert converters.time_text(message) == message.ToDatetime(tzinfo=UTC).isoformat()
 
     def test_time_of_any_zone_becomes_utc(self) -> None:
         noon_in_moscow = datetime(2025, 1, 1, 12, tzinfo=timezone(timedelta(hours=3)))
