@@ -16,9 +16,11 @@ from tests.node import script_command
 AUDITS = 61
 
 
-@pytest.fixture(scope="module")
-async def url(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """URL of a gateway without services: the audits need neither a service nor a token."""
+@pytest.fixture(scope="module", params=["true", "false"], ids=["compiled", "graphql-core"])
+async def url(
+    keys: Keys, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> AsyncIterator[str]:
+    """URL of a gateway without services, with each engine: the audits need neither a service nor a token."""
     jwks = tmp_path_factory.mktemp("gateway") / "users.json"
     jwks.write_text(keys.jwks(USERS))
     port, admin_port = free_ports(2)
@@ -29,6 +31,7 @@ async def url(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
         AUTH_JWKS=str(jwks),
         GATEWAY_LISTEN=f"{HOST}:{port}",
         GATEWAY_ADMIN_LISTEN=f"{HOST}:{admin_port}",
+        GATEWAY_GRAPHQL_COMPILED=request.param,
     )
     ready = probes.http(f"http://{HOST}:{port}/health/ready")
     async with Child(Process(name="gateway", command=gateway, ready=ready)):

@@ -54,8 +54,8 @@ class ObjectPlan(ValuePlan):
 
     def complete(self, value: Any, path: Path, run: Run, info: Any) -> Any:
         """Return the fields of an object, if the object is of the type."""
-        if self.execute is not None:
-            return self.execute(value, path, run)
+        if self._type.is_type_of is None:
+            return self._fields.execute(value, path, run)
         is_type = self._type.is_type_of(value, info)
         if is_awaitable(is_type):
             return self._complete_later(is_type, value, path, run)

@@ -35,13 +35,14 @@ def new_policy(
     executor: Executor | None = None,
     *,
     are_documents_trusted: bool = False,
+    compile_operations: bool = True,
 ) -> ExecutionPolicy:
     """Return a policy with an empty cache."""
     limits = limits or Limits()
     return ExecutionPolicy(
         limits=limits,
         validator=validator,
-        documents=DocumentLoader(limits, validator, executor),
+        documents=DocumentLoader(limits, validator, executor, compile_operations=compile_operations),
         operation_names=OperationNames(None),
         streams=StreamLimiter(2),
         work=WorkLimits(),
