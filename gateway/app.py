@@ -12,9 +12,9 @@ from gateway.graphql.execution.schemas import GRAPH_PATH, build_schemas
 from gateway.graphql.protection.trusted_documents import TrustedDocuments
 from gateway.graphql.transport.http import GraphQLOverHTTP
 from gateway.graphql.transport.websocket import GraphQLOverWebSocket
-from gateway.http.body_limit import DEFAULT_BODY_LIMIT_BYTES
 from gateway.http.conditional_reads import conditional_send
 from gateway.http.cors import CorsOptions, with_cors
+from gateway.http.large_bodies import DEFAULT_BODY_LIMIT_BYTES
 from gateway.http.middleware import RequestMiddleware
 from gateway.http.pages import add_pages
 from gateway.http.rate_limits import RateLimiter
@@ -24,6 +24,7 @@ from gateway.rest import rest_routes
 from gateway.rest.direct_route import DirectRoute
 from gateway.rest.error_handlers import add_error_handlers
 from gateway.rest.signing_keys import signing_key_routes
+from gateway.rest.transfer_batches import PATH as TRANSFER_BATCHES
 from kit.auth.principal import TokenVerifier
 from kit.http.admin import add_health_routes
 from kit.http.routing import answer_head, new_app
@@ -117,6 +118,12 @@ def build_app(
         await app(scope, receive, send)
 
     guarded = RequestMiddleware(
-        dispatch, verifier, rate_limiter, work, timeout_seconds=timeout_seconds, body_limit_bytes=body_limit_bytes
+        dispatch,
+        verifier,
+        rate_limiter,
+        work,
+        timeout_seconds=timeout_seconds,
+        body_limit_bytes=body_limit_bytes,
+        large_body_paths={TRANSFER_BATCHES, *(path for _, path in endpoints)},
     )
     return with_cors(guarded, cors, rate_limiter)

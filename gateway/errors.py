@@ -169,6 +169,8 @@ def format_graphql_error(error: GraphQLError) -> GraphQLError:
         message = expected.message
         if isinstance(expected, InvalidInput):
             extensions["fields"] = [{"field": each.field, "message": each.message} for each in expected.violations]
+        if isinstance(expected, RateLimited) and expected.retry_after_seconds.isdigit():
+            extensions["retryAfter"] = int(expected.retry_after_seconds)
     elif isinstance(error, GraphQLSyntaxError):
         message = _syntax_message(error)
     elif error.path:

@@ -311,6 +311,87 @@ class Transfer(BaseModel):
     ] = None
 
 
+class TransferBatchItem(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    sender_id: Annotated[UUID, Field(alias="senderId", description="Id of the account that pays.")]
+    recipient_id: Annotated[
+        UUID,
+        Field(
+            alias="recipientId",
+            description="Id of the account that receives the money; it must differ from the sender's account.",
+        ),
+    ]
+    amount: Annotated[
+        str,
+        Field(
+            description="Decimal number above zero and at most 1000000000000, with at most the currency's number of decimals.\n",
+            examples=["10.00"],
+            pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$",
+        ),
+    ]
+    currency: Annotated[
+        str, Field(description="ISO 4217 code of an active national currency.", examples=["RUB"], pattern="^[A-Z]{3}$")
+    ] = "RUB"
+    idempotency_key: Annotated[
+        str,
+        Field(
+            alias="idempotencyKey",
+            description="Key of this transfer, with the rules of the header `Idempotency-Key`: 1 to 255 printable ASCII characters,\nwhich may be quoted.\n",
+            examples=["payroll-2026-03-1"],
+            max_length=514,
+            min_length=1,
+        ),
+    ]
+    description: Annotated[
+        str | None, Field(description="Text for both sides, with the rules of a single transfer.", max_length=140)
+    ] = None
+    reference: Annotated[
+        str | None,
+        Field(
+            description="The sender's own id of the transfer. Those who may read the sender's account see it.",
+            max_length=64,
+        ),
+    ] = None
+    unique_reference: Annotated[
+        StrictBool,
+        Field(
+            alias="uniqueReference",
+            description="Refuse the transfer with `REFERENCE_USED` if an earlier transfer from the account has the same reference, also\none of this batch. Requires `reference`.\n",
+        ),
+    ] = False
+    metadata: Annotated[
+        dict[str, str] | None,
+        Field(
+            description="Data of the caller, which only the caller reads. Keys have 1 to 64 characters, values at most 128.\n",
+            max_length=16,
+        ),
+    ] = None
+
+
+class TransferBatchRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    transfers: Annotated[
+        list[TransferBatchItem],
+        Field(
+            description="An invalid transfer in the list is refused alone, with `INVALID_INPUT` in its result.\n",
+            max_length=1000,
+            min_length=1,
+        ),
+    ]
+
+
+class TransferOutcome(StrEnum):
+    completed = "COMPLETED"
+    refused = "REFUSED"
+    unknown = "UNKNOWN"
+
+
 class TransferPage(BaseModel):
     model_config = ConfigDict(
         populate_by_name=True,
@@ -559,3 +640,27 @@ class AccountPage(BaseModel):
     )
     accounts: Annotated[list[Account], Field(description="In id order.")]
     has_more: Annotated[StrictBool, Field(alias="hasMore")]
+
+
+class TransferResult(BaseModel):
+    model_config = ConfigDict(
+        populate_by_name=True,
+    )
+    outcome: TransferOutcome
+    replayed: Annotated[
+        StrictBool, Field(description="Whether this is the stored outcome of an earlier request with the same key.")
+    ]
+    transfer: Annotated[Transfer | None, Field(description="With `COMPLETED`, the transfer.")] = None
+    problem: Annotated[
+        Problem | None,
+        Field(description="With `REFUSED` and `UNKNOWN`, the response that a single transfer would have had."),
+    ] = None
+
+
+class TransferBatchResponse(BaseModel):
+    model_config = ConfigDict(
+        populate_by_name=True,
+    )
+    results: Annotated[
+        list[TransferResult], Field(description="One result for each transfer, in the order of the request.")
+    ]

@@ -434,5 +434,10 @@ Code that retries, and code that continues without the response, treats all of t
 DeadlineExceeded the outcome is unknown; after the others nothing was done.
 """
 
+UNKNOWN_OUTCOMES: Final = (Unavailable, DeadlineExceeded, InternalError)
+"""Errors after which a request may have been executed, or may be executed later. A retry with the same idempotency key
+is safe.
+"""
+
 ERRORS_BY_REASON: Final[dict[str, type[WalletError]]] = {cls.reason: cls for cls in WalletError.__subclasses__()}
 """Error classes by machine name."""

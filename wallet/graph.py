@@ -83,6 +83,9 @@ MUTATION_COST: Final = 100
 """`@cost` of a mutation: one call of a service, which writes to its database."""
 
 
+BATCH_ITEM_COST: Final = 15
+"""`@cost` of one item of a mutation with a list: its part of the call. The limit of requests counts it as a request."""
+
 DESCRIPTION_COST: Final = 7
 """`@cost` of a transfer's description: up to 560 bytes."""
 
@@ -265,6 +268,10 @@ class _ErrorToUnionMember(strawberry.ExceptionHandler):  # type: ignore[type-arg
         self._fields = fields
 
     def handle(self, exception: errors.WalletError, *, field: StrawberryField, info: Any) -> Error:  # noqa: ARG002
+        return self.convert(exception)
+
+    def convert(self, exception: errors.WalletError) -> Error:
+        """Return the error as data."""
         return self.error_type(message=exception.message, code=exception.reason, **self._fields(exception))
 
 
@@ -300,3 +307,11 @@ ERRORS_AS_DATA: Final = (
     _ErrorToUnionMember(errors.IdempotencyConflict, IdempotencyConflict, errors.IdempotencyConflict.metadata),
 )
 """Exception handlers of every schema: an expected error becomes data if the field's union has the error's type."""
+
+_CONVERTERS: Final = {each.exception_type: each for each in ERRORS_AS_DATA}
+
+
+def error_as_data(error: errors.WalletError) -> Error | None:
+    """Return an expected error as data, for a field that has several results. None: the error is not expected."""
+    converter = _CONVERTERS.get(type(error))
+    return None if converter is None else converter.convert(error)

@@ -11,7 +11,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.errors import build_problem
 from gateway.http.problems import response_to
 
-DEFAULT_BODY_LIMIT_BYTES: Final = 64 * 1024
 _DRAIN_TIMEOUT_SECONDS: Final = 1.0
 _DRAIN_LIMIT_BYTES: Final = 2**20
 

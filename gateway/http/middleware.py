@@ -1,6 +1,7 @@
 """ASGI middleware of all routes, inside CORS (`cors.py`). It applies the concerns of a request in a fixed order."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import nullcontext
 from functools import partial
 from http import HTTPStatus
 from typing import Final
@@ -14,6 +15,7 @@ from gateway.http.authentication import authenticate
 from gateway.http.body_limit import BodyLimit
 from gateway.http.content_encoding import ContentDecoding
 from gateway.http.exchange import CLIENT_CLOSED_REQUEST, Exchange
+from gateway.http.large_bodies import LARGE_BODY_LIMIT_BYTES
 from gateway.http.rate_limits import RateLimiter
 from gateway.http.timeouts import BodyTimeoutError, RequestTimeouts
 from gateway.http.work_limits import BESIDE_OTHERS, WorkLimits, hold_for_request
@@ -45,7 +47,8 @@ class RequestMiddleware:
        time (`pacing.py`). Health checks are only spread, never refused.
     4. body time-out: 408, and cancellation when the client disconnects (`timeouts.py`); then the limit of concurrent
        requests of one address (`work_limits.py`)
-    5. body limit: 413 (`body_limit.py`), and gzip: 400 and 415 (`content_encoding.py`)
+    5. body limit: 413 (`body_limit.py`); a larger one for verified callers on paths that take lists of transfers, a few
+       requests of an address at a time (`work_limits.py`). Then gzip: 400 and 415 (`content_encoding.py`)
     6. response headers: security, `X-Request-Id` and rate limit (`exchange.py`, `security_headers.py`)
     7. metrics, one log line and the end of the span (`exchange.py`)
 
@@ -61,6 +64,7 @@ class RequestMiddleware:
         *,
         timeout_seconds: float,
         body_limit_bytes: int,
+        large_body_paths: Collection[str] = (),
     ) -> None:
         """Args:
         app: ASGI app with the routes.
@@ -70,9 +74,16 @@ class RequestMiddleware:
         timeout_seconds: time limit of an HTTP request, for its body and for its calls to the services; streams have no
             limit.
         body_limit_bytes: maximum size of a request body, both as sent and after decoding.
+        large_body_paths: paths on which a verified caller may send more (`LARGE_BODY_LIMIT_BYTES`), if the body has a
+            `Content-Length`.
         """
         self._app = BodyLimit(app, body_limit_bytes)
         self._decoding_app = BodyLimit(ContentDecoding(app, body_limit_bytes), body_limit_bytes)
+        large = max(LARGE_BODY_LIMIT_BYTES, body_limit_bytes)
+        self._large_app = BodyLimit(app, large)
+        self._large_decoding_app = BodyLimit(ContentDecoding(app, large), large)
+        self._body_limit_bytes = body_limit_bytes
+        self._large_body_paths = large_body_paths
         self._verifier = verifier
         self._rate_limiter = rate_limiter
         self._work = work
@@ -101,14 +112,19 @@ class RequestMiddleware:
             if invalid_token is not None:
                 raise invalid_token  # noqa: TRY301  the handlers below send the response to every error
             if scope["type"] == "http":
-                app = self._decoding_app if b"content-encoding" in exchange.headers else self._app
+                is_large = self._may_be_large(exchange)
+                if b"content-encoding" in exchange.headers:
+                    app = self._large_decoding_app if is_large else self._decoding_app
+                else:
+                    app = self._large_app if is_large else self._app
                 start: Callable[[], Awaitable[object]] = _start_at_once
                 if not exchange.is_health_check:
                     size = BESIDE_OTHERS if is_beside_others else 1
                     place = hold_for_request(self._work.requests, size, by_address=True)
                     exchange.on_response_start = place.release
                     start = place.__aenter__
-                await self._timeouts.run(app, scope, receive, exchange.send, start)
+                async with hold_for_request(self._work.large_bodies, by_address=True) if is_large else nullcontext():
+                    await self._timeouts.run(app, scope, receive, exchange.send, start)
             else:
                 with metrics.WEBSOCKETS.track_inprogress():
                     await self._app(scope, receive, exchange.send)
@@ -127,6 +143,16 @@ class RequestMiddleware:
             exchange.on_response_start()  # there may be no response
             exchange.complete()
             request_context.current_request.reset(reset)
+
+    def _may_be_large(self, exchange: Exchange) -> bool:
+        """Return whether the body may be larger than others, and is: only then, the request needs a place for it."""
+        if exchange.scope["path"] not in self._large_body_paths:
+            return False
+        if request_context.current_request.get().principal is None:
+            return False
+        length = exchange.headers.get(b"content-length")
+        is_large = length is not None and int(length) > self._body_limit_bytes
+        return is_large or b"content-encoding" in exchange.headers
 
     async def _hit_rate_limit(self, exchange: Exchange) -> bool:
         """Count the request, and make the response headers show the remaining quota, except those of health checks.

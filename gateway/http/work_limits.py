@@ -51,6 +51,8 @@ class WorkLimits:
             refused instead of waiting, because the client may have to end an operation first.
         bodies: bytes of the bodies of GraphQL requests, from parsing to the response, and of messages on WebSockets
             while they are parsed. The objects of a hostile body take 22 times as much memory as its text.
+        large_bodies: requests of one address with a large body (`LARGE_BODY_LIMIT_BYTES`), from its first byte to the
+            end of the response. So their bodies take 8 MiB at most.
         costs: estimated cost of the queries and mutations of one client that are executed.
         costs_of_addresses: the same for one address.
     """
@@ -59,6 +61,7 @@ class WorkLimits:
     handshakes: FairLimit = field(default_factory=lambda: FairLimit(100))
     messages: FairLimit = field(default_factory=lambda: FairLimit(512 * 1024))
     bodies: FairLimit = field(default_factory=lambda: FairLimit(128 * 1024, 1024 * 1024))
+    large_bodies: FairLimit = field(default_factory=lambda: FairLimit(8))
     requests: FairLimit = field(default_factory=lambda: FairLimit(100, 400 * BESIDE_OTHERS))
     operations: FairLimit = field(default_factory=lambda: FairLimit(100, 400))
     costs: FairLimit = field(default_factory=lambda: FairLimit(5_000))

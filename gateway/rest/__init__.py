@@ -9,6 +9,7 @@ from gateway.rest.balances import balance_routes
 from gateway.rest.operations import operation_routes
 from gateway.rest.page_charge import page_charge
 from gateway.rest.top_ups import top_up_routes
+from gateway.rest.transfer_batches import transfer_batch_route
 from gateway.rest.transfers import transfer_routes
 from gateway.rest.users import user_routes
 from subgraphs.analytics.client import AnalyticsClient
@@ -32,12 +33,13 @@ def rest_routes(
         analytics: gRPC client of analytics.
         card: gRPC client of the card service.
         identity: gRPC client of the identity service.
-        limiter: counts large pages as several requests.
+        limiter: counts large pages and batches as several requests.
         work: limits of the work in progress of each client.
     """
     charge_page = page_charge(limiter)
     return [
         *transfer_routes(bank, charge_page),
+        transfer_batch_route(bank, limiter, work),
         *account_routes(bank, charge_page),
         *balance_routes(bank).routes,
         *top_up_routes(card).routes,

@@ -41,7 +41,7 @@ class DirectRoute(Route):
         path: path of the contract. Its parameters are UUIDs.
         handle: gets the request, each id of the path as an argument with the parameter's name in the path, and the
             value of the body as `body` if the route takes one.
-        body: model of the request body.
+        body: model of the request body. A function without one may read the body itself, by `request_checks`.
         """
         endpoint = _Endpoint(f"{method} {path}", handle, body)
         super().__init__(path, endpoint, methods=[method])
@@ -75,11 +75,9 @@ class _Endpoint:
         request = Request(scope, receive)
         check_query(_NO_PARAMETERS, request)
         try:
-            arguments = await self._read(request)
+            response = await self._handle(request, **await self._read(request))
         except UnsupportedMediaTypeError:
             response = unsupported_media_type()
-        else:
-            response = await self._handle(request, **arguments)
         await response(scope, receive, send)
 
     async def _read(self, request: Request) -> dict[str, Any]:

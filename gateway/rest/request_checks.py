@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from gateway.errors import build_problem
 from gateway.http import strict_json
+from gateway.http.large_bodies import has_too_many_values
 from gateway.http.media_types import is_utf8_json
 from gateway.http.problems import problem_response
 from gateway.http.strict_json import MalformedJSONError
@@ -55,11 +56,33 @@ async def read_json(request: Request, content_type: str) -> Any:
         UnsupportedMediaTypeError: the content type is not JSON in UTF-8.
         InvalidInput: the body is not valid JSON (`strict_json`), or has too many fields.
     """
+    body = await read_json_text(request, content_type)
+    if body.count(b":") > _MAX_COLONS:
+        raise InvalidInput.for_field("body", f"must have at most {_MAX_COLONS} fields")
+    return parse_json(body)
+
+
+async def read_json_text(request: Request, content_type: str) -> bytes:
+    """Return the text of a JSON body, which may be empty.
+
+    Raises:
+        UnsupportedMediaTypeError: the content type is not JSON in UTF-8.
+        InvalidInput: a large body has too many values.
+    """
     if not is_utf8_json(content_type):
         raise UnsupportedMediaTypeError
     body = await request.body()
-    if body.count(b":") > _MAX_COLONS:
-        raise InvalidInput.for_field("body", f"must have at most {_MAX_COLONS} fields")
+    if has_too_many_values(body):
+        raise InvalidInput.for_field("body", "has too many values: send fewer transfers")
+    return body
+
+
+def parse_json(body: bytes) -> Any:
+    """Return the value of a JSON body; None if the body is empty.
+
+    Raises:
+        InvalidInput: the body is not valid JSON (`strict_json`).
+    """
     try:
         return strict_json.loads(body) if body else None
     except MalformedJSONError as error:

@@ -40,7 +40,7 @@ def transfer_routes(bank: BankClient, charge_page: ChargePage) -> list[BaseRoute
         with inputs.FieldParser() as fields:
             key = read_idempotency_key(request.headers, fields)
             amount = fields.parse_money(body.amount, body.currency)
-        receipt = await bank.transfer(accountId, body.recipient_id, amount, key.text, key.raw, _words_from_rest(body))
+        receipt = await bank.transfer(accountId, body.recipient_id, amount, key.text, key.raw, words_from_rest(body))
         headers = {"Location": f"/accounts/{accountId}/transfers/{receipt.transfer.id}"}
         if receipt.is_replay:
             headers.update(REPLAYED)
@@ -71,7 +71,8 @@ def transfer_routes(bank: BankClient, charge_page: ChargePage) -> list[BaseRoute
     ]
 
 
-def _words_from_rest(body: models.TransferRequest) -> client.Words:
+def words_from_rest(body: models.TransferRequest | models.TransferBatchItem) -> client.Words:
+    """Return the words of a requested transfer."""
     if not (body.description or body.reference or body.metadata or body.unique_reference):
         return client.NO_WORDS
     return client.Words(body.description or "", body.reference or "", body.metadata or {}, body.unique_reference)

@@ -60,6 +60,9 @@ GRAPHQL: Final = {
         transferMoney(input: $transferInput) {
             ... on TransferMoneySuccess { transfer { id recipient { id } } balance { amount } }
             ... on Error { code } } }""",
+    "Mutation.transferMoneyBatch": """mutation($batch: [TransferMoneyInput!]!) {
+        transferMoneyBatch(inputs: $batch) {
+            result { ... on TransferMoneySuccess { transfer { id recipient { id } } } ... on Error { code } } } }""",
     "Mutation.topUpAccount": """mutation($topUpInput: TopUpAccountInput!) {
         topUpAccount(input: $topUpInput) { ... on TopUpAccountSuccess { topUp { id } } ... on Error { code } } }""",
     "Subscription.balanceChanged": "subscription($account: ID!) { balanceChanged(accountId: $account) { cursor } }",
@@ -210,10 +213,16 @@ class AccessEnvironment:
         )
         REST.check(response)
         self._record_owner_response(call, response.text, is_owner=is_owner)
+        if response.is_success and path == "/transfers/batch":
+            (result,) = response.json()["results"]
+            return str(result["problem"]["status"]) if "problem" in result else "ok"
         return "ok" if response.is_success else str(response.status_code)
 
     async def _request_body(self, call: str) -> dict[str, Any]:  # noqa: PLR0911  one per body
         match call.rpartition("/")[2]:
+            case "batch":
+                transfer = {"senderId": self.account, "recipientId": self.payee, "amount": "1.00"}
+                return {"transfers": [transfer | {"idempotencyKey": uuid.uuid4().hex}]}
             case "topup":
                 return {"amount": "1.00", "card": CARD}
             case "accounts" | "close":
@@ -255,6 +264,7 @@ class AccessEnvironment:
             "topUp": self.top_up,
             "after": cursor.encode_version(0),
             "transferInput": key | {"senderId": self.account, "recipientId": self.payee},
+            "batch": [key | {"senderId": self.account, "recipientId": self.payee}],
             "topUpInput": key | {"accountId": self.account, "card": CARD},
             "openInput": {"idempotencyKey": uuid.uuid4().hex},
             "closeInput": {"accountId": spare},
@@ -391,6 +401,8 @@ async def insert_account(sql: asyncpg.Connection, owner: str, balance: str) -> s
 def _graphql_outcome(result: dict[str, Any], name: str) -> str:
     codes = [error["extensions"]["code"] for error in result.get("errors", ())]
     value = (result.get("data") or {}).get(name)
+    if name == "transferMoneyBatch" and value:
+        value = value[0]["result"]
     if isinstance(value, dict) and "code" in value:
         codes.append(value["code"])
     if not codes:

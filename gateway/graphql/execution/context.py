@@ -8,6 +8,7 @@ from typing import Any
 from gateway.graphql.execution.metrics import OperationSummary
 from gateway.graphql.protection.cost import RequestCost
 from gateway.graphql.protection.limits import RequestBudget
+from gateway.http.batch_charge import charge_batch
 from gateway.http.rate_limits import RateLimiter
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.analytics.graph import (
@@ -56,6 +57,14 @@ class Context:
     budget: RequestBudget | None = None
     connection_params: dict[str, Any] = field(default_factory=dict)
     authorization: Sequence[str] = ()
+
+    async def charge_batch(self, items: int) -> None:
+        """Count a batch with so many items as requests of the caller.
+
+        Raises:
+            RateLimited: the caller has fewer requests left.
+        """
+        await charge_batch(self.rate_limiter, items)
 
     @cached_property
     def accounts(self) -> AccountLoader:

@@ -390,12 +390,14 @@ def _remove_null_defaults(schema: GraphQLSchema) -> None:
 def _use_source_resolvers(schema: GraphQLSchema) -> None:
     """Replace Strawberry's resolvers of fields that need their source only. Plans call the functions without an `info`.
 
-    Fields of unions keep Strawberry's, which converts errors to members of the union.
+    Methods that return a union keep Strawberry's, which converts errors to members of the union.
     """
     for type_ in filter(is_object_type, schema.type_map.values()):
         for field in type_.fields.values():
-            read = source_function(strawberry_definition(field))
-            if read is not None and not is_union_type(get_named_type(field.type)):
+            definition = strawberry_definition(field)
+            read = source_function(definition)
+            may_raise = is_union_type(get_named_type(field.type)) and definition.base_resolver is not None
+            if read is not None and not may_raise:
                 field.resolve = SourceResolver(read)
 
 

@@ -38,7 +38,7 @@ from gateway.graphql.protection.prices import COST_EXTENSION, default_cost, key_
 from wallet.graph import ARGUMENT_SIZE, ArgumentSize
 
 # These sizes are not in the SDL, because Apollo's composition rejects a slicing argument that is a list.
-_SLICING_LISTS: Final = {ENTITIES: "representations", "nodes": "ids"}
+_SLICING_LISTS: Final = {ENTITIES: "representations", "nodes": "ids", "transferMoneyBatch": "inputs"}
 """Root fields whose list has the size of one of their arguments."""
 _LIST_SIZE: Final = 10
 """Assumed number of items of a list that neither an argument nor a directive limits."""

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
+from gateway.http.large_bodies import DEFAULT_BODY_LIMIT_BYTES, has_too_many_values
 from gateway.http.media_types import JSON, is_utf8_json
 from gateway.http.strict_json import MalformedJSONError, loads
 from kit.rpc import request_context
@@ -131,9 +132,17 @@ def parse_request(method: str, text: bytes, batch_limit: int) -> GraphRequest | 
     """
     if method in SAFE_METHODS:
         return GraphRequest.from_json(_parse_query_string(text))
+    is_large = len(text) > DEFAULT_BODY_LIMIT_BYTES
+    if has_too_many_values(text):
+        raise _malformed("the body has too many values: send fewer transfers")
     body = _loads(text, "the body")
     if not isinstance(body, list):
-        return GraphRequest.from_json(body)
+        request = GraphRequest.from_json(body)
+        if is_large and len(request.query or "") > DEFAULT_BODY_LIMIT_BYTES:
+            raise _too_large(f"`query` must have at most {DEFAULT_BODY_LIMIT_BYTES} characters")
+        return request
+    if is_large:
+        raise _too_large(f"an array of requests must be at most {DEFAULT_BODY_LIMIT_BYTES} bytes")
     if not 0 < len(body) <= batch_limit:
         raise _malformed(f"a batch has 1 to {batch_limit} requests")
     return [GraphRequest.from_json(each) for each in body]
@@ -193,6 +202,10 @@ def _document_id(parameters: Mapping[str, Any], extensions: Mapping[str, Any]) -
     if not isinstance(document_id, str | None):
         raise _malformed("`documentId` must be a string")
     return document_id
+
+
+def _too_large(message: str) -> RequestRefused:
+    return RequestRefused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
 
 
 def _malformed(message: str) -> RequestRefused:

@@ -46,7 +46,9 @@ def format_request_error(error: GraphQLError) -> dict[str, Any]:
 
 def format_refusal(error: RequestRefused) -> dict[str, Any]:
     """Convert the refusal of a malformed HTTP request to a GraphQL response."""
-    extensions = {"code": error.status.name, "requestId": request_context.current_request.get().request_id}
+    is_too_large = error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE  # the name of this status depends on Python
+    code = "CONTENT_TOO_LARGE" if is_too_large else error.status.name
+    extensions = {"code": code, "requestId": request_context.current_request.get().request_id}
     return {"errors": [{"message": error.message, "extensions": extensions}]}
 
 

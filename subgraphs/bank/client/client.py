@@ -45,7 +45,7 @@ from subgraphs.bank.client.types import (
     TransferRequest,
     Words,
 )
-from wallet.errors import WalletError
+from wallet.errors import InvalidInput, WalletError
 from wallet.money import Money
 
 SERVICE: Final = bank_pb2.DESCRIPTOR.services_by_name["BankService"].full_name
@@ -136,12 +136,28 @@ class BankClient:
         Returns:
             A receipt or an error for each request, in the same order.
         """
-        request = bank_pb2.BatchTransferMoneyRequest(transfers=map(transfer_request_to_proto, requests))
+        messages = await convert_all(transfer_request_to_proto, requests)
+        request = bank_pb2.BatchTransferMoneyRequest(transfers=messages)
         response = await self._calls.unary(self._stub.BatchTransferMoney, request)
         return [
             receipt_from_proto(result.value) if result.HasField("value") else error_from_status(result.error)
-            for result in response.results
+            async for result in with_pauses(response.results)
         ]
+
+    async def batch_transfer_valid(
+        self, requests: Sequence[TransferRequest | InvalidInput]
+    ) -> list[Receipt | WalletError]:
+        """Execute the valid ones of up to 8,000 transfers; see `batch_transfer`.
+
+        Args:
+            requests: requests, or the errors of those that are not valid.
+
+        Returns:
+            A receipt or an error for each request, in the same order. Invalid requests keep their error.
+        """
+        valid = [each for each in requests if isinstance(each, TransferRequest)]
+        results = iter(await self.batch_transfer(valid) if valid else ())
+        return [next(results) if isinstance(each, TransferRequest) else each for each in requests]
 
     async def deposit(
         self,

@@ -23,6 +23,9 @@ class Context(Protocol):
     @property
     def balances(self) -> BalanceLoader: ...
 
+    async def charge_batch(self, items: int) -> None:
+        """Count a batch with so many items as requests of the caller. Raises an error above the caller's limit."""
+
     @property
     def transfers(self) -> TransferLoader: ...
 

@@ -1,15 +1,17 @@
 """Mutations of the bank's subgraph, with their inputs and results."""
 
-from typing import Annotated
+from typing import Annotated, Final, cast
 from uuid import UUID
 
 import strawberry
 
+from kit.runtime.pauses import convert_all
 from subgraphs.bank import client
 from subgraphs.bank.graph.context import Info
 from subgraphs.bank.graph.types import Account, AccountFreeze, Transfer
-from wallet import inputs
+from wallet import errors, inputs
 from wallet.graph import (
+    BATCH_ITEM_COST,
     IDEMPOTENCY_KEY,
     MUTATION_COST,
     AccountClosed,
@@ -17,6 +19,7 @@ from wallet.graph import (
     AccountNotEmpty,
     AccountNotFound,
     CurrencyMismatch,
+    Error,
     IdempotencyConflict,
     InsufficientFunds,
     InvalidInput,
@@ -24,6 +27,8 @@ from wallet.graph import (
     Money,
     ReferenceUsed,
     cost_directive,
+    error_as_data,
+    list_size_directive,
 )
 from wallet.idempotency_key import parse_idempotency_key
 from wallet.money import DEFAULT_CURRENCY
@@ -61,6 +66,19 @@ class TransferMoneyInput:
             return client.NO_WORDS
         return client.Words(self.description or "", self.reference or "", self.metadata or {}, self.unique_reference)
 
+    def parse(self) -> client.TransferRequest:
+        """Return the request of the transfer.
+
+        Raises:
+            InvalidInput: with all invalid fields.
+        """
+        with inputs.FieldParser() as fields:
+            sender_id = fields.parse("senderId", inputs.parse_uuid, self.sender_id)
+            recipient_id = fields.parse("recipientId", inputs.parse_uuid, self.recipient_id)
+            amount = fields.parse_money(self.amount, self.currency)
+            key = fields.parse("idempotencyKey", parse_idempotency_key, self.idempotency_key)
+        return client.TransferRequest(sender_id, recipient_id, amount, key.text, key.raw, self.words())
+
 
 @strawberry.type
 class TransferMoneySuccess:
@@ -68,18 +86,52 @@ class TransferMoneySuccess:
     balance: Money = strawberry.field(description="The sender's balance right after the transfer.")
 
 
-TransferMoneyResult = Annotated[
-    TransferMoneySuccess
-    | InvalidInput
+TransferRefusal = (
+    InvalidInput
     | InsufficientFunds
     | CurrencyMismatch
     | AccountNotFound
     | AccountClosed
     | AccountFrozen
     | ReferenceUsed
-    | IdempotencyConflict,
-    strawberry.union("TransferMoneyResult"),
+    | IdempotencyConflict
+)
+"""Refusals of a transfer, alone and in a batch."""
+
+TransferMoneyResult = Annotated[TransferMoneySuccess | TransferRefusal, strawberry.union("TransferMoneyResult")]
+
+
+@strawberry.federation.type(
+    shareable=True,
+    description="The transfer may have been made, or may still be made: send it again with the same key.",
+)
+class TransferOutcomeUnknown(Error):
+    pass
+
+
+TransferOutcomeResult = Annotated[
+    TransferMoneySuccess | TransferRefusal | TransferOutcomeUnknown, strawberry.union("TransferOutcomeResult")
 ]
+
+
+@strawberry.type(description="Result of one transfer of a batch.")
+class TransferOutcome:
+    replayed: bool = strawberry.field(
+        description="Whether this is the stored outcome of an earlier request with the same key."
+    )
+    result: TransferOutcomeResult
+
+    @classmethod
+    def from_client(cls, result: client.Receipt | errors.WalletError) -> "TransferOutcome":
+        """Convert the result of one transfer."""
+        if isinstance(result, client.Receipt):
+            return cls(replayed=result.is_replay, result=_success(result))
+        data = error_as_data(result) or TransferOutcomeUnknown(message=result.message, code=result.reason)
+        return cls(replayed=result.is_replay, result=cast("TransferOutcomeResult", data))
+
+
+MAX_BATCH: Final = 1_000
+"""Maximum number of transfers of a batch."""
 
 
 @strawberry.input
@@ -135,16 +187,31 @@ class Mutation:
         directives=[cost_directive(MUTATION_COST)],
     )
     async def transfer_money(self, info: Info, input: TransferMoneyInput) -> TransferMoneyResult:  # noqa: A002
-        with inputs.FieldParser() as fields:
-            sender_id = fields.parse("senderId", inputs.parse_uuid, input.sender_id)
-            recipient_id = fields.parse("recipientId", inputs.parse_uuid, input.recipient_id)
-            amount = fields.parse_money(input.amount, input.currency)
-            key = fields.parse("idempotencyKey", parse_idempotency_key, input.idempotency_key)
-        receipt = await info.context.bank.transfer(sender_id, recipient_id, amount, key.text, key.raw, input.words())
-        return TransferMoneySuccess(
-            transfer=Transfer.from_client(receipt.transfer),
-            balance=Money.from_money(receipt.posting.balance_after),
+        request = input.parse()
+        return _success(
+            await info.context.bank.transfer(
+                request.sender_id,
+                request.recipient_id,
+                request.amount,
+                request.idempotency_key,
+                request.raw_idempotency_key,
+                request.words,
+            )
         )
+
+    @strawberry.mutation(
+        description="Makes 1 to 1,000 transfers, each as `transferMoney` does. They are not one transaction: a refused "
+        "transfer does not affect the others. They are executed in order, and the results have the same order. Each "
+        "counts as a request for the rate limit. After UNAVAILABLE or DEADLINE_EXCEEDED the outcomes are unknown: "
+        "retry with the same keys.",
+        directives=[cost_directive(BATCH_ITEM_COST), list_size_directive(MAX_BATCH)],
+    )
+    async def transfer_money_batch(self, info: Info, inputs: list[TransferMoneyInput]) -> list[TransferOutcome]:
+        if not 1 <= len(inputs) <= MAX_BATCH:
+            raise errors.InvalidInput.for_field("inputs", f"must have 1 to {MAX_BATCH} entries")
+        requests = await convert_all(_parse_or_error, inputs)
+        await info.context.charge_batch(len(requests))
+        return await convert_all(TransferOutcome.from_client, await info.context.bank.batch_transfer_valid(requests))
 
     @strawberry.mutation(
         description="Opens an empty account for the caller, once for each idempotency key. After UNAVAILABLE or "
@@ -181,6 +248,19 @@ class Mutation:
     async def thaw_account(self, info: Info, input: ThawAccountInput) -> ChangeAccountResult:  # noqa: A002
         account = await info.context.bank.thaw_account(_parse_account_id(input.account_id), input.reason)
         return ChangeAccountSuccess(account=Account.from_client(account))
+
+
+def _success(receipt: client.Receipt) -> TransferMoneySuccess:
+    return TransferMoneySuccess(
+        transfer=Transfer.from_client(receipt.transfer), balance=Money.from_money(receipt.posting.balance_after)
+    )
+
+
+def _parse_or_error(transfer: TransferMoneyInput) -> client.TransferRequest | errors.InvalidInput:
+    try:
+        return transfer.parse()
+    except errors.InvalidInput as error:
+        return error
 
 
 def _parse_account_id(text: str) -> UUID:

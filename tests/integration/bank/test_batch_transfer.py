@@ -2,13 +2,16 @@
 
 import asyncio
 from decimal import Decimal
+from typing import Any
 from uuid import UUID, uuid4
 
 import grpc
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from protos.wallet.bank.v1 import bank_pb2
-from subgraphs.bank.client import Receipt, TransferRequest
+from subgraphs.bank.client import Receipt, TransferRequest, Words
 from tests.integration.bank.harness import Caller, RunningBank, assert_ledger_invariants, rub
 from wallet.errors import (
     AccountNotFound,
@@ -16,6 +19,7 @@ from wallet.errors import (
     IdempotencyConflict,
     InsufficientFunds,
     InvalidInput,
+    WalletError,
 )
 
 
@@ -133,3 +137,63 @@ class TestBatchTransferMoney:
         await asyncio.gather(*(single(n) for n in range(200)), *(bulk(n) for n in range(3)))
         assert (await own_bank.count_rows())["transfers"] == 200 + 3 * 700
         await assert_ledger_invariants(own_bank.sql)
+
+
+accounts_of_transfers = st.tuples(st.integers(0, 3), st.integers(0, 3))
+"""Indexes of the sender and the recipient: two accounts of alice, one of bob, and one that does not exist."""
+transfers = st.builds(
+    lambda accounts, amount, key, reference, is_unique: (*accounts, amount, key, reference, is_unique),
+    accounts_of_transfers,
+    st.integers(0, 12),
+    st.integers(0, 9),
+    st.sampled_from(("", "R1", "R2")),
+    st.booleans(),
+)
+
+
+@given(batch=st.lists(transfers, min_size=1, max_size=12))
+@settings(max_examples=30, deadline=None)
+async def test_batch_has_the_results_of_its_transfers_singly(bank: RunningBank, batch: list[Any]) -> None:
+    """Equal accounts get the same transfers, once in a batch and once one after another."""
+    alice = bank.user("alice")
+
+    async def run(*, in_a_batch: bool) -> tuple[list[Any], list[Decimal]]:
+        owned = [await bank.open(owner, "20") for owner in ("alice", "alice", "bob")]
+        ids, prefix = [*owned, UUID(int=7)], uuid4()
+        requests = [
+            TransferRequest(
+                ids[sender],
+                ids[recipient],
+                rub(str(amount)),
+                f"{prefix} {key}",
+                words=Words(reference=reference, is_reference_unique=is_unique),
+            )
+            for sender, recipient, amount, key, reference, is_unique in batch
+        ]
+        outcomes: list[Receipt | WalletError] = []
+        if in_a_batch:
+            outcomes = await alice(bank.client.batch_transfer(requests))
+        else:
+            for each in requests:
+                try:
+                    sent = (each.sender_id, each.recipient_id, each.amount, each.idempotency_key, "", each.words)
+                    outcomes.append(await alice(bank.client.transfer(*sent)))
+                except WalletError as error:
+                    outcomes.append(error)
+        described = [_describe(outcome, ids, str(prefix)) for outcome in outcomes]
+        return described, [await bank.balance(id_) for id_ in owned]
+
+    assert await run(in_a_batch=True) == await run(in_a_batch=False)
+
+
+def _describe(outcome: Receipt | WalletError, ids: list[UUID], prefix: str) -> Any:
+    """Return an outcome without the ids that differ between two runs."""
+    if isinstance(outcome, Receipt):
+        transfer = outcome.transfer
+        sides = ids.index(transfer.sender_id), ids.index(transfer.recipient_id)
+        posting = outcome.posting
+        return sides, transfer.amount, transfer.reference, posting.version, posting.balance_after, outcome.is_replay
+    message = str(outcome).replace(prefix, "")
+    for number, id_ in enumerate(ids):
+        message = message.replace(str(id_), f"account {number}")
+    return type(outcome), message, outcome.is_replay

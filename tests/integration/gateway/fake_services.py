@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from kit.rpc import converters, request_context, status
 from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 from protos.wallet.card.v1 import card_pb2, card_pb2_grpc
-from wallet.errors import AccountNotFound, TopUpNotFound, WalletError
+from wallet.errors import AccountNotFound, InternalError, TopUpNotFound, Unavailable, WalletError
 from wallet.money import Money
 
 ACCOUNT = UUID("123e4567-e89b-12d3-a456-426614174000")
@@ -99,10 +99,14 @@ class FakeCard(card_pb2_grpc.CardServiceServicer):
 
 
 class FakeBank(bank_pb2_grpc.BankServiceServicer):
-    """Fake bank with one account of 990.00 RUB. A transfer with any id is a deposit of 10.00 RUB into this account."""
+    """Fake bank with one account of 990.00 RUB. A transfer with any id is a deposit of 10.00 RUB into this account.
+
+    `is_away` fails batches of transfers as a whole.
+    """
 
     def __init__(self) -> None:
         self.requests: list[Any] = []
+        self.is_away = False
 
     async def BatchGetAccounts(self, request: Any, context: Any) -> bank_pb2.BatchGetAccountsResponse:  # noqa: N802
         self.requests.append(request)
@@ -125,6 +129,24 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
             amount=request.amount,
         )
         return bank_pb2.TransferMoneyResponse(transfer=transfer, sender_balance=request.amount, sender_version=1)
+
+    async def BatchTransferMoney(  # noqa: N802
+        self, request: Any, context: Any
+    ) -> bank_pb2.BatchTransferMoneyResponse:
+        """Execute every transfer. An amount of 404 is refused, 500 and 503 have an unknown outcome, 100 is a replay."""
+        self.requests.append(request)
+        if self.is_away:
+            raise Unavailable("the bank")
+        errors = {404: AccountNotFound("the-account"), 500: InternalError(), 503: Unavailable("the ledger")}
+        response = bank_pb2.BatchTransferMoneyResponse()
+        for each in request.transfers:
+            if (error := errors.get(each.amount.units)) is not None:
+                response.results.add(error=status.error_to_status(error))
+            else:
+                made = await self.TransferMoney(each, context)
+                made.is_replay = each.amount.units == 100
+                response.results.add(value=made)
+        return response
 
     async def ForwardTransfers(  # noqa: N802
         self, request: Any, context: Any

@@ -50,6 +50,12 @@ class SlowServices(
         await self._wait("TransferMoney", context)
         return await FakeBank().TransferMoney(request, context)  # type: ignore[abstract]
 
+    async def BatchTransferMoney(  # noqa: N802
+        self, request: Any, context: Any
+    ) -> bank_pb2.BatchTransferMoneyResponse:
+        await self._wait("BatchTransferMoney", context)
+        return await FakeBank().BatchTransferMoney(request, context)  # type: ignore[abstract]
+
     async def ForwardTransfers(  # noqa: N802
         self, request: Any, context: Any
     ) -> AsyncIterator[bank_pb2.ForwardTransfersResponse]:

@@ -13,7 +13,7 @@ from gateway.graphql.execution.schemas import build_merged_schema
 from tests.integration.gateway.fake_services import ACCOUNT, FakeCard
 from tests.integration.gateway.gateway_process import Gateway
 from tests.integration.gateway.logs import logs_since
-from wallet.errors import ERRORS_BY_REASON, FieldViolation, InvalidInput, WalletError
+from wallet.errors import ERRORS_BY_REASON, FieldViolation, InvalidInput, RateLimited, WalletError
 
 INPUT = {
     "accountId": str(ACCOUNT),
@@ -105,7 +105,10 @@ class TestErrorOverGraphQL:
         else:
             (only,) = response.json()["errors"]
             assert (response.json()["data"], only["message"]) == (None, error.message)
-            assert only["extensions"] == {"code": error.reason, "requestId": response.headers["x-request-id"]}
+            expected = {"code": error.reason, "requestId": response.headers["x-request-id"]}
+            if isinstance(error, RateLimited):
+                expected["retryAfter"] = int(error.retry_after_seconds)
+            assert only["extensions"] == expected
 
 
 class TestUnexpectedError:

@@ -322,7 +322,9 @@ class TestSubgraphs:
             }
         assert fields == {
             "bank": {
-                "account": {"id", "balance", "status", "owner", "createdAt", "transfers", "frozen", "changes"},
+                "account": {
+                    *("id", "balance", "balanceAt", "status", "owner", "createdAt", "transfers", "frozen", "changes")
+                },
                 "user": {"id", "accounts"},
             },
             "card": {"account": {"id", "topUps"}},

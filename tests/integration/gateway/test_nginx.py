@@ -122,7 +122,7 @@ class TestHTTPS:
             by_gateway = await http.post("/graphql", content=b"x" * 100_000)
             (error,) = by_gateway.json()["errors"]
             assert (by_gateway.status_code, error["extensions"]["code"]) == (413, "CONTENT_TOO_LARGE")
-            by_nginx = await http.post("/graphql", content=b"x" * 200_000)
+            by_nginx = await http.post("/graphql", content=b"x" * 1_200_000)
             assert (by_nginx.status_code, by_nginx.headers["content-type"]) == (413, "text/html")
 
     async def test_metrics_are_not_reachable(self, nginx: Nginx) -> None:

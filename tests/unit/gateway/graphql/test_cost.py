@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any, NoReturn
 
+import orjson
 import pytest
 import strawberry
 from graphql import (
@@ -41,6 +42,7 @@ from subgraphs.analytics.service.domain import statistics
 from subgraphs.bank.graph.types import BALANCE_AT_COST, CHANGE_COST
 from tests.unit.gateway.graphql.example_operations import example_operations
 from wallet.graph import (
+    BATCH_ITEM_COST,
     METADATA_COST,
     MUTATION_COST,
     PAGE_COST,
@@ -498,7 +500,18 @@ class TestDirectives:
             for each in directives(field)
             if is_cost(each)
         }
-        assert dict.fromkeys(GRAPH.mutation_type.fields, MUTATION_COST) == weights
+        expected = dict.fromkeys(GRAPH.mutation_type.fields, MUTATION_COST)
+        assert expected | {"transferMoneyBatch": BATCH_ITEM_COST} == weights
+
+    def test_batch_costs_as_much_as_its_transfers(self) -> None:
+        text = "mutation($them: [TransferMoneyInput!]!) { transferMoneyBatch(inputs: $them) { replayed } }"
+        transfer = {"senderId": ACCOUNT, "recipientId": ACCOUNT, "amount": "1.00", "idempotencyKey": "k"}
+        for count in (1, 20, 1_000):
+            them = [transfer | {"idempotencyKey": f"k{number:04}"} for number in range(count)]
+            arguments = max(0, len(orjson.dumps(them)) - FREE_ARGUMENT_BYTES) // ARGUMENT_BYTES_PER_UNIT
+            estimated = cost(text, GRAPH).estimate({"them": them})
+            assert estimated == count * (BATCH_ITEM_COST + 1) + arguments
+            assert estimated <= Limits.cost
 
     def test_many_small_pages_in_one_operation_are_above_the_limit(self) -> None:
         for page in ("operations(first: 1) { __typename }", "topUps(first: 1) { __typename }", STATISTICS_OF_AN_HOUR):
@@ -532,6 +545,7 @@ class TestDirectives:
             "Query.node": 4 * RESOLVER_COST,
             "Query.nodes": 4 * RESOLVER_COST,
             "Mutation.transferMoney": MUTATION_COST,
+            "Mutation.transferMoneyBatch": BATCH_ITEM_COST,
             "Mutation.openAccount": MUTATION_COST,
             "Mutation.closeAccount": MUTATION_COST,
             "Mutation.freezeAccount": MUTATION_COST,

@@ -378,7 +378,7 @@ class TestPost:
     async def test_large_body_without_a_token_is_refused(self, http: httpx.AsyncClient) -> None:
         response = await post(http, "{ hello }" + " " * 17_000)
         assert response.status_code == 413
-        assert response.json()["errors"][0]["extensions"]["code"] == "REQUEST_ENTITY_TOO_LARGE"
+        assert response.json()["errors"][0]["extensions"]["code"] == "CONTENT_TOO_LARGE"
 
     async def test_body_in_several_messages_is_joined(self, app: GraphQLOverHTTP) -> None:
         body = orjson.dumps({"query": "{ hello }"})

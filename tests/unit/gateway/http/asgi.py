@@ -1,5 +1,7 @@
 """ASGI app and client for tests of the HTTP modules."""
 
+from collections.abc import Collection
+
 import httpx
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -36,6 +38,7 @@ def with_middleware(
     body_limit_bytes: int = 1_000,
     rates: RateLimitOptions | None = None,
     work: WorkLimits | None = None,
+    large_body_paths: Collection[str] = (),
 ) -> RequestMiddleware:
     """Return the app behind the gateway's middleware, with these rate limits, or with the default ones."""
     limiter = RateLimiter(rates or RateLimitOptions())
@@ -46,4 +49,5 @@ def with_middleware(
         work or WorkLimits(),
         timeout_seconds=timeout_seconds,
         body_limit_bytes=body_limit_bytes,
+        large_body_paths=large_body_paths,
     )
