@@ -1,6 +1,6 @@
 """Conversion between ledger requests and the REST API. It does no I/O, so clients of any kind can use it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from http import HTTPStatus
@@ -84,6 +84,34 @@ def parse_answer(
         transfer = UUID(transfer_id) if transfer_id else None
         return TopUpState(UUID(response["id"]), response["status"], transfer, is_replay)
     return parse_error(request, response.get("code", str(status)), response, is_replay=is_replay)
+
+
+def batch_item_for(request: LedgerRequest) -> dict[str, Any]:
+    """Return a transfer as an item of a batch."""
+    sides = {"senderId": str(request.body.sender_id), "idempotencyKey": request.key.key}
+    return post_for(request).body | sides
+
+
+def parse_batch(
+    requests: Sequence[LedgerRequest], status: int, response: Mapping[str, Any], headers: Mapping[str, str]
+) -> list[Answer]:
+    """Convert a response to a batch; arguments as in `parse_answer`."""
+    if status != HTTPStatus.OK:
+        return [parse_answer(each, status, response, headers) for each in requests]
+    return [parse_result(*pair) for pair in zip(requests, response["results"], strict=True)]
+
+
+def parse_result(request: LedgerRequest, result: Mapping[str, Any]) -> Answer:
+    """Convert the result of one transfer of a batch."""
+    if "transfer" in result:
+        made = result["transfer"]
+        amount, sender = Decimal(made["amount"]), request.body.sender_id
+        return Receipt(UUID(made["id"]), sender, None, None, amount, result["replayed"])
+    problem = result["problem"]
+    answer = parse_error(request, problem["code"], problem, is_replay=result["replayed"])
+    if isinstance(answer, UnknownOutcome) is not (result["outcome"] == "UNKNOWN"):
+        raise ValueError(f"{problem['code']} has the outcome {result['outcome']}")
+    return answer
 
 
 def parse_error(request: LedgerRequest, code: str, data: Mapping[str, Any], *, is_replay: bool | None = None) -> Answer:

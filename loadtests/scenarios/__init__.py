@@ -6,6 +6,7 @@ from typing import Final, cast
 
 _USER_CLASSES: Final[Mapping[str, tuple[str, str]]] = {
     "rest": ("rest", "RestTransfers"),
+    "batches": ("batches", "BatchTransfers"),
     "graphql": ("graphql", "GraphQLTransfers"),
     "grpc": ("grpc", "GrpcTransfers"),
     "topups": ("topups", "TopUps"),

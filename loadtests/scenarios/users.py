@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -16,7 +16,7 @@ from locust.runners import WorkerRunner
 
 from kit.runtime.backoff import Backoff
 from loadtests.arrivals import Arrivals, ClosedLoop
-from loadtests.choices import UserChoices
+from loadtests.choices import TransferChoice, UserChoices
 from loadtests.greenlets import run_concurrently
 from loadtests.history.calls import Answer, IdempotencyKey, LedgerRequest, NoEffect, RequestBody, UnknownOutcome
 from loadtests.history.storage import HistoryWriter, RequestRecord
@@ -25,7 +25,9 @@ from loadtests.plan import Customer, Plan
 ParseAnswer: TypeAlias = Callable[[int, Mapping[str, Any], Mapping[str, str]], Answer | None]
 """Converts an HTTP status, a JSON body and headers to an answer. For a read, None means success."""
 
-_ATTEMPTS: Final = 5
+ATTEMPTS: Final = 5
+"""Maximum number of attempts to learn the outcome of a request."""
+
 _FIRST_RETRY_SECONDS: Final = 0.2
 _LONGEST_RETRY_SECONDS: Final = 3.2
 
@@ -96,7 +98,7 @@ class WalletUser(FastHttpUser):
         def send() -> Answer | None:
             sending = self.client.request(method, path, name=name, headers=headers, json=json, catch_response=True)
             with sending as response:
-                answer = parse(response.status_code, _json_object(response), response.headers or {})
+                answer = parse(response.status_code, json_object(response), response.headers or {})
                 if isinstance(answer, UnknownOutcome | NoEffect):
                     response.failure(answer.reason)
                 else:
@@ -121,17 +123,30 @@ class WalletUser(FastHttpUser):
         self, name: str, send: Callable[[], Answer | None], request: LedgerRequest | None = None
     ) -> Answer | None:
         """Call `send`, and record the request with its times and its response."""
-        due, self.due = self.due, 0.0  # only the first request has the arrival's due time; a retry is due when sent
-        answer: Answer | None = UnknownOutcome("CANCELLED") if request else None
+        return self.record_all(name, lambda: [send()], [request])[0]
+
+    def record_all(
+        self, name: str, send: Callable[[], Sequence[Answer | None]], requests: Sequence[LedgerRequest | None]
+    ) -> Sequence[Answer | None]:
+        """Call `send`, which sends several requests in one call. Record each with the times of the call.
+
+        Args:
+            name: name of each request in reports.
+            send: returns the answers, in the order of the requests.
+            requests: requests to the ledger; None for a read.
+        """
+        due, self.due = self.due, 0.0  # only the first call has the arrival's due time; a retry is due when sent
+        answers: Sequence[Answer | None] = [UnknownOutcome("CANCELLED") if each else None for each in requests]
         began = time.monotonic()
         try:
-            answer = send()
+            answers = send()
         finally:
             ended = time.monotonic()
-            record = RequestRecord(name=name, due=due or began, began=began, ended=ended, request=request)
-            error = answer.reason if isinstance(answer, UnknownOutcome | NoEffect) else ""
-            self.writer.write(replace(record, error=error, answer=answer if request else None))
-        return answer
+            for request, answer in zip(requests, answers, strict=True):
+                record = RequestRecord(name=name, due=due or began, began=began, ended=ended, request=request)
+                error = answer.reason if isinstance(answer, UnknownOutcome | NoEffect) else ""
+                self.writer.write(replace(record, error=error, answer=answer if request else None))
+        return answers
 
 
 class TransferUser(WalletUser):
@@ -150,15 +165,8 @@ class TransferUser(WalletUser):
         """Make one transfer."""
         choice = self.choices.next_transfer()
         sender = choice.sender
-        body = RequestBody(
-            UUID(sender.account),
-            UUID(choice.recipient.account),
-            choice.amount,
-            description=choice.description,
-            reference=choice.reference,
-            is_reference_unique=choice.is_reference_unique,
-        )
-        request = LedgerRequest(IdempotencyKey(sender.principal, "transfer", uuid4().hex), body, sender.subject)
+        request = transfer_request(choice, sender, choice.recipient)
+        body = request.body
         others = [request] if choice.is_duplicated else []
         if choice.is_contradicted:
             others.append(replace(request, body=replace(body, amount=choice.amount + 1)))
@@ -167,14 +175,32 @@ class TransferUser(WalletUser):
 
     def retry_until_known(self, request: LedgerRequest, sender: Customer) -> None:
         """Send the request with the same key until its outcome is known, at most five times."""
-        backoff = Backoff(_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
-        for _ in range(_ATTEMPTS):
+        backoff = retry_backoff()
+        for _ in range(ATTEMPTS):
             if not isinstance(self.transfer(request, sender), UnknownOutcome | NoEffect):
                 return
             gevent.sleep(backoff.next_delay())
 
 
-def _json_object(response: Any) -> Mapping[str, Any]:
+def retry_backoff() -> Backoff:
+    """Return the pauses between attempts."""
+    return Backoff(_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
+
+
+def transfer_request(choice: TransferChoice, sender: Customer, recipient: Customer) -> LedgerRequest:
+    """Return the request for a chosen transfer, with a new key."""
+    body = RequestBody(
+        UUID(sender.account),
+        UUID(recipient.account),
+        choice.amount,
+        description=choice.description,
+        reference=choice.reference,
+        is_reference_unique=choice.is_reference_unique,
+    )
+    return LedgerRequest(IdempotencyKey(sender.principal, "transfer", uuid4().hex), body, sender.subject)
+
+
+def json_object(response: Any) -> Mapping[str, Any]:
     """Return the JSON object in the response, or an empty one if the body is something else."""
     try:
         body = response.json()

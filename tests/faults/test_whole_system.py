@@ -50,7 +50,7 @@ class TestFaults:
             plan = Plan(
                 host=system.target.host,
                 bank=system.target.bank,
-                scenarios=("rest", "graphql", "reads", "topups", "subscribers"),
+                scenarios=("rest", "graphql", "batches", "reads", "topups", "subscribers"),
                 users=10,
                 rate=25,
             )
@@ -88,7 +88,7 @@ class TestOutages:
         plan = Plan(
             host=f"http://127.0.0.1:{system.ports.gateway}",
             bank=f"127.0.0.1:{system.ports.bank_grpc}",
-            scenarios=("rest", "graphql", "reads", "topups", "subscribers"),
+            scenarios=("rest", "graphql", "batches", "reads", "topups", "subscribers"),
             users=15,
             rate=25,
         )
