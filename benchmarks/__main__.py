@@ -12,6 +12,7 @@ from benchmarks import (
     analytics_figures,
     bank_figures,
     gateway_figures,
+    graph_figures,
     identity_figures,
     ingest_figures,
     latency_figures,
@@ -32,6 +33,7 @@ FIGURE_MODULES: Final[tuple[FigureModule, ...]] = (
     topup_figures,
     identity_figures,
     gateway_figures,
+    graph_figures,
     system_figures,
 )
 """All modules with figures, in the order of measurement."""

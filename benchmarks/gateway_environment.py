@@ -30,13 +30,14 @@ from stack.process import Child, Process, module
 _IN_FLIGHT: Final = 32
 _REQUESTS: Final = 1_000  # number of different requests; they are repeated with new idempotency keys
 _TIMEOUT_SECONDS: Final = 30.0
-_TRANSFER: Final = """mutation Transfer($input: TransferMoneyInput!) {
+TRANSFER: Final = """mutation Transfer($input: TransferMoneyInput!) {
   transferMoney(input: $input) {
     ... on TransferMoneySuccess { transfer { id } balance { amount } }
     ... on Error { code message }
   }
 }"""
-_OPERATIONS: Final = """query Operations($id: ID!, $first: Int!) {
+"""Mutation that makes a transfer."""
+OPERATIONS: Final = """query Operations($id: ID!, $first: Int!) {
   account(id: $id) {
     operations(first: $first) {
       edges {
@@ -48,6 +49,7 @@ _OPERATIONS: Final = """query Operations($id: ID!, $first: Int!) {
     }
   }
 }"""
+"""Query of a page of operations with the fields that REST returns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,7 @@ class Side:
         name: key of the side in the figure's details.
         load: requests that the generator sends.
         generator: module of the load generator.
-        counted: what one response contains: "transfers" or "pages".
+        counted: what one response contains: "transfers", "pages" or "operations".
     """
 
     name: str
@@ -180,7 +182,7 @@ class GatewayEnvironment(BenchEnvironment):
         """Return a side that makes transfers over REST. The gateway and the bare route have the same contract."""
 
         def request(number: int) -> str:
-            headers = {**self._headers(number), "Idempotency-Key": UNIQUE_KEY}
+            headers = {**self.caller_headers(number), "Idempotency-Key": UNIQUE_KEY}
             body = {"recipientId": account_id(number), "amount": "1.00", "currency": "RUB"}
             return http1_client.post(f"/accounts/{account_id(number + 1)}/transfers", headers, body)
 
@@ -196,7 +198,7 @@ class GatewayEnvironment(BenchEnvironment):
                 "amount": "1.00",
                 "idempotencyKey": UNIQUE_KEY,
             }
-            return self._graphql_request(_TRANSFER, {"input": arguments}, number)
+            return self._graphql_request(TRANSFER, {"input": arguments}, number)
 
         return Side(name="gateway", load=_transfer_load(self.gateway, request, status=200, marker='"balance"'))
 
@@ -224,21 +226,29 @@ class GatewayEnvironment(BenchEnvironment):
     def rest_pages(self) -> Side:
         """Return a side that requests a page of operations over REST again and again, one request at a time."""
         path = f"/accounts/{service_stubs.ACCOUNT}/operations?limit={service_stubs.PAGE_SIZE}"
-        load = _page_load(self.gateway, http1_client.get(path, self._headers()), marker='"hasOlder":true')
+        load = _page_load(self.gateway, http1_client.get(path, self.caller_headers()), marker='"hasOlder":true')
         return Side(name="REST", load=load, counted="pages")
 
     def graphql_pages(self) -> Side:
         """Return a side that requests the page of `rest_pages`, with the same fields, over GraphQL."""
         variables = {"id": service_stubs.ACCOUNT, "first": service_stubs.PAGE_SIZE}
-        load = _page_load(self.gateway, self._graphql_request(_OPERATIONS, variables), marker='"hasNextPage":true')
+        load = _page_load(self.gateway, self._graphql_request(OPERATIONS, variables), marker='"hasNextPage":true')
         return Side(name="GraphQL", load=load, counted="pages")
 
-    def _headers(self, caller: int = 0) -> dict[str, str]:
+    def graphql_operations(self, name: str, query: str, variables: Mapping[str, Any]) -> Side:
+        """Return a side that executes an operation again and again, one request at a time."""
+        load = _page_load(self.gateway, self._graphql_request(query, variables), marker='"data":')
+        return Side(name=name, load=load, counted="operations")
+
+    def caller_headers(self, caller: int = 0) -> dict[str, str]:
+        """Return the headers of a customer."""
         return {"Authorization": f"Bearer {self.tokens.customers[caller % OWNERS]}"}
 
     def _graphql_request(self, query: str, variables: Mapping[str, Any], caller: int = 0) -> str:
         accept = {"Accept": "application/graphql-response+json, application/json;q=0.9"}
-        return http1_client.post("/graphql", self._headers(caller) | accept, {"query": query, "variables": variables})
+        return http1_client.post(
+            "/graphql", self.caller_headers(caller) | accept, {"query": query, "variables": variables}
+        )
 
 
 def _transfer_load(target: str, request: Callable[[int], str], *, status: int, marker: str) -> HttpLoad:

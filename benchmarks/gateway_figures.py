@@ -28,7 +28,7 @@ _BARS: Final[Mapping[str, float | None]] = {
     _REST_VS_GRPC: None,
     _AUTH_OVERHEAD: 0.85,
     _TELEMETRY_OVERHEAD: 0.85,
-    _GRAPHQL_PAGE: 3.0,
+    _GRAPHQL_PAGE: 0.9,
     _MUTATION_VS_HIVE: 1.5,
 }
 FIGURES: Final[Collection[str]] = tuple(_BARS)
