@@ -6,7 +6,7 @@ import os
 import random
 import sys
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,7 @@ from loadtests import account_selection, options
 from loadtests.console import print_progress
 from loadtests.customers import CustomerApi, SetUpError
 from loadtests.history.storage import HistoryWriter
+from loadtests.interrupts import Interrupts
 from loadtests.plan import Plan
 from loadtests.run import (
     COULD_NOT_RUN,
@@ -27,10 +28,9 @@ from loadtests.run import (
 )
 from loadtests.scenarios import NAMES
 from loadtests.target import NO_ADDRESS_LIMITS, Target, temporary_system
-from stack.engines.cluster import has_cluster
-from stack.ports import DEFAULT, HOST, PortError, Ports
+from stack.ports import PortError, Ports
 from stack.process import StartError
-from stack.up import DEFAULT_DATA
+from stack.running import NotFoundError, find_system, list_systems
 
 _SHAPES: Final = ("ramp", "spike", "soak", "limit")  # not imported, because `shapes` patches its process for gevent
 _STEPS_FILE: Final = "steps.txt"
@@ -57,11 +57,13 @@ async def _run(arguments: argparse.Namespace) -> int:
         folder = create_report_folder()
     except OSError as error:
         raise SetUpError(f"the folder of the results cannot be created: {error}") from None
+    interrupts = Interrupts()
     async with AsyncExitStack() as stack:
+        stack.enter_context(interrupts.handled())
         target = Target(host=arguments.host, bank=arguments.bank or "", ledger=arguments.ledger or "")
         if not arguments.host:
             target = (
-                await _running_stack(Ports.derive(arguments.port), arguments.data.absolute())
+                await _find_target(arguments.data, arguments.port)
                 or (await stack.enter_async_context(temporary_system(**NO_ADDRESS_LIMITS)))[1]
             )
         plan = Plan(
@@ -78,7 +80,7 @@ async def _run(arguments: argparse.Namespace) -> int:
         )
         if arguments.ui:
             return await _run_web_interface(target, plan, arguments.customers, folder)
-        outcome = await run_load(target, plan, arguments.customers, folder)
+        outcome = await run_load(target, plan, arguments.customers, folder, interrupts=interrupts)
     if (steps := folder / _STEPS_FILE).exists():
         print_progress(steps.read_text().rstrip())
     print_progress(
@@ -99,7 +101,9 @@ async def _run_web_interface(target: Target, plan: Plan, customers: int, folder:
     process = await asyncio.create_subprocess_exec(*command, env={**os.environ, "LOAD_FOLDER": str(folder)})
     try:
         code = await process.wait()
-    except asyncio.CancelledError:  # Ctrl-C, which Locust receives too
+    except asyncio.CancelledError:  # Locust receives Ctrl-C too, but no SIGTERM
+        with suppress(ProcessLookupError):
+            process.terminate()
         await process.wait()
         raise
     if code:
@@ -107,22 +111,23 @@ async def _run_web_interface(target: Target, plan: Plan, customers: int, folder:
     return Verdict.UNPROVEN
 
 
-async def _running_stack(ports: Ports, data: Path) -> Target | None:
-    """Return the embedded stack on these ports; None if no system is ready there. Nothing is created in `data`.
+async def _find_target(data: Path | None, port: int | None) -> Target | None:
+    """Return the running system with this data folder and port; None if no system runs and none was named.
 
     Raises:
-        SetUpError: a system is ready on these ports, but the folder `data` holds no system.
+        SetUpError: none has this data folder and port, several do, or the system is not ready.
     """
-    gateway = Target(host=f"http://{HOST}:{ports.gateway}")
-    if not await gateway.is_ready():
-        print_progress(f"no system is ready at {gateway.host}: starting a temporary one")
+    if data is None and port is None and not list_systems():
+        print_progress("no wallet runs on this machine: starting a temporary one")
         return None
-    if not has_cluster(data):
-        raise SetUpError(
-            f"{gateway.host} is ready, but there is no system in {data}: name the data folder of that system with "
-            "DATA=… (--data), or its gateway with --host"
-        )
-    return Target.embedded(ports, data)
+    try:
+        system = find_system(data, port)
+    except NotFoundError as error:
+        raise SetUpError(str(error)) from None
+    target = Target.embedded(Ports.derive(system.port), system.data)
+    if not await target.is_ready():
+        raise SetUpError(f"the wallet at {target.host} is not ready: see `make status`")
+    return target
 
 
 def _parse_port(text: str) -> int:
@@ -179,13 +184,9 @@ def create_parser() -> argparse.ArgumentParser:
         help="repeat the users' choices of the run that printed this seed; default: a new random seed",
     )
     parser.add_argument("--ui", action="store_true", help="run Locust's web interface, without a verdict")
-    parser.add_argument(
-        "--port", type=_parse_port, default=DEFAULT, help="port of the running stack's gateway (PORT of `make up`)"
-    )
-    parser.add_argument(
-        "--data", type=Path, default=DEFAULT_DATA, help="data folder of the running stack (DATA of `make up`)"
-    )
-    parser.add_argument("--host", type=options.http_url, help="URL of the gateway, if the system is not on --port")
+    parser.add_argument("--port", type=_parse_port, help="port of a running local system, if several run (PORT)")
+    parser.add_argument("--data", type=Path, help="data folder of a running local system, if several run (DATA)")
+    parser.add_argument("--host", type=options.http_url, help="URL of the gateway of another system")
     parser.add_argument("--bank", type=options.grpc_target, help="gRPC target of the bank behind --host")
     parser.add_argument(
         "--ledger",
@@ -200,8 +201,8 @@ def main() -> int:
     arguments = parse_arguments()
     try:
         return asyncio.run(run(arguments))
-    except KeyboardInterrupt:
-        print_progress("stopped by Ctrl-C, without a verdict")
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print_progress("stopped by Ctrl-C or SIGTERM, without a verdict")
         return _INTERRUPTED
 
 

@@ -1,4 +1,4 @@
-"""Concurrent requests of one user."""
+"""Concurrent requests of one user, and the clock of gevent's timers."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,3 +18,12 @@ def run_concurrently(functions: Iterable[Callable[[], None]]) -> Iterator[None]:
         gevent.joinall(greenlets)
     finally:
         gevent.killall(greenlets)
+
+
+def refresh_timers() -> None:
+    """Let timers that start now count from now.
+
+    They count from the last turn of gevent's loop. Locust sets the timer of `--run-time` after imports that take
+    seconds on a busy machine, and without this call the run would be shorter by these seconds.
+    """
+    gevent.get_hub().loop.update_now()

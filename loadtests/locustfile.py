@@ -23,6 +23,7 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from loadtests import account_selection, options, shapes
 from loadtests.arrivals import ClosedLoop, OpenLoop
+from loadtests.greenlets import refresh_timers
 from loadtests.history.storage import HistoryWriter, RequestRecord
 from loadtests.plan import FINISHED_PREFIX, STARTED, Plan
 from loadtests.scenarios import NAMES, load_user_class
@@ -94,6 +95,7 @@ def configure(environment: Environment, web_ui: Any = None, **_: Any) -> None:
         except StopTest as error:
             log.error("run not prepared", reason=str(error))
             sys.exit(INVALID_OPTIONS)
+    refresh_timers()
 
 
 def select_users(environment: Environment, scenario: str, shape: str) -> None:

@@ -19,7 +19,7 @@ import asyncpg
 import httpx
 import orjson
 
-from loadtests.console import print_progress
+from loadtests.console import print_progress, show_elapsed
 from loadtests.customers import CHECKER, CustomerApi, SetUpError, describe_error
 from loadtests.history import rows
 from loadtests.history.calls import History, deposits_of_top_ups
@@ -27,6 +27,7 @@ from loadtests.history.checker import check_history, check_top_up_marks
 from loadtests.history.reader_checks import check_operations, check_subscriptions
 from loadtests.history.storage import HistoryWriter, RequestRecord, calls_from_records, read_records
 from loadtests.integrity import check_integrity
+from loadtests.interrupts import Interrupts
 from loadtests.plan import FINISHED_PREFIX, STARTED, Customer, Plan
 from loadtests.sampling import DATABASE_ERRORS, record_samples
 from loadtests.statistics import percentiles
@@ -116,7 +117,12 @@ ConcurrentTask = Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]
 
 
 async def run_load(
-    target: Target, plan: Plan, accounts: int, folder: Path, during_load: ConcurrentTask | None = None
+    target: Target,
+    plan: Plan,
+    accounts: int,
+    folder: Path,
+    during_load: ConcurrentTask | None = None,
+    interrupts: Interrupts | None = None,
 ) -> Outcome:
     """Generate the planned load and check the responses.
 
@@ -126,6 +132,7 @@ async def run_load(
         accounts: number of customers.
         folder: empty folder for all results of the run.
         during_load: runs during the load. The load ends when this task returns, or after the planned duration.
+        interrupts: signals that end the load early.
 
     Raises:
         SetUpError: the system or its ledger does not respond as expected; there was no load.
@@ -141,7 +148,7 @@ async def run_load(
                 f"{accounts} customers with accounts; {plan.seconds:g} s of load on {plan.host}; seed {plan.seed}"
             )
             began = time.monotonic()
-            faults = await _run_locust(folder, plan, during_load)
+            faults = await _run_locust(folder, plan, during_load, interrupts or Interrupts())
             ended = time.monotonic()
             writer.flush()
             checked = await _check(target, plan.customers, api, writer, folder, history)
@@ -228,7 +235,9 @@ class LoadError(Exception):
     """Locust could not start, or stopped before the end. The message says why."""
 
 
-async def _run_locust(folder: Path, plan: Plan, during_load: ConcurrentTask | None) -> Sequence[Mapping[str, Any]]:
+async def _run_locust(
+    folder: Path, plan: Plan, during_load: ConcurrentTask | None, interrupts: Interrupts
+) -> Sequence[Mapping[str, Any]]:
     """Run Locust from start to end, and return the injected faults."""
     with (folder / "locust.log").open("ab") as log_file:
         process = await asyncio.create_subprocess_exec(
@@ -247,9 +256,10 @@ async def _run_locust(folder: Path, plan: Plan, during_load: ConcurrentTask | No
         if during_load:
             await _wait_until(lambda: process.returncode is not None or (folder / STARTED).exists())
             faults = await during_load()
-            with suppress(ProcessLookupError):  # Locust may have ended already
-                process.terminate()
-        code = await asyncio.wait_for(process.wait(), plan.seconds + _TIMEOUT_SECONDS)
+            _end_locust(process)
+        must_end = asyncio.Event()
+        with interrupts.ending_load(must_end.set):
+            code = await _wait_for_end(process, plan.seconds, must_end, (folder / STARTED).exists)
         if code == 0:
             await _wait_until(lambda: len(list(folder.glob(f"{FINISHED_PREFIX}*"))) >= plan.processes)
     except TimeoutError:
@@ -264,6 +274,40 @@ async def _run_locust(folder: Path, plan: Plan, during_load: ConcurrentTask | No
         last = (folder / "locust.log").read_text(errors="replace")[-2_000:]
         raise LoadError(f"Locust ended with exit code {code}:\n{last}")
     return faults
+
+
+def _end_locust(process: asyncio.subprocess.Process) -> None:
+    """Let Locust end the load and write its reports. It may have ended already."""
+    with suppress(ProcessLookupError):
+        process.terminate()
+
+
+async def _wait_for_end(
+    process: asyncio.subprocess.Process, seconds: float, must_end: asyncio.Event, has_started: Callable[[], bool]
+) -> int:
+    """Wait until Locust ends, show the elapsed time, and return the exit code.
+
+    Args:
+        process: Locust.
+        seconds: planned duration.
+        must_end: ends the load early, as soon as it has started: before that, Locust does not handle the signal.
+        has_started: returns whether the load has started.
+
+    Raises:
+        TimeoutError: Locust still runs a minute after the planned duration.
+    """
+    code = asyncio.ensure_future(process.wait())
+    for elapsed in count():
+        if (await asyncio.wait({code}, timeout=1))[0]:
+            return code.result()
+        if must_end.is_set() and has_started():
+            must_end.clear()
+            _end_locust(process)
+        if elapsed <= seconds:
+            show_elapsed(elapsed, seconds)
+        elif elapsed > seconds + _TIMEOUT_SECONDS:
+            break
+    raise TimeoutError
 
 
 async def _wait_until(condition: Callable[[], bool]) -> None:

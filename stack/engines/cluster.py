@@ -54,11 +54,6 @@ def open_cluster(home: Path, roles: tuple[str, ...]) -> Cluster:
     return Cluster(place / "data", binaries, passwords, user, group)
 
 
-def has_cluster(home: Path) -> bool:
-    """Return whether `open_cluster` has been called for this folder."""
-    return (home / _RECORD).exists()
-
-
 def remove_cluster(home: Path) -> None:
     """Delete the cluster of `home`. It must not be running."""
     record = home / _RECORD

@@ -1,18 +1,26 @@
 """Load test of a running system, with few users for a few seconds."""
 
+import asyncio
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from loadtests.history.storage import read_records
-from loadtests.plan import Plan
+from loadtests.plan import STARTED, Plan
 from loadtests.report import render_page
-from loadtests.run import run_load
+from loadtests.run import Verdict, run_load
 from loadtests.sampling import read_samples
 from loadtests.scenarios import NAMES
 from loadtests.target import Target
 from stack.system import System
+from tests.waiting import until
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.slow
 
@@ -42,3 +50,29 @@ async def test_open_loop_of_all_scenarios_in_two_processes_is_sound(system: Syst
         assert (tmp_path / report).stat().st_size
     assert read_samples(tmp_path)[-1].metrics.keys() >= {"commands", "batches", "backlog", "lag"}
     assert "Sound" in render_page(tmp_path)
+
+
+def has_run_started(folder: Path) -> bool:
+    return any(folder.glob(f"loadtests/reports/*/{STARTED}"))
+
+
+@pytest.mark.timeout(180)
+async def test_ctrl_c_ends_the_load_early_with_a_verdict(system: System, tmp_path: Path) -> None:
+    async def has_started() -> bool:
+        return has_run_started(tmp_path)
+
+    target = Target.embedded(system.ports, system.data)
+    place = ["--host", target.host, "--ledger", target.ledger]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "loadtests", *place, "--time", "600s", "--users", "2", "--customers", "4"),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        # A shell starts background commands with SIGINT ignored, and their child processes inherit this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    await until(has_started, within=60)
+    process.send_signal(signal.SIGINT)
+    output, _ = await process.communicate()
+    assert process.returncode == Verdict.SOUND
+    assert b"sound: no violations" in output

@@ -1,7 +1,9 @@
+import time
+
 import gevent
 from gevent.event import Event
 
-from loadtests.greenlets import run_concurrently
+from loadtests.greenlets import refresh_timers, run_concurrently
 
 
 def test_functions_run_while_the_block_runs_and_end_before_it() -> None:
@@ -41,3 +43,15 @@ def test_killed_block_ends_after_the_cleanup_of_its_functions() -> None:
     all_started.wait()
     user.kill()
     assert sorted(ended) == [1, 2, 3]
+
+
+def test_timers_count_from_the_time_of_the_refresh() -> None:
+    loop = gevent.get_hub().loop
+    gevent.sleep(0)  # a turn of the loop
+    before = loop.now()
+    end = time.monotonic() + 0.02
+    while time.monotonic() < end:  # as imports do, without a turn of the loop
+        pass
+    assert loop.now() == before
+    refresh_timers()
+    assert loop.now() > before

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 SCRIPT = """
 import asyncio, sys
 from pathlib import Path
+from loadtests.interrupts import Interrupts
 from loadtests.plan import Customer, Plan
 from loadtests.run import _run_locust
 
@@ -25,7 +26,7 @@ folder, closed = Path(sys.argv[1]), "127.0.0.1:1"
 customers = [Customer(name, name, "token", f"00000000-0000-4000-8000-00000000000{name}") for name in "01"]
 plan = Plan(host=f"http://{closed}", bank=closed, users=1, rate=1, seconds=600, customers=customers)
 plan.write(folder)
-asyncio.run(_run_locust(folder, plan, None))
+asyncio.run(_run_locust(folder, plan, None, Interrupts()))
 """
 
 
