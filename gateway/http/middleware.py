@@ -1,7 +1,6 @@
 """ASGI middleware of all routes, inside CORS (`cors.py`). It applies the concerns of a request in a fixed order."""
 
 from collections.abc import Awaitable, Callable, Collection
-from contextlib import nullcontext
 from functools import partial
 from http import HTTPStatus
 from typing import Final
@@ -33,6 +32,9 @@ _STARTS_PER_TURN: Final = 16
 """Requests that start in one turn of the event loop. Until its first call of a service, a request takes some 300 µs."""
 _STARTS_BESIDE_OTHERS: Final = 4
 """The same while several addresses are active. Fewer starts make more turns, which take time."""
+
+_SMALL_ENCODED_BYTES: Final = 4 * 1024
+"""Size up to which an encoded body has the usual limit. A batch of transfers with their keys is not so small."""
 
 
 class RequestMiddleware:
@@ -123,8 +125,9 @@ class RequestMiddleware:
                     place = hold_for_request(self._work.requests, size, by_address=True)
                     exchange.on_response_start = place.release
                     start = place.__aenter__
-                async with hold_for_request(self._work.large_bodies, by_address=True) if is_large else nullcontext():
-                    await self._timeouts.run(app, scope, receive, exchange.send, start)
+                if is_large:
+                    await self._hold_large_body(exchange)
+                await self._timeouts.run(app, scope, receive, exchange.send, start)
             else:
                 with metrics.WEBSOCKETS.track_inprogress():
                     await self._app(scope, receive, exchange.send)
@@ -145,14 +148,29 @@ class RequestMiddleware:
             request_context.current_request.reset(reset)
 
     def _may_be_large(self, exchange: Exchange) -> bool:
-        """Return whether the body may be larger than others, and is: only then, the request needs a place for it."""
+        """Return whether the caller may send a body above the usual limit, and its length shows that it may be one."""
         if exchange.scope["path"] not in self._large_body_paths:
             return False
         if request_context.current_request.get().principal is None:
             return False
-        length = exchange.headers.get(b"content-length")
-        is_large = length is not None and int(length) > self._body_limit_bytes
-        return is_large or b"content-encoding" in exchange.headers
+        is_encoded = b"content-encoding" in exchange.headers
+        length = int(exchange.headers.get(b"content-length", b"0"))
+        return length > (_SMALL_ENCODED_BYTES if is_encoded else self._body_limit_bytes)
+
+    async def _hold_large_body(self, exchange: Exchange) -> None:
+        """Wait for a place for a large body, and keep it until the response starts: a stream may last for hours.
+
+        Raises:
+            ResourceExhausted: there was none before the deadline of the request.
+        """
+        hold, release_others = hold_for_request(self._work.large_bodies, by_address=True), exchange.on_response_start
+
+        def release() -> None:
+            hold.release()
+            release_others()
+
+        exchange.on_response_start = release
+        await hold.__aenter__()
 
     async def _hit_rate_limit(self, exchange: Exchange) -> bool:
         """Count the request, and make the response headers show the remaining quota, except those of health checks.

@@ -52,7 +52,7 @@ class WorkLimits:
         bodies: bytes of the bodies of GraphQL requests, from parsing to the response, and of messages on WebSockets
             while they are parsed. The objects of a hostile body take 22 times as much memory as its text.
         large_bodies: requests of one address with a large body (`LARGE_BODY_LIMIT_BYTES`), from its first byte to the
-            end of the response. So their bodies take 8 MiB at most.
+            start of the response. So their bodies take 8 MiB at most.
         costs: estimated cost of the queries and mutations of one client that are executed.
         costs_of_addresses: the same for one address.
     """

@@ -1,6 +1,7 @@
 """Large bodies: who may send them, and how many at a time. Batches: what they count as."""
 
 import asyncio
+import gzip
 from typing import Any
 
 import pytest
@@ -65,6 +66,41 @@ async def test_address_has_a_few_large_bodies_at_a_time(keys: Keys) -> None:
         proceed.set()
     assert [(await each).status_code for each in sent] == [200] * 4
     assert len(work.large_bodies) == 0
+
+
+async def test_place_of_a_large_body_is_free_when_the_response_starts(keys: Keys) -> None:
+    end, started = asyncio.Event(), asyncio.Queue[None]()
+
+    async def stream(_: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        started.put_nowait(None)
+        await end.wait()
+        await send({"type": "http.response.body", "body": b""})
+
+    work = WorkLimits(large_bodies=FairLimit(1))
+    guarded = with_middleware(stream, keys, large_body_paths={PATH}, work=work, timeout_seconds=30)
+    headers = {"Authorization": f"Bearer {keys.user('alice')}"}
+    async with http_client(guarded) as http, asyncio.TaskGroup() as requests:
+        sent = [requests.create_task(http.post(PATH, content=b"x" * 1_001, headers=headers)) for _ in range(3)]
+        for _ in sent:
+            await started.get()
+        assert len(work.large_bodies) == 0
+        end.set()
+    assert [(await each).status_code for each in sent] == [200] * 3
+
+
+@pytest.mark.parametrize("size", [70_000, 2_000_000])
+async def test_small_encoded_body_has_the_usual_limit(keys: Keys, size: int) -> None:
+    app = with_middleware(echo, keys, body_limit_bytes=64 * 1024, large_body_paths={PATH})
+    headers = {"Authorization": f"Bearer {keys.user('alice')}", "Content-Encoding": "gzip"}
+    small, large = gzip.compress(b"x" * size), gzip.compress(b"x" * size, 0)
+    async with http_client(app) as http:
+        assert len(small) < 4_096 < len(large)
+        assert (await http.post(PATH, content=small, headers=headers)).status_code == 413
+        expected = 200 if size < LARGE_BODY_LIMIT_BYTES else 413
+        assert (await http.post(PATH, content=large, headers=headers)).status_code == expected
 
 
 @pytest.mark.parametrize(
