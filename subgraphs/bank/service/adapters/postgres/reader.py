@@ -72,11 +72,11 @@ _BALANCES_AT: Final = """
         ) AS a
     ),
     search AS (
-        SELECT number, id, at_time, CASE WHEN at_time IS NULL THEN limit_version ELSE 0 END AS low,
-               limit_version AS high
+        SELECT number, id, currency, opening_balance, at_time,
+               CASE WHEN at_time IS NULL THEN limit_version ELSE 0 END AS low, limit_version AS high
         FROM requested
         UNION ALL
-        SELECT s.number, s.id, s.at_time,
+        SELECT s.number, s.id, s.currency, s.opening_balance, s.at_time,
                CASE WHEN t.created_at <= s.at_time THEN s.middle ELSE s.low END,
                CASE WHEN t.created_at <= s.at_time THEN s.high ELSE s.middle - 1 END
         FROM (SELECT *, (low + high + 1) / 2 AS middle FROM search WHERE low < high) AS s
@@ -85,10 +85,9 @@ _BALANCES_AT: Final = """
         ) AS e
         CROSS JOIN LATERAL (SELECT created_at FROM transfers WHERE id = e.transfer_id OFFSET 0) AS t
     )
-    SELECT r.number, r.currency, coalesce(e.balance_after, r.opening_balance) AS balance, s.low AS version,
+    SELECT s.number, s.currency, coalesce(e.balance_after, s.opening_balance) AS balance, s.low AS version,
            t.created_at AS occurred_at
     FROM search AS s
-    JOIN requested AS r ON r.number = s.number
     LEFT JOIN LATERAL (
         SELECT transfer_id, balance_after FROM entries WHERE account_id = s.id AND version = s.low OFFSET 0
     ) AS e ON true
