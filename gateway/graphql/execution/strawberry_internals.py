@@ -257,6 +257,7 @@ class GraphSchema(strawberry.Schema):
         _remove_null_defaults(self.core_schema)
         _use_source_resolvers(self.core_schema)
         _use_plain_inputs(self.core_schema)
+        _name_arguments(self.core_schema, self.config)
 
     def create_extensions_runner(self, execution_context: ExecutionContext, _: Any) -> SchemaExtensionsRunner:
         """Return the runner instead of Strawberry's own, which creates context managers for each hook."""
@@ -399,6 +400,14 @@ def _use_source_resolvers(schema: GraphQLSchema) -> None:
             may_raise = is_union_type(get_named_type(field.type)) and definition.base_resolver is not None
             if read is not None and not may_raise:
                 field.resolve = SourceResolver(read)
+
+
+def _name_arguments(schema: GraphQLSchema, config: StrawberryConfig) -> None:
+    """Store the names of arguments in their definitions. Strawberry would convert them again for each call."""
+    for type_ in filter(is_object_type, schema.type_map.values()):
+        for field in type_.fields.values():
+            for argument in getattr(strawberry_definition(field), "arguments", ()):
+                argument.graphql_name = config.name_converter.from_argument(argument)
 
 
 def _use_plain_inputs(schema: GraphQLSchema) -> None:

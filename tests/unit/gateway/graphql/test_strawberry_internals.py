@@ -18,6 +18,7 @@ from strawberry.exceptions import DuplicatedTypeName
 from strawberry.extensions import FieldExtension
 from strawberry.resolvers import is_default_resolver
 from strawberry.schema.config import StrawberryConfig
+from strawberry.schema.name_converter import NameConverter
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext, validate_document
 from strawberry.types import ExecutionContext
 from strawberry.types.base import StrawberryObjectDefinition
@@ -271,6 +272,15 @@ class TestSourceResolvers:
             (["things", 2, "n"], "Cannot return null for non-nullable field Thing.number."),
             (["things", 3, "n"], "Int cannot represent non-integer value: 'many'"),
         ]
+
+
+async def test_names_of_arguments_are_converted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    converted: list[object] = []
+    monkeypatch.setattr(NameConverter, "apply_naming_config", lambda _, name: converted.append(name))
+    received: list[object] = []
+    result = await SCHEMA.execute("{ plain(value: {number: 1}) words { at(index: 1) } }", context_value=received)
+    assert (result.errors, len(received)) == (None, 1)
+    assert set(converted).isdisjoint({"value", "index"})
 
 
 class TestPlainInputs:
