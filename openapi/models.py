@@ -387,7 +387,7 @@ class TransferBatchRequest(BaseModel):
 
 
 class TransferOutcome(StrEnum):
-    completed = "COMPLETED"
+    succeeded = "SUCCEEDED"
     refused = "REFUSED"
     unknown = "UNKNOWN"
 
@@ -650,7 +650,7 @@ class TransferResult(BaseModel):
     replayed: Annotated[
         StrictBool, Field(description="Whether this is the stored outcome of an earlier request with the same key.")
     ]
-    transfer: Annotated[Transfer | None, Field(description="With `COMPLETED`, the transfer.")] = None
+    transfer: Annotated[Transfer | None, Field(description="With `SUCCEEDED`, the transfer.")] = None
     problem: Annotated[
         Problem | None,
         Field(description="With `REFUSED` and `UNKNOWN`, the response that a single transfer would have had."),

@@ -104,7 +104,7 @@ def result_to_rest(result: Receipt | WalletError) -> models.TransferResult:
     """Convert the result of one transfer to the contract's model."""
     if isinstance(result, Receipt):
         return models.TransferResult(
-            outcome=models.TransferOutcome.completed,
+            outcome=models.TransferOutcome.succeeded,
             replayed=result.is_replay,
             transfer=transfer_to_rest(result.transfer),
         )

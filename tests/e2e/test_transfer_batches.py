@@ -56,13 +56,13 @@ async def test_results_are_those_of_single_transfers_in_order(alice: User, bob: 
     ]
     results = await post(alice, *batch)
     assert list(map(code, results)) == [
-        "COMPLETED",
+        "SUCCEEDED",
         "INSUFFICIENT_FUNDS",
         "ACCOUNT_NOT_FOUND",
         "ACCOUNT_NOT_FOUND",
         "INVALID_INPUT",
         "INVALID_INPUT",
-        "COMPLETED",
+        "SUCCEEDED",
         "REFERENCE_USED",
     ]
     assert results[0]["transfer"]["description"] == "Salary"

@@ -62,12 +62,12 @@ class TestRest:
         amounts = ("1.00", "404.00", "100.00", "503.00", "500.00", "2.00")
         results = await post(gateway.http, *map(transfer, amounts))
         assert list(map(summary, results)) == [
-            ("COMPLETED", False, None),
+            ("SUCCEEDED", False, None),
             ("REFUSED", False, "ACCOUNT_NOT_FOUND"),
-            ("COMPLETED", True, None),
+            ("SUCCEEDED", True, None),
             ("UNKNOWN", False, "UNAVAILABLE"),
             ("UNKNOWN", False, "INTERNAL"),
-            ("COMPLETED", False, None),
+            ("SUCCEEDED", False, None),
         ]
         made = [result["transfer"]["amount"] for result in results if "transfer" in result]
         assert made == ["1.00", "100.00", "2.00"]
@@ -149,7 +149,7 @@ class TestSizes:
         body = json.dumps({"transfers": [transfer(**words) for _ in range(1_000)]}, indent=indent)
         headers = {"Content-Type": "application/json"}
         response = await gateway.http.post(PATH, content=body, headers=headers)
-        assert {each["outcome"] for each in response.json()["results"]} == {"COMPLETED"}
+        assert {each["outcome"] for each in response.json()["results"]} == {"SUCCEEDED"}
         packed = gzip.compress(body.encode())
         response = await gateway.http.post(PATH, content=packed, headers=headers | {"Content-Encoding": "gzip"})
         assert len(response.json()["results"]) == 1_000

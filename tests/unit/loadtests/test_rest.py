@@ -34,7 +34,7 @@ def test_mark_of_a_replay_is_read_from_the_header(headers: dict[str, str], is_re
 
 
 RESULTS = [
-    {"outcome": "COMPLETED", "replayed": True, "transfer": TRANSFER},
+    {"outcome": "SUCCEEDED", "replayed": True, "transfer": TRANSFER},
     {"outcome": "REFUSED", "replayed": True, "problem": REFUSED},
     {"outcome": "UNKNOWN", "replayed": False, "problem": {"code": "UNAVAILABLE"}},
     {"outcome": "REFUSED", "replayed": False, "problem": {"code": "INVALID_INPUT"}},
