@@ -105,7 +105,7 @@ class TestErrorOverGraphQL:
         else:
             (only,) = response.json()["errors"]
             assert (response.json()["data"], only["message"]) == (None, error.message)
-            expected = {"code": error.reason, "requestId": response.headers["x-request-id"]}
+            expected: dict[str, object] = {"code": error.reason, "requestId": response.headers["x-request-id"]}
             if isinstance(error, RateLimited):
                 expected["retryAfter"] = int(error.retry_after_seconds)
             assert only["extensions"] == expected
