@@ -149,10 +149,38 @@ class ThawRequest(BaseModel):
     ]
 
 
+class SetFloorRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    floor: Annotated[
+        str,
+        Field(
+            description="Decimal number at or below zero, with at most the currency's number of decimals.",
+            examples=["-500.00"],
+            pattern="^(-[0-9]{1,18}(\\.[0-9]{1,4})?|0(\\.0{1,4})?)$",
+        ),
+    ]
+    currency: Annotated[
+        str, Field(description="ISO 4217 code of an active national currency.", examples=["RUB"], pattern="^[A-Z]{3}$")
+    ] = "RUB"
+    reason: Annotated[
+        str,
+        Field(
+            description="The rules of `description` of a transfer apply.",
+            examples=["Credit line of the contract"],
+            max_length=200,
+            min_length=1,
+        ),
+    ]
+
+
 class Action(StrEnum):
     close = "CLOSE"
     freeze = "FREEZE"
     thaw = "THAW"
+    set_floor = "SET_FLOOR"
 
 
 class AccountChange(BaseModel):
@@ -197,6 +225,22 @@ class Account(BaseModel):
     created_at: Annotated[AwareDatetime, Field(alias="createdAt")]
     updated_at: Annotated[AwareDatetime, Field(alias="updatedAt")]
     frozen: Annotated[AccountFreeze | None, Field(description="Absent if the account is not frozen.")] = None
+    floor: Annotated[
+        str | None,
+        Field(
+            description="Lower limit of the balance, below zero. Absent without a credit line.",
+            examples=["990.00"],
+            pattern="^-?[0-9]{1,18}(\\.[0-9]{1,4})?$",
+        ),
+    ] = None
+    available: Annotated[
+        str | None,
+        Field(
+            description="Amount that the account can pay. Absent if it is the balance.",
+            examples=["990.00"],
+            pattern="^-?[0-9]{1,18}(\\.[0-9]{1,4})?$",
+        ),
+    ] = None
 
 
 class BalanceAt(BaseModel):

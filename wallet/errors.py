@@ -174,6 +174,18 @@ class AccountNotEmpty(WalletError):
 
 
 @dataclass
+class FloorAboveBalance(WalletError):
+    """The floor is above the balance of the account, so it was not set. `floor` is a decimal string in `currency`."""
+
+    reason = "FLOOR_ABOVE_BALANCE"
+    code = Code.FAILED_PRECONDITION
+    template = "the balance of the account {account_id} is below {floor} {currency}; set a lower floor"
+    account_id: str
+    floor: str
+    currency: str
+
+
+@dataclass
 class ReferenceUsed(WalletError):
     """An earlier transfer from the account has the reference, and the request asks for a unique one."""
 

@@ -222,6 +222,14 @@ class AccountNotEmpty(Error):
     account_id: strawberry.ID
 
 
+@strawberry.federation.type(
+    shareable=True, description="The balance of the account is below the floor, so the floor was not set."
+)
+class FloorAboveBalance(Error):
+    account_id: strawberry.ID
+    floor: Money
+
+
 @strawberry.enum(description="Period of a top-up limit.")
 class LimitPeriod(Enum):
     TOP_UP = strawberry.enum_value("TOP_UP", description="One top-up.")
@@ -284,6 +292,10 @@ def _funds_to_graph(error: errors.InsufficientFunds) -> dict[str, Any]:
     return {"needed": needed, "available": available}
 
 
+def _floor_to_graph(error: errors.FloorAboveBalance) -> dict[str, Any]:
+    return {"account_id": error.account_id, "floor": Money(amount=error.floor, currency=error.currency)}
+
+
 def _limit_to_graph(error: errors.TopUpLimitExceeded) -> dict[str, Any]:
     limit, available = (Money(amount=amount, currency=error.currency) for amount in (error.limit, error.available))
     return {"limit": limit, "available": available, "period": LimitPeriod(error.period)}
@@ -301,6 +313,7 @@ ERRORS_AS_DATA: Final = (
     _ErrorToUnionMember(errors.AccountClosed, AccountClosed, errors.AccountClosed.metadata),
     _ErrorToUnionMember(errors.AccountFrozen, AccountFrozen, errors.AccountFrozen.metadata),
     _ErrorToUnionMember(errors.AccountNotEmpty, AccountNotEmpty, errors.AccountNotEmpty.metadata),
+    _ErrorToUnionMember(errors.FloorAboveBalance, FloorAboveBalance, _floor_to_graph),
     _ErrorToUnionMember(errors.TopUpLimitExceeded, TopUpLimitExceeded, _limit_to_graph),
     _ErrorToUnionMember(errors.TopUpDeclinesExceeded, TopUpDeclinesExceeded, _declines_to_graph),
     _ErrorToUnionMember(errors.ReferenceUsed, ReferenceUsed, errors.ReferenceUsed.metadata),

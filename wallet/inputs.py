@@ -106,12 +106,12 @@ class FieldParser:
             self._violations.append(FieldViolation(field, str(error)))
             return None  # type: ignore[return-value]  # never used: the exit of the context raises
 
-    def parse_money(self, amount: str, currency: str) -> Money:
-        """Parse the fields `amount` and `currency`."""
+    def parse_money(self, amount: str, currency: str, field: str = "amount") -> Money:
+        """Parse the fields `amount` and `currency`; `field` is another name of the field `amount`."""
         if currency not in EXPONENTS:
             self._violations.append(FieldViolation("currency", "must be an ISO 4217 currency"))
             return None  # type: ignore[return-value]  # never used: the exit of the context raises
-        return self.parse("amount", lambda text: _money(text, currency), amount)
+        return self.parse(field, lambda text: _money(text, currency), amount)
 
     def __enter__(self) -> Self:
         return self

@@ -81,6 +81,13 @@ _TYPES: Final = (
         "Ask support, or use another account and a new idempotency key.",
     ),
     ProblemType(
+        "FLOOR_ABOVE_BALANCE",
+        HTTPStatus.BAD_REQUEST,
+        "Floor is above the balance",
+        "The balance of the account is below the floor of the request. The floor was not changed.",
+        "Set a lower floor, or wait until the account has a higher balance.",
+    ),
+    ProblemType(
         "ACCOUNT_NOT_EMPTY",
         HTTPStatus.BAD_REQUEST,
         "Account is not empty",

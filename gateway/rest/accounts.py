@@ -62,6 +62,12 @@ def account_routes(bank: BankClient, charge_page: ChargePage) -> list[BaseRoute]
     async def thaw_account(accountId: UUID, body: models.ThawRequest) -> models.Account:  # noqa: N803
         return account_to_rest(await bank.thaw_account(accountId, body.reason))
 
+    @router.post("/accounts/{accountId}/floor", response_model_exclude_none=True)
+    async def set_floor(accountId: UUID, body: models.SetFloorRequest) -> models.Account:  # noqa: N803
+        with inputs.FieldParser() as fields:
+            floor = fields.parse_money(body.floor, body.currency, "floor")
+        return account_to_rest(await bank.set_account_floor(accountId, floor, body.reason))
+
     @router.get("/accounts/{accountId}/changes")
     async def list_changes(
         accountId: UUID,  # noqa: N803  the contract's name
@@ -87,6 +93,8 @@ def account_to_rest(account: client.Account) -> models.Account:
         created_at=account.created_at,
         updated_at=account.updated_at,
         frozen=models.AccountFreeze(account.frozen) if account.frozen else None,
+        floor=None if account.floor is None else str(account.floor),
+        available=None if account.available is None else str(account.available),
     )
 
 

@@ -45,6 +45,9 @@ GRAPHQL: Final = {
     "Mutation.freezeAccount": """mutation($freezeInput: FreezeAccountInput!) {
         freezeAccount(input: $freezeInput) {
             ... on ChangeAccountSuccess { account { id } } ... on Error { code } } }""",
+    "Mutation.setAccountFloor": """mutation($floorInput: SetAccountFloorInput!) {
+        setAccountFloor(input: $floorInput) {
+            ... on ChangeAccountSuccess { account { id } } ... on Error { code } } }""",
     "Mutation.thawAccount": """mutation($thawInput: ThawAccountInput!) {
         thawAccount(input: $thawInput) { ... on ChangeAccountSuccess { account { id } } ... on Error { code } } }""",
     "Query.account": "query($account: ID!) { account(id: $account) { id balance { amount } } }",
@@ -71,9 +74,9 @@ GRAPHQL: Final = {
     "Subscription.topUpUpdated": "subscription($topUp: ID!) { topUpUpdated(id: $topUp) { id status } }",
 }
 
-CONTROLS: Final = ("/close", "/freeze", "/thaw")
+CONTROLS: Final = ("/close", "/freeze", "/thaw", "/floor")
 """Ends of the paths that change the state of an account."""
-CONTROL_MUTATIONS: Final = frozenset({"closeAccount", "freezeAccount", "thawAccount"})
+CONTROL_MUTATIONS: Final = frozenset({"closeAccount", "freezeAccount", "thawAccount", "setAccountFloor"})
 
 SERVICES: Final = {
     "BankService": (bank_pb2, "bank_grpc"),
@@ -218,7 +221,7 @@ class AccessEnvironment:
             return str(result["problem"]["status"]) if "problem" in result else "ok"
         return "ok" if response.is_success else str(response.status_code)
 
-    async def _request_body(self, call: str) -> dict[str, Any]:  # noqa: PLR0911  one per body
+    async def _request_body(self, call: str) -> dict[str, Any]:  # noqa: C901, PLR0911  one per body
         match call.rpartition("/")[2]:
             case "batch":
                 transfer = {"senderId": self.account, "recipientId": self.payee, "amount": "1.00"}
@@ -231,6 +234,8 @@ class AccessEnvironment:
                 return {"frozen": "ALL", "reason": "access"}
             case "thaw":
                 return {"reason": "access"}
+            case "floor":
+                return {"floor": "-1.00", "reason": "access"}
             case "password":
                 return CHANGE
             case "register":
@@ -270,6 +275,7 @@ class AccessEnvironment:
             "closeInput": {"accountId": spare},
             "freezeInput": {"accountId": spare, "frozen": "ALL", "reason": "access"},
             "thawInput": {"accountId": spare, "reason": "access"},
+            "floorInput": {"accountId": spare, "floor": "-1.00", "reason": "access"},
         }
         query = GRAPHQL[call]
         request = {"query": query, "variables": {each: variables[each] for each in re.findall(r"\$(\w+):", query)}}
@@ -346,6 +352,9 @@ class AccessEnvironment:
             return (await self._new_user())[0]
         if method in {"Refresh", "Revoke"}:
             return {"refreshToken": (await self._new_user())[1]}
+        if method == "SetAccountFloor":
+            floor = {"currencyCode": "RUB", "units": "-1"}
+            return {"accountId": await self._spare_account(), "floor": floor, "reason": "access"}
         if method in {"CloseAccount", "FreezeAccount", "ThawAccount"}:
             change = {"reason": "access"} if method != "CloseAccount" else {}
             frozen = {"frozen": "ACCOUNT_FREEZE_ALL"} if method == "FreezeAccount" else {}

@@ -319,6 +319,20 @@ class BankClient:
         response = await self._calls.unary(self._stub.ThawAccount, request)
         return account_from_proto(response.account)
 
+    async def set_account_floor(self, account_id: UUID, floor: Money, reason: str) -> Account:
+        """Set the lower limit of the balance, and return the account. For admins. Safe to retry.
+
+        Args:
+            account_id: id of the account.
+            floor: the limit, at or below zero, in the account's currency.
+            reason: why the floor changes.
+        """
+        request = bank_pb2.SetAccountFloorRequest(
+            account_id=str(account_id), floor=money_to_proto(floor), reason=reason
+        )
+        response = await self._calls.unary(self._stub.SetAccountFloor, request)
+        return account_from_proto(response.account)
+
     async def list_account_changes(
         self, account_id: UUID, *, limit: int = 1_000, before: int | None = None
     ) -> list[AccountChange]:

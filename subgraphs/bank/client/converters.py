@@ -66,6 +66,8 @@ def account_from_proto(message: bank_pb2.Account) -> Account:
         _STATUSES[message.status],
         _FREEZES.get(message.frozen),
         "CLEARING" if message.purpose == bank_pb2.ACCOUNT_PURPOSE_CLEARING else "CUSTOMER",
+        money_from_proto(message.floor) if message.HasField("floor") else None,
+        money_from_proto(message.available) if message.HasField("available") else None,
     )
 
 

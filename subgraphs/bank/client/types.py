@@ -21,6 +21,8 @@ class Account:
         version: number of operations on the account; each operation increments it by one.
         frozen: transfers that are refused; None if the account is not frozen.
         purpose: use of the account: a user's, or the system's own for deposits.
+        floor: lower limit of the balance; None if it is zero, and for an account without a limit.
+        available: amount that the account can pay; None if it is the balance.
     """
 
     id: UUID
@@ -32,6 +34,8 @@ class Account:
     status: Literal["OPEN", "CLOSED"]
     frozen: Literal["OUTGOING", "INCOMING", "ALL"] | None = None
     purpose: Literal["CUSTOMER", "CLEARING"] = "CUSTOMER"
+    floor: Money | None = None
+    available: Money | None = None
 
 
 @dataclass(frozen=True, slots=True)

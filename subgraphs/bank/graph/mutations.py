@@ -20,6 +20,7 @@ from wallet.graph import (
     AccountNotFound,
     CurrencyMismatch,
     Error,
+    FloorAboveBalance,
     IdempotencyConflict,
     InsufficientFunds,
     InvalidInput,
@@ -179,6 +180,20 @@ class ThawAccountInput:
     reason: str = strawberry.field(description="1 to 200 characters.")
 
 
+SetAccountFloorResult = Annotated[
+    ChangeAccountSuccess | InvalidInput | AccountNotFound | AccountClosed | CurrencyMismatch | FloorAboveBalance,
+    strawberry.union("SetAccountFloorResult"),
+]
+
+
+@strawberry.input
+class SetAccountFloorInput:
+    account_id: strawberry.ID
+    floor: str = strawberry.field(description="A decimal number at or below zero, such as -500.00.")
+    currency: str = strawberry.field(default=DEFAULT_CURRENCY, description="ISO 4217, the account's currency.")
+    reason: str = strawberry.field(description="1 to 200 characters.")
+
+
 @strawberry.type
 class Mutation:
     @strawberry.mutation(
@@ -247,6 +262,18 @@ class Mutation:
     )
     async def thaw_account(self, info: Info, input: ThawAccountInput) -> ChangeAccountResult:  # noqa: A002
         account = await info.context.bank.thaw_account(_parse_account_id(input.account_id), input.reason)
+        return ChangeAccountSuccess(account=Account.from_client(account))
+
+    @strawberry.mutation(
+        description="Sets the lower limit of an account's balance. A limit below zero is a credit line. For admins. "
+        "A repeat succeeds.",
+        directives=[cost_directive(MUTATION_COST)],
+    )
+    async def set_account_floor(self, info: Info, input: SetAccountFloorInput) -> SetAccountFloorResult:  # noqa: A002
+        with inputs.FieldParser() as fields:
+            account_id = fields.parse("accountId", inputs.parse_uuid, input.account_id)
+            floor = fields.parse_money(input.floor, input.currency, "floor")
+        account = await info.context.bank.set_account_floor(account_id, floor, input.reason)
         return ChangeAccountSuccess(account=Account.from_client(account))
 
 

@@ -61,7 +61,7 @@ class AccountFreeze(Enum):
 @strawberry.type(description="A change of an account that is not an operation.")
 class AccountChange:
     revision: int = strawberry.field(description="Number of the change.")
-    action: str = strawberry.field(description="CLOSE, FREEZE or THAW.")
+    action: str = strawberry.field(description="CLOSE, FREEZE, THAW or SET_FLOOR.")
     changed_by: str = strawberry.field(description="Issuer and subject of the caller.")
     changed_at: datetime
     reason: str
@@ -153,6 +153,16 @@ class Account:
     async def frozen(self, info: Info) -> AccountFreeze | None:
         frozen = (await _load_account(self, info)).frozen
         return AccountFreeze(frozen) if frozen else None
+
+    @strawberry.field(description="Lower limit of the balance, below zero: a credit line. Null without a credit line.")
+    async def floor(self, info: Info) -> Money | None:
+        floor = (await _load_account(self, info)).floor
+        return None if floor is None else Money.from_money(floor)
+
+    @strawberry.field(description="Amount that the account can pay: its balance above the floor.")
+    async def available(self, info: Info) -> Money:
+        account = await _load_account(self, info)
+        return Money.from_money(account.available or account.balance)
 
     @strawberry.field(
         description="The newest 100 changes of the account that are not operations, newest first. For admins.",

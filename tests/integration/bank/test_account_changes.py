@@ -16,7 +16,18 @@ from subgraphs.bank.service.domain.model import Command, IdempotencyKey, Transfe
 from tests.conftest import USERS
 from tests.databases import CleanDatabases
 from tests.integration.bank.harness import Caller, RunningBank, clearing_account, count_rows, rub
-from wallet.errors import AccountClosed, AccountFrozen, AccountNotEmpty, AccountNotFound, InvalidInput
+from wallet.errors import (
+    AccountClosed,
+    AccountFrozen,
+    AccountNotEmpty,
+    AccountNotFound,
+    CurrencyMismatch,
+    FloorAboveBalance,
+    InsufficientFunds,
+    InvalidInput,
+    PermissionDenied,
+)
+from wallet.money import Money
 
 CHANGES = {
     "closed": "UPDATE accounts SET status = 'CLOSED' WHERE id = $1",
@@ -149,9 +160,9 @@ class TestFreeze:
         for _ in range(2):
             await alice(bank.client.close_account(account))
         changes = await admin(bank.client.list_account_changes(account))
-        opened = {"status": "OPEN"}
+        opened = {"status": "OPEN", "floor": "0"}
         assert [(each.revision, each.action, each.reason, each.before, each.after) for each in changes] == [
-            (4, "CLOSE", "", opened, {"status": "CLOSED"}),
+            (4, "CLOSE", "", opened, {"status": "CLOSED", "floor": "0"}),
             (3, "THAW", "found", opened | {"frozen": "OUTGOING"}, opened),
             (2, "FREEZE", "less", opened | {"frozen": "ALL"}, opened | {"frozen": "OUTGOING"}),
             (1, "FREEZE", "stolen phone", opened, opened | {"frozen": "ALL"}),
@@ -194,3 +205,110 @@ class TestFreeze:
             else:
                 assert isinstance(closing, AccountNotEmpty)
                 assert row["balance"] == 1
+
+
+class TestFloor:
+    async def test_credit_line_can_be_spent_to_its_last_unit_and_no_further(
+        self, bank: RunningBank, alice: Caller, admin: Caller
+    ) -> None:
+        account, other = await bank.open("alice", "10"), await bank.open("bob")
+        after = await admin(bank.client.set_account_floor(account, rub("-5"), "contract"))
+        assert (after.balance, after.floor, after.available) == (rub("10"), rub("-5"), rub("15"))
+        with pytest.raises(InsufficientFunds) as refused:
+            await alice(bank.client.transfer(account, other, rub("15.01"), str(uuid4())))
+        assert refused.value.available == "15.00"
+        receipt = await alice(bank.client.transfer(account, other, rub("15"), str(uuid4())))
+        assert receipt.posting.balance_after == rub("-5")
+        assert (await alice(bank.client.get_account(account))).available == rub("0")
+
+    async def test_account_without_a_credit_line_has_no_floor_in_responses(
+        self, bank: RunningBank, alice: Caller
+    ) -> None:
+        found = await alice(bank.client.get_account(await bank.open("alice")))
+        assert (found.floor, found.available) == (None, None)
+
+    async def test_floor_above_the_balance_is_refused_and_not_recorded(
+        self, bank: RunningBank, alice: Caller, admin: Caller
+    ) -> None:
+        account, other = await bank.open("alice", "0"), await bank.open("bob")
+        await admin(bank.client.set_account_floor(account, rub("-5"), "contract"))
+        await alice(bank.client.transfer(account, other, rub("3"), str(uuid4())))
+        with pytest.raises(FloorAboveBalance):
+            await admin(bank.client.set_account_floor(account, rub("-2.99"), "end of the contract"))
+        after = await admin(bank.client.set_account_floor(account, rub("-3"), "end of the contract"))
+        assert (after.floor, after.available) == (rub("-3"), rub("0"))
+        changes = await admin(bank.client.list_account_changes(account))
+        assert [(each.action, each.before["floor"], each.after["floor"]) for each in changes] == [
+            ("SET_FLOOR", "-5", "-3"),
+            ("SET_FLOOR", "0", "-5"),
+        ]
+
+    async def test_repeated_floor_is_recorded_once(self, bank: RunningBank, admin: Caller) -> None:
+        account = await bank.open("alice")
+        for _ in range(2):
+            await admin(bank.client.set_account_floor(account, rub("-5.5"), "contract"))
+        assert [each.revision for each in await admin(bank.client.list_account_changes(account))] == [1]
+        assert (await bank.row(account))["revision"] == 1
+
+    async def test_account_in_debt_cannot_be_closed(self, bank: RunningBank, alice: Caller, admin: Caller) -> None:
+        account, other = await bank.open("alice", "0"), await bank.open("bob")
+        await admin(bank.client.set_account_floor(account, rub("-5"), "contract"))
+        await alice(bank.client.transfer(account, other, rub("5"), str(uuid4())))
+        with pytest.raises(AccountNotEmpty):
+            await alice(bank.client.close_account(account))
+
+    async def test_frozen_account_gets_another_floor(self, bank: RunningBank, operator: Caller, admin: Caller) -> None:
+        account = await bank.open("alice")
+        await operator(bank.client.freeze_account(account, "ALL", "report"))
+        after = await admin(bank.client.set_account_floor(account, rub("-5"), "contract"))
+        assert (after.frozen, after.floor) == ("ALL", rub("-5"))
+
+    @pytest.mark.parametrize("floor", ["0.01", "-1000000000000.01"])
+    async def test_floor_out_of_range_is_refused(self, bank: RunningBank, admin: Caller, floor: str) -> None:
+        account = await bank.open("alice")
+        with pytest.raises(InvalidInput, match="floor"):
+            await admin(bank.client.set_account_floor(account, rub(floor), "contract"))
+
+    async def test_floor_of_another_currency_is_refused(self, bank: RunningBank, admin: Caller) -> None:
+        account = await bank.open("alice")
+        with pytest.raises(CurrencyMismatch):
+            await admin(bank.client.set_account_floor(account, Money.parse("0", "USD"), "contract"))
+
+    async def test_floor_needs_a_reason(self, bank: RunningBank, admin: Caller) -> None:
+        account = await bank.open("alice")
+        with pytest.raises(InvalidInput, match="reason"):
+            await admin(bank.client.set_account_floor(account, rub("-1"), " "))
+
+    async def test_floor_of_a_closed_account_is_refused(self, bank: RunningBank, alice: Caller, admin: Caller) -> None:
+        account = await bank.open("alice", "0")
+        await alice(bank.client.close_account(account))
+        with pytest.raises(AccountClosed):
+            await admin(bank.client.set_account_floor(account, rub("-1"), "contract"))
+
+    async def test_floor_of_a_clearing_account_is_refused(self, bank: RunningBank, admin: Caller) -> None:
+        with pytest.raises(AccountNotFound):
+            await admin(bank.client.set_account_floor(clearing_account(), rub("-1"), "contract"))
+
+    async def test_only_admins_set_floors(self, bank: RunningBank, alice: Caller, operator: Caller) -> None:
+        account = await bank.open("alice")
+        for caller in (alice, operator):
+            with pytest.raises(PermissionDenied):
+                await caller(bank.client.set_account_floor(account, rub("-1"), "contract"))
+
+    async def test_transfers_and_floors_at_once_leave_no_balance_below_the_floor(
+        self, bank: RunningBank, alice: Caller, admin: Caller
+    ) -> None:
+        account, other = await bank.open("alice", "0"), await bank.open("bob")
+        for _ in range(10):
+            await admin(bank.client.set_account_floor(account, rub("-1"), "contract"))
+            results = await asyncio.gather(
+                alice(bank.client.transfer(account, other, rub("1"), str(uuid4()))),
+                admin(bank.client.set_account_floor(account, rub("0"), "end of the contract")),
+                return_exceptions=True,
+            )
+            row = await bank.row(account)
+            expected = [FloorAboveBalance] if row["balance"] < 0 else [InsufficientFunds]
+            assert [type(each) for each in results if isinstance(each, Exception)] == expected
+            assert row["balance"] >= row["min_balance"]
+            if row["balance"] < 0:
+                await bank.user("bob")(bank.client.transfer(other, account, rub("1"), str(uuid4())))

@@ -73,6 +73,16 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
         ],
         {"ACCOUNT_IS_LAST_CHANGE alice"},
     ),
+    "a floor that differs from the recorded one": (
+        [
+            "UPDATE accounts SET revision = 1, min_balance = -1 WHERE id = {alice}",
+            """
+            INSERT INTO account_changes (account_id, revision, changed_by, action, reason, before, after)
+            VALUES ({alice}, 1, 'a', 'SET_FLOOR', 'r', '{{"status": "OPEN"}}', '{{"status": "OPEN", "floor": "-2"}}')
+            """,
+        ],
+        {"FLOOR_IS_LAST_CHANGE alice"},
+    ),
     "the first entry deleted": (
         ["DELETE FROM entries WHERE account_id = {alice} AND version = 1"],
         {"VERSIONS_HAVE_NO_GAP alice/2", "TRANSFER_HAS_ENTRIES k1"},

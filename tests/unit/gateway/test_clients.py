@@ -62,6 +62,7 @@ def bank_calls(client: BankClient) -> list[Awaitable[Any]]:
         client.close_account(ID),
         client.freeze_account(ID, "ALL", "r"),
         client.thaw_account(ID, "r"),
+        client.set_account_floor(ID, Money.parse("-1"), "r"),
         client.list_account_changes(ID),
         client.list_accounts(),
         client.list_transfers(ID, "r"),

@@ -10,7 +10,7 @@ from starlette.routing import Route
 from gateway.graphql.execution.schemas import build_merged_schema
 from gateway.policy import GRAPH_RULES, PUBLIC_PATHS, PUBLIC_PREFIXES, REST_RULES
 from gateway.rest import rest_routes
-from kit.auth.access import OPERATOR_ACCESS, READ_ACCESS, WRITE_ACCESS, AccessPolicy
+from kit.auth.access import ADMIN_ACCESS, OPERATOR_ACCESS, READ_ACCESS, WRITE_ACCESS, AccessPolicy
 from protos.wallet.analytics.v1 import analytics_pb2
 from protos.wallet.bank.v1 import bank_pb2
 from protos.wallet.card.v1 import card_pb2
@@ -67,6 +67,7 @@ class TestGraph:
         assert {rule for name, rule in GRAPH_RULES.items() if name.startswith("Mutation.")} == {
             WRITE_ACCESS,
             OPERATOR_ACCESS,
+            ADMIN_ACCESS,
         }
         assert {rule for name, rule in GRAPH_RULES.items() if name.startswith("Subscription.")} == {READ_ACCESS}
 

@@ -123,6 +123,8 @@ class Account(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     FROZEN_FIELD_NUMBER: _builtins.int
     PURPOSE_FIELD_NUMBER: _builtins.int
+    FLOOR_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id of the account, a UUID."""
     owner_id: _builtins.str
@@ -147,6 +149,14 @@ class Account(_message.Message):
     def updated_at(self) -> _timestamp_pb2.Timestamp:
         """Time of the last change, by the clock of the database."""
 
+    @_builtins.property
+    def floor(self) -> _money_pb2.Money:
+        """Lower limit of the balance; absent if it is zero, and for accounts without a limit."""
+
+    @_builtins.property
+    def available(self) -> _money_pb2.Money:
+        """Amount that the account can pay; absent if it is the balance."""
+
     def __init__(
         self,
         *,
@@ -159,10 +169,12 @@ class Account(_message.Message):
         status: Global___AccountStatus.ValueType = ...,
         frozen: Global___AccountFreeze.ValueType = ...,
         purpose: Global___AccountPurpose.ValueType = ...,
+        floor: _money_pb2.Money | None = ...,
+        available: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "created_at", b"created_at", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "balance", b"balance", "created_at", b"created_at", "floor", b"floor", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "created_at", b"created_at", "frozen", b"frozen", "id", b"id", "owner_id", b"owner_id", "purpose", b"purpose", "status", b"status", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "balance", b"balance", "created_at", b"created_at", "floor", b"floor", "frozen", b"frozen", "id", b"id", "owner_id", b"owner_id", "purpose", b"purpose", "status", b"status", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1302,6 +1314,58 @@ class ThawAccountResponse(_message.Message):
 Global___ThawAccountResponse: _TypeAlias = ThawAccountResponse  # noqa: Y015
 
 @_typing.final
+class SetAccountFloorRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    FLOOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """Id of the account."""
+    reason: _builtins.str
+    """Required: why the floor changes, at most 200 characters."""
+    @_builtins.property
+    def floor(self) -> _money_pb2.Money:
+        """Required: the floor, at or below zero, in the account's currency."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        floor: _money_pb2.Money | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["floor", b"floor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "floor", b"floor", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAccountFloorRequest: _TypeAlias = SetAccountFloorRequest  # noqa: Y015
+
+@_typing.final
+class SetAccountFloorResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> Global___Account:
+        """The account after the change."""
+
+    def __init__(
+        self,
+        *,
+        account: Global___Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAccountFloorResponse: _TypeAlias = SetAccountFloorResponse  # noqa: Y015
+
+@_typing.final
 class ListAccountChangesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1385,7 +1449,7 @@ class AccountChange(_message.Message):
     revision: _builtins.int
     """Number of the change; increases by one with each change of the account."""
     action: _builtins.str
-    """CLOSE, FREEZE or THAW."""
+    """CLOSE, FREEZE, THAW or SET_FLOOR."""
     changed_by: _builtins.str
     """Principal (issuer|subject) of the caller."""
     reason: _builtins.str
@@ -1396,7 +1460,7 @@ class AccountChange(_message.Message):
 
     @_builtins.property
     def before(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Values before the change, by name: `status` and, if the account was frozen, `frozen`."""
+        """Values before the change, by name: `status`, `floor` and, if the account was frozen, `frozen`."""
 
     @_builtins.property
     def after(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:

@@ -117,6 +117,11 @@ class BankServiceStub:
                 request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ThawAccountRequest.SerializeToString,
                 response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ThawAccountResponse.FromString,
                 _registered_method=True)
+        self.SetAccountFloor = channel.unary_unary(
+                '/wallet.bank.v1.BankService/SetAccountFloor',
+                request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.SetAccountFloorRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.SetAccountFloorResponse.FromString,
+                _registered_method=True)
         self.ListAccountChanges = channel.unary_unary(
                 '/wallet.bank.v1.BankService/ListAccountChanges',
                 request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListAccountChangesRequest.SerializeToString,
@@ -279,6 +284,14 @@ class BankServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetAccountFloor(self, request, context):
+        """Sets the floor of an account, the lower limit of its balance. A floor below zero is a credit line. Only admins may
+        call it. A floor above the balance is refused with FLOOR_ABOVE_BALANCE. A repeat succeeds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAccountChanges(self, request, context):
         """Lists the changes of an account that are not operations, newest first. For admins.
         """
@@ -392,6 +405,11 @@ def add_BankServiceServicer_to_server(servicer, server):
                     servicer.ThawAccount,
                     request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ThawAccountRequest.FromString,
                     response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ThawAccountResponse.SerializeToString,
+            ),
+            'SetAccountFloor': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAccountFloor,
+                    request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.SetAccountFloorRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.SetAccountFloorResponse.SerializeToString,
             ),
             'ListAccountChanges': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAccountChanges,
@@ -810,6 +828,33 @@ class BankService:
             '/wallet.bank.v1.BankService/ThawAccount',
             protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ThawAccountRequest.SerializeToString,
             protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ThawAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAccountFloor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wallet.bank.v1.BankService/SetAccountFloor',
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.SetAccountFloorRequest.SerializeToString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.SetAccountFloorResponse.FromString,
             options,
             channel_credentials,
             insecure,

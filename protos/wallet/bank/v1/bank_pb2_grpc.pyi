@@ -106,6 +106,10 @@ class BankServiceStub:
     """
     ThawAccount: _grpc.UnaryUnaryMultiCallable[_bank_pb2.ThawAccountRequest, _bank_pb2.ThawAccountResponse]
     """Ends the freeze of an account. For operators and admins. Thawing an account that is not frozen is not an error."""
+    SetAccountFloor: _grpc.UnaryUnaryMultiCallable[_bank_pb2.SetAccountFloorRequest, _bank_pb2.SetAccountFloorResponse]
+    """Sets the floor of an account, the lower limit of its balance. A floor below zero is a credit line. Only admins may
+    call it. A floor above the balance is refused with FLOOR_ABOVE_BALANCE. A repeat succeeds.
+    """
     ListAccountChanges: _grpc.UnaryUnaryMultiCallable[_bank_pb2.ListAccountChangesRequest, _bank_pb2.ListAccountChangesResponse]
     """Lists the changes of an account that are not operations, newest first. For admins."""
     ListAccounts: _grpc.UnaryUnaryMultiCallable[_bank_pb2.ListAccountsRequest, _bank_pb2.ListAccountsResponse]
@@ -203,6 +207,10 @@ class BankServiceAsyncStub(BankServiceStub):
     """
     ThawAccount: _aio.UnaryUnaryMultiCallable[_bank_pb2.ThawAccountRequest, _bank_pb2.ThawAccountResponse]  # type: ignore[assignment]
     """Ends the freeze of an account. For operators and admins. Thawing an account that is not frozen is not an error."""
+    SetAccountFloor: _aio.UnaryUnaryMultiCallable[_bank_pb2.SetAccountFloorRequest, _bank_pb2.SetAccountFloorResponse]  # type: ignore[assignment]
+    """Sets the floor of an account, the lower limit of its balance. A floor below zero is a credit line. Only admins may
+    call it. A floor above the balance is refused with FLOOR_ABOVE_BALANCE. A repeat succeeds.
+    """
     ListAccountChanges: _aio.UnaryUnaryMultiCallable[_bank_pb2.ListAccountChangesRequest, _bank_pb2.ListAccountChangesResponse]  # type: ignore[assignment]
     """Lists the changes of an account that are not operations, newest first. For admins."""
     ListAccounts: _aio.UnaryUnaryMultiCallable[_bank_pb2.ListAccountsRequest, _bank_pb2.ListAccountsResponse]  # type: ignore[assignment]
@@ -381,6 +389,16 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_bank_pb2.ThawAccountResponse, _abc.Awaitable[_bank_pb2.ThawAccountResponse]]:
         """Ends the freeze of an account. For operators and admins. Thawing an account that is not frozen is not an error."""
+
+    @_abc_1.abstractmethod
+    def SetAccountFloor(
+        self,
+        request: _bank_pb2.SetAccountFloorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bank_pb2.SetAccountFloorResponse, _abc.Awaitable[_bank_pb2.SetAccountFloorResponse]]:
+        """Sets the floor of an account, the lower limit of its balance. A floor below zero is a credit line. Only admins may
+        call it. A floor above the balance is refused with FLOOR_ABOVE_BALANCE. A repeat succeeds.
+        """
 
     @_abc_1.abstractmethod
     def ListAccountChanges(

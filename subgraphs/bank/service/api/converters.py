@@ -104,16 +104,16 @@ def ids_from_texts(texts: Sequence[str]) -> dict[str, UUID]:
     return {text: id_from_text("ids", text) for text in texts}
 
 
-def amount_from_proto(message: MoneyMessage) -> Money:
-    """Convert the amount of a request.
+def amount_from_proto(message: MoneyMessage, field: str = "amount") -> Money:
+    """Convert an amount of a request.
 
     Raises:
-        InvalidInput: the message is not a valid amount. The error names the field `amount`.
+        InvalidInput: the message is not a valid amount. The error names the field.
     """
     try:
         return money_from_proto(message)
     except MoneyError as error:
-        raise InvalidInput.for_field("amount", str(error)) from None
+        raise InvalidInput.for_field(field, str(error)) from None
 
 
 def page_size_from_proto(requested: int) -> int:
@@ -217,7 +217,17 @@ def account_to_proto(account: Account) -> bank_pb2.Account:
         status=_STATUSES[account.status],
         frozen=bank_pb2.ACCOUNT_FREEZE_UNSPECIFIED if account.frozen is None else _FREEZES[account.frozen],
         purpose=_PURPOSES[account.purpose],
+        **_credit_line_to_proto(account),
     )
+
+
+def _credit_line_to_proto(account: Account) -> dict[str, MoneyMessage]:
+    """Return the floor, and the amount that the account can pay, unless the floor is zero or there is none."""
+    if not account.min_balance or account.available is None:
+        return {}
+    currency = account.balance.currency
+    amounts = {"floor": account.min_balance, "available": account.available}
+    return {name: money_to_proto(Money(amount, currency)) for name, amount in amounts.items()}
 
 
 def receipt_to_proto(transfer: Transfer, *, is_replay: bool) -> bank_pb2.TransferMoneyResponse:

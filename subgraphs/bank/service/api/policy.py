@@ -19,6 +19,7 @@ POLICY: Final[AccessPolicy] = {
     "CloseAccount": WRITE_ACCESS,
     "FreezeAccount": OPERATOR_ACCESS,
     "ThawAccount": OPERATOR_ACCESS,
+    "SetAccountFloor": ADMIN_ACCESS,
     "ListAccountChanges": ADMIN_ACCESS,
     "ListAccounts": READ_ACCESS,
     "ListAccountVersions": allow_services("analytics"),

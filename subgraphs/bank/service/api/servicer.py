@@ -256,6 +256,19 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         )
         return bank_pb2.ThawAccountResponse(account=account_to_proto(account))
 
+    async def SetAccountFloor(
+        self,
+        request: bank_pb2.SetAccountFloorRequest,
+        context: Any,  # noqa: ARG002
+    ) -> bank_pb2.SetAccountFloorResponse:
+        account = await self._bank.set_account_floor(
+            request_context.current_principal(),
+            id_from_text("accountId", request.account_id),
+            amount_from_proto(request.floor, "floor"),
+            request.reason,
+        )
+        return bank_pb2.SetAccountFloorResponse(account=account_to_proto(account))
+
     async def ListAccountChanges(
         self,
         request: bank_pb2.ListAccountChangesRequest,

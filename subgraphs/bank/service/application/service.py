@@ -38,14 +38,16 @@ from wallet.errors import (
     AccountFrozen,
     AccountNotEmpty,
     AccountNotFound,
+    CurrencyMismatch,
     FieldViolation,
+    FloorAboveBalance,
     IdempotencyConflict,
     InvalidInput,
     PermissionDenied,
     TransferNotFound,
 )
 from wallet.idempotency_key import stored_forms
-from wallet.money import EXPONENTS, Money
+from wallet.money import EXPONENTS, MAX_AMOUNT, Money
 from wallet.texts import text_problem
 
 _TRANSFER: Final = "transfer"
@@ -226,6 +228,29 @@ class Bank:
         """
         change = _reasoned_change(caller, reason)
         return _changed(account_id, await self._accounts.thaw(account_id, change))
+
+    async def set_account_floor(self, caller: Principal, account_id: UUID, floor: Money, reason: str) -> Account:
+        """Set the floor of an account, the lower limit of its balance, and return the account.
+
+        Raises:
+            InvalidInput: the floor or the reason is not valid.
+            AccountNotFound: the account does not exist, or is a clearing account.
+            AccountClosed: the account is closed.
+            CurrencyMismatch: the floor is not in the account's currency.
+            FloorAboveBalance: the balance is below the floor; the floor was not changed.
+            Unavailable: the outcome is unknown; a retry is safe.
+        """
+        change = _reasoned_change(caller, reason)
+        if not -MAX_AMOUNT <= floor.amount <= 0:
+            raise InvalidInput.for_field("floor", f"must be from -{MAX_AMOUNT:f} to 0")
+        account = _changed(account_id, await self._accounts.set_floor(account_id, floor, change))
+        if account.status is AccountStatus.CLOSED:
+            raise AccountClosed(str(account_id))
+        if account.balance.currency != floor.currency:
+            raise CurrencyMismatch(str(account_id), floor.currency)
+        if account.min_balance != floor.amount:
+            raise FloorAboveBalance(str(account_id), str(floor), floor.currency)
+        return account
 
     async def list_account_changes(self, account_id: UUID, before: int | None, limit: int) -> list[AccountChange]:
         """List the changes of an account that are not operations, below a revision, newest first."""

@@ -50,7 +50,7 @@ class Account:
 
     Attributes:
         owner_id: user id of the owner; None for an account without an owner.
-        min_balance: lower limit of the balance; None for no limit.
+        min_balance: floor, the lower limit of the balance; None for no limit.
         version: number of operations on the account.
         revision: number of changes of the account that are not operations, such as its closing.
         frozen: transfers that are refused; None if the account is not frozen.
@@ -76,7 +76,7 @@ class Account:
 
     @property
     def available(self) -> Decimal | None:
-        """Amount that the account can pay: its balance above the lower limit; None without a limit."""
+        """Amount that the account can pay: its balance above the floor; None without a floor."""
         return None if self.min_balance is None else self.balance.amount - self.min_balance
 
     def with_balance(self, balance: Money, at: datetime) -> "Account":
@@ -102,6 +102,7 @@ class ChangeAction(StrEnum):
     CLOSE = "CLOSE"
     FREEZE = "FREEZE"
     THAW = "THAW"
+    SET_FLOOR = "SET_FLOOR"
 
 
 @dataclass(frozen=True, slots=True)

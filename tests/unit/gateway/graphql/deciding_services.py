@@ -59,6 +59,9 @@ class DecidingServices(FullServices):
     async def thaw_account(self, account_id: UUID, reason: str) -> bank.Account:
         return self._account(account_id)
 
+    async def set_account_floor(self, account_id: UUID, floor: Any, reason: str) -> bank.Account:
+        return bank.Account(account_id, "alice", MONEY, 1, TIME, TIME, "OPEN", floor=floor, available=MONEY)
+
     async def create_top_up(self, account_id: UUID, amount: Any, *_: Any) -> card.CreatedTopUp:
         if account_id == MISSING:
             raise AccountNotFound(str(MISSING))

@@ -550,6 +550,7 @@ class TestDirectives:
             "Mutation.closeAccount": MUTATION_COST,
             "Mutation.freezeAccount": MUTATION_COST,
             "Mutation.thawAccount": MUTATION_COST,
+            "Mutation.setAccountFloor": MUTATION_COST,
             "Mutation.topUpAccount": MUTATION_COST,
         }
 

@@ -66,6 +66,7 @@ OTHERS: Final = {
     "CloseAccountInput.accountId",
     "FreezeAccountInput.accountId",
     "ThawAccountInput.accountId",
+    "SetAccountFloorInput.accountId",
     "OperationFilter.counterpartyId",
 }
 """Fields of inputs that are ids."""

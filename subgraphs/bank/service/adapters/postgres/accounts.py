@@ -1,4 +1,4 @@
-"""Opens, closes, freezes and thaws accounts. Each change is one statement."""
+"""Opens and changes accounts. Each change is one statement."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,6 +15,7 @@ from subgraphs.bank.service.adapters.postgres.database import LABEL, connection
 from subgraphs.bank.service.adapters.postgres.rows import ACCOUNT, account_from_row
 from subgraphs.bank.service.domain.model import Account, AccountChange, ChangeAction, Freeze
 from wallet.errors import Unavailable
+from wallet.money import Money
 
 _OPEN: Final = """
     INSERT INTO accounts (id, owner_id, currency)
@@ -29,8 +30,12 @@ _CHANGE: Final = """
         UPDATE accounts SET {change}, updated_at = greatest(updated_at, now())
         WHERE id = $1 AND status = 'OPEN' AND purpose = 'CUSTOMER' AND {condition}
         RETURNING id, new.revision,
-            jsonb_strip_nulls(jsonb_build_object('status', old.status, 'frozen', old.frozen)) AS before,
-            jsonb_strip_nulls(jsonb_build_object('status', new.status, 'frozen', new.frozen)) AS after
+            jsonb_strip_nulls(jsonb_build_object(
+                'status', old.status, 'frozen', old.frozen, 'floor', trim_scale(old.min_balance)::text
+            )) AS before,
+            jsonb_strip_nulls(jsonb_build_object(
+                'status', new.status, 'frozen', new.frozen, 'floor', trim_scale(new.min_balance)::text
+            )) AS after
     )
     INSERT INTO account_changes (account_id, revision, changed_by, action, reason, before, after)
     SELECT id, revision, $2, $3, $4, before, after FROM changed
@@ -38,6 +43,11 @@ _CHANGE: Final = """
 _CLOSE: Final = _CHANGE.format(change="status = 'CLOSED'", condition="balance = 0 AND frozen IS NULL")
 _FREEZE: Final = _CHANGE.format(change="frozen = $5", condition="frozen IS DISTINCT FROM $5")
 _THAW: Final = _CHANGE.format(change="frozen = NULL", condition="frozen IS NOT NULL")
+
+_SET_FLOOR: Final = _CHANGE.format(
+    change="min_balance = $5",
+    condition="currency = $6 AND balance >= $5 AND min_balance IS DISTINCT FROM $5",
+)
 
 _CHANGES: Final = """
     SELECT revision, action, changed_by, changed_at, reason, before, after FROM account_changes
@@ -118,6 +128,14 @@ class Accounts:
     async def thaw(self, account_id: UUID, change: Change) -> Account | None:
         """End the freeze of the account, and return its state afterwards; None if it does not exist. See `close`."""
         return await self._change(_THAW, account_id, change, ChangeAction.THAW)
+
+    async def set_floor(self, account_id: UUID, floor: Money, change: Change) -> Account | None:
+        """Set the lower limit of the balance, unless the balance is below it or the currency differs.
+
+        Return the state of the account afterwards; None if it does not exist. See `close`.
+        """
+        values = (floor.amount, floor.currency)
+        return await self._change(_SET_FLOOR, account_id, change, ChangeAction.SET_FLOOR, *values)
 
     async def list_changes(self, account_id: UUID, before: int | None, limit: int) -> list[AccountChange]:
         """List the recorded changes of an account below a revision, newest first; None: from the newest one."""

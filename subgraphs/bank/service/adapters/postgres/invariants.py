@@ -51,6 +51,8 @@ class Invariant(StrEnum):
     """An account's revision is that of its last recorded change; without one, 0. So no change is unrecorded."""
     ACCOUNT_IS_LAST_CHANGE = "ACCOUNT_IS_LAST_CHANGE"
     """An account has the state that its last recorded change has left."""
+    FLOOR_IS_LAST_CHANGE = "FLOOR_IS_LAST_CHANGE"
+    """An account has the floor that its last recorded change has left."""
 
     ENTRY_HAS_ACCOUNT = "ENTRY_HAS_ACCOUNT"
     """The account of every entry exists."""
@@ -209,6 +211,10 @@ _ACCOUNTS: Final = TableScan(
                    concat_ws(' ', change.after ->> 'status', change.after ->> 'frozen')
             WHERE (a.status, a.frozen) IS DISTINCT FROM (change.after ->> 'status', change.after ->> 'frozen')
                 AND change.revision IS NOT NULL
+            UNION ALL
+            -- Changes by earlier releases recorded no floor.
+            SELECT 'FLOOR_IS_LAST_CHANGE', a.min_balance::text, change.after ->> 'floor'
+            WHERE change.after ? 'floor' AND a.min_balance IS DISTINCT FROM (change.after ->> 'floor')::numeric
             UNION ALL
             SELECT 'ACCOUNT_NOT_IN_FUTURE', greatest(a.created_at, a.updated_at)::text, 'not after ' || present.latest
             FROM present WHERE greatest(a.created_at, a.updated_at) > present.latest
