@@ -197,6 +197,23 @@ class FrozenPeriod:
 
 
 @dataclass(frozen=True, slots=True)
+class FloorChange:
+    """Floor that an account got, as the client that set it observed it.
+
+    Attributes:
+        account_id: the account.
+        floor: lower limit of the balance; None for no limit.
+        began: start of the first call; minus infinity for the floor before the first call.
+        ended: time of the response; infinite if a call had no response, because it may have an effect later.
+    """
+
+    account_id: UUID
+    floor: Decimal | None
+    began: float
+    ended: float
+
+
+@dataclass(frozen=True, slots=True)
 class BalanceSnapshot:
     """Sum of all balances minus the sum of all opening balances (`change`), read in one statement."""
 
@@ -211,6 +228,7 @@ class History:
         self.calls: list[RecordedCall] = []
         self.snapshots: list[BalanceSnapshot] = []
         self.frozen: list[FrozenPeriod] = []
+        self.floors: list[FloorChange] = []
         self._clock = clock
         self._numbers = itertools.count(1)
 

@@ -22,6 +22,7 @@ from loadtests.history.calls import (
     DEFECT,
     Answer,
     BalanceSnapshot,
+    FloorChange,
     FrozenPeriod,
     IdempotencyKey,
     LedgerRequest,
@@ -43,6 +44,7 @@ def check_history(
     calls: Sequence[RecordedCall],
     snapshots: Sequence[BalanceSnapshot] = (),
     frozen: Sequence[FrozenPeriod] = (),
+    floors: Sequence[FloorChange] = (),
 ) -> list[Violation]:
     """Return every contradiction within the ledger, within the calls, and between the ledger and the calls.
 
@@ -51,15 +53,17 @@ def check_history(
         calls: all calls on these accounts, including the final retries of unknown outcomes.
         snapshots: balance snapshots, read while the calls were made.
         frozen: periods in which accounts were frozen. There are no others.
+        floors: all floors of the accounts whose floor changed, each with the one before the first change.
     """
-    histories, violations = replay(ledger)
+    histories, violations = replay(ledger, floors)
     keys = _group_by_key(ledger, calls, histories)
     intervals = {each.transfer.id: each.interval for each in keys if each.transfer}
     timelines = {id_: Timeline(history, intervals) for id_, history in histories.items()}
     for each in keys:
         violations += each.check_answers()
-        violations += _check_refusal(each, timelines, frozen)
+        violations += _check_refusal(each, timelines, frozen, floors)
         violations += _check_frozen(each, frozen)
+        violations += _check_floor(each, timelines, floors)
     for timeline in timelines.values():
         violations += timeline.check_order(keys)
     violations += _check_one_key_per_transfer(ledger, calls)
@@ -308,13 +312,44 @@ def _may_be_frozen(account_id: UUID, body: RequestBody, interval: Interval, froz
     )
 
 
+def _possible_floors(account: Account, interval: Interval, floors: Sequence[FloorChange]) -> list[Decimal | None]:
+    """Return the floors that the account can have had at a time in the interval."""
+    own = [each for each in floors if each.account_id == account.id]
+    if not own:
+        return [account.min_balance]
+    return [
+        each.floor
+        for each in own
+        if each.began <= interval.end
+        and not any(each.ended < later.began and later.ended < interval.begin for later in own)
+    ]
+
+
+def _check_floor(
+    key: KeyHistory, timelines: Mapping[UUID, Timeline], floors: Sequence[FloorChange]
+) -> Iterator[Violation]:
+    """Yield a violation if the key's transfer left a balance below all floors that the sender can have had then."""
+    timeline = timelines.get(key.transfer.sender_id) if key.transfer else None
+    if timeline is None or key.transfer is None or key.transfer.sender_version > timeline.history.version:
+        return
+    if not any(each.account_id == key.transfer.sender_id for each in floors):
+        return  # `RULES` compares the balance with a floor that never changed
+    possible = _possible_floors(timeline.history.account, key.interval, floors)
+    balance = timeline.history.balances[key.transfer.sender_version]
+    if all(floor is not None and balance < floor for floor in possible):
+        yield Violation(Invariant.FLOOR, [*key.rows, timeline.history.account], key.calls)
+
+
 def _check_refusal(
-    key: KeyHistory, timelines: Mapping[UUID, Timeline], frozen: Sequence[FrozenPeriod]
+    key: KeyHistory,
+    timelines: Mapping[UUID, Timeline],
+    frozen: Sequence[FrozenPeriod],
+    floors: Sequence[FloorChange],
 ) -> Iterator[Violation]:
     """Compare the refusal in the key's row with the state of the accounts in the interval of the decision."""
     refusal = key.row.refusal if key.row else None
     request = next((call.request for call in key.calls if call.request.body == key.decided_body), None)
-    if refusal and request and not _is_justified(refusal, request, key.interval, timelines, frozen):
+    if refusal and request and not _is_justified(refusal, request, key.interval, timelines, frozen, floors):
         sender = timelines.get(request.body.sender_id)
         yield Violation(Invariant.JUSTIFIED, [*key.rows, *([sender.history.account] if sender else [])], key.calls)
 
@@ -325,6 +360,7 @@ def _is_justified(
     interval: Interval,
     timelines: Mapping[UUID, Timeline],
     frozen: Sequence[FrozenPeriod],
+    floors: Sequence[FloorChange],
 ) -> bool:
     """Return whether the reason of the refusal can have been true in the interval."""
     body = request.body
@@ -342,20 +378,23 @@ def _is_justified(
         case "CURRENCY_MISMATCH":
             return account.currency != body.currency
         case "INSUFFICIENT_FUNDS" | "REFERENCE_USED" if id_ == body.sender_id:
-            return _is_sender_unable(refusal, body, interval, timeline)
+            return _is_sender_unable(refusal, body, interval, timeline, floors)
     return refusal.reason == "ACCOUNT_FROZEN" and _may_be_frozen(account.id, body, interval, frozen)
 
 
-def _is_sender_unable(refusal: Refusal, body: RequestBody, interval: Interval, timeline: Timeline) -> bool:
+def _is_sender_unable(
+    refusal: Refusal, body: RequestBody, interval: Interval, timeline: Timeline, floors: Sequence[FloorChange]
+) -> bool:
     """Return whether the sender can have had too little money, or an earlier transfer with the reference."""
     if refusal.reason == "REFERENCE_USED":
         is_requested = body.is_reference_unique and refusal.metadata["reference"] == body.reference
         return is_requested and timeline.may_have_used(body.reference, interval)
-    floor = timeline.history.account.min_balance
-    if floor is None:
-        return False
     needed, available = (Decimal(refusal.metadata[name]) for name in ("needed", "available"))
-    return available < needed == body.amount and available + floor in timeline.possible_balances(interval)
+    balances = timeline.possible_balances(interval)
+    return available < needed == body.amount and any(
+        floor is not None and available + floor in balances
+        for floor in _possible_floors(timeline.history.account, interval, floors)
+    )
 
 
 def _is_hidden(account: Account, request: LedgerRequest) -> bool:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
-from loadtests.history.calls import BalanceSnapshot, RecordedCall
+from loadtests.history.calls import BalanceSnapshot, FloorChange, RecordedCall
 from loadtests.history.rows import Account, Entry, IdempotencyRow, LedgerRows, Transfer
 from loadtests.history.storage import SubscriptionRecord
 
@@ -26,6 +26,7 @@ class Invariant(StrEnum):
     TIME = "creation times do not decrease as versions increase"
     REFERENCE = "no earlier transfer from an account has the reference of a transfer that asked for a unique one"
     FROZEN = "no transfer is made while its account is frozen"
+    FLOOR = "no transfer leaves a balance below the floor that its account has at that time"
     FUTURE = "no transfer is dated after the rows were read"
     ONE_KEY = "each transfer has one idempotency key, and each key has at most one transfer"
     REQUESTED = "every row in the ledger was requested, with the same arguments"
@@ -62,10 +63,14 @@ class Violation:
 
 @dataclass(slots=True)
 class AccountHistory:
-    """Balances of an account by version, from 0 on, and the transfer that led to each version, from 1 on."""
+    """Balances of an account by version, from 0 on, and the transfer that led to each version, from 1 on.
+
+    `lowest_floor` is the lowest limit that the balance ever had; None for no limit.
+    """
 
     account: Account
     balances: list[Decimal]
+    lowest_floor: Decimal | None
     transfers: list[Transfer] = field(default_factory=list)
 
     @property
@@ -80,17 +85,32 @@ class AccountHistory:
 
     @property
     def is_overdrawn(self) -> bool:
-        """Return whether the balance is below the minimum of the account."""
-        return self.account.min_balance is not None and self.balances[-1] < self.account.min_balance
+        """Return whether the balance is below all limits that it ever had."""
+        return self.lowest_floor is not None and self.balances[-1] < self.lowest_floor
 
 
-def replay(ledger: LedgerRows) -> tuple[dict[UUID, AccountHistory], list[Violation]]:
+def _lowest_floor(account: Account, floors: Sequence[FloorChange]) -> Decimal | None:
+    own = [each.floor for each in floors if each.account_id == account.id] or [account.min_balance]
+    finite = [floor for floor in own if floor is not None]
+    return min(finite) if len(finite) == len(own) else None
+
+
+def replay(
+    ledger: LedgerRows, floors: Sequence[FloorChange] = ()
+) -> tuple[dict[UUID, AccountHistory], list[Violation]]:
     """Post every transfer, in an order that agrees with the versions of all accounts.
+
+    Args:
+        ledger: rows of the ledger.
+        floors: all floors of the accounts whose floor changed.
 
     Returns:
         The account histories, and a violation for each row that contradicts them.
     """
-    histories = {account.id: AccountHistory(account, [account.opening_balance]) for account in ledger.accounts}
+    histories = {
+        account.id: AccountHistory(account, [account.opening_balance], _lowest_floor(account, floors))
+        for account in ledger.accounts
+    }
     entries = {(entry.account_id, entry.version): entry for entry in ledger.entries}
     ordered, unordered = _sort_by_versions(ledger)
     violations = [Violation(Invariant.ORDER, [transfer]) for transfer in unordered]

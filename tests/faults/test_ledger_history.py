@@ -29,7 +29,9 @@ class TestOneBank:
         self, ledger_url: str, keys: Keys, tmp_path: Path, seed: int, report: Report, accounts: int
     ) -> None:
         async with run_trial(keys, tmp_path, ledger_url, replicas=1, seed=seed) as trial:
-            schedule = trial.random_schedule(trial.kill_bank, trial.freeze_account, trial.terminate_sessions)
+            schedule = trial.random_schedule(
+                trial.kill_bank, trial.freeze_account, trial.change_floor, trial.terminate_sessions
+            )
             report(await trial.run(accounts, schedule, SECONDS))
 
 

@@ -10,10 +10,12 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from decimal import Decimal
 from itertools import pairwise
 from math import inf
 from pathlib import Path
 from typing import Any, Final, Literal, Self
+from uuid import UUID
 
 import asyncpg
 
@@ -21,7 +23,15 @@ from kit.auth.principal import Role
 from kit.rpc.channel import ClientLimits
 from kit.runtime import process
 from loadtests.history import rows
-from loadtests.history.calls import DEPOSIT_PRINCIPAL, FrozenPeriod, History, LedgerRequest, Refusal, is_final
+from loadtests.history.calls import (
+    DEPOSIT_PRINCIPAL,
+    FloorChange,
+    FrozenPeriod,
+    History,
+    LedgerRequest,
+    Refusal,
+    is_final,
+)
 from loadtests.history.checker import check_history
 from loadtests.history.model import Violation
 from loadtests.history.workload import Workload, WorkloadAccount
@@ -30,7 +40,7 @@ from stack.process import Child, Process, module
 from subgraphs.bank.client import Account, BankClient, Receipt, TransferRequest, Words
 from tests.conftest import USERS, Keys
 from tests.integration.bank.harness import Caller, bank_environment, clearing_account
-from wallet.errors import WalletError
+from wallet.errors import FloorAboveBalance, WalletError
 from wallet.money import Money
 
 Fault = Callable[[], Coroutine[Any, Any, None]]
@@ -100,6 +110,7 @@ class FaultTrial:
         self.clients = clients
         self._callers = {f"{USERS}|{owner}": Caller(keys.user(owner, lifetime_seconds=_DAY)) for owner in _OWNERS}
         self._operator = Caller(keys.user("operator", Role.OPERATOR, lifetime_seconds=_DAY))
+        self._admin = Caller(keys.user("admin", Role.ADMIN, lifetime_seconds=_DAY))
         self._callers[DEPOSIT_PRINCIPAL] = Caller(keys.signers["card"].sign("card", _DAY))
 
     async def run(self, accounts: int, schedule: Iterable[Fault], seconds: float) -> str:
@@ -127,7 +138,8 @@ class FaultTrial:
             await load.resolve()
         async with self.sql() as connection:
             ledger = await rows.read_rows(connection)
-        return check_history(ledger, self.history.calls, self.history.snapshots, self.history.frozen)
+        history = self.history
+        return check_history(ledger, history.calls, history.snapshots, history.frozen, history.floors)
 
     async def send(self, requests: Sequence[LedgerRequest]) -> Sequence[Receipt | WalletError]:
         """Send the requests in one call to a random replica."""
@@ -177,6 +189,38 @@ class FaultTrial:
         if not (is_frozen and is_thawed):
             ended, thawing = inf, certain_from
         self.history.frozen.append(FrozenPeriod(account, directions, began, certain_from, thawing, ended))
+
+    async def change_floor(self) -> None:
+        """Give a random account a credit line, and end it later, unless the account is in debt then."""
+        async with self.sql() as connection:
+            accounts = await connection.fetch("""
+                SELECT id, min_balance, currency FROM accounts WHERE purpose = 'CUSTOMER' AND status = 'OPEN'
+                ORDER BY id
+            """)
+        chosen = self._rng.choice(accounts)
+        if not any(each.account_id == chosen["id"] for each in self.history.floors):
+            self.history.floors.append(FloorChange(chosen["id"], chosen["min_balance"], -inf, -inf))
+        for amount in (Decimal(-self._rng.randint(1, 500)), Decimal(0)):
+            await self._set_floor(chosen["id"], Money(amount, chosen["currency"]))
+            await asyncio.sleep(self._rng.choice((0.1, 0.5)))
+
+    async def _set_floor(self, account_id: UUID, floor: Money) -> None:
+        began, ended = time.monotonic(), inf
+        is_certain = True  # whether no earlier attempt may have an effect later
+        while True:
+            try:
+                await self._admin(self._rng.choice(self.clients).set_account_floor(account_id, floor, "fault trial"))
+            except FloorAboveBalance:
+                if is_certain:
+                    return
+            except WalletError:
+                is_certain = False
+                await asyncio.sleep(0.1)
+                continue
+            if is_certain:
+                ended = time.monotonic()
+            self.history.floors.append(FloorChange(account_id, floor.amount, began, ended))
+            return
 
     async def _control(self, call: Callable[[BankClient], Awaitable[Account]]) -> tuple[float, float, bool]:
         """Repeat a call until it succeeds. Return its start, its end, and whether the first attempt succeeded."""

@@ -161,6 +161,20 @@ def reads_a_stale_freeze(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(batch, "account_from_row", lambda row: replace(account_from_row(row), frozen=None))
 
 
+def reads_a_stale_floor(patch: pytest.MonkeyPatch) -> None:
+    floors: dict[Any, Any] = {}
+
+    def account_with_lowest_floor(row: asyncpg.Record) -> Account:
+        account = account_from_row(row)
+        if account.is_clearing:
+            return account
+        assert account.min_balance is not None
+        floors[account.id] = min(floors.get(account.id, account.min_balance), account.min_balance)
+        return replace(account, min_balance=floors[account.id])
+
+    patch.setattr(batch, "account_from_row", account_with_lowest_floor)
+
+
 def writes_a_wrong_entry(patch: pytest.MonkeyPatch) -> None:
     for name in (
         "_WRITE_LOCKED",
@@ -216,6 +230,7 @@ async def cause_no_fault() -> None:
         (marks_no_replay, Invariant.REPLAY),
         (allows_used_references, Invariant.REFERENCE),
         (reads_a_stale_freeze, Invariant.FROZEN),
+        (reads_a_stale_floor, Invariant.FLOOR),
         (writes_a_wrong_entry, Invariant.ENTRIES),
         (decreases_times, Invariant.TIME),
         (dates_transfers_in_the_future, Invariant.FUTURE),
@@ -240,6 +255,8 @@ async def test_history_checker_finds_the_planted_bug(
             trial = FaultTrial(seed, keys, ledger_url, [], [bank.client for bank in banks])
             if plant is reads_a_stale_freeze:
                 violations = await trial.find_violations(4, [trial.freeze_account] * 3, FREEZE_SECONDS)
+            elif plant is reads_a_stale_floor:
+                violations = await trial.find_violations(4, [trial.change_floor] * 4, FREEZE_SECONDS)
             else:
                 violations = await trial.find_violations(4, [cause_no_fault], SECONDS)
         violated = {each.invariant for each in violations}

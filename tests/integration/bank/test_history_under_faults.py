@@ -15,7 +15,16 @@ async def test_history_is_consistent_after_bank_kills_and_lost_sessions(
 ) -> None:
     async with run_trial(keys, tmp_path, ledger_url, replicas=1, seed=5) as trial:
         summary = await trial.run(
-            5, [trial.freeze_account, trial.terminate_sessions, trial.kill_bank, trial.freeze_account], seconds=6
+            5,
+            [
+                trial.freeze_account,
+                trial.change_floor,
+                trial.terminate_sessions,
+                trial.kill_bank,
+                trial.freeze_account,
+                trial.change_floor,
+            ],
+            seconds=8,
         )
     print(summary)  # noqa: T201  shown when the test fails
     assert trial.refusal_reasons >= {"INSUFFICIENT_FUNDS", "IDEMPOTENCY_CONFLICT"}

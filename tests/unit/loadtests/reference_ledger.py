@@ -9,6 +9,7 @@ from uuid import UUID
 from loadtests.history.calls import (
     Answer,
     BalanceSnapshot,
+    FloorChange,
     FrozenPeriod,
     IdempotencyKey,
     LedgerRequest,
@@ -69,6 +70,7 @@ class ReferenceLedger:
     calls: list[RecordedCall] = field(default_factory=list)
     snapshots: list[BalanceSnapshot] = field(default_factory=list)
     frozen: list[FrozenPeriod] = field(default_factory=list)
+    floors: list[FloorChange] = field(default_factory=list)
     bodies: dict[IdempotencyKey, RequestBody] = field(default_factory=dict)
     now: int = 0
 
@@ -143,7 +145,7 @@ class ReferenceLedger:
 
     def violated_invariants(self) -> set[Invariant]:
         """Return the invariants that the history checker reports as violated."""
-        found = check_history(self.rows, self.calls, self.snapshots, self.frozen)
+        found = check_history(self.rows, self.calls, self.snapshots, self.frozen, self.floors)
         return {violation.invariant for violation in found}
 
     def falsify_call(self, place: int = -1, **values: object) -> None:

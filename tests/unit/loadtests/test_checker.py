@@ -4,6 +4,7 @@ import itertools
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from math import inf
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +12,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from loadtests.history.calls import DEFECT, BalanceSnapshot, FrozenPeriod, NoEffect, Operation, Refusal, UnknownOutcome
+from loadtests.history.calls import (
+    DEFECT,
+    BalanceSnapshot,
+    FloorChange,
+    FrozenPeriod,
+    NoEffect,
+    Operation,
+    Refusal,
+    UnknownOutcome,
+)
 from loadtests.history.checker import check_history
 from loadtests.history.model import Invariant
 from tests.unit.loadtests.reference_ledger import (
@@ -486,4 +496,42 @@ class TestFrozen:
         ledger.keys[-1] = replace(ledger.keys[-1], refusal=refusal)
         assert ledger.violated_invariants() == {Invariant.JUSTIFIED}
         ledger.frozen.append(FrozenPeriod(ALICE, "OUTGOING", 0.5, 1.5, 1.5, 2))
+        assert ledger.violated_invariants() == set()
+
+
+class TestFloors:
+    BEFORE = FloorChange(ALICE, Decimal(0), -inf, -inf)
+
+    def test_balance_below_a_floor_that_was_certainly_set_is_a_violation(self, ledger: ReferenceLedger) -> None:
+        ledger.transfer("a")
+        ledger.floors += [self.BEFORE, FloorChange(ALICE, Decimal(95), 0, 0.1)]
+        assert ledger.violated_invariants() == {Invariant.FLOOR}
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            FloorChange(ALICE, Decimal(90), 0, 0.1),
+            FloorChange(BOB, Decimal(95), 0, 0.1),
+            FloorChange(ALICE, Decimal(95), 0, 1),
+            FloorChange(ALICE, Decimal(95), 0, inf),
+            FloorChange(ALICE, Decimal(95), 3, 3.1),
+        ],
+    )
+    def test_balance_above_a_possible_floor_is_correct(self, ledger: ReferenceLedger, change: FloorChange) -> None:
+        ledger.transfer("a")
+        ledger.floors += [self.BEFORE, change]
+        assert ledger.violated_invariants() == set()
+
+    def test_balance_below_all_floors_is_a_violation_of_the_rules(self, ledger: ReferenceLedger) -> None:
+        ledger.transfer("a")
+        ledger.floors.append(FloorChange(ALICE, Decimal(95), -inf, -inf))
+        assert ledger.violated_invariants() == {Invariant.FLOOR, Invariant.RULES}
+
+    def test_refusal_is_justified_only_by_a_possible_floor(self, ledger: ReferenceLedger) -> None:
+        answer = ledger.transfer("a", amount=150)
+        assert isinstance(answer, Refusal)
+        assert answer.reason == "INSUFFICIENT_FUNDS"
+        ledger.floors += [self.BEFORE, FloorChange(ALICE, Decimal(-20), 0, 0.1)]
+        assert ledger.violated_invariants() == {Invariant.JUSTIFIED}
+        ledger.floors[-1] = FloorChange(ALICE, Decimal(-20), 0, inf)
         assert ledger.violated_invariants() == set()
