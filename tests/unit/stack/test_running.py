@@ -14,7 +14,7 @@ from stack.running import NotFoundError, find_system, list_systems, registered
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(running.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr("stack.running.tempfile.gettempdir", lambda: str(tmp_path))
     return tmp_path / f"wallet-running-{os.getuid()}"
 
 
@@ -51,7 +51,7 @@ def test_folder_of_another_user_is_not_read(registry: Path, data: Path, monkeypa
     assert [each.pid for each in list_systems()] == [1]
     own = os.getuid()
     monkeypatch.setattr(running, "_folder", lambda: registry)
-    monkeypatch.setattr(running.os, "getuid", lambda: own + 1)
+    monkeypatch.setattr("stack.running.os.getuid", lambda: own + 1)
     assert list_systems() == []
 
 
