@@ -34,12 +34,19 @@ DATABASE_ERRORS: Final = (
 )
 """Errors of a database that is unavailable or refuses the connection."""
 _METRIC_LINE: Final = re.compile(r"^(wallet_\w+?)(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MULTILINE)
-_METRICS: Final = {
-    "wallet_bank_batch_size_sum": "commands",
-    "wallet_bank_batch_size_count": "batches",
-    "wallet_bank_outbox_backlog": "backlog",
-    "wallet_analytics_consumer_lag": "lag",
+_METRICS: Final[Mapping[str, Mapping[str, str]]] = {
+    "bank": {
+        "wallet_bank_batch_size_sum": "commands",
+        "wallet_bank_batch_size_count": "batches",
+        "wallet_bank_outbox_backlog": "backlog",
+    },
+    "analytics": {"wallet_analytics_consumer_lag": "lag"},
 }
+"""Names in a sample by metric, for each service. In tests, where services are forks of one process, each of them has the
+metrics of all services, and those of the others are zero.
+"""
+_OF_ALL_REPLICAS: Final = "backlog"
+"""Each replica reports the same value. The other values are those of one replica, and are added up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,19 +114,24 @@ async def _write_samples(target: Target, folder: Path) -> None:
     with (folder / FILE).open("ab", buffering=0) as file:
         async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as http:
             while True:
-                responses = await asyncio.gather(*(_read_metrics(http, admin) for admin in target.admins.values()))
-                metrics = {name: value for each in responses for name, value in each.items()}
+                responses = await asyncio.gather(*(_read_metrics(http, *each) for each in target.admins.items()))
+                metrics: dict[str, float] = {}
+                for name, value in (item for each in responses for item in each.items()):
+                    earlier = metrics.get(name, 0.0)
+                    metrics[name] = max(earlier, value) if name == _OF_ALL_REPLICAS else earlier + value
                 current = Sample(at=time.monotonic(), metrics=metrics, processes=_read_memory(target.data))
                 file.write(orjson.dumps(asdict(current)) + b"\n")
                 await asyncio.sleep(2 * _INTERVAL_SECONDS)
 
 
-async def _read_metrics(http: httpx.AsyncClient, admin: str) -> dict[str, float]:
+async def _read_metrics(http: httpx.AsyncClient, process_name: str, admin: str) -> dict[str, float]:
+    """Return the metrics of a service, or of a replica with a number, such as `bank-2`."""
+    names = _METRICS.get(process_name.partition("-")[0], {})
     try:
         text = (await http.get(f"{admin}/metrics")).text
     except httpx.HTTPError:
         return {}
-    return {_METRICS[name]: float(value) for name, value in _METRIC_LINE.findall(text) if name in _METRICS}
+    return {names[name]: float(value) for name, value in _METRIC_LINE.findall(text) if name in names}
 
 
 def _read_memory(data: Path | None) -> dict[str, int]:
