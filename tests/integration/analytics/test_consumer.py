@@ -1,5 +1,6 @@
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from structlog.testing import capture_logs
 
+from asyncapi.topics import OPERATIONS_TOPIC
 from stack.engines.children import ClickHouse
 from stack.ports import free_ports
 from subgraphs.analytics.service import __main__ as main
@@ -305,6 +307,28 @@ class TestConsumer:
             member._next_offsets = dict.fromkeys(member._next_offsets, expected)
             await env.publish(env.bank.transfer(alice, bob), partition=0)
             await until_equal(lambda: len(suspected), 2)
+
+    async def test_age_of_the_oldest_message_of_a_batch_is_reported_to_the_repair(
+        self, env: AnalyticsEnvironment
+    ) -> None:
+        alice, bob = env.bank.open(), env.bank.open("bob")
+        seconds = list[float]()
+
+        class RecordingRepair(Repair):
+            def note_delivery(self, age: float) -> None:
+                seconds.append(age)
+
+        repair = RecordingRepair(env.history, env.ledger, env.epochs, period_seconds=3600, grace_seconds=0)
+        late, prompt = env.bank.transfer(alice, bob), env.bank.transfer(alice, bob)
+        published = int((time.time() - 60) * 1000)
+        for event, timestamp_ms in ((late, published), (prompt, None)):
+            await env.producer.send_and_wait(
+                OPERATIONS_TOPIC, json.dumps(body(event)).encode(), headers=headers(event), timestamp_ms=timestamp_ms
+            )
+        async with background(env.consumer(repair=repair).run()):
+            await env.until_stored(alice, [1, 2])
+            await until_equal(lambda: max(seconds) >= 60, True)
+        assert seconds[0] == 0  # at the start, nothing is known
 
     @pytest.mark.parametrize("outage", [Unavailable("the bank"), ResourceExhausted()])
     async def test_consumer_waits_without_a_restart_while_the_bank_gives_no_decision(

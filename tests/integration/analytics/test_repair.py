@@ -1,6 +1,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from typing import Literal
 from uuid import UUID
 
 import pytest
@@ -88,6 +89,43 @@ class TestRepair:
         assert history.comparisons == 2
         assert await env.stored_versions(alice) == [1]
         assert env.bank.calls["ListEvents"] == 0
+
+    async def test_repair_waits_for_a_topic_that_delivers_late(self, env: AnalyticsEnvironment) -> None:
+        alice, bob = env.bank.open(), env.bank.open("bob")
+        event = env.bank.transfer(alice, bob)
+        repair = Repair(env.history, env.ledger, env.epochs, period_seconds=3600, grace_seconds=0.01)
+
+        class Delivery(asyncio.Event):
+            """Becomes true when somebody waits: then the topic has delivered the operation."""
+
+            async def wait(self) -> Literal[True]:
+                if not self.is_set():
+                    await env.history.insert(rows_from_event(event))
+                return True
+
+        repair._is_prompt = Delivery()
+        repair.note_delivery(1)
+        await repair.repair_all(grace_seconds=0.01)
+        assert await env.stored_versions(alice) == [1]
+        assert env.bank.calls["ListEvents"] == 0
+
+    async def test_wait_for_a_topic_that_delivers_late_is_bounded(
+        self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(repair_module, "_LONGEST_DELIVERY_SECONDS", 0.01)
+        alice, bob = env.bank.open(), env.bank.open("bob")
+        env.bank.transfer(alice, bob)
+        repair = Repair(env.history, env.ledger, env.epochs, period_seconds=3600, grace_seconds=0.01)
+        repair.note_delivery(1)
+        await repair.repair_all(grace_seconds=0.01)
+        assert await env.stored_versions(alice) == [1]
+
+    async def test_topic_that_delivers_promptly_again_is_not_waited_for(self, env: AnalyticsEnvironment) -> None:
+        repair = Repair(env.history, env.ledger, env.epochs, period_seconds=3600, grace_seconds=5)
+        repair.note_delivery(5.1)
+        assert not repair._is_prompt.is_set()
+        repair.note_delivery(4.9)
+        assert repair._is_prompt.is_set()
 
     async def test_all_accounts_are_compared_in_pages(
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch

@@ -4,6 +4,7 @@ An epoch is one uninterrupted sequence of the ledger's operations. A restore fro
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import suppress
@@ -164,6 +165,7 @@ class Consumer:
                 [OPERATIONS_TOPIC], listener=_RebalanceListener(self._lose_partitions, self._start_generation)
             )
             self._note_progress()
+            self._repair.note_delivery(0)  # nothing is known about this topic yet
             # The committed offset may belong to an earlier topic of the same name. Then this topic's first messages are
             # skipped.
             self._repair.suspect_all()
@@ -256,6 +258,7 @@ class Consumer:
             await self._insert(rows, epoch)
         await _send_dead_letters(producer, invalid)
         await self._commit(consumer, messages, generation)
+        self._repair.note_delivery(time.time() - min(message.timestamp for message in messages) / 1000)
         self._recent = recent  # a batch that fails before this line is consumed, and counted, again
         metrics.EVENTS_CONSUMED.inc(len(messages) - len(invalid))
         metrics.DEAD_LETTERS.inc(len(invalid))

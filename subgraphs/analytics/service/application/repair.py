@@ -25,6 +25,8 @@ PERIOD_SECONDS: Final = 60.0
 
 _PAGE_SIZE: Final = 1_000
 _MAX_SUSPECTS: Final = 10_000
+_LONGEST_DELIVERY_SECONDS: Final = 30.0
+"""Longest time for which the repair lets a topic that delivers late catch up."""
 
 
 class Repair:
@@ -33,6 +35,10 @@ class Repair:
     All accounts are compared at the start and once per period. Between these comparisons, accounts with a suspected gap
     are compared. Except at the start, a missing operation is read from the ledger only after the grace period, in which
     the topic may still deliver it.
+
+    While the topic delivers messages that are older than the grace period, the missing operations are probably among
+    those that wait. To read them from the ledger would delay the topic further, so that the next operations would be
+    missing, too, and a busy machine would never catch up. Then the repair waits, but at most half a minute.
     """
 
     def __init__(
@@ -56,6 +62,8 @@ class Repair:
         self.epochs = epochs
         self._grace_seconds = grace_seconds
         self._period_seconds = period_seconds
+        self._is_prompt = asyncio.Event()
+        self._is_prompt.set()
         self._suspects: set[UUID] = set()
         self._are_all_suspected = False
         self._wake = asyncio.Event()
@@ -74,6 +82,13 @@ class Repair:
         """Schedule a comparison of all accounts. Does not block."""
         self._are_all_suspected = True
         self._wake.set()
+
+    def note_delivery(self, seconds: float) -> None:
+        """Note how old the oldest message was when a batch of the topic was stored. Does not block."""
+        if seconds > self._grace_seconds:
+            self._is_prompt.clear()
+        else:
+            self._is_prompt.set()
 
     async def run(self) -> None:
         """Repair until an error occurs, and raise it. The next run compares the suspected accounts again.
@@ -174,7 +189,11 @@ class Repair:
         """Complete each account's history up to the version, after the grace period."""
         if not versions:
             return
-        await asyncio.sleep(grace_seconds)
+        if grace_seconds:
+            await asyncio.sleep(grace_seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LONGEST_DELIVERY_SECONDS):
+                    await self._is_prompt.wait()
         incomplete = await self.find_incomplete(versions)
         metrics.ACCOUNTS_INCOMPLETE.set(len(incomplete))
         for account_id, version in incomplete.items():
