@@ -42,7 +42,7 @@ _METRICS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "analytics": {"wallet_analytics_consumer_lag": "lag"},
 }
-"""Names in a sample by metric, for each service. In tests, where services are forks of one process, each of them has the
+"""Names in a sample by metric, for each service. In tests, services are forks of one process, so each of them has the
 metrics of all services, and those of the others are zero.
 """
 _OF_ALL_REPLICAS: Final = "backlog"
