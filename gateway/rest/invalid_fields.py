@@ -13,6 +13,7 @@ _MAX_ERRORS: Final = 20
 
 PATTERN_MESSAGES: Final[Mapping[str, str]] = {
     r"^[0-9]{1,18}(\.[0-9]{1,4})?$": "must be a decimal number such as 10.00, with at most 4 decimals",
+    r"^(-[0-9]{1,18}(\.[0-9]{1,4})?|0(\.0{1,4})?)$": "must be 0 or a negative number such as -100.00",
     r"^[A-Z]{3}$": "must be an ISO 4217 currency such as RUB",
     r"^[A-Za-z][A-Za-z0-9._-]{2,63}$": "must be 3 to 64 of a-z, A-Z, 0-9, '.', '_' and '-', and begin with a letter",
 }

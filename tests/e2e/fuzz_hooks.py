@@ -31,6 +31,7 @@ REFUSALS_BY_STATE: Final = frozenset(
         "TRANSFER_NOT_FOUND",
         "TOP_UP_NOT_FOUND",
         "INSUFFICIENT_FUNDS",
+        "FLOOR_ABOVE_BALANCE",
         "CURRENCY_MISMATCH",
         "TOP_UP_LIMIT_EXCEEDED",
         "IDEMPOTENCY_CONFLICT",
@@ -123,6 +124,8 @@ def _is_allowed(problem: Mapping[str, Any], operation: str) -> bool:
         return all(_is_stated_in_words(**violation) for violation in problem["fields"])
     if code == "UNAUTHENTICATED":
         return not caller and not rule.is_public
+    if code == "CONTENT_TOO_LARGE":
+        return not caller  # only a verified caller may send a large body
     if code == "PERMISSION_DENIED":
         return caller not in rule.roles
     return code in REFUSALS_BY_STATE

@@ -104,7 +104,7 @@ class TestRepair:
                 return True
 
         repair._is_prompt = Delivery()
-        repair.note_delivery(1)
+        repair.note_delivery(6)
         await repair.repair_all(grace_seconds=0.01)
         assert await env.stored_versions(alice) == [1]
         assert env.bank.calls["ListEvents"] == 0
@@ -116,7 +116,7 @@ class TestRepair:
         alice, bob = env.bank.open(), env.bank.open("bob")
         env.bank.transfer(alice, bob)
         repair = Repair(env.history, env.ledger, env.epochs, period_seconds=3600, grace_seconds=0.01)
-        repair.note_delivery(1)
+        repair.note_delivery(6)
         await repair.repair_all(grace_seconds=0.01)
         assert await env.stored_versions(alice) == [1]
 

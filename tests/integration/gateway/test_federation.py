@@ -323,7 +323,8 @@ class TestSubgraphs:
         assert fields == {
             "bank": {
                 "account": {
-                    *("id", "balance", "balanceAt", "status", "owner", "createdAt", "transfers", "frozen", "changes")
+                    *("id", "balance", "balanceAt", "floor", "available", "status", "owner", "createdAt"),
+                    *("transfers", "frozen", "changes"),
                 },
                 "user": {"id", "accounts"},
             },

@@ -25,6 +25,8 @@ PERIOD_SECONDS: Final = 60.0
 
 _PAGE_SIZE: Final = 1_000
 _MAX_SUSPECTS: Final = 10_000
+_LATE_SECONDS: Final = 5.0
+"""Age of a message from which the topic delivers late."""
 _LONGEST_DELIVERY_SECONDS: Final = 30.0
 """Longest time for which the repair lets a topic that delivers late catch up."""
 
@@ -36,7 +38,7 @@ class Repair:
     are compared. Except at the start, a missing operation is read from the ledger only after the grace period, in which
     the topic may still deliver it.
 
-    While the topic delivers messages that are older than the grace period, the missing operations are probably among
+    While the topic delivers messages that are more than five seconds old, the missing operations are probably among
     those that wait. To read them from the ledger would delay the topic further, so that the next operations would be
     missing, too, and a busy machine would never catch up. Then the repair waits, but at most half a minute.
     """
@@ -85,7 +87,7 @@ class Repair:
 
     def note_delivery(self, seconds: float) -> None:
         """Note how old the oldest message was when a batch of the topic was stored. Does not block."""
-        if seconds > self._grace_seconds:
+        if seconds > _LATE_SECONDS:
             self._is_prompt.clear()
         else:
             self._is_prompt.set()
