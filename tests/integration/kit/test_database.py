@@ -1,8 +1,8 @@
 """Pools of SQLAlchemy on a real server: read-only sessions, time-outs and cancellations."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kit.db.database import Database
 from kit.db.postgres import ClockSkew, ReadOnlyDatabase
+from tests.integration.kit.sessions import find_waiter, hold, set_read_only
 from tests.postgres_proxy import record_cancel_requests
 from tests.waiting import until
 from wallet.errors import Unavailable
@@ -37,35 +38,11 @@ async def open_all_connections(database: Database) -> None:
             await sql.execute(text("SELECT 1"))
 
 
-async def set_read_only(sql: asyncpg.Connection, value: str) -> None:
-    name = await sql.fetchval("SELECT current_database()")
-    await sql.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = {value}")
-
-
 async def set_statement_timeout(session: AsyncConnection, seconds: float) -> None:
     """Set the time-out of further statements on this connection."""
     driver = (await session.get_raw_connection()).driver_connection
     assert driver is not None
     driver._config = driver._config._replace(command_timeout=seconds)
-
-
-@asynccontextmanager
-async def hold(url: str, statement: str) -> AsyncIterator[None]:
-    """Execute a statement, hold its locks during the block, then roll the statement back."""
-    connection = await asyncpg.connect(url)
-    transaction = connection.transaction()
-    await transaction.start()
-    await connection.execute(statement)
-    yield
-    await transaction.rollback()
-    await connection.close()
-
-
-async def find_waiter(sql: asyncpg.Connection) -> int | None:
-    pid: int | None = await sql.fetchval(
-        "SELECT pid FROM pg_stat_activity WHERE application_name = 'test' AND wait_event_type = 'Lock'"
-    )
-    return pid
 
 
 class TestReadOnly:

@@ -13,6 +13,7 @@ from kit.db import pool as pools
 from kit.db.pool import Connection, connections_in_use, transaction
 from kit.db.postgres import SESSION_SETTINGS, ClockSkew, ReadOnlyDatabase
 from stack.ports import free_ports
+from tests.integration.kit.sessions import find_waiter, hold, set_read_only
 from tests.pgbouncer import run_pgbouncer
 from tests.postgres_proxy import record_cancel_requests
 from tests.waiting import until
@@ -54,30 +55,6 @@ async def open_all_connections(pool: asyncpg.Pool) -> None:
             await session.execute("SELECT 1")
         assert connections_in_use(pool) == SIZE
     assert connections_in_use(pool) == 0
-
-
-async def set_read_only(sql: asyncpg.Connection, value: str) -> None:
-    name = await sql.fetchval("SELECT current_database()")
-    await sql.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = {value}")
-
-
-@asynccontextmanager
-async def hold(url: str, statement: str) -> AsyncIterator[None]:
-    """Execute a statement, hold its locks during the block, then roll the statement back."""
-    session = await asyncpg.connect(url)
-    held = session.transaction()
-    await held.start()
-    await session.execute(statement)
-    yield
-    await held.rollback()
-    await session.close()
-
-
-async def find_waiter(sql: asyncpg.Connection) -> int | None:
-    pid: int | None = await sql.fetchval(
-        "SELECT pid FROM pg_stat_activity WHERE application_name = 'test' AND wait_event_type = 'Lock'"
-    )
-    return pid
 
 
 class TestUnavailable:
