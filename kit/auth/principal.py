@@ -311,10 +311,15 @@ def _read_unverified(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     PyJWT would take several times as long to read them.
 
     Raises:
-        jwt.DecodeError: the token does not have three parts, or its header or its claims are not a JSON object.
+        jwt.DecodeError: the token does not have three parts, its header or its claims are not a JSON object, or its
+            signature is not in the form of base64url that RFC 7515 prescribes.
     """
     try:
-        header, claims, _ = token.split(".")
+        header, claims, signature = token.split(".")
+        # Python's decoder ignores padding and unused bits. Otherwise one token could be written in many ways, and each
+        # of them would take a place in the cache.
+        if base64.urlsafe_b64encode(base64.urlsafe_b64decode(signature + "==")).rstrip(b"=") != signature.encode():
+            raise jwt.DecodeError
         return _read_header(header), _read_part(claims)
     except (ValueError, RecursionError):
         raise jwt.DecodeError from None

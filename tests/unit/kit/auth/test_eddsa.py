@@ -23,6 +23,8 @@ USERS, CARD, AUDIENCE = "https://users.test", "card", "wallet"
 KEYS = {issuer: Ed25519PrivateKey.generate() for issuer in (USERS, CARD)}
 OTHER_KEY = Ed25519PrivateKey.generate()
 NOW = int(time.time())
+EXPIRY = NOW + 24 * 3600
+"""Later than the end of the longest test run."""
 
 VALUES = st.one_of(
     st.none(),
@@ -77,7 +79,7 @@ def build_token(
     kid = public_jwk(KEYS[issuer].public_key())["kid"]
     header = {"alg": "EdDSA", "typ": "JWT", "kid": kid, **header_changes}
     subject = CARD if issuer == CARD else "alice"
-    claims = {"iss": issuer, "sub": subject, "aud": AUDIENCE, "iat": NOW, "exp": NOW + 600, "jti": "1", **claim_changes}
+    claims = {"iss": issuer, "sub": subject, "aud": AUDIENCE, "iat": NOW, "exp": EXPIRY, "jti": "1", **claim_changes}
     signed = f"{encode(json.dumps(header).encode())}.{encode(json.dumps(claims).encode())}"
     return f"{signed}.{encode(key.sign(signed.encode()))}"
 
@@ -138,3 +140,15 @@ def test_character_inserted_anywhere_is_refused(extra: str) -> None:
     for position in range(len(token) + 1):
         changed = token[:position] + extra + token[position:]
         assert isinstance(decide(QUICK, changed), str), position
+
+
+@pytest.mark.parametrize("verifier", [QUICK, PYJWT], ids=["quick", "PyJWT"])
+def test_other_texts_of_the_same_signature_are_refused(verifier: TokenVerifier) -> None:
+    token = build_token(USERS, KEYS[USERS], {}, {})
+    assert isinstance(verifier.verify_now(token), Principal)
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    first = alphabet.index(token[-1])
+    others = [f"{token[:-1]}{alphabet[first + unused]}" for unused in range(1, 16)]
+    for text in [*others, f"{token}=", f"{token}==", f"{token}===="]:
+        with pytest.raises(Unauthenticated, match="malformed"):
+            verifier.verify_now(text)
